@@ -1,0 +1,1 @@
+"""Learn recognition and motion from ordinary video, without labels, with one network."""

@@ -1,0 +1,1 @@
+"""Video, frame folders, pairs, views, flow files and the synthetic world."""

@@ -1,0 +1,1 @@
+"""Experiments: functions that return a full configuration."""

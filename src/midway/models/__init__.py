@@ -1,0 +1,1 @@
+"""Networks that a user may want without training."""

@@ -1,0 +1,166 @@
+"""Midway Network: a student encoder with its dynamics, and the teacher that follows them."""
+
+from dataclasses import dataclass, field
+from itertools import chain
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from midway.errors import MidwayError
+from midway.models.dynamics import Dynamics, DynamicsConfig, LevelOutput, TargetSide
+from midway.models.vit import EncoderConfig, VisionTransformer
+from midway.nn.blocks import init_transformer
+from midway.nn.dino import DinoHead, DinoPairLoss
+from midway.nn.ema import update_ema
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """Sizes of the DINO head."""
+
+    hidden: int = 2048
+    bottleneck: int = 256
+    num_prototypes: int = 65536
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """The whole network; the defaults are the published ViT-S."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+
+    def __post_init__(self) -> None:
+        if self.dynamics.levels[-1] >= self.encoder.depth:
+            raise MidwayError(
+                f"dynamics: levels {self.dynamics.levels} must lie below the encoder's top level "
+                f"{self.encoder.depth}"
+            )
+        for name in ("backward_heads", "forward_heads"):
+            if self.encoder.width % getattr(self.dynamics, name):
+                raise MidwayError(
+                    f"dynamics: {name} {getattr(self.dynamics, name)} does not divide the "
+                    f"encoder's width {self.encoder.width}; change one"
+                )
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The objective levels, then the top: what the dynamics read from the encoder."""
+        return (*self.dynamics.levels, self.encoder.depth)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MidwayOutput:
+    """What the network says of source and target, by level (9, 6, 3 in the paper)."""
+
+    levels: dict[int, LevelOutput]
+
+
+class Teacher(TargetSide):
+    """EMA copies of what sees the target: encoder, DINO head, `down` and backward layers."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config.encoder.width, config.dynamics)
+        self.encoder = VisionTransformer(config.encoder)
+        self.head = _dino_head(config)
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Stay in evaluation mode: the teacher has no drop path."""
+        return super().train(False)
+
+
+class MidwayNetwork(nn.Module):
+    """Encoder, dynamics and DINO head with their teacher.
+
+    Example:
+        >>> import torch
+        >>> from midway.models.vit import EncoderConfig
+        >>> encoder = EncoderConfig(image_size=(32, 32), patch_size=8, width=24, depth=4, heads=2)
+        >>> dynamics = DynamicsConfig(levels=(1, 3), midway_width=12)
+        >>> head = HeadConfig(hidden=16, bottleneck=8, num_prototypes=32)
+        >>> net = MidwayNetwork(NetworkConfig(encoder=encoder, dynamics=dynamics, head=head))
+        >>> out = net(torch.zeros(2, 3, 32, 32), torch.zeros(2, 3, 32, 32))
+        >>> out.levels[3].motion_latents.shape
+        torch.Size([2, 10, 12])
+
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = VisionTransformer(config.encoder)
+        self.dynamics = Dynamics(config.encoder.width, config.encoder.grid, config.dynamics)
+        self.head = _dino_head(config)
+        self.dino_loss = DinoPairLoss(config.head.num_prototypes)
+        self.teacher = Teacher(config)
+        self.update_teacher(momentum=0.0)
+
+    def forward(
+        self,
+        source: Float[Tensor, "batch 3 height width"],
+        target: Float[Tensor, "batch 3 height width"],
+    ) -> MidwayOutput:
+        """Student sees the source, teacher the target; both ImageNet-normalised."""
+        source_features = self.encoder.levels(source, self.config.levels)
+        with torch.no_grad():
+            target_features = self.teacher.encoder.levels(target, self.config.levels)
+        return self.predict(source_features, target_features, self.grid(source))
+
+    def forward_both_orders(
+        self,
+        source: Float[Tensor, "batch 3 height width"],
+        target: Float[Tensor, "batch 3 height width"],
+    ) -> MidwayOutput:
+        """Both orders stacked, source to target first; each frame is encoded once a network."""
+        frames = torch.cat([source, target])
+        features = self.encoder.levels(frames, self.config.levels)
+        with torch.no_grad():
+            targets = self.teacher.encoder.levels(frames, self.config.levels)
+        swapped = [level.roll(len(source), dims=0) for level in targets]
+        return self.predict(features, swapped, self.grid(frames))
+
+    def predict(
+        self, source: list[Tensor], target: list[Tensor], grid: tuple[int, int]
+    ) -> MidwayOutput:
+        """Dynamics between features at `config.levels`: student's of source, teacher's of target.
+
+        Args:
+            source: One (batch, 1 + patches, dim) tensor a level.
+            target: Likewise.
+            grid: Rows and columns of patches.
+
+        """
+        return MidwayOutput(levels=self.dynamics(source, target, self.teacher, grid))
+
+    def grid(self, images: Float[Tensor, "batch 3 height width"]) -> tuple[int, int]:
+        """Rows and columns of patches in images of this size."""
+        patch = self.config.encoder.patch_size
+        return images.shape[-2] // patch, images.shape[-1] // patch
+
+    def update_teacher(self, momentum: float) -> None:
+        """Let the teacher follow the student; a momentum of 0 copies it."""
+        followed = (
+            (self.teacher.encoder, self.encoder),
+            (self.teacher.head, self.head),
+            (self.teacher.down, self.dynamics.down),
+            (self.teacher.backward_layers, self.dynamics.backward_layers),
+        )
+        teachers, students = zip(*followed, strict=True)
+        update_ema(
+            chain.from_iterable(part.parameters() for part in teachers),
+            chain.from_iterable(part.parameters() for part in students),
+            momentum,
+        )
+
+
+def _dino_head(config: NetworkConfig) -> DinoHead:
+    head = DinoHead(
+        config.encoder.width,
+        hidden=config.head.hidden,
+        bottleneck=config.head.bottleneck,
+        num_prototypes=config.head.num_prototypes,
+    )
+    return head.apply(init_transformer)

@@ -1,0 +1,133 @@
+"""The vision transformer that Midway trains: timm's layout and key names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from midway.errors import MidwayError
+from midway.nn.blocks import Block, init_transformer
+from midway.nn.embed import PatchEmbed, resample_positions
+
+NORM_EPS = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Sizes of the encoder; the defaults are ViT-S/16 at 224."""
+
+    image_size: tuple[int, int] = (224, 224)
+    """Height and width that the position table is made for, in pixels; others are resampled."""
+    patch_size: int = 16
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    num_registers: int = 0
+    """Register tokens, which only the encoder sees."""
+    drop_path: float = 0.1
+    """Stochastic depth of the last block while training; it grows linearly from 0."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise MidwayError(
+                f"encoder: width {self.width} is no multiple of heads {self.heads}; change one"
+            )
+        if any(side % self.patch_size for side in self.image_size):
+            raise MidwayError(
+                f"encoder: image_size {self.image_size} is no multiple of patch_size "
+                f"{self.patch_size}; change one"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches in the position table."""
+        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+
+class VisionTransformer(nn.Module):
+    """Pre-norm ViT with a class token and learned positions, for images of any size.
+
+    Its `state_dict` has the names of timm's `vit_small_patch16_224`.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, rows_columns = config.width, config.grid
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        if config.num_registers:
+            self.reg_token = nn.Parameter(torch.zeros(1, config.num_registers, dim))
+            nn.init.trunc_normal_(self.reg_token, std=0.02)
+        positions = torch.zeros(1, 1 + rows_columns[0] * rows_columns[1], dim)
+        self.pos_embed = nn.Parameter(positions)
+        self.patch_embed = PatchEmbed(config.patch_size, dim)
+        self.blocks = nn.ModuleList(
+            Block(
+                dim,
+                config.heads,
+                qkv_bias=True,
+                norm_eps=NORM_EPS,
+                drop_path=config.drop_path * index / max(config.depth - 1, 1),
+            )
+            for index in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.apply(init_transformer)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+
+    def levels(
+        self, images: Float[Tensor, "batch 3 height width"], levels: Sequence[int]
+    ) -> list[Float[Tensor, "batch tokens dim"]]:
+        """Features after the given blocks (1-based), the encoder's final norm applied.
+
+        Args:
+            images: ImageNet-normalised; sides are multiples of the patch size.
+            levels: Which blocks, in the order wanted; (3, 6, 9, 12) in the paper.
+
+        Returns:
+            One tensor a level: the class token, then the patches row by row.
+
+        Raises:
+            MidwayError: A level that the encoder does not have, or sides that do not fit.
+
+        """
+        depth = len(self.blocks)
+        if any(not 1 <= level <= depth for level in levels):
+            raise MidwayError(f"levels {tuple(levels)}: the encoder has levels 1 to {depth}")
+        x = self._embed(images)
+        found: dict[int, Tensor] = {}
+        for level, block in enumerate(self.blocks[: max(levels)], start=1):
+            x = block(x)
+            if level in levels:
+                found[level] = self._without_registers(self.norm(x))
+        return [found[level] for level in levels]
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+        """Class token of the last level, one vector an image."""
+        return self.levels(images, (len(self.blocks),))[0][:, 0]
+
+    def _embed(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        patch = self.config.patch_size
+        if height % patch or width % patch:
+            raise MidwayError(
+                f"image of {height}x{width} pixels: sides must be multiples of the patch size "
+                f"{patch}; crop or resize it"
+            )
+        patches = self.patch_embed(images)
+        grid = (height // patch, width // patch)
+        positions = resample_positions(self.pos_embed, self.config.grid, grid)
+        cls = self.cls_token.expand(len(images), -1, -1)
+        x = torch.cat([cls, patches], dim=1) + positions
+        if not self.config.num_registers:
+            return x
+        registers = self.reg_token.expand(len(images), -1, -1)
+        return torch.cat([x[:, :1], registers, x[:, 1:]], dim=1)
+
+    def _without_registers(self, x: Tensor) -> Tensor:
+        if not self.config.num_registers:
+            return x
+        return torch.cat([x[:, :1], x[:, 1 + self.config.num_registers :]], dim=1)

@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: blocks, embeddings, heads, losses, moving averages."""

@@ -1,0 +1,152 @@
+"""Transformer blocks: plain, cross (backward layers) and gated (forward dynamics)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Tokens = Float[Tensor, "batch tokens dim"]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with fused query, key and value weights (timm's layout)."""
+
+    def __init__(self, dim: int, heads: int, *, qkv_bias: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tokens) -> Tokens:
+        """Mix the tokens of each sample; shape unchanged."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(*qkv.unbind(0))
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from queries to a memory; only the output projection has a bias."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key = nn.Linear(dim, dim, bias=False)
+        self.value = nn.Linear(dim, dim, bias=False)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(
+        self, x: Tokens, memory: Float[Tensor, "batch memory dim"]
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Read `memory` at each token of `x`."""
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in (self.query(x), self.key(memory), self.value(memory))
+        )
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    """Two linear layers round a GELU (erf)."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """Transform each token on its own; shape unchanged."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class DropPath(nn.Module):
+    """Drop a residual branch per sample while training (stochastic depth).
+
+    What stays is scaled by 1 / (1 - p), so that the expectation is unchanged.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, branch: Tokens) -> Tokens:
+        """Zero the branch of some samples; identity in evaluation or when p is 0."""
+        if not self.training or self.p == 0:
+            return branch
+        keep = torch.rand(branch.shape[0], 1, 1, device=branch.device) >= self.p
+        return branch * (keep / (1 - self.p)).to(branch.dtype)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: attention, then MLP of four times the width."""
+
+    def __init__(
+        self, dim: int, heads: int, *, qkv_bias: bool, norm_eps: float, drop_path: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = Attention(dim, heads, qkv_bias=qkv_bias)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, 4 * dim)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tokens) -> Tokens:
+        """Refine the tokens; shape unchanged."""
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class CrossBlock(nn.Module):
+    """Block of a backward layer: self-attention, attention to the memory, MLP."""
+
+    def __init__(self, dim: int, heads: int, *, norm_eps: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = Attention(dim, heads, qkv_bias=False)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.norm_memory = nn.LayerNorm(dim, eps=norm_eps)
+        self.cross_attn = CrossAttention(dim, heads)
+        self.norm3 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, 4 * dim)
+
+    def forward(self, x: Tokens, memory: Float[Tensor, "batch memory dim"]) -> Tokens:
+        """Refine the queries `x` by what `memory` (the level above) holds."""
+        x = x + self.attn(self.norm1(x))
+        x = x + self.cross_attn(self.norm2(x), self.norm_memory(memory))
+        return x + self.mlp(self.norm3(x))
+
+
+class Gate(nn.Module):
+    """Learned weight in (0, 1) for each channel of each token's residual (paper, section 3).
+
+    It starts near 1, the ordinary residual: a sigmoid of 4 is 0.98.
+    """
+
+    BIAS = 4.0
+
+    def __init__(self, dim: int, *, norm_eps: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, dim)
+
+    def forward(self, x: Tokens) -> Tokens:
+        """Gate of each token and channel."""
+        return torch.sigmoid(self.mlp(self.norm(x)) + self.BIAS)
+
+
+class GatedBlock(Block):
+    """Block whose attention residual is weighted by a gate (eq. 2): h = g * x + attention(x)."""
+
+    def forward(self, x: Tokens, gate: Tokens | None = None) -> Tokens:
+        """Refine the tokens; a missing gate is a gate of 1."""
+        residual = x if gate is None else gate * x
+        x = residual + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+def init_transformer(module: nn.Module) -> None:
+    """Draw linear weights from a truncated normal (0.02), set biases to 0; for `Module.apply`."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,112 @@
+"""The invariance term: DINO's projection head, centring and the loss over crops of a pair."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from midway.nn.ranks import mean_over_ranks
+
+
+class Prototypes(nn.Module):
+    """Weight-normalised linear layer: logit k is gain k times the cosine with direction k."""
+
+    def __init__(self, dim: int, num_prototypes: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(num_prototypes, 1))
+        self.direction = nn.Parameter(torch.empty(num_prototypes, dim))
+        nn.init.trunc_normal_(self.direction, std=0.02)
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch prototypes"]:
+        """Logits of unit-length `x`."""
+        return F.linear(x, self.gain * F.normalize(self.direction, dim=-1))
+
+
+class DinoHead(nn.Module):
+    """Three-layer projection to the unit sphere, then prototypes (DINO, section 3)."""
+
+    def __init__(self, dim: int, *, hidden: int, bottleneck: int, num_prototypes: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, bottleneck),
+        )
+        self.last_layer = Prototypes(bottleneck, num_prototypes)
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch prototypes"]:
+        """Logits of class tokens."""
+        return self.last_layer(F.normalize(self.mlp(x), dim=-1))
+
+
+class DinoPairLoss(nn.Module):
+    """Cross-entropy between the teacher's global crops and the student's crops of a pair.
+
+    The teacher's logits are centred by their running mean, which is the only state.
+
+    Args:
+        num_prototypes: Columns of the logits.
+        student_temperature: Divides the student's logits.
+        teacher_temperature: Divides the teacher's centred logits; lower is sharper.
+        center_momentum: Share of the old centre kept at each update.
+
+    """
+
+    center: Tensor
+
+    def __init__(
+        self,
+        num_prototypes: int,
+        *,
+        student_temperature: float = 0.1,
+        teacher_temperature: float = 0.04,
+        center_momentum: float = 0.9,
+    ) -> None:
+        super().__init__()
+        self.student_temperature = student_temperature
+        self.teacher_temperature = teacher_temperature
+        self.center_momentum = center_momentum
+        self.register_buffer("center", torch.zeros(1, num_prototypes))
+
+    def forward(
+        self,
+        student: Float[Tensor, "crops batch prototypes"],
+        teacher: Float[Tensor, "globals batch prototypes"],
+    ) -> Float[Tensor, ""]:
+        """Mean of all terms that `crop_pairs` keeps; log(prototypes) when nothing is learnt.
+
+        A term is log-sum-exp of the student's logits less their mean under the teacher's
+        targets, so one log-sum-exp per crop and one matrix product per sample give all terms.
+
+        Args:
+            student: Raw logits: global crops in the order (1, 2 of source, 1, 2 of target),
+                then local crops.
+            teacher: Raw logits of the global crops in the same order.
+
+        """
+        with torch.autocast(student.device.type, enabled=False):
+            targets = ((teacher.float() - self.center) / self.teacher_temperature).softmax(-1)
+            logits = student.float() / self.student_temperature
+            agreement = torch.einsum("vbk,qbk->vqb", logits, targets)
+            terms = logits.logsumexp(-1).unsqueeze(1) - agreement
+            kept = crop_pairs(len(student), len(teacher)).to(terms)
+            return (terms.mean(-1) * kept).sum() / kept.sum()
+
+    @torch.no_grad()
+    def update_center(self, teacher: Float[Tensor, "globals batch prototypes"]) -> None:
+        """Move the centre towards the mean raw teacher logits over all crops and ranks."""
+        mean = mean_over_ranks(teacher.float().mean((0, 1)))
+        self.center.lerp_(mean.unsqueeze(0), 1 - self.center_momentum)
+
+
+def crop_pairs(num_crops: int, num_globals: int) -> Bool[Tensor, "crops globals"]:
+    """Which (student crop, teacher crop) pairs enter the loss.
+
+    Left out are a crop with itself and with the same window in the other frame, `num_globals` / 2
+    places away: with 4 global and 16 local crops 72 of 80 pairs stay.
+    """
+    crop = torch.arange(num_crops).unsqueeze(1)
+    apart = (crop - torch.arange(num_globals)).abs()
+    return (crop >= num_globals) | ((apart != 0) & (apart != num_globals // 2))

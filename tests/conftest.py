@@ -1,0 +1,37 @@
+"""What all tests share: real data if it is at hand, and one torch thread."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def _shared(name: str) -> Path:
+    folder = SHARED / name
+    if not folder.is_dir():
+        reason = f"real data not at hand: no {name} folder beside the checkout"
+        if os.environ.get("CI"):
+            pytest.fail(f"{reason}; it must be there in CI")
+        pytest.skip(reason)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real videos, frames, flow and labels; tests that need it skip without it."""
+    return _shared("data")
+
+
+@pytest.fixture(scope="session")
+def shared_parity() -> Path:
+    """Folder of golden numbers of the published network; tests that need it skip without it."""
+    return _shared("parity")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread_per_worker() -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
