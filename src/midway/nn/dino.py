@@ -1,5 +1,7 @@
 """The invariance term: DINO's projection head, centring and the loss over crops of a pair."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -86,7 +88,7 @@ class DinoPairLoss(nn.Module):
             teacher: Raw logits of the global crops in the same order.
 
         """
-        with torch.autocast(student.device.type, enabled=False):
+        with _full_precision(student):
             targets = ((teacher.float() - self.center) / self.teacher_temperature).softmax(-1)
             logits = student.float() / self.student_temperature
             agreement = torch.einsum("vbk,qbk->vqb", logits, targets)
@@ -96,9 +98,18 @@ class DinoPairLoss(nn.Module):
 
     @torch.no_grad()
     def update_center(self, teacher: Float[Tensor, "globals batch prototypes"]) -> None:
-        """Move the centre towards the mean raw teacher logits over all crops and ranks."""
+        """Move the centre towards the mean raw teacher logits over all crops and ranks.
+
+        Logits that are not finite leave it alone: their step is skipped, the centre would stay.
+        """
         mean = mean_over_ranks(teacher.float().mean((0, 1)))
-        self.center.lerp_(mean.unsqueeze(0), 1 - self.center_momentum)
+        moved = torch.lerp(self.center, mean.unsqueeze(0), 1 - self.center_momentum)
+        self.center.copy_(torch.where(moved.isfinite().all(), moved, self.center))
+
+
+def _full_precision(x: Tensor) -> AbstractContextManager[object]:
+    # Operations are counted on the meta device, which has no autocast to switch off.
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def crop_pairs(num_crops: int, num_globals: int) -> Bool[Tensor, "crops globals"]:

@@ -1,0 +1,122 @@
+"""Midway Network: dense forward prediction between frames, beside a DINO term over their crops."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Self
+
+import torch
+from torch import Tensor
+
+from midway.data.views import Views, ViewsConfig
+from midway.methods.base import Method, MethodConfig
+from midway.models.dynamics import mean_or_sum
+from midway.models.midway import MidwayNetwork, NetworkConfig
+from midway.models.vit import VisionTransformer
+from midway.train.objective import ParameterGroup, Position, StepOutput, parameter_groups
+from midway.train.schedules import cosine
+
+
+@dataclass(frozen=True, kw_only=True)
+class MidwayConfig(MethodConfig):
+    """The objective; where paper and release differ, the default is the release's choice."""
+
+    name: Literal["midway"] = "midway"
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    dense_over_levels: Literal["mean", "sum"] = "sum"
+    """Dense loss over levels: the release's sum or the paper's mean."""
+    teacher_momentum: float = 0.996
+    """EMA momentum at the start; it rises along a cosine."""
+    final_teacher_momentum: float = 1.0
+    momentum_clock: Literal["steps", "samples"] = "samples"
+    """What the momentum's cosine is sized in. It advances once a step, so that "samples", the
+    release's choice, covers only 1 / batch of it; "steps" is the paper's and reaches the end."""
+    dynamics_weight_decay: float | Literal["scheduled"] = 0.01
+    """Constant in the release, the common schedule in the paper."""
+    clip_dynamics: bool = False
+    """Whether gradient clipping covers the dynamics; in the release it does not."""
+    frozen_last_layer_epochs: float = 1.0
+    """The head's last layer gets no gradient before."""
+
+
+class Midway(Method):
+    """The paper's objective over a `MidwayNetwork` (section 3, Algorithm 1)."""
+
+    Config: ClassVar[type[MethodConfig]] = MidwayConfig
+
+    def __init__(self, config: MidwayConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = MidwayNetwork(config.network)
+
+    @classmethod
+    def from_config(cls, config: MidwayConfig) -> Self:
+        """Build the network with fresh weights."""
+        return cls(config)
+
+    @property
+    def encoder(self) -> VisionTransformer:
+        """The student's encoder."""
+        return self.network.encoder
+
+    @property
+    def views(self) -> ViewsConfig:
+        """Motion crops for the dense term, global and local crops for DINO."""
+        return self.config.views
+
+    def losses(self, views: Views) -> StepOutput:
+        """DINO term plus dense term, equally weighted."""
+        outputs = self.network.forward_both_orders(*views.motion).levels
+        dense = mean_or_sum(outputs, self.config.dense_over_levels)
+        dino = self._dino(views)
+        by_level = {f"dense_loss_{level}": out.loss.detach() for level, out in outputs.items()}
+        terms = {"dino_loss": dino.detach(), "dense_loss": dense.detach()}
+        return StepOutput(loss=dino + dense, logs=terms | by_level)
+
+    def _dino(self, views: Views) -> Tensor:
+        """Invariance term over crops: student sees all, teacher the global ones."""
+        num_globals, batch = views.globals.shape[:2]
+        network = self.network
+        global_crops = views.globals.flatten(0, 1)
+        classes = [network.encoder(global_crops), network.encoder(views.locals.flatten(0, 1))]
+        student = network.head(torch.cat(classes)).unflatten(0, (-1, batch))
+        with torch.no_grad():
+            teacher = network.teacher.head(network.teacher.encoder(global_crops))
+        teacher = teacher.unflatten(0, (num_globals, batch))
+        loss = network.dino_loss(student, teacher)
+        network.dino_loss.update_center(teacher)
+        return loss
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Encoder and head follow the schedules; the dynamics have their own decay."""
+        network, config = self.network, self.config
+        return [
+            *parameter_groups(network.encoder, "encoder"),
+            *parameter_groups(network.head, "head"),
+            *parameter_groups(
+                network.dynamics,
+                "dynamics",
+                weight_decay=config.dynamics_weight_decay,
+                clip=config.clip_dynamics,
+            ),
+        ]
+
+    def after_backward(self, position: Position) -> None:
+        """Hold the DINO head's last layer still at first."""
+        if position.epoch < self.config.frozen_last_layer_epochs:
+            for parameter in self.network.head.last_layer.parameters():
+                parameter.grad = None
+
+    def after_step(self, position: Position) -> None:
+        """Let the teacher follow."""
+        self.network.update_teacher(self.teacher_momentum(position))
+
+    def teacher_momentum(self, position: Position) -> float:
+        """EMA momentum of a step."""
+        config = self.config
+        share = 1 / position.pairs if config.momentum_clock == "samples" else 1.0
+        return cosine(
+            position.progress * share, config.teacher_momentum, config.final_teacher_momentum
+        )
+
+
+METHOD = Midway

@@ -1,0 +1,26 @@
+"""A network small enough for any test."""
+
+from dataclasses import replace
+
+from midway.models.dynamics import DynamicsConfig
+from midway.models.midway import HeadConfig, NetworkConfig
+from midway.models.vit import EncoderConfig
+
+ENCODER = EncoderConfig(
+    image_size=(32, 32), patch_size=8, width=24, depth=4, heads=2, drop_path=0.0
+)
+DYNAMICS = DynamicsConfig(
+    levels=(1, 2, 3),
+    midway_width=12,
+    midway_depth=2,
+    forward_depth=3,
+    num_latents=5,
+    backward_heads=2,
+    forward_heads=4,
+)
+HEAD = HeadConfig(hidden=16, bottleneck=8, num_prototypes=32)
+
+
+def tiny(**dynamics: object) -> NetworkConfig:
+    """Four blocks of width 24 on 32-pixel images; keywords change the dynamics."""
+    return NetworkConfig(encoder=ENCODER, dynamics=replace(DYNAMICS, **dynamics), head=HEAD)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,79 @@
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from midway.data.views import Views
+from midway.errors import MidwayError
+from midway.methods.midway import Midway, MidwayConfig
+from midway.models.midway import MidwayNetwork, NetworkConfig
+from tests.models.networks import tiny
+
+
+def test_the_dynamics_of_vit_s_have_the_published_number_of_parameters() -> None:
+    with torch.device("meta"):
+        network = MidwayNetwork(NetworkConfig())
+    trainable = sum(p.numel() for p in network.dynamics.parameters())
+    assert round(trainable / 1e6, 1) == 36.6
+    assert all(p.requires_grad for p in network.dynamics.parameters())
+
+
+def test_one_pair_costs_91_5_giga_multiply_adds_forward() -> None:
+    with torch.device("meta"):
+        method = Midway(MidwayConfig())
+        views = Views(
+            motion=torch.empty(2, 1, 3, 224, 224),
+            globals=torch.empty(4, 1, 3, 224, 224),
+            locals=torch.empty(16, 1, 3, 96, 96),
+        )
+    with FlopCounterMode(display=False) as counter:
+        method.losses(views)
+    assert counter.get_total_flops() / 2 == pytest.approx(91.5e9, rel=0.01)
+
+
+def test_the_teacher_starts_equal_takes_no_gradient_and_follows() -> None:
+    network = MidwayNetwork(tiny())
+    images = torch.randn(2, 3, 32, 32)
+    network.eval()
+    assert torch.equal(network.encoder(images), network.teacher.encoder(images))
+    assert not any(p.requires_grad for p in network.teacher.parameters())
+    before = network.teacher.down.weight.clone()
+    with torch.no_grad():
+        network.dynamics.down.weight.add_(1)
+    network.update_teacher(0.75)
+    torch.testing.assert_close(network.teacher.down.weight, before + 0.25)
+
+
+def test_the_teacher_stays_in_evaluation_mode() -> None:
+    network = MidwayNetwork(tiny()).train()
+    assert network.encoder.training
+    assert not network.teacher.encoder.training
+
+
+def test_both_orders_stacked_equal_each_order_alone() -> None:
+    network = MidwayNetwork(tiny()).eval()
+    source, target = torch.randn(2, 3, 3, 32, 32)
+    both = network.forward_both_orders(source, target)
+    forth, back = network(source, target), network(target, source)
+    for level in (1, 2, 3):
+        expected = torch.cat([forth.levels[level].prediction, back.levels[level].prediction])
+        torch.testing.assert_close(both.levels[level].prediction, expected)
+
+
+def test_no_gradient_reaches_the_target_frame() -> None:
+    network = MidwayNetwork(tiny())
+    source, target = torch.randn(2, 1, 3, 32, 32).requires_grad_().unbind()
+    target.retain_grad()
+    source.retain_grad()
+    network(source, target).levels[1].loss.backward()
+    assert source.grad is not None
+    assert target.grad is None
+
+
+def test_levels_at_or_above_the_top_are_refused() -> None:
+    with pytest.raises(MidwayError, match="below the encoder's top level"):
+        tiny(levels=(2, 4))
+
+
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(MidwayError, match="forward_heads"):
+        tiny(forward_heads=5)

@@ -1,0 +1,94 @@
+import pytest
+import torch
+
+from midway.errors import MidwayError
+from midway.models.vit import EncoderConfig, VisionTransformer
+
+SMALL = EncoderConfig(image_size=(32, 48), patch_size=8, width=24, depth=4, heads=3)
+
+
+def _parameters(config: EncoderConfig) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in VisionTransformer(config).parameters())
+
+
+def test_vit_s_and_vit_b_have_the_published_numbers_of_parameters() -> None:
+    assert _parameters(EncoderConfig()) == 21_665_664
+    assert _parameters(EncoderConfig(width=768, heads=12)) == 85_798_656
+
+
+def test_keys_and_shapes_are_timms() -> None:
+    state = VisionTransformer(EncoderConfig(depth=1)).state_dict()
+    block = {
+        "norm1.weight": (384,),
+        "norm1.bias": (384,),
+        "attn.qkv.weight": (1152, 384),
+        "attn.qkv.bias": (1152,),
+        "attn.proj.weight": (384, 384),
+        "attn.proj.bias": (384,),
+        "norm2.weight": (384,),
+        "norm2.bias": (384,),
+        "mlp.fc1.weight": (1536, 384),
+        "mlp.fc1.bias": (1536,),
+        "mlp.fc2.weight": (384, 1536),
+        "mlp.fc2.bias": (384,),
+    }
+    expected = {
+        "cls_token": (1, 1, 384),
+        "pos_embed": (1, 197, 384),
+        "patch_embed.proj.weight": (384, 3, 16, 16),
+        "patch_embed.proj.bias": (384,),
+        "norm.weight": (384,),
+        "norm.bias": (384,),
+    } | {f"blocks.0.{name}": shape for name, shape in block.items()}
+    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == expected
+
+
+@pytest.mark.parametrize("num_registers", [0, 4])
+def test_levels_hold_the_class_token_and_the_patches_at_any_size(num_registers: int) -> None:
+    config = EncoderConfig(
+        image_size=(32, 48), patch_size=8, width=24, depth=4, heads=3, num_registers=num_registers
+    )
+    encoder = VisionTransformer(config).eval()
+    for height, width in ((32, 48), (16, 16), (64, 40)):
+        levels = encoder.levels(torch.randn(2, 3, height, width), (4, 1))
+        assert [tuple(x.shape) for x in levels] == [(2, 1 + height * width // 64, 24)] * 2
+
+
+def test_levels_come_in_the_order_asked_and_with_the_final_norm() -> None:
+    encoder = VisionTransformer(SMALL).eval()
+    images = torch.randn(2, 3, 32, 48)
+    top, low = encoder.levels(images, (4, 2))
+    again_low, again_top = encoder.levels(images, (2, 4))
+    assert torch.equal(top, again_top)
+    assert torch.equal(low, again_low)
+    torch.testing.assert_close(top.mean(-1), torch.zeros(2, 25), atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoder(images), top[:, 0])
+
+
+def test_registers_change_the_features() -> None:
+    config = EncoderConfig(patch_size=8, image_size=(16, 16), width=24, depth=2, heads=3)
+    plain = VisionTransformer(config)
+    registered = VisionTransformer(EncoderConfig(**{**vars(config), "num_registers": 2}))
+    registered.load_state_dict(plain.state_dict(), strict=False)
+    images = torch.randn(1, 3, 16, 16)
+    assert not torch.allclose(plain.eval()(images), registered.eval()(images))
+
+
+def test_drop_path_grows_linearly_from_zero() -> None:
+    encoder = VisionTransformer(EncoderConfig(depth=3, drop_path=0.1))
+    assert [block.get_submodule("drop_path").p for block in encoder.blocks] == [0.0, 0.05, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: VisionTransformer(SMALL).levels(torch.zeros(1, 3, 32, 48), (5,)), "levels 1 to 4"),
+        (lambda: VisionTransformer(SMALL)(torch.zeros(1, 3, 30, 48)), "multiples of the patch"),
+        (lambda: EncoderConfig(width=10, heads=3), "no multiple of heads"),
+        (lambda: EncoderConfig(image_size=(30, 32)), "no multiple of patch_size"),
+    ],
+)
+def test_what_does_not_fit_is_told(call, message: str) -> None:
+    with pytest.raises(MidwayError, match=message):
+        call()

@@ -1,0 +1,63 @@
+import pytest
+import torch
+from torch import nn
+
+from midway.nn.blocks import Attention, Block, CrossAttention, DropPath, Gate, GatedBlock
+
+
+def test_attention_equals_softmax_written_out() -> None:
+    attention = Attention(12, 3, qkv_bias=True)
+    x = torch.randn(2, 5, 12)
+    q, k, v = attention.qkv(x).reshape(2, 5, 3, 3, 4).permute(2, 0, 3, 1, 4)
+    weights = (q @ k.transpose(-2, -1) / 2).softmax(-1)
+    expected = attention.proj((weights @ v).transpose(1, 2).reshape(2, 5, 12))
+    torch.testing.assert_close(attention(x), expected)
+
+
+def test_cross_attention_equals_torchs_multi_head_attention() -> None:
+    ours = CrossAttention(12, 3)
+    theirs = nn.MultiheadAttention(12, 3, bias=True, batch_first=True)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(
+            torch.cat([ours.query.weight, ours.key.weight, ours.value.weight])
+        )
+        theirs.in_proj_bias.zero_()
+        theirs.out_proj.load_state_dict(ours.proj.state_dict())
+    x, memory = torch.randn(2, 5, 12), torch.randn(2, 7, 12)
+    torch.testing.assert_close(ours(x, memory), theirs(x, memory, memory)[0])
+
+
+def test_a_gate_of_one_is_the_plain_block_and_a_gate_of_zero_forgets_the_token() -> None:
+    gated = GatedBlock(12, 3, qkv_bias=False, norm_eps=1e-5)
+    plain = Block(12, 3, qkv_bias=False, norm_eps=1e-5)
+    plain.load_state_dict(gated.state_dict())
+    x = torch.randn(2, 5, 12)
+    torch.testing.assert_close(gated(x, torch.ones_like(x)), plain(x))
+    torch.testing.assert_close(gated(x), plain(x))
+    attended = gated.attn(gated.norm1(x))
+    expected = attended + gated.mlp(gated.norm2(attended))
+    torch.testing.assert_close(gated(x, torch.zeros_like(x)), expected)
+
+
+def test_gates_start_near_one_and_differ_by_token_and_channel() -> None:
+    gate = Gate(12, norm_eps=1e-5)(torch.randn(2, 5, 12))
+    assert gate.shape == (2, 5, 12)
+    assert (gate > 0.9).all()
+    assert (gate < 1).all()
+    assert gate.std(dim=1).min() > 0
+
+
+def test_drop_path_drops_whole_samples_and_keeps_the_mean() -> None:
+    drop = DropPath(0.25)
+    out = drop(torch.ones(4000, 2, 3))
+    per_sample = out.flatten(1)
+    assert ((per_sample == 0).all(1) | (per_sample == 1 / 0.75).all(1)).all()
+    assert out.mean().item() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(("p", "training"), [(0.0, True), (0.5, False)])
+def test_drop_path_is_the_identity_without_chance_or_in_evaluation(
+    p: float, training: bool
+) -> None:
+    x = torch.randn(8, 2, 3)
+    assert DropPath(p).train(training)(x) is x

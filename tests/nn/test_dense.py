@@ -1,0 +1,22 @@
+import torch
+from torch.nn import functional as F
+
+from midway.nn.dense import normalized_mse
+
+
+def test_it_equals_the_squared_distance_of_unit_vectors() -> None:
+    x, y = torch.randn(2, 5, 8), torch.randn(2, 5, 8)
+    distance = (F.normalize(x, dim=-1) - F.normalize(y, dim=-1)).square().sum(-1).mean()
+    torch.testing.assert_close(normalized_mse(x, y), distance)
+
+
+def test_lengths_do_not_matter_and_equal_directions_cost_nothing() -> None:
+    x = torch.randn(2, 5, 8)
+    assert normalized_mse(3 * x, x).abs() < 1e-6
+
+
+def test_no_gradient_reaches_the_target() -> None:
+    x, y = torch.randn(2, 5, 8, requires_grad=True), torch.randn(2, 5, 8, requires_grad=True)
+    normalized_mse(x, y).backward()
+    assert x.grad is not None
+    assert y.grad is None
