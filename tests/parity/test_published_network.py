@@ -135,11 +135,14 @@ def test_six_training_steps_agree_on_losses_weights_teacher_and_centre(golden: G
     method.train()
     config = OptimConfig(clip="per_tensor")
     groups = method.parameter_groups()
-    optimizer = AdamW(groups, config)
+    optimizer = AdamW(method, groups, config)
     for wanted in golden.trajectory:
         steps_per_epoch = len(golden.trajectory) // 2
         position = Position(
-            step=wanted["step"], steps=len(golden.trajectory), steps_per_epoch=steps_per_epoch
+            step=wanted["step"],
+            steps=len(golden.trajectory),
+            steps_per_epoch=steps_per_epoch,
+            pairs=golden.config["batch"],
         )
         assert int(position.epoch) == wanted["epoch"]
         optimizer.set_rates(Rates(lr=wanted["lr"], weight_decay=wanted["weight_decay"]))
@@ -156,7 +159,7 @@ def test_six_training_steps_agree_on_losses_weights_teacher_and_centre(golden: G
         out.loss.backward()
         method.after_backward(position)
         clip_gradients(groups, config)
-        optimizer.step_unless(torch.tensor(False))
+        optimizer.step_unless(torch.zeros(()))
         method.network.update_teacher(wanted["momentum"])
     _compare_after(golden, method.network)
 

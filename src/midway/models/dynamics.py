@@ -60,9 +60,9 @@ class DynamicsConfig:
 class LevelOutput:
     """What the dynamics found at one level; N patches, width D, midway width W."""
 
-    motion_latents: Float[Tensor, "batch latents midway_width"] | None
-    """m; None without latent dynamics."""
-    midway_tokens: Float[Tensor, "batch midway_tokens midway_width"] | None
+    motion_latents: Float[Tensor, "batch latents midway_width"]
+    """m; no tokens without latent dynamics."""
+    midway_tokens: Float[Tensor, "batch midway_tokens midway_width"]
     """Output of the midway path: latents, then source tokens, then target tokens."""
     source_backward: Features
     """v: the source's backward features."""
@@ -140,17 +140,17 @@ class ForwardDynamics(nn.Module):
         self.gates = nn.ModuleList(Gate(dim, norm_eps=NORM_EPS) for _ in range(num_gates))
 
     def forward(
-        self, features: Features, latents: Float[Tensor, "batch latents dim"] | None
+        self, features: Features, latents: Float[Tensor, "batch latents dim"]
     ) -> tuple[Features, tuple[Features, ...]]:
         """Prediction and the gates it used; motion latents always have gate 1 (eq. 2).
 
         Args:
             features: Backward features v of the source.
-            latents: Motion latents at the encoder's width, or None without latent dynamics.
+            latents: Motion latents at the encoder's width; no tokens without latent dynamics.
 
         """
-        x = features if latents is None else torch.cat([latents, features], dim=1)
-        num_latents = 0 if latents is None else latents.shape[1]
+        x = torch.cat([latents, features], dim=1)
+        num_latents = latents.shape[1]
         gates: list[Tensor] = []
         x_before = x
         for index, block in enumerate(self.blocks):
@@ -177,6 +177,7 @@ class Dynamics(TargetSide):
 
     def __init__(self, dim: int, grid: tuple[int, int], config: DynamicsConfig) -> None:
         super().__init__(dim, config)
+        self.dim = dim
         self.config = config
         if config.latent_dynamics:
             self.midway_path = MidwayPath(dim, grid, config)
@@ -205,17 +206,16 @@ class Dynamics(TargetSide):
         target_at = dict(zip(self.config.levels, target, strict=False))
         x = source_above = source[-1]
         target_above = target[-1]
-        latents: Tensor | None = None
+        nothing = x.new_empty(len(x), 0, self.config.midway_width)
+        latents = tokens = nothing
         outputs: dict[int, LevelOutput] = {}
         for level in reversed(self.config.levels):
-            tokens = None
             if self.config.latent_dynamics:
                 latents, tokens = self._infer_motion(level, latents, x, target_above, teacher, grid)
             v = self._refine(self, level, source_at[level], source_above)
             with torch.no_grad():
                 v_target = self._refine(teacher, level, target_at[level], target_above)
-            raised = None if latents is None else self.midway_path.up(latents)
-            prediction, gates = self.forward_models[str(level)](v, raised)
+            prediction, gates = self.forward_models[str(level)](v, self._raise(latents))
             outputs[level] = LevelOutput(
                 motion_latents=latents,
                 midway_tokens=tokens,
@@ -233,7 +233,7 @@ class Dynamics(TargetSide):
     def _infer_motion(
         self,
         level: int,
-        latents: Tensor | None,
+        latents: Tensor,
         x: Tensor,
         target: Tensor,
         teacher: TargetSide,
@@ -241,7 +241,8 @@ class Dynamics(TargetSide):
     ) -> tuple[Tensor, Tensor]:
         """Motion latents of a level (they accumulate below the top one) and all midway tokens."""
         path = self.midway_path
-        above = path.motion_tokens.expand(len(x), -1, -1) if latents is None else latents
+        is_top = level == self.config.levels[-1]
+        above = path.motion_tokens.expand(len(x), -1, -1) if is_top else latents
         source_positions, target_positions = path.positions(grid)
         with torch.no_grad():
             target = teacher.down(target)
@@ -249,7 +250,13 @@ class Dynamics(TargetSide):
             torch.cat([above, self.down(x) + source_positions, target + target_positions], dim=1)
         )
         found = tokens[:, : above.shape[1]]
-        return (found if latents is None else found + latents), tokens
+        return (found if is_top else found + latents), tokens
+
+    def _raise(self, latents: Tensor) -> Tensor:
+        """Motion latents at the encoder's width."""
+        if not self.config.latent_dynamics:
+            return latents.new_empty(len(latents), 0, self.dim)
+        return self.midway_path.up(latents)
 
     def _refine(self, side: TargetSide, level: int, features: Tensor, memory: Tensor) -> Tensor:
         """Backward features: this level's features refined by those of the level above."""

@@ -77,10 +77,11 @@ class DinoPairLoss(nn.Module):
         student: Float[Tensor, "crops batch prototypes"],
         teacher: Float[Tensor, "globals batch prototypes"],
     ) -> Float[Tensor, ""]:
-        """Mean of all terms that `crop_pairs` keeps; log(prototypes) when nothing is learnt.
+        """Mean of the terms that `crop_pairs` keeps; log(prototypes) when nothing is learnt.
 
-        A term is log-sum-exp of the student's logits less their mean under the teacher's
-        targets, so one log-sum-exp per crop and one matrix product per sample give all terms.
+        A term is the log-sum-exp of the student's logits less their mean under the teacher's
+        target. Summed over terms, each crop needs one log-sum-exp and one mixture of targets, and
+        the local crops, which meet every target, share theirs.
 
         Args:
             student: Raw logits: global crops in the order (1, 2 of source, 1, 2 of target),
@@ -88,13 +89,16 @@ class DinoPairLoss(nn.Module):
             teacher: Raw logits of the global crops in the same order.
 
         """
+        num_globals, batch = teacher.shape[:2]
+        kept = crop_pairs(len(student), num_globals).to(student.device, torch.float32)
         with _full_precision(student):
             targets = ((teacher.float() - self.center) / self.teacher_temperature).softmax(-1)
             logits = student.float() / self.student_temperature
-            agreement = torch.einsum("vbk,qbk->vqb", logits, targets)
-            terms = logits.logsumexp(-1).unsqueeze(1) - agreement
-            kept = crop_pairs(len(student), len(teacher)).to(terms)
-            return (terms.mean(-1) * kept).sum() / kept.sum()
+            mixed = torch.tensordot(kept[:num_globals], targets, dims=1)
+            agreement = (mixed * logits[:num_globals]).sum()
+            agreement += (targets.sum(0) * logits[num_globals:].sum(0)).sum()
+            spread = kept.sum(1) @ logits.logsumexp(-1).sum(1)
+            return (spread - agreement) / (batch * kept.sum())
 
     @torch.no_grad()
     def update_center(self, teacher: Float[Tensor, "globals batch prototypes"]) -> None:

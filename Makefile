@@ -1,0 +1,31 @@
+# Everything goes through .venv, which `make setup` builds from constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup quickstart test check format
+
+setup: .venv/ready
+
+# torch comes first: anything that depends on it would otherwise pull another build.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+quickstart: setup
+	$(BIN)/midway quickstart
+
+test: setup
+	$(BIN)/pytest -n auto
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n auto
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .

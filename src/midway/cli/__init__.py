@@ -1,0 +1,59 @@
+"""The command line: ``midway COMMAND ...``; each command is one file beside this one."""
+
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+
+from midway.errors import MidwayError
+
+COMMANDS = {
+    "quickstart": "make synthetic videos, train on them, and report what was learnt",
+    "train": "pretrain: midway train EXPERIMENT --data.root DIR [--field value ...]",
+    "info": "say what a checkpoint, run folder or .safetensors file holds",
+    "export": "write a network as .safetensors or in the release's .pth layout",
+    "list": "name the experiments, with what each is",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is 2 for what a user can mend, told in one line."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in words
+    words = [word for word in words if word != "--json"]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    try:
+        result = _command(words[0])(words[1:])
+    except MidwayError as error:
+        print(f"midway: {error}", file=sys.stderr)
+        if as_json:
+            print(json.dumps({"error": str(error)}))
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    if as_json:
+        print(json.dumps(result))
+    return 0
+
+
+def _command(name: str):  # noqa: ANN202
+    if name not in COMMANDS:
+        raise MidwayError(f"no command '{name}'; there are {', '.join(COMMANDS)}")
+    return importlib.import_module(f"midway.cli.{name}").main
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "midway: learn recognition and motion from ordinary video, without labels",
+            "",
+            *lines,
+            "",
+            "midway COMMAND --help says more. Every command takes --json: its last line on",
+            "standard output is then one JSON object.",
+        ]
+    )

@@ -1,0 +1,33 @@
+"""midway export SOURCE TARGET: from any readable network to .safetensors or release .pth."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from midway.cli.options import parse
+from midway.errors import MidwayError
+from midway.models.weights import load, save
+
+
+def main(words: Sequence[str]) -> dict[str, Any]:
+    """Read a network and write it in another format."""
+    return parse(export, words, prog="midway export")
+
+
+def export(
+    source: Path, target: Path, /, encoder_heads: int | None = None, overwrite: bool = False
+) -> dict[str, Any]:
+    """Write a network as .safetensors, or as .pth in the release's layout.
+
+    Args:
+        source: Release .pth, run folder, .ckpt or .safetensors.
+        target: New file; its suffix tells the format.
+        encoder_heads: Attention heads of the encoder, for a release file that does not tell.
+        overwrite: Replace a file that is there.
+
+    """
+    if target.exists() and not overwrite:
+        raise MidwayError(f"{target}: is there already; choose another name or give --overwrite")
+    save(load(source, encoder_heads=encoder_heads), target)
+    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+    return {"source": str(source), "target": str(target), "bytes": target.stat().st_size}

@@ -1,0 +1,51 @@
+"""Options of a command from its words, with errors of one line."""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from typing import Any, TypeVar
+
+import tyro
+
+from midway.errors import MidwayError
+
+O = TypeVar("O")  # noqa: E741
+
+
+def parse(
+    kind: type[O] | Callable[..., O],
+    words: Sequence[str],
+    *,
+    prog: str,
+    default: Any = tyro.MISSING_NONPROP,
+) -> O:
+    """Options that `words` set, or the help text and the end when they ask for it.
+
+    Args:
+        kind: Dataclass of the options, or a function whose arguments they are.
+        words: As typed behind the command.
+        prog: The command, for the help text.
+        default: Values of what the words leave out.
+
+    Raises:
+        MidwayError: Unknown or ill-typed options; the nearest known one is named.
+
+    """
+    complaint = io.StringIO()
+    try:
+        with redirect_stderr(complaint):
+            return tyro.cli(kind, args=list(words), prog=prog, default=default)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise MidwayError(f"{_one_line(complaint.getvalue())} ({prog} --help)") from None
+
+
+def _one_line(box: str) -> str:
+    """What tyro says in its box: the message, and the nearest option where it names one."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    parts = " ".join("|" if line.startswith("─") else line for line in lines).split("|")
+    message = parts[0].strip().rstrip(".")
+    nearest = re.search(r"meant:\s*(--[\w.-]+)", box.replace("│", " "))
+    return f"{message}; did you mean {nearest[1]}?" if nearest else message

@@ -1,0 +1,63 @@
+"""midway train EXPERIMENT [--field value ...] | midway train --resume RUN."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from midway.cli.options import parse
+from midway.config import read_json
+from midway.errors import MidwayError
+from midway.experiments.base import (
+    Experiment,
+    experiment_from_json,
+    experiments,
+    train,
+)
+
+USAGE = """usage: midway train EXPERIMENT [--data.root DIR] [--field value ...] [--json]
+       midway train --resume RUN [--field value ...] [--json]
+
+midway list names the experiments; midway train EXPERIMENT --help names their fields."""
+
+
+def main(words: Sequence[str]) -> dict[str, Any]:
+    """Train an experiment, or go on with the run in a folder."""
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        raise SystemExit(0)
+    resume = words[0] == "--resume"
+    if resume and len(words) < 2:
+        raise MidwayError("--resume: give the folder of a run, midway train --resume RUN")
+    experiment = _resumed(Path(words[1])) if resume else _named(words[0])
+    rest = words[2:] if resume else words[1:]
+    prog = f"midway train {' '.join(words[: len(words) - len(rest)])}"
+    experiment = parse(Experiment, rest, prog=prog, default=experiment)
+    summary = train(experiment, resume=resume)
+    ended = "interrupted" if summary.interrupted else "done"
+    print(f"{ended}: {summary.steps} steps, {experiment.run.folder}")
+    return {
+        "run": str(experiment.run.folder),
+        "steps": summary.steps,
+        "skipped_steps": summary.skipped_steps,
+        "interrupted": summary.interrupted,
+        "checkpoint": None if summary.checkpoint is None else str(summary.checkpoint),
+    }
+
+
+def _named(name: str) -> Experiment:
+    known = experiments()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise MidwayError(f"no experiment '{name}'; {hint}midway list names them all")
+    return known[name]()
+
+
+def _resumed(folder: Path) -> Experiment:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise MidwayError(f"{folder}: no run to resume, it has no config.json; check the path")
+    experiment = experiment_from_json(read_json(path), where=str(path))
+    return replace(experiment, run=replace(experiment.run, folder=folder))

@@ -1,0 +1,220 @@
+"""Pairs of frames of one clip, a set time apart.
+
+A sample is a pure function of (seed, epoch, index): no other state reaches the random numbers,
+so the number of workers and processes changes nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from midway.data.clips import Clip, ClipList, partners, start_frames
+from midway.data.skipped import SkippedClip
+from midway.data.video import BadClipError, Frame
+from midway.errors import MidwayError
+
+_MAX_ATTEMPTS = 10
+
+ViewsT = TypeVar("ViewsT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsConfig:
+    """Which pairs are drawn from a folder of clips, and how they are batched."""
+
+    root: Path = Path("data")
+    """Folder of videos or of frames, searched with all below it; or one video."""
+    fps: float = 30.0
+    """Rate at which the numbers of frame files count; videos know their own."""
+    gap_seconds: tuple[float, float] = (0.5, 1.0)
+    """Smallest and largest time from source to target."""
+    starts: Literal["random", "every_frame"] = "random"
+    """One random source a clip and epoch, or every frame that has a target once an epoch."""
+    draws_per_clip: int = 1
+    """Pairs drawn each time a clip is opened: a pass over the clips is as many epochs."""
+    batch_size: int = 200
+    """Pairs of one optimiser step, over all processes."""
+    num_workers: int = 8
+    """Reading processes for each training process; 0 reads in the training process."""
+    max_bad_share: float = 0.01
+    """Share of the clips that may turn out unusable before the run stops."""
+
+    def __post_init__(self) -> None:
+        smallest, largest = self.gap_seconds
+        draws, batch = self.draws_per_clip, self.batch_size
+        rules = {
+            f"gap_seconds = {self.gap_seconds}; give 0 < smallest <= largest": (
+                0 < smallest <= largest
+            ),
+            f"fps = {self.fps}; give a rate above 0": self.fps > 0,
+            f"draws_per_clip = {draws}; give at least 1": draws >= 1,
+            f"draws_per_clip = {draws} with starts = every_frame; give 1": (
+                draws == 1 or self.starts == "random"
+            ),
+            f"batch_size = {batch} with draws_per_clip = {draws}; give a multiple of it": (
+                batch >= 1 and draws >= 1 and batch % draws == 0
+            ),
+            f"num_workers = {self.num_workers}; give 0 or more": self.num_workers >= 0,
+            f"max_bad_share = {self.max_bad_share}; give a share from 0 to 1": (
+                0 <= self.max_bad_share <= 1
+            ),
+        }
+        for rule, holds in rules.items():
+            if not holds:
+                raise MidwayError(f"data.{rule}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSample(Generic[ViewsT]):
+    """One pair and where it comes from."""
+
+    source: Tensor
+    """First frame, uint8 (3, height, width), RGB."""
+    target: Tensor
+    """Later frame, of the same shape."""
+    views: ViewsT
+    """What the caller's `draw_views` chose for this pair."""
+    clip: str
+    source_seconds: float
+    target_seconds: float
+    index: int
+    """Place in the epoch that was asked for."""
+    skipped: tuple[SkippedClip, ...]
+    """Clips that could not be read on the way to this pair."""
+
+
+class PairDataset(Dataset[list[PairSample[ViewsT]]]):
+    """Pairs by (epoch, index); an item holds `draws_per_clip` pairs of one clip in order of time.
+
+    A clip that fails while it is read gives way to another one, drawn from the same three
+    numbers; the failure rides along in `PairSample.skipped`.
+
+    Args:
+        found: The clips.
+        config: Which pairs.
+        seed: Seed of everything drawn here, 0 or more.
+        draw_views: Called with height, width and a generator; chooses crops and the like.
+    """
+
+    def __init__(
+        self,
+        found: ClipList,
+        config: PairsConfig,
+        *,
+        seed: int,
+        draw_views: Callable[[int, int, torch.Generator], ViewsT],
+    ) -> None:
+        self.found = found
+        self.config = config
+        self.seed = seed
+        self._draw_views = draw_views
+        if config.starts == "every_frame":
+            starts = [start_frames(clip, config.gap_seconds).size for clip in found.clips]
+        else:
+            starts = [1] * len(found.clips)
+        self._ends = np.cumsum(starts)
+
+    def __len__(self) -> int:
+        """Items of one pass: clips, or with `every_frame` starts."""
+        return int(self._ends[-1])
+
+    def __getitem__(self, key: tuple[int, int]) -> list[PairSample[ViewsT]]:
+        """The pairs of (epoch, index).
+
+        Raises:
+            MidwayError: Ten clips in a row could not be read.
+        """
+        epoch, index = key
+        clips = self.found.clips
+        skipped: list[SkippedClip] = []
+        for attempt in range(min(_MAX_ATTEMPTS, len(clips))):
+            rng = np.random.default_rng([self.seed, epoch, index, attempt, 0])
+            if attempt == 0:
+                place = int(np.searchsorted(self._ends, index, side="right"))
+            else:
+                failed = {clip.clip for clip in skipped}
+                others = [i for i, clip in enumerate(clips) if clip.name not in failed]
+                place = int(rng.choice(others))
+            clip = clips[place]
+            starts = start_frames(clip, self.config.gap_seconds)
+            if attempt == 0 and self.config.starts == "every_frame":
+                chosen = starts[[index - self._ends[place]]]
+            else:
+                chosen = rng.choice(starts, self.config.draws_per_clip)
+            times = [self._pair_seconds(clip, start, rng) for start in np.sort(chosen)]
+            try:
+                pairs = _read_pairs(clip, times)
+            except BadClipError as error:
+                skipped.append(SkippedClip(clip.name, str(error)))
+                continue
+            return self._samples(pairs, clip.name, epoch, index, tuple(skipped))
+        raise MidwayError(
+            f"{len(skipped)} clips in a row could not be read; the last: {skipped[-1].reason}"
+        )
+
+    def _pair_seconds(
+        self, clip: Clip, start: int, rng: np.random.Generator
+    ) -> tuple[float, float]:
+        times = clip.frame_seconds
+        smallest, largest = self.config.gap_seconds
+        source = float(times[start])
+        # At the end of a clip only the shorter gaps are left to choose from.
+        gap = rng.uniform(smallest, max(smallest, min(largest, float(times[-1]) - source)))
+        first, end = partners(times, source, gap_seconds=self.config.gap_seconds, fps=clip.fps)
+        candidates = times[int(first) : int(end)]
+        return source, float(candidates[np.argmin(np.abs(candidates - source - gap))])
+
+    def _samples(
+        self,
+        pairs: list[tuple[Frame, Frame]],
+        clip: str,
+        epoch: int,
+        index: int,
+        skipped: tuple[SkippedClip, ...],
+    ) -> list[PairSample[ViewsT]]:
+        words = np.random.SeedSequence([self.seed, epoch, index, 0, 1]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+        return [
+            PairSample(
+                source=_channels_first(source.image),
+                target=_channels_first(target.image),
+                views=self._draw_views(source.image.shape[0], source.image.shape[1], generator),
+                clip=clip,
+                source_seconds=source.seconds,
+                target_seconds=target.seconds,
+                index=index,
+                skipped=skipped,
+            )
+            for source, target in pairs
+        ]
+
+
+def _read_pairs(clip: Clip, times: list[tuple[float, float]]) -> list[tuple[Frame, Frame]]:
+    # One way through the file: the times of overlapping pairs are asked for in order. Half a
+    # frame later than the start of a frame, no rounding of its time can give the one before.
+    half_frame_seconds = 0.5 / clip.fps
+    with clip.open() as reader:
+        frames = {
+            seconds: reader.frame_at(seconds + half_frame_seconds)
+            for seconds in sorted({seconds for pair in times for seconds in pair})
+        }
+    pairs = [(frames[source], frames[target]) for source, target in times]
+    for source, target in pairs:
+        if source.image.shape != target.image.shape:
+            raise BadClipError(
+                clip.path,
+                f"changes its frame size between {source.seconds:.2f} and {target.seconds:.2f} s",
+                "re-encode it to one size or remove it",
+            )
+    return pairs
+
+
+def _channels_first(image: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)

@@ -1,0 +1,105 @@
+"""An experiment: a method, its data, its optimiser and its run, as one configuration."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from inspect import getmembers, isfunction, signature
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from midway.config import from_json, to_json
+from midway.data.clips import find_clips
+from midway.data.loader import PairLoader
+from midway.data.pairs import PairDataset, PairsConfig
+from midway.data.views import draw_views, stack_views
+from midway.errors import MidwayError
+from midway.methods.base import MethodConfig, build_method, flops_per_pair, method_config
+from midway.registry import available, find
+from midway.train.optim import OptimConfig
+from midway.train.run import RunConfig
+
+if TYPE_CHECKING:
+    from midway.train.fit import FitSummary
+
+PACKAGE = "midway.experiments"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """All that a pretraining run is made of."""
+
+    method: MethodConfig
+    data: PairsConfig
+    optim: OptimConfig
+    run: RunConfig
+
+
+def experiment_from_json(values: Mapping[str, Any], *, where: str) -> Experiment:
+    """Experiment of a run's ``config.json``.
+
+    Raises:
+        MidwayError: A part is missing, or a key or value is unknown.
+
+    """
+    parts = {"data": PairsConfig, "optim": OptimConfig, "run": RunConfig}
+    missing = [name for name in ("method", *parts) if name not in values]
+    if missing:
+        raise MidwayError(f"{where}: no '{missing[0]}' in it; is it the config.json of a run?")
+    return Experiment(
+        method=method_config(values["method"], where=f"{where}: method"),
+        **{
+            name: from_json(kind, values[name], where=f"{where}: {name}")
+            for name, kind in parts.items()
+        },
+    )
+
+
+def experiments() -> dict[str, Callable[[], Experiment]]:
+    """Every experiment by its name on the command line, ``file.function``."""
+    return {
+        f"{file}.{name}": function
+        for file in available(PACKAGE)
+        for name, function in getmembers(find(PACKAGE, file), isfunction)
+        if function.__module__ == f"{PACKAGE}.{file}" and not signature(function).parameters
+    }
+
+
+def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
+    """Run an experiment to its end, or until it is asked to stop.
+
+    Raises:
+        MidwayError: Unusable data, a run folder that is not empty, or a run that went wrong.
+
+    """
+    from midway.train.fit import fit  # imports lightning, which takes seconds
+    from midway.train.launch import launch
+
+    run = experiment.run
+    fabric = launch(run)
+    torch.manual_seed(run.seed)
+    method = build_method(experiment.method)
+    dataset = PairDataset(
+        find_clips(
+            experiment.data.root, fps=experiment.data.fps, gap_seconds=experiment.data.gap_seconds
+        ),
+        experiment.data,
+        seed=run.seed,
+        draw_views=partial(draw_views, method.views),
+    )
+    loader = PairLoader(
+        dataset,
+        stack_views=stack_views,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        folder=run.folder,
+    )
+    return fit(
+        method,
+        loader,
+        optim=experiment.optim,
+        run=run,
+        config=to_json(experiment),
+        resume=resume,
+        flops_per_pair=flops_per_pair(experiment.method),
+    )

@@ -1,0 +1,86 @@
+"""Checkpoints of a run: written whole or not at all, read without running any code."""
+
+import pickle
+from pathlib import Path
+
+import torch
+
+from midway.errors import MidwayError
+from midway.train.atomic import write_atomically
+from midway.train.objective import Objective
+from midway.train.optim import AdamW
+
+
+def latest_checkpoint(run_folder: Path) -> Path | None:
+    """The newest complete checkpoint of a run, or None if it has none yet."""
+    return max(_checkpoints(run_folder), default=None)
+
+
+def save_checkpoint(
+    run_folder: Path,
+    *,
+    step: int,
+    objective: Objective,
+    optimizer: AdamW,
+    scaler: torch.amp.GradScaler,
+    keep: int,
+) -> Path:
+    """Write ``checkpoints/step_00000200.ckpt``, then remove all but the newest `keep`.
+
+    Args:
+        run_folder: The run that it belongs to.
+        step: Optimiser steps completed.
+        objective: All its parameters and buffers are saved, trainable or not.
+        optimizer: With its moments, and the count of the steps left out.
+        scaler: With its loss scale, if the precision has one.
+        keep: Checkpoints that stay, this one included.
+
+    """
+    content = {
+        "step": step,
+        "skipped_steps": int(optimizer.skipped_steps),
+        "model": objective.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+    }
+    path = run_folder / "checkpoints" / f"step_{step:08d}.ckpt"
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, lambda file: torch.save(content, file))
+    for old in [*_checkpoints(run_folder)[:-keep], *path.parent.glob("*.tmp")]:
+        old.unlink()
+    return path
+
+
+def load_checkpoint(
+    path: Path, *, objective: Objective, optimizer: AdamW, scaler: torch.amp.GradScaler
+) -> int:
+    """Put a run back to where a checkpoint was written.
+
+    Returns:
+        Optimiser steps completed by then.
+
+    Raises:
+        MidwayError: If the file is damaged, or of another model.
+
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise MidwayError(
+            f"checkpoint cannot be read: {path}; delete it to go on from the one before"
+        ) from error
+    try:
+        objective.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+    except (RuntimeError, ValueError) as error:
+        raise MidwayError(
+            f"checkpoint is of another model: {path}; resume with the config.json of its run"
+        ) from error
+    if content["scaler"]:
+        scaler.load_state_dict(content["scaler"])
+    optimizer.skipped_steps.fill_(content["skipped_steps"])
+    return content["step"]
+
+
+def _checkpoints(run_folder: Path) -> list[Path]:
+    return sorted((run_folder / "checkpoints").glob("step_*.ckpt"))

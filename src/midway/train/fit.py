@@ -1,0 +1,246 @@
+"""The one training loop of the package."""
+
+import random
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from midway.errors import MidwayError
+from midway.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from midway.train.interruption import Interruption
+from midway.train.launch import autocast, launch
+from midway.train.log import Log, Meter
+from midway.train.objective import Loader, Objective, ParameterGroup, Position, StepOutput
+from midway.train.optim import AdamW, OptimConfig, Rates, clip_gradients, rates_at
+from midway.train.run import RunConfig, open_run_folder, write_environment
+
+MAX_SKIPPED_IN_A_ROW = 10
+"""Steps that are not finite, one after the other, before a run is given up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSummary:
+    """How a run ended."""
+
+    steps: int
+    """Optimiser steps completed since its very beginning."""
+    skipped_steps: int
+    """Those of them that were left out because they were not finite."""
+    interrupted: bool
+    """Whether it was asked to stop before its end; resume it to go on."""
+    checkpoint: Path | None
+    """The newest checkpoint."""
+
+
+def fit(
+    objective: Objective,
+    loader: Loader,
+    *,
+    optim: OptimConfig,
+    run: RunConfig,
+    config: Mapping[str, Any],
+    resume: bool = False,
+    flops_per_pair: float | None = None,
+) -> FitSummary:
+    """Train an objective to the end of its run, or until asked to stop by a signal.
+
+    What is random inside a step is drawn from torch's global generator, seeded anew by (seed,
+    rank, step); so a resumed run goes on as if it had not stopped, from anywhere in an epoch. A
+    step whose loss or gradient is not finite on any rank is left out on all. That is decided on
+    the device: the host reads tensors back only to log and to write checkpoints.
+
+    Args:
+        objective: What is trained, in place; its buffers and frozen copies are saved as well.
+        loader: Gives the micro-batches of this rank by number.
+        optim: Optimiser and schedules.
+        run: Folder, length and hardware.
+        config: Written to ``config.json`` of a new run: all that is needed to build it again.
+        resume: Go on from the newest checkpoint of the folder; if it has none, from the beginning.
+        flops_per_pair: Arithmetic of one pair, forward and backward, to log TFLOP/s.
+
+    Raises:
+        MidwayError: If the folder does not fit, a checkpoint is damaged or of another model, or
+            ten steps in a row are not finite (noticed when the next line of the log is due; no
+            checkpoint is written in such a streak).
+
+    """
+    fabric = launch(run)
+    newest = _open_run(fabric, run.folder, config, resume=resume)
+    model = fabric.setup_module(objective)
+    groups = objective.parameter_groups()
+    steps_per_epoch = loader.steps_per_epoch / run.accumulate
+    training = _Training(
+        fabric=fabric,
+        objective=objective,
+        model=model,
+        groups=groups,
+        optimizer=AdamW(objective, groups, optim),
+        scaler=torch.amp.GradScaler(fabric.device.type, enabled=run.precision == "16-mixed"),
+        optim=optim,
+        run=run,
+        steps=run.length(steps_per_epoch),
+        steps_per_epoch=steps_per_epoch,
+        meter=Meter(world_size=fabric.world_size, flops_per_pair=flops_per_pair),
+    )
+    start = training.load(newest) if newest else 0
+    with Interruption() as interruption, training.open_log(start) as log:
+        return training.loop(start, loader, interruption, log)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Training:
+    """The parts of a training, and the loop over its steps."""
+
+    fabric: Fabric
+    objective: Objective
+    model: Any
+    """The objective, wrapped for its devices."""
+    groups: list[ParameterGroup]
+    optimizer: AdamW
+    scaler: torch.amp.GradScaler
+    optim: OptimConfig
+    run: RunConfig
+    steps: int
+    steps_per_epoch: float
+    meter: Meter
+
+    def loop(
+        self, start: int, loader: Loader, interruption: Interruption, log: Log | None
+    ) -> FitSummary:
+        fabric, optimizer, scaler, run = self.fabric, self.optimizer, self.scaler, self.run
+        batches = iter(loader.batches(start * run.accumulate, self.steps * run.accumulate))
+        step, interrupted = start, False
+
+        while step < self.steps and not interrupted:
+            torch.manual_seed(_step_seed(run.seed, fabric.global_rank, step))
+
+            outputs, pairs = [], 0
+            for micro_batch in range(run.accumulate):
+                with self.meter.waiting():
+                    batch = next(batches).to(fabric.device)
+                is_last = micro_batch == run.accumulate - 1
+                with fabric.no_backward_sync(self.model, enabled=not is_last):
+                    with autocast(fabric.device, run):
+                        out: StepOutput = self.model(batch)
+                    fabric.backward(scaler.scale(out.loss / run.accumulate))
+                outputs.append({"loss": out.loss.detach(), **out.logs})
+                pairs += len(batch) * fabric.world_size
+            scalars = _mean(outputs)
+            position = self.position(step, pairs)
+            self.objective.after_backward(position)
+
+            scaler.unscale_(optimizer)
+            grad_norm = clip_gradients(self.groups, self.optim)
+            bad = (~torch.isfinite(scalars["loss"] + grad_norm)).float()
+            rates = rates_at(position, self.optim)
+            optimizer.set_rates(rates)
+            optimizer.step_unless(_reduce(fabric, bad, "max"))
+            scaler.update()
+            optimizer.zero_grad()
+            with torch.no_grad():
+                self.objective.after_step(position)
+
+            step += 1
+            interrupted = interruption.requested()
+            self.meter.count(pairs)
+            if step == 1 or step % run.log_every == 0 or step == self.steps:
+                self.report(
+                    log, replace(position, step=step), rates, scalars | {"grad_norm": grad_norm}
+                )
+            if step % run.checkpoint_every == 0 or step == self.steps or interrupted:
+                self.save(step)
+
+        fabric.barrier()
+        return FitSummary(
+            steps=step,
+            skipped_steps=int(optimizer.skipped_steps),
+            interrupted=step < self.steps,
+            checkpoint=latest_checkpoint(run.folder),
+        )
+
+    def position(self, step: int, pairs: int) -> Position:
+        return Position(
+            step=step, steps=self.steps, steps_per_epoch=self.steps_per_epoch, pairs=pairs
+        )
+
+    def report(
+        self, log: Log | None, position: Position, rates: Rates, scalars: dict[str, Tensor]
+    ) -> None:
+        """Log the means over ranks, which waits for the device."""
+        optimizer = self.optimizer
+        tensors = [*scalars.values(), optimizer.skipped_steps, optimizer.skipped_in_a_row]
+        means = _reduce(self.fabric, torch.stack([t.float() for t in tensors]), "mean")
+        *numbers, skipped_steps, skipped_in_a_row = means.tolist()
+        if log:
+            values = dict(zip(scalars, numbers, strict=True))
+            values |= {"lr": rates.lr, "weight_decay": rates.weight_decay}
+            values |= {"skipped_steps": int(skipped_steps), **self.meter.read()}
+            log.write(position, values)
+        if skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            raise MidwayError(
+                f"loss or gradient not finite {skipped_in_a_row:.0f} steps in a row: "
+                f"{self.run.folder} at step {position.step}; look at its metrics.jsonl, then resume "
+                "it or start again with a lower --optim.lr or another --run.precision"
+            )
+
+    def open_log(self, start: int) -> AbstractContextManager[Log | None]:
+        if not self.fabric.is_global_zero:
+            return nullcontext()
+        write_environment(self.run.folder, self.fabric.device, start_step=start)
+        return Log(self.run.folder, start_step=start, steps=self.steps)
+
+    def load(self, checkpoint: Path) -> int:
+        return load_checkpoint(
+            checkpoint,
+            objective=self.objective,
+            optimizer=self.optimizer,
+            scaler=self.scaler,
+        )
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint, unless the latest steps were left out for not being finite."""
+        if self.fabric.is_global_zero and not self.optimizer.skipped_in_a_row:
+            save_checkpoint(
+                self.run.folder,
+                step=step,
+                objective=self.objective,
+                optimizer=self.optimizer,
+                scaler=self.scaler,
+                keep=self.run.keep_checkpoints,
+            )
+
+
+def _step_seed(seed: int, rank: int, step: int) -> int:
+    """Seed of torch's global generator for one step on one rank."""
+    return random.Random(f"{seed} {rank} {step}").getrandbits(63)
+
+
+def _open_run(
+    fabric: Fabric, folder: Path, config: Mapping[str, Any], *, resume: bool
+) -> Path | None:
+    """Open the folder on the first rank; all ranks learn the checkpoint to start from."""
+    checkpoint, problem = None, None
+    if fabric.is_global_zero:
+        try:
+            open_run_folder(folder, config, resume=resume)
+            checkpoint = latest_checkpoint(folder)
+        except MidwayError as error:
+            problem = str(error)
+    checkpoint, problem = fabric.broadcast((checkpoint, problem))
+    if problem:
+        raise MidwayError(problem)
+    return checkpoint
+
+
+def _mean(outputs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {key: torch.stack([out[key] for out in outputs]).mean(0) for key in outputs[0]}
+
+
+def _reduce(fabric: Fabric, tensor: Tensor, how: Literal["mean", "max"]) -> Tensor:
+    return cast("Tensor", fabric.all_reduce(tensor, reduce_op=how))

@@ -1,0 +1,53 @@
+"""Processes and devices of a run: one, several of a machine, torchrun or SLURM."""
+
+import os
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+from midway.errors import MidwayError
+from midway.train.run import RunConfig
+
+AUTOCAST_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def launch(run: RunConfig) -> Fabric:
+    """Start or join the processes of a run; several of them train by data parallelism.
+
+    Under torchrun and SLURM the launcher's numbers of processes and machines hold.
+
+    Raises:
+        MidwayError: If the machine has not the GPUs that are asked for.
+
+    """
+    devices, num_nodes, plugins = run.devices, run.num_nodes, []
+    if TorchElasticEnvironment.detect():
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        num_nodes = int(os.environ["WORLD_SIZE"]) // devices
+        # Named, because Fabric would look at SLURM first when torchrun runs in one of its jobs.
+        plugins.append(TorchElasticEnvironment())
+    elif SLURMEnvironment.detect():
+        num_nodes = int(os.environ["SLURM_NNODES"])
+        devices = int(os.environ["SLURM_NTASKS"]) // num_nodes
+    if run.accelerator == "gpu" and torch.cuda.device_count() < devices:
+        raise MidwayError(
+            f"not enough GPUs: {torch.cuda.device_count()} found, {devices} wanted; "
+            "set --run.devices, or --run.accelerator cpu"
+        )
+    fabric = Fabric(
+        accelerator=run.accelerator, devices=devices, num_nodes=num_nodes, plugins=plugins
+    )
+    fabric.launch()
+    return fabric
+
+
+def autocast(device: torch.device, run: RunConfig) -> torch.autocast:
+    """The context of a forward pass.
+
+    Fabric's own would round the batch as well, and with it the ground truth of a readout: to
+    bfloat16 a flow of 300 pixels is off by up to one.
+    """
+    dtype = AUTOCAST_TYPES.get(run.precision)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)

@@ -1,0 +1,123 @@
+"""One run: how long, on what, and the folder that tells what was done."""
+
+import json
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from midway.errors import MidwayError
+from midway.train.atomic import write_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where a run is kept, how long it lasts and what it runs on."""
+
+    folder: Path
+    """Everything about the run is written here."""
+    seed: int = 0
+    epochs: float = 300.0
+    """Passes over the data; decides the length unless `steps` does."""
+    steps: int = 0
+    """Length in optimiser steps; 0 leaves it to `epochs`."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: int = 1
+    """Processes on each node, one device each; torchrun and SLURM set it by themselves."""
+    num_nodes: int = 1
+    """Machines; torchrun and SLURM set it by themselves."""
+    accumulate: int = 1
+    """Batches of the loader in one optimiser step, on each rank."""
+    log_every: int = 10
+    """Optimiser steps between two lines of the log."""
+    checkpoint_every: int = 1000
+    """Optimiser steps between two checkpoints; there is always one at the end."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that stay."""
+
+    def __post_init__(self) -> None:
+        counts = (
+            "devices",
+            "num_nodes",
+            "accumulate",
+            "log_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+        )
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise MidwayError(f"bad run setting: run.{name}; it must be at least 1")
+        if self.steps < 0 or (self.steps == 0 and self.epochs <= 0):
+            raise MidwayError("run of no length: run.epochs and run.steps; make one positive")
+
+    def length(self, steps_per_epoch: float) -> int:
+        """Optimiser steps from beginning to end, at least one."""
+        return self.steps or max(1, round(self.epochs * steps_per_epoch))
+
+
+def open_run_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> None:
+    """Make the folder of a new run and write ``config.json``, or find that of an old one.
+
+    Raises:
+        MidwayError: If a new run would mix with files of another, or there is none to resume.
+
+    """
+    if resume:
+        if not (folder / "config.json").is_file():
+            raise MidwayError(f"no run to resume: {folder}; give the folder of an earlier run")
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise MidwayError(
+            f"run folder is not empty: {folder}; choose another --run.folder, "
+            f"or go on with that run by --resume {folder}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "config.json", config)
+
+
+def write_environment(folder: Path, device: torch.device, *, start_step: int) -> None:
+    """Write ``environment.json``: versions, hardware, source, command and date.
+
+    A resumed run keeps the first and adds ``environment_00000200.json`` for its start step.
+    """
+    is_cuda = device.type == "cuda"
+    environment = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **{name: version(name) for name in ("midway-network", "lightning", "av")},
+        "device": torch.cuda.get_device_name(device) if is_cuda else device.type,
+        "cuda": torch.version.cuda if is_cuda else None,
+        "platform": platform.platform(),
+        "git_commit": _git_commit(),
+    }
+    suffix = f"_{start_step:08d}" if start_step else ""
+    _write_json(folder / f"environment{suffix}.json", environment)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    text = json.dumps(value, indent=2) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _git_commit() -> str | None:
+    """Commit of this source, marked if there are changes; None outside a checkout of it."""
+    if not (git := shutil.which("git")):
+        return None
+    here = [git, "-C", str(Path(__file__).parent)]
+    is_tracked = [*here, "ls-files", "--error-unmatch", Path(__file__).name]
+    if subprocess.run(is_tracked, capture_output=True).returncode != 0:
+        return None
+    describe = [*here, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    return subprocess.run(describe, capture_output=True, text=True).stdout.strip() or None

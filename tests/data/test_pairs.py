@@ -1,0 +1,195 @@
+"""Pairs of clips: which frames they join, and that three numbers decide everything."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from midway.data.clips import ClipList, find_clips
+from midway.data.pairs import PairDataset, PairsConfig
+from midway.errors import MidwayError
+from tests.data.made_videos import cut_short, even_times, number_of, write_frames, write_video
+
+
+def draw_views(height: int, width: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.cat([torch.tensor([height, width]), torch.rand(2, generator=generator)])
+
+
+def dataset_of(
+    root: Path, *, fps: float = 10, seed: int = 0, **fields: object
+) -> PairDataset[torch.Tensor]:
+    config = PairsConfig(root=root, fps=fps, **fields)  # pyright: ignore[reportArgumentType]
+    found = find_clips(root, fps=fps, gap_seconds=config.gap_seconds)
+    return PairDataset(found, config, seed=seed, draw_views=draw_views)
+
+
+def image_number(image: torch.Tensor) -> int:
+    return number_of(image.numpy())
+
+
+@pytest.fixture(scope="module")
+def three_clips(tmp_path_factory) -> Path:
+    """Two videos of 3 s and 2 s and one folder of frames, all at 10 Hz."""
+    root = tmp_path_factory.mktemp("clips")
+    write_video(root / "a.mp4", even_times(31))
+    write_video(root / "b.mp4", even_times(21))
+    write_frames(root / "c", [f"{number}.png" for number in range(16)])
+    return root
+
+
+def test_camvid_pairs_are_the_169_neighbours_a_second_apart(shared_data):
+    dataset = dataset_of(
+        shared_data / "camvid/train", fps=30, gap_seconds=(1.0, 1.0), starts="every_frame"
+    )
+    assert len(dataset) == 169
+    met = set()
+    for index in range(0, 169, 12):
+        (sample,) = dataset[0, index]
+        assert sample.target_seconds - sample.source_seconds == 1.0
+        met.add((sample.clip, sample.source_seconds))
+    assert len(met) == 15
+    assert {clip for clip, _ in met} == {clip.name for clip in dataset.found.clips}
+    first, last = dataset[0, 0][0], dataset[0, 168][0]
+    assert (first.clip, first.source_seconds) == ("0001TP_*.png", 0)
+    assert (last.clip, last.target_seconds) == ("0016E5_*.png", 49)
+
+
+def test_every_frame_of_videos_and_folders_is_a_start_once(three_clips):
+    dataset = dataset_of(three_clips, gap_seconds=(0.5, 0.5), starts="every_frame")
+    assert len(dataset) == 26 + 16 + 11
+    pairs = []
+    for index in range(len(dataset)):
+        (sample,) = dataset[3, index]
+        assert image_number(sample.target) - image_number(sample.source) == 5
+        assert sample.index == index
+        pairs.append((sample.clip, image_number(sample.source)))
+    expected = [("a.mp4", n) for n in range(26)] + [("b.mp4", n) for n in range(16)]
+    assert pairs == expected + [("c/*.png", n) for n in range(11)]
+
+
+def test_random_pairs_keep_the_gap_and_reach_all_of_the_clip(three_clips):
+    dataset = dataset_of(three_clips, gap_seconds=(0.3, 0.8), draws_per_clip=4, batch_size=4)
+    assert len(dataset) == 3
+    last = {"a.mp4": 30, "b.mp4": 20, "c/*.png": 15}
+    gaps, starts = set(), {name: set() for name in last}
+    for epoch in range(40):
+        for index, name in enumerate(last):
+            samples = dataset[epoch, index]
+            numbers = [image_number(sample.source) for sample in samples]
+            assert len(samples) == 4
+            assert numbers == sorted(numbers)
+            for sample, number in zip(samples, numbers, strict=True):
+                target = image_number(sample.target)
+                assert sample.clip == name
+                assert sample.source_seconds == pytest.approx(number / 10)
+                assert sample.target_seconds == pytest.approx(target / 10)
+                gaps.add(target - number)
+                starts[name].add(number)
+    assert gaps == {3, 4, 5, 6, 7, 8}
+    for name, numbers in starts.items():
+        assert numbers <= set(range(last[name] - 2))
+        assert min(numbers) <= 1
+        assert max(numbers) >= last[name] - 4
+
+
+def test_a_gap_longer_than_the_clip_is_cut_to_what_there_is(tmp_path):
+    write_video(tmp_path / "a.mp4", even_times(8))
+    dataset = dataset_of(tmp_path, gap_seconds=(0.5, 9.0))
+    pairs = {
+        (image_number(sample.source), image_number(sample.target))
+        for epoch in range(40)
+        for sample in dataset[epoch, 0]
+    }
+    assert pairs == {(0, 5), (0, 6), (0, 7), (1, 6), (1, 7), (2, 7)}
+
+
+def test_a_sample_depends_on_seed_epoch_and_index_alone(three_clips):
+    fields = {"gap_seconds": (0.3, 0.8), "draws_per_clip": 2}
+    forward, backward = dataset_of(three_clips, **fields), dataset_of(three_clips, **fields)
+    keys = [(epoch, index) for epoch in range(3) for index in range(3)]
+    some = {key: forward[key] for key in keys}
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    drawn = set()
+    for key in reversed(keys):
+        for sample, other in zip(some[key], backward[key], strict=True):
+            assert torch.equal(sample.source, other.source)
+            assert torch.equal(sample.target, other.target)
+            assert torch.equal(sample.views, other.views)
+            drawn.add(tuple(sample.views.tolist()))
+    assert len(drawn) == 2 * len(keys)
+    other_seed = dataset_of(three_clips, seed=1, **fields)
+    assert any(
+        sample.source_seconds != other.source_seconds
+        for key in keys
+        for sample, other in zip(some[key], other_seed[key], strict=True)
+    )
+
+
+def test_frames_are_bytes_of_rgb_and_views_get_their_size(three_clips):
+    (sample,) = dataset_of(three_clips)[0, 0]
+    assert sample.source.shape == sample.target.shape == (3, 48, 64)
+    assert sample.source.dtype == torch.uint8
+    assert sample.views[:2].tolist() == [48, 64]
+
+
+def test_a_clip_that_fails_gives_way_to_another_and_is_reported(three_clips, tmp_path):
+    write_frames(tmp_path / "good", [f"{number}.png" for number in range(16)])
+    broken = write_frames(tmp_path / "broken", [f"{number}.png" for number in range(16)])
+    for path in broken:
+        cut_short(path, 0.5)
+    for starts in ("random", "every_frame"):
+        dataset = dataset_of(tmp_path, starts=starts)
+        sample, again = dataset[0, 0][0], dataset[0, 0][0]
+        assert sample.clip == "good/*.png"
+        assert sample.index == 0
+        assert torch.equal(sample.source, again.source)
+        (skipped,) = sample.skipped
+        assert skipped.clip == "broken/*.png"
+        assert "broken/" in skipped.reason
+        assert "cannot be read as an image" in skipped.reason
+        assert dataset[0, len(dataset) - 1][0].skipped == ()
+
+
+def test_a_clip_that_changes_its_size_is_skipped(tmp_path):
+    (first, *_) = write_frames(tmp_path / "broken", ["0.png", "1.png"])
+    first.write_bytes(write_frames(tmp_path / "good", ["0.png", "1.png"])[0].read_bytes())
+    Image.new("RGB", (20, 10)).save(first)
+    (sample,) = dataset_of(tmp_path, fps=2)[0, 0]
+    assert sample.clip == "good/*.png"
+    assert "changes its frame size between 0.00 and 0.50 s; re-encode" in sample.skipped[0].reason
+
+
+def test_nothing_but_failing_clips_is_an_error(tmp_path):
+    for number in range(12):
+        for path in write_frames(tmp_path / f"clip{number}", ["0.png", "1.png"]):
+            path.write_text("no picture")
+    with pytest.raises(MidwayError, match=r"10 clips in a row could not be read; the last: .*copy"):
+        dataset_of(tmp_path, fps=2)[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"gap_seconds": (1.0, 0.5)}, r"data\.gap_seconds = \(1\.0, 0\.5\); give"),
+        ({"gap_seconds": (0.0, 0.5)}, r"data\.gap_seconds"),
+        ({"fps": 0}, r"data\.fps = 0; give a rate above 0"),
+        ({"draws_per_clip": 0}, r"data\.draws_per_clip = 0; give at least 1"),
+        ({"draws_per_clip": 2, "starts": "every_frame"}, "with starts = every_frame; give 1"),
+        ({"draws_per_clip": 3, "batch_size": 8}, "batch_size = 8 with draws_per_clip = 3; give"),
+        ({"batch_size": 0}, r"data\.batch_size = 0"),
+        ({"num_workers": -1}, r"data\.num_workers = -1; give 0 or more"),
+        ({"max_bad_share": 2}, r"data\.max_bad_share = 2; give a share"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named(fields, message):
+    with pytest.raises(MidwayError, match=message):
+        PairsConfig(**fields)
+
+
+def test_the_dataset_keeps_what_was_found(three_clips):
+    dataset = dataset_of(three_clips)
+    assert isinstance(dataset.found, ClipList)
+    assert len(dataset) == dataset.found.total == 3

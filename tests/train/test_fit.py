@@ -1,0 +1,216 @@
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from midway.errors import MidwayError
+from midway.train.checkpoint import latest_checkpoint
+from midway.train.fit import FitSummary, fit
+from midway.train.objective import Position
+from midway.train.run import RunConfig
+
+from .toy import CONFIG, OPTIM, Toy, ToyLoader, losses, run_config
+
+
+def train(
+    run: RunConfig, loader: ToyLoader | None = None, *, toy: Toy | None = None, resume: bool = False
+) -> FitSummary:
+    toy, loader = toy or Toy(), loader or ToyLoader()
+    return fit(toy, loader, optim=OPTIM, run=run, config=CONFIG, resume=resume, flops_per_pair=1e9)
+
+
+def model_of(folder: Path) -> dict[str, torch.Tensor]:
+    path = latest_checkpoint(folder)
+    assert path is not None
+    return torch.load(path, weights_only=True)["model"]
+
+
+def test_a_run_learns_and_leaves_all_that_is_needed_to_resume_it(tmp_path):
+    folder = tmp_path / "run"
+    summary = train(run_config(folder, steps=60, checkpoint_every=25), toy=Toy(0))
+    assert (summary.steps, summary.skipped_steps, summary.interrupted) == (60, 0, False)
+    names = sorted(p.name for p in (folder / "checkpoints").iterdir())
+    assert names == ["step_00000050.ckpt", "step_00000060.ckpt"]
+    assert summary.checkpoint == folder / "checkpoints" / "step_00000060.ckpt"
+    assert json.loads((folder / "config.json").read_text()) == CONFIG
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__
+    assert list(folder.glob("events.out.tfevents.*"))
+    curve = [loss for _, loss, _ in losses(folder)]
+    assert sum(curve[-5:]) < 0.5 * sum(curve[:5])
+
+
+def test_every_line_of_the_log_has_rates_norms_and_speeds(tmp_path):
+    train(run_config(tmp_path, log_every=4))
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [record["step"] for record in records] == [1, 4, 8, 10]
+    last = records[-1]
+    assert (last["epoch"], last["progress"], last["skipped_steps"]) == (2.5, 1.0, 0)
+    assert last["lr"] < records[1]["lr"] <= OPTIM.lr
+    assert records[0]["weight_decay"] < last["weight_decay"] < OPTIM.final_weight_decay
+    assert last["grad_norm"] > 0
+    assert 0 <= last["data_wait_share"] <= 1
+    assert last["tflops_per_second"] == pytest.approx(last["pairs_per_second"] * 1e-3)
+    assert last["seconds"] > records[0]["seconds"] > 0
+
+
+@pytest.mark.parametrize("stop_after", [3, 5, 8])
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, stop_after):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(run_config(whole))
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    first = train(run_config(parts), ToyLoader(signal_step=stop_after - 1))
+    assert handlers == [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    assert (first.interrupted, first.steps) == (True, stop_after)
+    second = train(run_config(parts), resume=True)
+    assert (second.interrupted, second.steps) == (False, 10)
+    assert losses(parts) == losses(whole)
+    torch.testing.assert_close(model_of(parts), model_of(whole), rtol=0, atol=0)
+
+
+def test_dropout_differs_from_step_to_step_and_from_seed_to_seed(tmp_path):
+    curves = []
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        train(run_config(folder, seed=seed))
+        curves.append(losses(folder))
+    assert curves[0] != curves[1]
+
+    draws = []
+
+    class Drawing(Toy):
+        def after_step(self, position: Position) -> None:
+            draws.append(float(torch.rand(())))
+
+    train(run_config(tmp_path / "draws"), toy=Drawing())
+    assert len(set(draws)) == 10
+
+
+def test_four_micro_batches_equal_one_big_batch(tmp_path):
+    train(
+        run_config(tmp_path / "big"),
+        ToyLoader(batch_size=32, steps_per_epoch=4),
+        toy=Toy(p_dropout=0),
+    )
+    train(
+        run_config(tmp_path / "small", accumulate=4),
+        ToyLoader(batch_size=8, steps_per_epoch=16),
+        toy=Toy(p_dropout=0),
+    )
+    big, small = model_of(tmp_path / "big"), model_of(tmp_path / "small")
+    assert (big.pop("seen"), small.pop("seen")) == (10, 40)
+    torch.testing.assert_close(small, big, rtol=1e-5, atol=1e-6)
+    for one, other in zip(losses(tmp_path / "small"), losses(tmp_path / "big"), strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+
+
+def test_the_length_of_a_run_comes_from_epochs_unless_steps_are_given(tmp_path):
+    by_epochs = run_config(tmp_path / "epochs", steps=0, epochs=1.5, accumulate=2)
+    assert train(by_epochs, ToyLoader(steps_per_epoch=8)).steps == 6
+    assert run_config(tmp_path, steps=7, epochs=100).length(3.0) == 7
+
+
+def test_steps_that_are_not_finite_are_left_out_and_counted(tmp_path):
+    toy = Toy()
+    seen = []
+
+    class Watching(Toy):
+        def after_step(self, position: Position) -> None:
+            seen.append(self.student.first.weight.detach().clone())
+
+    toy = Watching()
+    summary = train(run_config(tmp_path), ToyLoader(nan_steps=(5, 6)), toy=toy)
+    assert (summary.steps, summary.skipped_steps) == (10, 2)
+    assert torch.equal(seen[4], seen[5])
+    assert torch.equal(seen[5], seen[6])
+    assert not torch.equal(seen[6], seen[7])
+    curve = [loss for _, loss, _ in losses(tmp_path)]
+    assert [i for i, loss in enumerate(curve) if loss is None] == [5, 6]
+    resumed = train(run_config(tmp_path, steps=12), resume=True)
+    assert resumed.skipped_steps == 2
+
+
+def test_ten_bad_steps_in_a_row_stop_the_run_and_leave_the_last_good_checkpoint(tmp_path):
+    loader = ToyLoader(nan_steps=tuple(range(5, 100)))
+    with pytest.raises(MidwayError, match=r"not finite 10 steps in a row: .* at step 15"):
+        train(run_config(tmp_path, steps=40), loader)
+    path = latest_checkpoint(tmp_path)
+    assert path is not None
+    assert path.name == "step_00000004.ckpt"
+    assert all(bool(v.isfinite().all()) for v in model_of(tmp_path).values())
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_mixed_precision_learns_with_full_precision_weights(tmp_path, precision):
+    kinds = set()
+
+    class Watching(Toy):
+        def forward(self, batch):
+            kinds.add((batch.x.dtype, self.student(batch.x).dtype))
+            return super().forward(batch)
+
+    summary = train(run_config(tmp_path, steps=30, precision=precision), toy=Watching(0))
+    half = torch.bfloat16 if precision == "bf16-mixed" else torch.float16
+    assert kinds == {(torch.float32, half)}
+    assert model_of(tmp_path)["student.first.weight"].dtype == torch.float32
+    assert summary.skipped_steps < 10
+    curve = [loss for _, loss, _ in losses(tmp_path)]
+    assert sum(curve[-5:]) < 0.5 * sum(curve[:5])
+
+
+def test_half_precision_resumes_with_its_loss_scale(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(run_config(whole, precision="16-mixed"))
+    train(run_config(parts, precision="16-mixed"), ToyLoader(signal_step=5))
+    train(run_config(parts, precision="16-mixed"), resume=True)
+    assert losses(parts) == losses(whole)
+
+
+def test_the_hooks_see_gradients_and_positions(tmp_path):
+    class Frozen(Toy):
+        def after_backward(self, position: Position) -> None:
+            assert self.student.last.weight.grad is not None
+            if position.epoch < 1:
+                self.student.last.weight.grad = None
+
+    toy = Frozen()
+    before = toy.student.last.weight.detach().clone()
+    train(run_config(tmp_path / "one", steps=4), toy=toy)
+    assert torch.equal(toy.student.last.weight, before)
+    toy = Frozen()
+    train(run_config(tmp_path / "two", steps=5), toy=toy)
+    assert not torch.equal(toy.student.last.weight, before)
+
+
+def test_a_folder_with_files_is_not_mixed_with_a_new_run(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(MidwayError, match=r"not empty: .*--run\.folder.*--resume"):
+        train(run_config(tmp_path))
+    with pytest.raises(MidwayError, match="no run to resume"):
+        train(run_config(tmp_path / "nothing"), resume=True)
+
+
+def test_a_finished_run_that_is_resumed_does_nothing(tmp_path):
+    train(run_config(tmp_path))
+    before = losses(tmp_path)
+    assert train(run_config(tmp_path), resume=True).steps == 10
+    assert losses(tmp_path) == before
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path):
+    train(run_config(tmp_path / "whole"))
+    train(run_config(tmp_path / "parts"), ToyLoader(signal_step=1))
+    checkpoint = latest_checkpoint(tmp_path / "parts")
+    assert checkpoint is not None
+    checkpoint.unlink()
+    train(run_config(tmp_path / "parts"), resume=True)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["devices", "accumulate", "log_every"])
+def test_a_count_below_one_is_refused(tmp_path, name):
+    with pytest.raises(MidwayError, match=rf"run\.{name}; it must be at least 1"):
+        run_config(tmp_path, **{name: 0})

@@ -1,0 +1,39 @@
+import pytest
+
+from midway.train.objective import Position
+from midway.train.optim import OptimConfig, rates_at
+from midway.train.schedules import cosine, warmup_cosine
+
+
+def test_the_learning_rate_follows_the_published_table():
+    rates = [warmup_cosine(i, 6, warmup_steps=2, peak=0.002, final=1e-6) for i in range(6)]
+    expected = [0, 0.002, 0.002, 0.00170725, 0.0010005, 0.00029374677]
+    assert rates == pytest.approx(expected, abs=1e-8)
+
+
+def test_weight_decay_and_momentum_follow_the_published_tables():
+    decay = [cosine(i / 6, 0.04, 0.4) for i in range(6)]
+    assert decay == pytest.approx([0.04, 0.064115, 0.13, 0.22, 0.31, 0.375885], abs=1e-6)
+    momentum = [cosine(i / 6, 0.9, 1.0) for i in range(6)]
+    assert momentum == pytest.approx([0.9, 0.9066987, 0.925, 0.95, 0.975, 0.9933013], abs=1e-6)
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 1, 6, 60])
+def test_any_length_of_warmup_stays_between_zero_and_the_peak(warmup_steps):
+    rates = [warmup_cosine(i, 6, warmup_steps=warmup_steps, peak=1.0, final=0.1) for i in range(6)]
+    assert all(0 <= rate <= 1 for rate in rates)
+    assert rates[0] == (1.0 if warmup_steps == 0 else 0.0)
+
+
+def test_the_peak_rate_is_stated_for_256_pairs_unless_it_is_absolute():
+    position = Position(step=20, steps=100, steps_per_epoch=2.0, pairs=512)
+    config = OptimConfig(lr=1e-3, warmup_epochs=10)
+    assert rates_at(position, config).lr == pytest.approx(2e-3)
+    fixed = OptimConfig(lr=1e-3, warmup_epochs=10, scale_lr=False)
+    assert rates_at(position, fixed).lr == pytest.approx(1e-3)
+
+
+def test_a_position_knows_its_progress_and_epoch():
+    position = Position(step=3, steps=12, steps_per_epoch=2.0, pairs=4)
+    assert position.progress == 0.25
+    assert position.epoch == 1.5
