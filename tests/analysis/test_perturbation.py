@@ -97,9 +97,9 @@ def test_the_heatmap_of_a_shift_is_the_shifted_token_by_rows_and_columns():
 
 @pytest.mark.parametrize("chunk", [1, 5, 1000])
 def test_chunks_change_nothing(chunk):
-    network = network_of()
-    whole = perturbation_heatmaps(network, SOURCE, TARGET, level=3, num_draws=2)
-    parts = perturbation_heatmaps(network, SOURCE, TARGET, level=3, num_draws=2, chunk=chunk)
+    network, asked = network_of(), {"level": 3, "tokens": [0, 6, 15], "num_draws": 2}
+    whole = perturbation_heatmaps(network, SOURCE, TARGET, **asked)
+    parts = perturbation_heatmaps(network, SOURCE, TARGET, **asked, chunk=chunk)
     torch.testing.assert_close(parts, whole)
 
 

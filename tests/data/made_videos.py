@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -30,10 +31,12 @@ def write_video(
     codec: str = "libx264",
     gop: int = 12,
     options: dict[str, str] | None = None,
+    title: str = "",
 ) -> Path:
     """Write one frame at each of `times`, with B-frames where the codec has them."""
     height, width, _ = picture(0).shape
     with av.open(str(path), "w", options=options or {}) as container:
+        container.metadata["title"] = title
         stream = container.add_stream(codec, rate=10)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -65,15 +68,21 @@ def write_frames(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def write_sound(path: Path) -> Path:
-    """A file with sound only."""
+    """A second of silence with a cover picture, as music players keep it."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=16_000)
-        assert isinstance(stream, av.AudioStream)
-        samples = np.zeros((1, 16_000), np.float32)
-        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-        frame.sample_rate = 16_000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+        sound = container.add_stream("aac", rate=16_000)
+        cover = container.add_stream("mjpeg", rate=1)
+        assert isinstance(sound, av.AudioStream)
+        assert isinstance(cover, av.VideoStream)
+        cover.height, cover.width, cover.pix_fmt = 48, 64, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(grey(0), format="rgb24")))
+        container.mux(cover.encode(None))
+        silence = np.zeros((1, 16_000), np.float32)
+        samples = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+        samples.sample_rate = 16_000
+        container.mux(sound.encode(samples))
+        container.mux(sound.encode(None))
     return path
 
 

@@ -112,6 +112,14 @@ def test_a_negative_time_gives_the_first_frame(tmp_path):
         assert number_of(video.frame_at(-1).image) == 0
 
 
+def test_titles_in_another_encoding_do_no_harm(tmp_path):
+    path = write_video(tmp_path / "titled.mp4", even_times(5), title="caffe")
+    data = path.read_bytes()
+    assert data.count(b"caffe") == 1
+    path.write_bytes(data.replace(b"caffe", b"caf\xe9 "))
+    assert read_timing(path).duration_seconds == pytest.approx(0.4)
+
+
 def corners(number: int) -> np.ndarray:
     """Red, green, blue and white quarters: no turn or mirror image looks the same."""
     image = np.zeros((48, 64, 3), np.uint8)
@@ -180,7 +188,7 @@ BAD_FILES = {
         lambda folder: cut_short(write_video(folder / "bad.mp4", even_times(40)), 0.7),
         "cannot be read as video",
     ),
-    "sound only": (lambda folder: write_sound(folder / "bad.mp4"), "has no video stream"),
+    "sound and a cover": (lambda folder: write_sound(folder / "bad.mp4"), "has no video stream"),
     "one frame": (lambda folder: write_video(folder / "bad.mp4", [0.0]), "has a single frame"),
     "one frame, Matroska": (
         lambda folder: write_video(folder / "bad.mkv", [0.0]),

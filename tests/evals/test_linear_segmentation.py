@@ -134,7 +134,8 @@ def logistic_problem():
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(200, 5, generator=generator, dtype=torch.float64)
     noise = torch.randn(200, 3, generator=generator, dtype=torch.float64)
-    return features, (2 * features[:, :3] + noise).softmax(1) * torch.rand(200, 1).double()
+    weights = torch.rand(200, 1, generator=generator, dtype=torch.float64)
+    return features, (2 * features[:, :3] + noise).softmax(1) * weights
 
 
 def test_the_fitted_probe_is_the_minimum_that_scipy_finds():

@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import jvp, vmap
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -103,7 +103,7 @@ def _arrived(
 
 
 def _forward_inputs(
-    network: MidwayNetwork, model: ForwardDynamics, source: Tensor, target: Tensor
+    network: MidwayNetwork, model: nn.Module, source: Tensor, target: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What the forward model reads: backward features, and latents at the encoder's width."""
     read: list[Tensor] = []

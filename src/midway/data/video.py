@@ -16,21 +16,17 @@ import av
 import av.error
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from midway.errors import MidwayError
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"}) | {
-    ".ts",
-    ".mts",
-    ".m2ts",
-    ".wmv",
-    ".flv",
-    ".3gp",
-    ".ogv",
-}
+VIDEO_SUFFIXES = frozenset({
+    ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg",
+    ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv",
+})  # fmt: skip
 
 ROUNDING_SECONDS = 1e-6
 """Times nearer than this are the same: they were rounded on the way."""
@@ -164,7 +160,7 @@ class VideoFile:
         return float((_pts(self.path, frame) - self._first_pts) * self._tick_seconds)
 
     def _pts_at(self, seconds: float) -> int:
-        return self._first_pts + int(seconds / self._tick_seconds)
+        return self._first_pts + int((seconds + ROUNDING_SECONDS) / self._tick_seconds)
 
     def _can_continue_to(self, seconds: float) -> bool:
         """Whether decoding on is right, and no dearer than a seek as far as the index knows."""
@@ -263,11 +259,14 @@ def _orientation(path: Path, frame: VideoFrame) -> _Orientation:
 
 def _open(path: Path) -> tuple[InputContainer, VideoStream, Fraction]:
     """The container, its first video stream and the length of a tick of that stream."""
-    container = av.open(str(path))
-    if not container.streams.video:
+    container = av.open(str(path), metadata_errors="ignore")
+    # The cover of a piece of music is stored as a video stream.
+    covers = Disposition.attached_pic
+    videos = [each for each in container.streams.video if not each.disposition & covers]
+    if not videos:
         container.close()
         raise BadClipError(path, "has no video stream", "remove it")
-    stream = container.streams.video[0]
+    stream = videos[0]
     tick = stream.time_base
     assert tick is not None  # every stream that is read has one
     return container, stream, Fraction(tick.numerator, tick.denominator)
@@ -295,9 +294,7 @@ def _timing(path: Path, container: InputContainer, stream: VideoStream) -> Timin
 
 def _pts(path: Path, frame: VideoFrame) -> int:
     if frame.pts is None:
-        raise BadClipError(
-            path, "has frames without times", "remux it with `ffmpeg -i IN -c copy OUT`"
-        )
+        raise BadClipError(path, "has frames without times", _REMUX)
     return frame.pts
 
 

@@ -82,7 +82,7 @@ def motion_probe(
     patch = network.config.encoder.patch_size
     train_tokens, train_latents = motion_features(network, train, batch_size=batch_size)
     test_tokens, test_latents = motion_features(network, test, batch_size=batch_size)
-    train_flow, true_flow = patch_flow(train.flow, patch), patch_flow(test.flow, patch)
+    train_flow, true_flow = (patch_flow(pairs.flow.cpu(), patch) for pairs in (train, test))
     predicted_flow = fit_ridge(train_tokens, train_flow)(test_tokens)
     camera = fit_ridge(train_latents, train.camera_motion)(test_latents)
     return MotionScore(

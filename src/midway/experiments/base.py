@@ -12,7 +12,7 @@ from midway.config import from_json, to_json
 from midway.data.clips import find_clips
 from midway.data.loader import PairLoader
 from midway.data.pairs import PairDataset, PairsConfig
-from midway.data.views import draw_views, stack_views
+from midway.data.views import ViewParameters, ViewsConfig, draw_views, stack_views
 from midway.errors import MidwayError
 from midway.methods.base import MethodConfig, build_method, flops_per_pair, method_config
 from midway.registry import available, find
@@ -61,8 +61,35 @@ def experiments() -> dict[str, Callable[[], Experiment]]:
         f"{file}.{name}": function
         for file in available(PACKAGE)
         for name, function in getmembers(find(PACKAGE, file), isfunction)
-        if function.__module__ == f"{PACKAGE}.{file}" and not signature(function).parameters
+        if function.__module__ == f"{PACKAGE}.{file}"
+        and not signature(function).parameters
+        and signature(function).return_annotation is Experiment
     }
+
+
+def pair_loader(
+    experiment: Experiment, views: ViewsConfig, *, rank: int = 0, world_size: int = 1
+) -> PairLoader[ViewParameters, ViewParameters]:
+    """Loader of an experiment's pairs, with the crops that a method wants drawn for each.
+
+    Raises:
+        MidwayError: Nothing usable below ``data.root``, or too many bad clips.
+
+    """
+    data = experiment.data
+    dataset = PairDataset(
+        find_clips(data.root, fps=data.fps, gap_seconds=data.gap_seconds),
+        data,
+        seed=experiment.run.seed,
+        draw_views=partial(draw_views, views),
+    )
+    return PairLoader(
+        dataset,
+        stack_views=stack_views,
+        rank=rank,
+        world_size=world_size,
+        folder=experiment.run.folder,
+    )
 
 
 def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
@@ -79,24 +106,11 @@ def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
     fabric = launch(run)
     torch.manual_seed(run.seed)
     method = build_method(experiment.method)
-    dataset = PairDataset(
-        find_clips(
-            experiment.data.root, fps=experiment.data.fps, gap_seconds=experiment.data.gap_seconds
-        ),
-        experiment.data,
-        seed=run.seed,
-        draw_views=partial(draw_views, method.views),
-    )
-    loader = PairLoader(
-        dataset,
-        stack_views=stack_views,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        folder=run.folder,
-    )
     return fit(
         method,
-        loader,
+        pair_loader(
+            experiment, method.views, rank=fabric.global_rank, world_size=fabric.world_size
+        ),
         optim=experiment.optim,
         run=run,
         config=to_json(experiment),
