@@ -54,10 +54,11 @@ class SkipLog:
                     self._list(clip)
         if len(self) > self._max_share * self._total:
             first = next(iter(self._clips.values()))
+            listed = f"; {self._path} lists all" if self._path and len(self) > 1 else ""
             raise MidwayError(
                 f"{len(self)} of {self._total} clips ({len(self) / self._total:.1%}) cannot be "
                 f"used, more than data.max_bad_share = {self._max_share:g} allows; the first: "
-                f"{first.reason}"
+                f"{first.reason}{listed}"
             )
 
     def _list(self, clip: SkippedClip) -> None:

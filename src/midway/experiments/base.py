@@ -17,7 +17,7 @@ from midway.errors import MidwayError
 from midway.methods.base import MethodConfig, build_method, flops_per_pair, method_config
 from midway.registry import available, find
 from midway.train.optim import OptimConfig
-from midway.train.run import RunConfig
+from midway.train.run import RunConfig, check_run_folder
 
 if TYPE_CHECKING:
     from midway.train.fit import FitSummary
@@ -104,6 +104,8 @@ def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
 
     run = experiment.run
     fabric = launch(run)
+    if fabric.is_global_zero:
+        check_run_folder(run.folder, resume=resume)
     torch.manual_seed(run.seed)
     method = build_method(experiment.method)
     return fit(

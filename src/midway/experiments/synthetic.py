@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from midway.data.pairs import PairsConfig
+from midway.data.synthetic import WorldConfig
 from midway.data.views import ViewsConfig
 from midway.experiments.base import Experiment
 from midway.methods.midway import MidwayConfig
@@ -11,6 +12,9 @@ from midway.models.midway import HeadConfig, NetworkConfig
 from midway.models.vit import EncoderConfig
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
+
+WORLD = WorldConfig()
+"""What the videos of the quickstart show."""
 
 TINY = NetworkConfig(
     encoder=EncoderConfig(

@@ -185,8 +185,8 @@ class _Training:
         if skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise MidwayError(
                 f"loss or gradient not finite {skipped_in_a_row:.0f} steps in a row: "
-                f"{self.run.folder} at step {position.step}; look at its metrics.jsonl, then resume "
-                "it or start again with a lower --optim.lr or another --run.precision"
+                f"{self.run.folder} at step {position.step}; see its metrics.jsonl, then resume it "
+                "or start again with a lower --optim.lr or another --run.precision"
             )
 
     def open_log(self, start: int) -> AbstractContextManager[Log | None]:

@@ -65,24 +65,38 @@ class RunConfig:
         return self.steps or max(1, round(self.epochs * steps_per_epoch))
 
 
-def open_run_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> None:
-    """Make the folder of a new run and write ``config.json``, or find that of an old one.
+def check_run_folder(folder: Path, *, resume: bool) -> None:
+    """Make sure that a folder can take a new run, or has one to resume.
+
+    A list of skipped clips alone is no run: it is left by one that stopped before it began.
 
     Raises:
-        MidwayError: If a new run would mix with files of another, or there is none to resume.
+        MidwayError: A new run would mix with files of another, or there is none to resume.
 
     """
     if resume:
         if not (folder / "config.json").is_file():
             raise MidwayError(f"no run to resume: {folder}; give the folder of an earlier run")
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    is_taken = folder.is_dir() and {path.name for path in folder.iterdir()} - {"skipped.jsonl"}
+    if is_taken or (folder.exists() and not folder.is_dir()):
         raise MidwayError(
             f"run folder is not empty: {folder}; choose another --run.folder, "
             f"or go on with that run by --resume {folder}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "config.json", config)
+
+
+def open_run_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> None:
+    """Make the folder of a new run and write ``config.json``, or find that of an old one.
+
+    Raises:
+        MidwayError: See `check_run_folder`.
+
+    """
+    check_run_folder(folder, resume=resume)
+    if not resume:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_json(folder / "config.json", config)
 
 
 def write_environment(folder: Path, device: torch.device, *, start_step: int) -> None:

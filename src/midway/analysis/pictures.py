@@ -1,0 +1,330 @@
+"""Pictures of what a run saw and what its networks know, as matplotlib figures.
+
+A row of a picture is an example, a column a kind of image or a network. Figures are made without
+pyplot: no window opens, no backend is chosen, and a figure goes with its last reference.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from numpy.typing import NDArray
+from torch import Tensor
+
+from midway.data.colour import IMAGENET_MEAN, IMAGENET_STD
+from midway.data.views import Views
+from midway.errors import MidwayError
+
+Array = NDArray[Any] | Tensor
+"""Of numpy, or a tensor on the CPU."""
+
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "image.interpolation": "nearest",
+    "legend.frameon": False,
+}
+DPI = 192
+WIDTH_INCHES = 8.0
+MAX_PANEL_INCHES = 2.0
+GAP_INCHES = 0.05
+LINE_INCHES = 0.17
+
+# Okabe and Ito's, which the colour-blind tell apart; black is left for pixels of no class.
+CLASS_COLOURS = (
+    *("#BBBBBB", "#E69F00", "#56B4E9", "#009E73"),
+    *("#F0E442", "#0072B2", "#D55E00", "#CC79A7"),
+)
+CHOSEN_PATCH = {"fill": False, "edgecolor": "#00E000", "linewidth": 1.5}
+TRUE_PLACE: dict[str, Any] = {
+    "marker": "o",
+    "markersize": 7,
+    "markerfacecolor": "none",
+    "markeredgecolor": "#00BFFF",
+    "markeredgewidth": 1.5,
+    "linestyle": "none",
+}
+LOCALS_SHOWN = 2
+"""Local crops of each frame."""
+
+WHEEL_STEPS = (15, 6, 4, 11, 13, 6)
+"""From red to yellow, green, cyan, blue, magenta and back, as fine as the eye tells them apart."""
+WHEEL_CORNERS = ((1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1), (1, 0, 0))
+TOO_LONG = 0.75
+"""Brightness of flow beyond the scale."""
+UNKNOWN_FLOW = 1e9
+"""Components beyond it mean that the flow is not known."""
+
+
+@rc_context(STYLE)
+def loss_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """The loss with its two terms, and the dense loss of each level, over the steps of a run.
+
+    Args:
+        records: The lines of the run's ``metrics.jsonl``; a value that is None leaves a gap.
+
+    """
+    figure = Figure(figsize=(WIDTH_INCHES, 2.6), dpi=DPI, layout="constrained")
+    terms, by_level = figure.subplots(1, 2)
+    _curve(terms, records, "loss", label="total", color="black")
+    _curve(terms, records, "dino_loss", label="invariance (DINO)", color="#0072B2", linestyle="--")
+    _curve(terms, records, "dense_loss", label="dense", color="#D55E00", linestyle="-.")
+    prefix = "dense_loss_"
+    levels = sorted(int(name.removeprefix(prefix)) for name in records[0] if prefix in name)
+    colours = colormaps["viridis"](np.linspace(0, 0.85, len(levels)))
+    for level, colour in zip(levels, colours, strict=True):
+        _curve(by_level, records, f"{prefix}{level}", label=f"level {level}", color=colour)
+    for axes, name in ((terms, "loss"), (by_level, "dense loss of each level")):
+        axes.set(xlabel="step", ylabel=name)
+        axes.legend(handlelength=2.5)
+    return figure
+
+
+def _curve(axes: Axes, records: Sequence[Mapping[str, Any]], key: str, **style: Any) -> None:
+    values = np.array([record[key] for record in records], float)
+    axes.plot([record["step"] for record in records], values, linewidth=1.2, **style)
+
+
+@rc_context(STYLE)
+def crops(views: Views, pairs: int) -> Figure:
+    """The crops of the first pairs of a batch as the network saw them, all in one scale.
+
+    Frames are s, the source, and t, the target; of the local crops only some are shown.
+    """
+    sources, targets = views.locals.chunk(2)
+    stacks = {"motion\ns": views.motion[0], "motion\nt": views.motion[1]}
+    stacks |= {
+        f"global\n{name}": stack
+        for name, stack in zip(("1s", "2s", "1t", "2t"), views.globals, strict=True)
+    }
+    for frame, stack in (("s", sources), ("t", targets)):
+        shown = enumerate(stack[:LOCALS_SHOWN], start=1)
+        stacks |= {f"local\n{number}{frame}": local for number, local in shown}
+    figure, _ = _panels({caption: _rgb(stack[:pairs]) for caption, stack in stacks.items()})
+    return figure
+
+
+def _rgb(images: Tensor) -> NDArray[np.uint8]:
+    """Bytes (N, H, W, 3) of ImageNet-normalised images (N, 3, H, W)."""
+    pixels = images.detach().float().cpu().permute(0, 2, 3, 1).numpy()
+    pixels = pixels * np.array(IMAGENET_STD) + np.array(IMAGENET_MEAN)
+    return np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
+
+
+@rc_context(STYLE)
+def segmentation(
+    images: Array, truth: Array, predictions: Mapping[str, Array], class_names: Sequence[str]
+) -> Figure:
+    """Images beside their true and predicted classes.
+
+    Args:
+        images: RGB bytes (N, H, W, 3).
+        truth: Class ids below 256 (N, H, W); those of no class are drawn black.
+        predictions: Likewise, of each network.
+        class_names: At most 8, the index being the class id.
+
+    Raises:
+        MidwayError: There are more classes than colours.
+
+    """
+    if len(class_names) > len(CLASS_COLOURS):
+        raise MidwayError(
+            f"segmentation picture: {len(class_names)} classes; give at most "
+            f"{len(CLASS_COLOURS)}, as more colours cannot be told apart"
+        )
+    named_colours = dict(zip(class_names, CLASS_COLOURS, strict=False))
+    lookup = np.zeros((256, 3), np.uint8)
+    lookup[: len(class_names)] = [
+        np.rint(255 * np.array(to_rgb(c))) for c in named_colours.values()
+    ]
+    classes = {"truth": truth, **predictions}
+    coloured = {name: lookup[np.asarray(ids)] for name, ids in classes.items()}
+    figure, _ = _panels({"image": np.asarray(images), **coloured}, footer_lines=1.5)
+    _legend(figure, [Patch(color=colour, label=name) for name, colour in named_colours.items()])
+    return figure
+
+
+@rc_context(STYLE)
+def flow(sources: Array, targets: Array, truth: Array, predictions: Mapping[str, Array]) -> Figure:
+    """Pairs beside their true and predicted flow, whose hue is direction and saturation length.
+
+    Full saturation is the longest true motion of the row, written at its left.
+
+    Args:
+        sources: RGB bytes (N, H, W, 3).
+        targets: Likewise.
+        truth: Flow (N, H, W, 2), or of patches (N, rows, columns, 2), in pixels.
+        predictions: Likewise, of each network.
+
+    """
+    longest = [_longest_pixels(np.asarray(each)) for each in truth]
+    columns = {"source": np.asarray(sources), "target": np.asarray(targets)}
+    for name, flows in {"true flow": truth, **predictions}.items():
+        colours = map(flow_to_rgb, np.asarray(flows), longest)
+        columns[name] = _enlarge(np.stack(list(colours)), sources.shape[1:3])
+    figure, grid = _panels(columns, left_lines=1, footer_lines=4)
+    for axes, pixels in zip(grid[:, 0], longest, strict=True):
+        axes.set_ylabel(f"max {pixels:.1f} px")
+    _add_wheel(figure)
+    return figure
+
+
+def _longest_pixels(flow: NDArray[Any]) -> float:
+    """Length of the longest known motion, at least 1."""
+    lengths = np.hypot(flow[..., 0], flow[..., 1])
+    return max(1.0, float(lengths[lengths < UNKNOWN_FLOW].max(initial=0)))
+
+
+def _add_wheel(figure: Figure) -> None:
+    """Tell in the footer which colour is which flow."""
+    x, y = np.meshgrid(*[np.linspace(-1, 1, 201)] * 2)
+    disc = flow_to_rgb(np.stack([x, y], axis=-1), 1)
+    opacity = 255 * (np.hypot(x, y) <= 1).astype(np.uint8)
+    width, height = figure.get_size_inches()
+    size = 3.2 * LINE_INCHES
+    box = ((width / 2 - 1.5) / width, 0.4 * LINE_INCHES / height, size / width, size / height)
+    axes = figure.add_axes(box, label="wheel")
+    axes.imshow(np.dstack([disc, opacity]))
+    axes.set_axis_off()
+    text = "Colour of motion from the middle of the wheel.\nIts rim is the length left of each row."
+    axes.text(1.2, 0.5, text, transform=axes.transAxes, va="center", linespacing=1.4)
+
+
+def flow_to_rgb(flow: NDArray[Any], max_pixels: float) -> NDArray[np.uint8]:
+    """Colours (..., 3) of flow (..., 2) by Middlebury's wheel (Baker et al., IJCV 2011).
+
+    Right is red, down yellow, left cyan, up blue; no motion is white, motion of `max_pixels` has
+    full colour, longer motion is darker, and unknown motion (not finite, or above 1e9) is black.
+    """
+    known = (np.abs(flow) < UNKNOWN_FLOW).all(-1, keepdims=True)
+    u, v = np.moveaxis(np.where(known, flow, 0) / max_pixels, -1, 0)
+    length = np.hypot(u, v)[..., None]
+    place = (np.arctan2(-v, -u) / np.pi + 1) / 2 * (sum(WHEEL_STEPS) - 1)
+    corners = np.cumsum((0, *WHEEL_STEPS))
+    channels = [np.interp(place, corners, values) for values in np.transpose(WHEEL_CORNERS)]
+    hue = np.stack(channels, axis=-1)
+    colour = np.where(length <= 1, 1 - length * (1 - hue), TOO_LONG * hue)
+    return np.floor(255 * colour * known).astype(np.uint8)
+
+
+@rc_context(STYLE)
+def heatmaps(
+    sources: Array, targets: Array, points: Array, maps: Mapping[str, Array], true_points: Array
+) -> Figure:
+    """Where a perturbed source patch arrives in the target (sec. 4.4, figure 6).
+
+    Colour begins at cosine 0 and is full at the map's own highest, which is written below it.
+
+    Args:
+        sources: RGB bytes (N, H, W, 3).
+        targets: Likewise.
+        points: Column x and row y of a pixel of the perturbed patch, (N, 2).
+        maps: Cosines (N, rows, columns) of each network.
+        true_points: Where the points are in the target, likewise.
+
+    """
+    size, patches = sources.shape[1:3], next(iter(maps.values())).shape[1:]
+    grey = np.asarray(targets).mean(-1, keepdims=True).repeat(3, -1).astype(np.uint8)
+    columns = {"source": np.asarray(sources), **{f"target, {name}": grey for name in maps}}
+    figure, grid = _panels(columns, below_lines=1, footer_lines=1.5)
+    for column, heat in enumerate(maps.values(), start=1):
+        for axes, each in zip(grid[:, column], np.asarray(heat), strict=True):
+            _lay_over(axes, each, size)
+    for row, point, true_point in zip(
+        grid, np.asarray(points), np.asarray(true_points), strict=True
+    ):
+        for axes in row:
+            axes.add_patch(_chosen_patch(point, size[1] / patches[1], size[0] / patches[0]))
+        for axes in row[1:]:
+            axes.plot(*true_point, **TRUE_PLACE, scalex=False, scaley=False)
+    chosen = Patch(**CHOSEN_PATCH, label="perturbed patch")
+    _legend(figure, [chosen, Line2D([], [], **TRUE_PLACE, label="where it truly is in the target")])
+    return figure
+
+
+def _lay_over(axes: Axes, heat: NDArray[Any], size: Sequence[int]) -> None:
+    """Cover the image of `size`, the more the hotter a patch is."""
+    highest = float(heat.max())
+    enlarged = _enlarge(heat[None], size)[0]
+    share = np.clip(enlarged / max(highest, 1e-12), 0, 1)
+    axes.imshow(enlarged, cmap="inferno", alpha=0.85 * share, vmin=0, vmax=max(highest, 1e-12))
+    axes.set_xlabel(f"highest cosine {highest:.2f}", labelpad=2, color="#555555")
+
+
+def _chosen_patch(point: NDArray[Any], width: float, height: float) -> Rectangle:
+    """Border of the patch of `width` x `height` pixels that holds a point."""
+    corner = np.floor((point + 0.5) / (width, height)) * (width, height) - 0.5
+    return Rectangle(tuple(corner), width, height, **CHOSEN_PATCH)
+
+
+def _enlarge(patches: NDArray[Any], size: Sequence[int]) -> NDArray[Any]:
+    """Patches (N, rows, columns, ...) at the pixels of images of `size` (H, W)."""
+    rows, columns = (
+        np.arange(length) * count // length
+        for length, count in zip(size, patches.shape[1:3], strict=True)
+    )
+    return patches[:, rows[:, None], columns]
+
+
+def _legend(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
+    figure.legend(handles=handles, loc="lower center", ncols=len(handles), handlelength=1)
+
+
+def _panels(
+    columns: Mapping[str, NDArray[np.uint8]],
+    *,
+    left_lines: float = 0,
+    below_lines: float = 0,
+    footer_lines: float = 0,
+) -> tuple[Figure, NDArray[Any]]:
+    """A figure of images under the captions of their columns, and its axes (rows, columns).
+
+    Args:
+        columns: Images (N, H, W, 3) by caption; columns of other sizes are drawn in one scale.
+        left_lines: Room at the left of each row, in lines of text.
+        below_lines: Likewise below each row.
+        footer_lines: Likewise below all.
+
+    """
+    num_rows = len(next(iter(columns.values())))
+    heights, widths = zip(*(images.shape[1:3] for images in columns.values()), strict=True)
+    left = GAP_INCHES + left_lines * LINE_INCHES
+    top = GAP_INCHES + (1 + next(iter(columns)).count("\n")) * LINE_INCHES
+    bottom = GAP_INCHES + footer_lines * LINE_INCHES
+    gaps = len(widths) * GAP_INCHES
+    scale = min((WIDTH_INCHES - left - gaps) / sum(widths), MAX_PANEL_INCHES / max(widths))
+    row, below = scale * max(heights), below_lines * LINE_INCHES
+    width = left + scale * sum(widths) + gaps
+    height = top + num_rows * (row + below + GAP_INCHES) - GAP_INCHES + bottom
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    grid = figure.subplots(
+        num_rows,
+        len(widths),
+        squeeze=False,
+        width_ratios=widths,
+        gridspec_kw={
+            "left": left / width,
+            "right": 1 - GAP_INCHES / width,
+            "bottom": (bottom + below) / height,
+            "top": 1 - top / height,
+            "wspace": GAP_INCHES * len(widths) / (scale * sum(widths)),
+            "hspace": (GAP_INCHES + below) / row,
+        },
+    )
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[], anchor="N")
+        axes.spines[:].set_visible(False)
+    for column, (caption, images) in zip(grid.T, columns.items(), strict=True):
+        column[0].set_title(caption, pad=3)
+        for axes, image in zip(column, images, strict=True):
+            axes.imshow(image)
+    return figure, grid

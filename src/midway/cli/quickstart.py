@@ -1,0 +1,311 @@
+"""midway quickstart: from video files to what a small network learnt of them, on a CPU."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from midway.analysis import pictures
+from midway.analysis.perturbation import perturbation_heatmaps
+from midway.analysis.report import Report
+from midway.cli.options import parse
+from midway.data.colour import normalise
+from midway.data.synthetic import CLASS_NAMES, World, write_videos
+from midway.data.views import render_views
+from midway.errors import MidwayError
+from midway.evals.linear_segmentation import SegmentationScore, linear_segmentation
+from midway.evals.motion_probe import MotionScore, PairSet, motion_probe, synthetic_pairs
+from midway.experiments.base import Experiment, pair_loader, train
+from midway.experiments.synthetic import WORLD, midway_tiny
+from midway.methods.midway import MidwayConfig
+from midway.models.midway import MidwayNetwork
+from midway.models.weights import load
+
+NUM_VIDEOS = 160
+# Seeds of worlds that no video shows, far from those of the videos.
+PROBE_TRAIN = range(1_000_000, 1_000_100)
+PROBE_TEST = range(2_000_000, 2_000_060)
+GAP_SECONDS = 0.5
+LEVEL = 3
+"""Level of the heatmaps: the highest objective level of the network."""
+SHOWN = 4
+"""Examples in each picture of the report."""
+
+
+def main(words: Sequence[str]) -> dict[str, Any]:
+    """Make videos, pretrain on them, and report what was learnt."""
+    return parse(quickstart, words, prog="midway quickstart")
+
+
+def quickstart(
+    folder: Path = Path("quickstart"), seed: int = 0, steps: int = midway_tiny().run.steps
+) -> dict[str, Any]:
+    """Make synthetic videos, pretrain a small Midway on the files, and report what it learnt.
+
+    Args:
+        folder: New or empty; videos, run and report.html are written there.
+        seed: Of the videos, the weights and the order of training.
+        steps: Optimiser steps.
+
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise MidwayError(f"{folder}: is not empty; give another --folder, or remove it")
+    stages = Stages()
+    with stages(f"making {NUM_VIDEOS} synthetic videos", "videos"):
+        seeds = range(seed * NUM_VIDEOS, (seed + 1) * NUM_VIDEOS)
+        write_videos(folder / "videos", WORLD, seeds=seeds)
+    experiment = _experiment(folder, seed, steps)
+    with stages(f"pretraining for {steps} steps; its log is in {folder / 'run'}", "train"):
+        if train(experiment).interrupted:
+            raise MidwayError(f"{folder}: training was interrupted; start anew in another --folder")
+    networks = {"untrained": _untrained(experiment), "trained": load(experiment.run.folder)}
+    with stages("probing both networks, untrained and trained", "probe"):
+        train_pairs = synthetic_pairs(WORLD, PROBE_TRAIN, GAP_SECONDS, 2)
+        pairs = synthetic_pairs(WORLD, PROBE_TEST, GAP_SECONDS, 1)
+        findings = {name: probe(net, train_pairs, pairs) for name, net in networks.items()}
+    path = folder / "report.html"
+    with stages(f"writing {path}", "report"):
+        write_report(path, experiment, findings, pairs, stages.seconds)
+    print(f"done in {sum(stages.seconds.values()) / 60:.1f} minutes; open {path}")
+    return {"report": str(path), "run": str(experiment.run.folder), "seconds": stages.seconds} | {
+        name: numbers(finding) for name, finding in findings.items()
+    }
+
+
+@dataclass
+class Stages:
+    """Says what is being done, and keeps how long each stage took, in seconds."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, text: str, name: str) -> Iterator[None]:
+        """Announce a stage and time it."""
+        print(text, flush=True)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What one network knows."""
+
+    segmentation: SegmentationScore
+    classes: Tensor
+    """Predicted classes of the test images, (N, H, W)."""
+    motion: MotionScore
+    heatmaps: Tensor
+    """Of the shown pairs, (SHOWN, rows, columns)."""
+
+
+def _experiment(folder: Path, seed: int, steps: int) -> Experiment:
+    base = midway_tiny()
+    return replace(
+        base,
+        data=replace(base.data, root=folder / "videos"),
+        run=replace(
+            base.run,
+            folder=folder / "run",
+            seed=seed,
+            steps=steps,
+            precision="bf16-mixed" if _bfloat16_is_fast() else "32-true",
+        ),
+    )
+
+
+def _bfloat16_is_fast() -> bool:
+    """Whether this CPU multiplies matrices in bfloat16 much faster than in float32."""
+    x = torch.randn(512, 512)
+
+    def seconds(matrix: Tensor) -> float:
+        times = []
+        for _ in range(10):
+            start = time.perf_counter()
+            matrix @ matrix
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    return seconds(x) > 1.5 * seconds(x.bfloat16())
+
+
+def _untrained(experiment: Experiment) -> MidwayNetwork:
+    """The network as training found it."""
+    torch.manual_seed(experiment.run.seed)
+    return MidwayNetwork(_method(experiment).network).eval()
+
+
+def _method(experiment: Experiment) -> MidwayConfig:
+    assert isinstance(experiment.method, MidwayConfig)
+    return experiment.method
+
+
+def probe(network: MidwayNetwork, train_pairs: PairSet, pairs: PairSet) -> Findings:
+    """What linear probes and heatmaps find in a frozen network."""
+    score, classes = linear_segmentation(
+        network.encoder,
+        (train_pairs.source, _classes(PROBE_TRAIN, 2)),
+        (pairs.source, _classes(PROBE_TEST, 1)),
+        len(CLASS_NAMES),
+        levels=(2, 4),
+    )
+    return Findings(
+        segmentation=score,
+        classes=classes,
+        motion=motion_probe(network, train_pairs, pairs),
+        heatmaps=_heatmaps(network, pairs),
+    )
+
+
+def numbers(findings: Findings) -> dict[str, Any]:
+    """The scores alone, for JSON."""
+    return {
+        "segmentation": {
+            "miou": findings.segmentation.miou,
+            "accuracy": findings.segmentation.accuracy,
+        },
+        "patch_flow": asdict(findings.motion.flow),
+        "camera_motion": asdict(findings.motion.camera),
+    }
+
+
+def _classes(seeds: Sequence[int], frames_per_world: int) -> Tensor:
+    """Class ids of the sources that `synthetic_pairs` gives for the same worlds, (N, H, W)."""
+    step_seconds = WORLD.num_frames / WORLD.fps / frames_per_world
+    worlds = (World(WORLD, seed) for seed in seeds)
+    return torch.from_numpy(
+        np.stack(
+            [
+                world.frame(number * step_seconds).classes
+                for world in worlds
+                for number in range(frames_per_world)
+            ]
+        )
+    ).long()
+
+
+def _heatmaps(network: MidwayNetwork, pairs: PairSet) -> Tensor:
+    """Heatmaps of one source patch of each shown pair."""
+    patch = network.config.encoder.patch_size
+    columns = WORLD.width // patch
+    frames = [
+        normalise(images[:SHOWN].permute(0, 3, 1, 2) / 255)
+        for images in (pairs.source, pairs.target)
+    ]
+    return torch.stack(
+        [
+            perturbation_heatmaps(
+                network,
+                source[None],
+                target[None],
+                level=LEVEL,
+                tokens=[y // patch * columns + x // patch],
+            )[0, 0]
+            for source, target, (x, y) in zip(*frames, _points(), strict=True)
+        ]
+    )
+
+
+def _points() -> list[tuple[int, int]]:
+    """A pixel (x, y) well inside the largest visible object of each shown test image."""
+    points = []
+    for seed in PROBE_TEST[:SHOWN]:
+        instances = World(WORLD, seed).frame(0.0).instances
+        largest = np.bincount(instances[instances > 0]).argmax()
+        rows, columns = np.nonzero(instances == largest)
+        middle = np.argmin(np.hypot(rows - rows.mean(), columns - columns.mean()))
+        points.append((int(columns[middle]), int(rows[middle])))
+    return points
+
+
+def write_report(
+    path: Path,
+    experiment: Experiment,
+    findings: dict[str, Findings],
+    pairs: PairSet,
+    seconds: dict[str, float],
+) -> None:
+    """Write the report of a quickstart as one HTML file."""
+    lines = (experiment.run.folder / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    source, target, flow = (x[:SHOWN].numpy() for x in (pairs.source, pairs.target, pairs.flow))
+    points = np.array(_points())
+    moved = points + np.stack([flow[i, y, x] for i, (x, y) in enumerate(points)])
+    names = list(findings)
+    report = Report("Midway quickstart")
+    report.paragraph(
+        f"A small Midway was pretrained without labels on {NUM_VIDEOS} synthetic videos: "
+        f"{experiment.run.steps} steps of {experiment.data.batch_size} pairs of frames in "
+        f"{seconds['train'] / 60:.1f} minutes, seed {experiment.run.seed}, on this machine's CPU. "
+        "Below it stands beside the same network before training, on videos that neither saw."
+    )
+    report.heading("Training")
+    report.figure(pictures.loss_curves(records), "Loss over the steps of the run.")
+    report.figure(_crops(experiment), "Crops of a few pairs, as the network sees them.")
+    report.heading("Recognition")
+    report.paragraph(
+        "A linear probe tells six classes from the frozen features of each patch. Classes differ "
+        "in texture, never in colour, so that features without training hardly tell them apart."
+    )
+    report.table(
+        ("", "mIoU, %", "pixel accuracy, %"),
+        [
+            (name, f"{score.miou:.1f}", f"{score.accuracy:.1f}")
+            for name, score in ((name, findings[name].segmentation) for name in names)
+        ],
+    )
+    truth = _classes(PROBE_TEST[:SHOWN], 1).numpy()
+    predicted = {name: findings[name].classes[:SHOWN].numpy() for name in names}
+    report.figure(
+        pictures.segmentation(source, truth, predicted, CLASS_NAMES),
+        "Test images, their classes, and those the probes find.",
+    )
+    report.heading("Motion")
+    report.paragraph(
+        "A ridge regression reads the motion of each patch from the midway path's tokens, and the "
+        f"camera's from the motion latents, over {GAP_SECONDS} s. Motion emerges later than "
+        "recognition: after so short a run expect little, and see the numbers as they are. "
+        "'Explained' is 1 for perfect and 0 for no better than always guessing the mean motion."
+    )
+    report.table(
+        ("", "patch EPE, px", "explained", "camera EPE, px", "explained"),
+        [_motion_row(name, findings[name].motion) for name in names]
+        + [_guess_row(findings[names[0]].motion)],
+    )
+    flows = {name: findings[name].motion.predicted_flow[:SHOWN].numpy() for name in names}
+    report.figure(
+        pictures.flow(source, target, flow, flows),
+        "Pairs, their true flow, and the flow of patches that the probes find.",
+    )
+    heatmaps = {name: findings[name].heatmaps.numpy() for name in names}
+    report.figure(
+        pictures.heatmaps(source, target, points, heatmaps, moved),
+        "Forwarded feature perturbation: where a change of the outlined source patch arrives in "
+        "the predicted target.",
+    )
+    report.write(path)
+
+
+def _motion_row(name: str, motion: MotionScore) -> tuple[str, ...]:
+    scores = (motion.flow, motion.camera)
+    return (name, *(text for s in scores for text in (f"{s.epe:.2f}", f"{s.explained:.2f}")))
+
+
+def _guess_row(motion: MotionScore) -> tuple[str, ...]:
+    return ("mean guess", f"{motion.flow.epe_mean:.2f}", "0", f"{motion.camera.epe_mean:.2f}", "0")
+
+
+def _crops(experiment: Experiment) -> Figure:
+    """The crops of the first batch of the run."""
+    views = _method(experiment).views
+    data = replace(experiment.data, num_workers=0)
+    batch = next(pair_loader(replace(experiment, data=data), views).batches(0, 1))
+    return pictures.crops(render_views(views, batch.source, batch.target, batch.views), SHOWN)
