@@ -53,8 +53,8 @@ TRUE_PLACE: dict[str, Any] = {
     "markeredgewidth": 1.5,
     "linestyle": "none",
 }
-LOCALS_SHOWN = 2
-"""Local crops of each frame."""
+CROPS_SHOWN = 2
+"""Of each kind and frame: all motion and global crops, some of the local ones."""
 
 WHEEL_STEPS = (15, 6, 4, 11, 13, 6)
 """From red to yellow, green, cyan, blue, magenta and back, as fine as the eye tells them apart."""
@@ -98,17 +98,15 @@ def _curve(axes: Axes, records: Sequence[Mapping[str, Any]], key: str, **style: 
 def crops(views: Views, pairs: int) -> Figure:
     """The crops of the first pairs of a batch as the network saw them, all in one scale.
 
-    Frames are s, the source, and t, the target; of the local crops only some are shown.
+    Of the local crops only the first two of each frame are shown.
     """
-    sources, targets = views.locals.chunk(2)
-    stacks = {"motion\ns": views.motion[0], "motion\nt": views.motion[1]}
-    stacks |= {
-        f"global\n{name}": stack
-        for name, stack in zip(("1s", "2s", "1t", "2t"), views.globals, strict=True)
+    kinds = (("motion", views.motion), ("global", views.globals), ("local", views.locals))
+    stacks = {
+        f"{kind}{f' {number}' if len(of_frame) > 1 else ''}\n{frame}": stack
+        for kind, both in kinds
+        for frame, of_frame in zip(("source", "target"), both.chunk(2), strict=True)
+        for number, stack in enumerate(of_frame[:CROPS_SHOWN], start=1)
     }
-    for frame, stack in (("s", sources), ("t", targets)):
-        shown = enumerate(stack[:LOCALS_SHOWN], start=1)
-        stacks |= {f"local\n{number}{frame}": local for number, local in shown}
     figure, _ = _panels({caption: _rgb(stack[:pairs]) for caption, stack in stacks.items()})
     return figure
 
@@ -191,11 +189,14 @@ def _add_wheel(figure: Figure) -> None:
     opacity = 255 * (np.hypot(x, y) <= 1).astype(np.uint8)
     width, height = figure.get_size_inches()
     size = 3.2 * LINE_INCHES
-    box = ((width / 2 - 1.5) / width, 0.4 * LINE_INCHES / height, size / width, size / height)
+    box = (0.5 - 2 / width, 0.4 * LINE_INCHES / height, size / width, size / height)
     axes = figure.add_axes(box, label="wheel")
     axes.imshow(np.dstack([disc, opacity]))
     axes.set_axis_off()
-    text = "Colour of motion from the middle of the wheel.\nIts rim is the length left of each row."
+    text = (
+        "Direction and length of motion, from the middle of the wheel.\n"
+        "Its rim is the length written at the left of the row."
+    )
     axes.text(1.2, 0.5, text, transform=axes.transAxes, va="center", linespacing=1.4)
 
 

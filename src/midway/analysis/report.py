@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
+from string import Template
 
 from matplotlib.figure import Figure
 
@@ -12,42 +13,42 @@ from midway.train.atomic import write_atomically
 
 CSS_PIXELS_PER_INCH = 96
 
-PAGE = """<!DOCTYPE html>
+PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
+<title>$title</title>
 <style>
-:root {{ color-scheme: light dark; --text: #1a1a1a; --quiet: #5c5c5c; --page: #fff; --line: #ddd; }}
-@media (prefers-color-scheme: dark) {{
-  :root {{ --text: #e6e6e6; --quiet: #a3a3a3; --page: #161616; --line: #3a3a3a; }}
-}}
-body {{ margin: 0; background: var(--page); color: var(--text);
-  font: 1rem/1.55 system-ui, sans-serif; }}
-main {{ max-width: 50rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }}
-h1 {{ font-size: 1.7rem; line-height: 1.25; }}
-h2 {{ font-size: 1.25rem; margin: 2.5rem 0 0.5rem; }}
-p {{ max-width: 42rem; }}
-figure {{ margin: 1.5rem 0; }}
-figcaption {{ margin-top: 0.5rem; color: var(--quiet); font-size: 0.9rem; }}
-.wide {{ overflow-x: auto; }}
-img {{ display: block; box-sizing: border-box; height: auto; max-width: max(100%, 36rem);
-  padding: 0.25rem; border-radius: 0.25rem; background: #fff; }}
-table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 0.35rem 1rem 0.35rem 0; border-bottom: 1px solid var(--line);
-  text-align: right; }}
-th:first-child {{ text-align: left; font-weight: inherit; }}
-thead th {{ color: var(--quiet); font-weight: inherit; }}
+:root { color-scheme: light dark; --text: #1a1a1a; --quiet: #5c5c5c; --page: #fff; --line: #ddd; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e6e6e6; --quiet: #a3a3a3; --page: #161616; --line: #3a3a3a; }
+}
+body { margin: 0; background: var(--page); color: var(--text);
+  font: 1rem/1.55 system-ui, sans-serif; }
+main { max-width: 50rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+h1 { font-size: 1.7rem; line-height: 1.25; }
+h2 { font-size: 1.25rem; margin: 2.5rem 0 0.5rem; }
+p { max-width: 42rem; }
+figure { margin: 1.5rem 0; }
+figcaption { margin-top: 0.5rem; color: var(--quiet); font-size: 0.9rem; }
+.wide { overflow-x: auto; }
+img { display: block; box-sizing: border-box; height: auto; max-width: max(100%, 40rem);
+  padding: 0.25rem; border-radius: 0.25rem; background: #fff; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.35rem 1rem 0.35rem 0; border-bottom: 1px solid var(--line);
+  text-align: right; }
+th:first-child { text-align: left; font-weight: inherit; }
+thead th { color: var(--quiet); font-weight: inherit; }
 </style>
 </head>
 <body>
 <main>
-{body}
+$body
 </main>
 </body>
 </html>
-"""
+""")
 
 
 class Report:
@@ -93,5 +94,5 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write the file, complete or not at all; one that has the name is replaced."""
-        page = PAGE.format(title=escape(self._title), body="\n".join(self._parts))
+        page = PAGE.substitute(title=escape(self._title), body="\n".join(self._parts))
         write_atomically(path, lambda file: file.write(page.encode()))

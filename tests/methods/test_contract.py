@@ -1,0 +1,91 @@
+"""What every method in `midway.methods` promises."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from midway.config import to_json
+from midway.data.views import Views
+from midway.errors import MidwayError
+from midway.experiments.synthetic import midway_tiny
+from midway.methods.base import Method, MethodConfig, build_method, flops_per_pair, method_config
+from midway.registry import available
+from midway.train.objective import Position
+
+CONFIGS: dict[str, MethodConfig] = {"midway": midway_tiny().method}
+POSITION = Position(step=5, steps=10, steps_per_epoch=2.0, pairs=2)
+
+
+@pytest.fixture(params=available("midway.methods"))
+def method(request: pytest.FixtureRequest) -> Method:
+    torch.manual_seed(0)
+    return build_method(CONFIGS[request.param])
+
+
+def _views(method: Method, batch: int = 2) -> Views:
+    generator = torch.Generator().manual_seed(1)
+    sizes = method.views
+
+    def draw(count: int, size: tuple[int, int]) -> Tensor:
+        return torch.randn(count, batch, 3, *size, generator=generator)
+
+    return Views(
+        motion=draw(2, sizes.motion_size),
+        globals=draw(4, sizes.global_size),
+        locals=draw(2 * sizes.num_local, sizes.local_size),
+    )
+
+
+def test_one_step_gives_a_finite_loss_and_every_trainable_parameter_a_gradient(
+    method: Method,
+) -> None:
+    out = method.losses(_views(method))
+    assert out.loss.isfinite()
+    assert all(value.isfinite() and not value.requires_grad for value in out.logs.values())
+    out.loss.backward()
+    without = [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without
+
+
+def test_every_trainable_parameter_is_in_one_group(method: Method) -> None:
+    listed = [id(p) for group in method.parameter_groups() for p in group.parameters]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {id(p) for p in method.parameters() if p.requires_grad}
+
+
+def test_the_same_seed_gives_the_same_loss(method: Method) -> None:
+    torch.manual_seed(0)
+    again = build_method(CONFIGS["midway"])
+    views = _views(method)
+    assert method.losses(views).loss == again.losses(views).loss
+
+
+def test_steps_on_one_batch_lower_the_loss_once_the_centre_has_settled(method: Method) -> None:
+    views = _views(method)
+    optimizer = torch.optim.AdamW((p for p in method.parameters() if p.requires_grad), lr=1e-3)
+    losses = []
+    for _ in range(40):
+        out = method.losses(views)
+        losses.append(out.loss.item())
+        optimizer.zero_grad()
+        out.loss.backward()
+        optimizer.step()
+    assert losses[-1] < losses[15]
+
+
+def test_its_configuration_survives_json(method: Method) -> None:
+    config = CONFIGS["midway"]
+    assert method_config(to_json(config), where="test") == config
+
+
+def test_work_is_counted_without_computing() -> None:
+    flops = flops_per_pair(CONFIGS["midway"])
+    doubled = replace(CONFIGS["midway"], views=replace(CONFIGS["midway"].views, num_local=8))
+    assert 1e8 < flops < flops_per_pair(doubled)
+
+
+def test_an_unknown_method_is_told_with_those_that_exist() -> None:
+    with pytest.raises(MidwayError, match="no 'midwy'; there are .*midway"):
+        method_config({"name": "midwy"}, where="config.json")

@@ -1,0 +1,61 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from midway.experiments.synthetic import midway_tiny
+from midway.methods.midway import Midway, MidwayConfig
+from midway.train.objective import Position
+
+CONFIG = midway_tiny().method
+assert isinstance(CONFIG, MidwayConfig)
+
+
+def _position(step: int, *, pairs: int = 40) -> Position:
+    return Position(step=step, steps=1000, steps_per_epoch=100.0, pairs=pairs)
+
+
+def test_the_last_layer_gets_no_gradient_in_the_first_epoch_and_then_does() -> None:
+    method = Midway(CONFIG)
+    layer = method.network.head.last_layer
+    for step, is_frozen in ((99, True), (100, False)):
+        for parameter in layer.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        method.after_backward(_position(step))
+        assert all((p.grad is None) is is_frozen for p in layer.parameters())
+
+
+def test_the_momentum_reaches_its_end_by_steps_and_a_fortieth_of_it_by_samples() -> None:
+    config = replace(CONFIG, teacher_momentum=0.996, final_teacher_momentum=1.0)
+    by_steps = Midway(replace(config, momentum_clock="steps"))
+    assert by_steps.teacher_momentum(_position(1000)) == pytest.approx(1.0)
+    by_samples = Midway(replace(config, momentum_clock="samples"))
+    # The published run, 2 x 20 pairs a step, ended at 0.996006.
+    assert by_samples.teacher_momentum(_position(1000)) == pytest.approx(0.996006, abs=1e-6)
+
+
+def test_the_teacher_follows_after_a_step() -> None:
+    method = Midway(replace(CONFIG, teacher_momentum=0.5, momentum_clock="steps"))
+    teacher = method.network.teacher.encoder.norm.bias
+    with torch.no_grad():
+        method.encoder.norm.bias.fill_(1.0)
+    method.after_step(_position(0))
+    assert teacher.unique().tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("config", "decay", "clip"),
+    [
+        (replace(CONFIG, dynamics_weight_decay=0.01, clip_dynamics=False), 0.01, False),
+        (replace(CONFIG, dynamics_weight_decay="scheduled", clip_dynamics=True), "scheduled", True),
+    ],
+)
+def test_the_dynamics_have_their_own_decay_and_clipping(
+    config: MidwayConfig, decay: float | str, clip: bool
+) -> None:
+    groups = {group.name: group for group in Midway(config).parameter_groups()}
+    assert groups["encoder"].weight_decay == "scheduled"
+    assert groups["encoder"].clip
+    assert groups["dynamics"].weight_decay == decay
+    assert groups["dynamics"].clip is clip
+    assert groups["dynamics/no_decay"].weight_decay == 0
