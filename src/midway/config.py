@@ -1,4 +1,4 @@
-"""Configurations: frozen dataclasses, to JSON and back, with overrides by dotted name.
+"""Configurations: frozen dataclasses, to JSON and back.
 
 An unknown or ill-typed key is an error that names the nearest field.
 """
@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -48,20 +48,6 @@ def from_json(kind: type[C], values: Mapping[str, Any], *, where: str) -> C:
     return kind(**given)
 
 
-def override(config: C, assignments: Sequence[tuple[str, str]]) -> C:
-    """Copy of `config` with fields set by dotted name, from text: ``("optim.lr", "1e-4")``.
-
-    A tuple is written as JSON, ``[0.5, 1.0]``, or with commas, ``0.5,1.0``.
-
-    Raises:
-        MidwayError: An unknown name (the nearest is named), or text that is no such value.
-
-    """
-    for dotted, text in assignments:
-        config = _set(config, dotted.replace("-", "_").split("."), text, dotted)
-    return config
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """JSON object of a file.
 
@@ -78,44 +64,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def field_names(config: object, prefix: str = "") -> list[str]:
-    """All dotted names that `override` takes."""
-    names: list[str] = []
-    for field in dataclasses.fields(cast("Any", config)):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            names += field_names(value, f"{prefix}{field.name}.")
-        else:
-            names.append(prefix + field.name)
-    return names
-
-
-def _set(config: C, path: list[str], text: str, dotted: str) -> C:
-    fields = _field_types(type(config))
-    name, *rest = path
-    if name not in fields:
-        known = field_names(config)
-        ending = [full for full in known if full.split(".")[-1] == path[-1]]
-        hint = f"; did you mean '{ending[0]}'?" if rest == [] and ending else ""
-        raise MidwayError(f"--{dotted}: {hint[2:] or _no_such_field(name, fields)}")
-    value = getattr(config, name)
-    if dataclasses.is_dataclass(value) != bool(rest):
-        inside = f"{dotted}.{field_names(value)[0]}" if not rest else ".".join([*path[:1]])
-        raise MidwayError(f"--{dotted}: no single value; did you mean --{inside}?")
-    new = _set(value, rest, text, dotted) if rest else _parsed(fields[name], text, dotted)
-    return dataclasses.replace(cast("Any", config), **{name: new})
-
-
-def _parsed(kind: Any, text: str, dotted: str) -> Any:
-    value: Any = text
-    if getattr(kind, "__origin__", None) is tuple:
-        try:
-            value = json.loads(text if text.strip().startswith("[") else f"[{text}]")
-        except ValueError:
-            raise MidwayError(f"--{dotted}: {text!r} is no list such as 0.5,1.0") from None
-    return _validated(kind, value, dotted, "command line")
-
-
 def _validated(kind: Any, value: Any, name: str, where: str) -> Any:
     try:
         return _adapter(kind).validate_python(value)
@@ -129,7 +77,7 @@ def _validated(kind: Any, value: Any, name: str, where: str) -> Any:
 @functools.cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     try:
-        return TypeAdapter(kind, config=ConfigDict(extra="forbid"))
+        return TypeAdapter(kind, config=ConfigDict(strict=False, extra="forbid"))
     except PydanticUserError:  # a dataclass brings its own configuration
         return TypeAdapter(kind)
 

@@ -18,7 +18,8 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is 2 for what a user can mend, told in one line."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    # Not `list(...)`: the command of that name is a module of this package.
+    words = [*(sys.argv[1:] if arguments is None else arguments)]
     as_json = "--json" in words
     words = [word for word in words if word != "--json"]
     if not words or words[0] in ("-h", "--help", "help"):

@@ -8,6 +8,7 @@ from torch import nn
 
 from midway.cli.options import parse
 from midway.config import to_json
+from midway.models.release import UnknownHeadsError
 from midway.models.weights import load
 
 
@@ -21,10 +22,15 @@ def info(file: Path, /, encoder_heads: int | None = None) -> dict[str, Any]:
 
     Args:
         file: Release .pth, run folder, .ckpt or .safetensors.
-        encoder_heads: Attention heads of the encoder, for a release file that does not tell.
+        encoder_heads: Attention heads of the encoder, where a release file does not tell.
 
     """
-    network = load(file, encoder_heads=encoder_heads)
+    try:
+        network = load(file, encoder_heads=encoder_heads)
+        heads = network.config.encoder.heads
+    except UnknownHeadsError:  # no size depends on it
+        network = load(file, encoder_heads=1)
+        heads = None
     counts = {
         "encoder": _count(network.encoder),
         "dynamics": _count(network.dynamics),
@@ -38,14 +44,16 @@ def info(file: Path, /, encoder_heads: int | None = None) -> dict[str, Any]:
         print(f"  {name:<9} {count / 1e6:6.1f} M parameters")
     print(
         f"  encoder: width {config.encoder.width}, {config.encoder.depth} blocks, "
-        f"{config.encoder.heads} heads, patch {config.encoder.patch_size}, {height}x{width} pixels"
+        f"{heads or 'an untold number of'} heads, patch {config.encoder.patch_size}, {height}x{width} pixels"
     )
     print(
         f"  dynamics: levels {', '.join(map(str, config.dynamics.levels))}, "
         f"{config.dynamics.num_latents} motion latents of width {config.dynamics.midway_width}, "
         f"gates {'on' if config.dynamics.gates else 'off'}"
     )
-    return {"file": str(file), "parameters": counts, "config": to_json(config)}
+    values = to_json(config)
+    values["encoder"]["heads"] = heads
+    return {"file": str(file), "parameters": counts, "config": values}
 
 
 def _count(module: nn.Module) -> int:

@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
+from itertools import dropwhile, takewhile
 from typing import Any, TypeVar
 
 import tyro
@@ -44,8 +45,14 @@ def parse(
 
 def _one_line(box: str) -> str:
     """What tyro says in its box: the message, and the nearest option where it names one."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    parts = " ".join("|" if line.startswith("─") else line for line in lines).split("|")
-    message = parts[0].strip().rstrip(".")
-    nearest = re.search(r"meant:\s*(--[\w.-]+)", box.replace("│", " "))
-    return f"{message}; did you mean {nearest[1]}?" if nearest else message
+    lines = [re.sub(r"[│╭╮╰╯]", " ", line).strip() for line in box.splitlines()]
+    _title, *body = (line for line in lines if line)
+    # Where stdout cannot show a box, its title is a line of its own, with a rule of dashes below.
+    message = takewhile(_is_text, dropwhile(lambda line: not _is_text(line), body))
+    nearest = re.search(r"meant:\W*(--[\w.-]+)", " ".join(body))
+    text = " ".join(message).rstrip(".")
+    return f"{text}; did you mean {nearest[1]}?" if nearest else text
+
+
+def _is_text(line: str) -> bool:
+    return bool(line.strip("─-"))

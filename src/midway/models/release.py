@@ -77,6 +77,10 @@ def unflatten_release(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tens
     return parts
 
 
+class UnknownHeadsError(MidwayError):
+    """A release file does not tell how many heads its encoder has."""
+
+
 def config_from_release(
     tensors: Mapping[str, Tensor], args: Mapping[str, Any], *, encoder_heads: int | None
 ) -> NetworkConfig:
@@ -88,7 +92,8 @@ def config_from_release(
         encoder_heads: Needed when `args` names no known architecture.
 
     Raises:
-        MidwayError: The encoder's heads are in neither, or a tensor is missing.
+        UnknownHeadsError: The encoder's heads are in neither.
+        MidwayError: A tensor is missing, or the levels are contradictory.
 
     """
     encoder = _encoder_config(tensors, args, encoder_heads)
@@ -119,7 +124,7 @@ def _encoder_config(
     num_positions = _tensor(tensors, f"{prefix}pos_embed").shape[1]
     heads = heads or ENCODER_HEADS.get(str(args.get("arch")))
     if heads is None:
-        raise MidwayError(
+        raise UnknownHeadsError(
             "release file: its arguments do not tell the encoder's number of heads; "
             "give encoder_heads (--encoder-heads), 6 for ViT-S and 12 for ViT-B"
         )

@@ -1,0 +1,32 @@
+"""A small run on real frames or videos, for a CPU."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from midway.data.pairs import PairsConfig
+from midway.experiments import synthetic
+from midway.experiments.base import Experiment
+
+
+def midway_tiny() -> Experiment:
+    """The small network of `synthetic` on CamVid's frames at 1 Hz, 200 steps.
+
+    Any folder of videos does as well: every frame with another half a second to a second later is a start.
+
+    Command: ``midway train camvid.midway_tiny --data.root CamVid/train``
+    Cost: 2 minutes on 2 CPU cores.
+    Expect: a falling loss; the run is too short for more.
+    """
+    base = synthetic.midway_tiny()
+    return replace(
+        base,
+        data=PairsConfig(
+            root=Path("CamVid/train"),
+            fps=30.0,
+            gap_seconds=(0.5, 1.0),
+            starts="every_frame",
+            batch_size=16,
+            num_workers=1,
+        ),
+        run=replace(base.run, folder=Path("runs/camvid.midway_tiny"), steps=200, log_every=10),
+    )

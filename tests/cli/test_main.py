@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from midway.cli import COMMANDS, main
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+def test_help_names_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert not end.value.code
+    assert "usage: midway" in capsys.readouterr().out
+
+
+def _fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on standard error of a command that ends with 2."""
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith("midway: ")
+    return printed.err
+
+
+def test_an_unknown_command_is_told_with_those_that_exist(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "quickstart, train, info" in _fails(["trian"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["info"], "required"),
+        (["info", "no_such_file.pth"], "no_such_file.pth: no such file or folder"),
+        (["info", "x.pth", "--encoder-haeds", "3"], "did you mean --encoder-heads?"),
+        (["export", "no_such_file.pth", "out.safetensors"], "no such file or folder"),
+    ],
+)
+def test_wrong_words_are_told_in_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in _fails(words, capsys)
+
+
+def test_with_json_an_error_is_the_last_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "no_such_file.pth", "--json"]) == 2
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "no such file" in json.loads(last)["error"]
+
+
+def test_list_names_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = json.loads(lines[-1])["experiments"]
+    for name in (
+        "bdd100k.midway_vits",
+        "bdd100k.midway_vitb",
+        "walking_tours.midway_vits",
+        "walking_tours.midway_vits_300",
+        "camvid.midway_tiny",
+        "synthetic.midway_tiny",
+        *(f"table3.row{row}" for row in range(1, 10)),
+    ):
+        assert any(found.startswith(name) for found in names), name
+    assert sum(name.startswith("table5.") for name in names) == 6
+    assert len(lines) == len(names) + 1
+
+
+def test_a_network_goes_through_export_and_info_unchanged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from midway.models.midway import MidwayNetwork
+    from midway.models.weights import save
+    from tests.models.networks import tiny
+
+    save(MidwayNetwork(tiny()), tmp_path / "net.safetensors")
+    words = [str(tmp_path / "net.safetensors"), str(tmp_path / "net.pth")]
+    assert main(["export", *words]) == 0
+    assert main(["info", words[0], "--json"]) == 0
+    first = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert main(["info", words[1], "--json"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    second = json.loads(printed[-1])
+    assert second["parameters"] == first["parameters"]
+    assert second["config"]["encoder"]["heads"] is None
+    assert "an untold number of heads" in printed[-3]
+    assert main(["info", words[1], "--encoder-heads", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["config"] == first["config"]
+
+
+def test_export_overwrites_only_when_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.pth").write_text("precious")
+    message = _fails(["export", "any.pth", str(tmp_path / "net.pth")], capsys)
+    assert "--overwrite" in message
+    assert (tmp_path / "net.pth").read_text() == "precious"

@@ -1,0 +1,135 @@
+"""`midway train`: real frames and videos, and whatever else a folder may hold."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from midway.cli import main
+from midway.data.synthetic import WorldConfig, write_videos
+
+TINY = ["--data.batch-size", "2", "--data.num-workers", "0", "--run.log-every", "1"]
+WORLD = WorldConfig(height=64, width=64, num_frames=40)
+
+
+def _train(root: Path, run: Path, *words: str) -> int:
+    place = ["--data.root", str(root), "--run.folder", str(run)]
+    return main(["train", "camvid.midway_tiny", *place, *TINY, *words])
+
+
+def _fails(
+    root: Path, run: Path, capsys: pytest.CaptureFixture[str], *words: str
+) -> str:
+    """The one line that tells why a run cannot start, which ends with code 2."""
+    assert _train(root, run, *words) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1, printed.err
+    return printed.err
+
+
+@pytest.mark.parametrize("kind", ["camvid/train", "video"])
+def test_it_runs_on_real_frames_and_videos(
+    kind: str, shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _train(shared_data / kind, tmp_path / "run", "--run.steps", "2", "--json") == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["steps"] == 2
+    assert Path(result["checkpoint"]).is_file()
+
+
+def test_a_run_goes_on_with_resume_and_not_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_videos(tmp_path / "videos", WORLD, seeds=[0])
+    run = tmp_path / "run"
+    assert _train(tmp_path / "videos", run, "--run.steps", "1") == 0
+    capsys.readouterr()
+    assert "--resume" in _fails(tmp_path / "videos", run, capsys)
+    assert main(["train", "--resume", str(run), "--run.steps", "2"]) == 0
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+def test_a_folder_without_pairs_is_told_with_the_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty, texts = tmp_path / "empty", tmp_path / "texts"
+    empty.mkdir()
+    texts.mkdir()
+    (texts / "notes.txt").write_text("no video")
+    for root, message in (
+        (empty, "no files"),
+        (texts, "no video and no image"),
+        (tmp_path / "missing", "missing"),
+    ):
+        line = _fails(root, tmp_path / "run", capsys)
+        assert str(root) in line
+        assert message in line
+    write_videos(tmp_path / "short", WorldConfig(num_frames=10), seeds=[0])
+    assert "gap" in _fails(tmp_path / "short", tmp_path / "run", capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_videos_are_listed_and_stop_a_run_that_allows_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos, run = tmp_path / "videos", tmp_path / "run"
+    good = write_videos(videos, WORLD, seeds=[0, 1])
+    (videos / "text.mp4").write_text("no video")
+    whole = good[0].read_bytes()
+    (videos / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    line = _fails(videos, run, capsys)
+    assert "2 of 4 clips" in line
+    listed = [json.loads(text)["clip"] for text in (run / "skipped.jsonl").read_text().splitlines()]
+    assert sorted(listed) == ["cut.mp4", "text.mp4"]
+    # The same folder serves once they are allowed, and the list stays.
+    assert _train(videos, run, "--data.max-bad-share", "0.5", "--run.steps", "1") == 0
+    assert (run / "skipped.jsonl").read_text().count("\n") == 2
+
+
+def test_a_run_folder_with_other_files_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_videos(tmp_path / "videos", WORLD, seeds=[0])
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "thesis.tex").write_text("precious")
+    assert "not empty" in _fails(tmp_path / "videos", run, capsys)
+    assert [path.name for path in run.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["bdd100k.midway_vit"], "did you mean 'bdd100k.midway_vits'"),
+        (["camvid.midway_tiny", "--optim.learning-rate", "1"], "--optim.learning-rate"),
+        (["camvid.midway_tiny", "--data.rot", "x"], "did you mean --data.root?"),
+        (["camvid.midway_tiny", "--optim.lr", "fast"], "--optim.lr"),
+        (["camvid.midway_tiny", "--method.network.encoder.heads", "5"], "no multiple of heads"),
+        (["--resume"], "give the folder"),
+        (["--resume", "nowhere"], "nowhere: no run to resume"),
+    ],
+)
+def test_wrong_words_are_told_in_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *words]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+
+
+def test_a_resumed_run_with_a_damaged_configuration_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_videos(tmp_path / "videos", WORLD, seeds=[0])
+    run = tmp_path / "run"
+    assert _train(tmp_path / "videos", run, "--run.steps", "1") == 0
+    capsys.readouterr()
+    config = json.loads((run / "config.json").read_text())
+    config["optim"]["lrr"] = 1
+    (run / "config.json").write_text(json.dumps(config))
+    assert main(["train", "--resume", str(run)]) == 2
+    assert "no field 'lrr'; did you mean 'lr'" in capsys.readouterr().err
+    shutil.rmtree(run)
