@@ -1,8 +1,9 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from midway.nn.blocks import Attention, Block, CrossAttention, DropPath, Gate, GatedBlock
+from midway.nn.blocks import Attention, Block, CrossAttention, DropPath, Gate, GatedBlock, attend
 
 
 def test_attention_equals_softmax_written_out() -> None:
@@ -61,3 +62,11 @@ def test_drop_path_is_the_identity_without_chance_or_in_evaluation(
 ) -> None:
     x = torch.randn(8, 2, 3)
     assert DropPath(p).train(training)(x) is x
+
+
+def test_bfloat16_attention_on_a_cpu_stays_within_its_rounding_of_the_fused_kernel() -> None:
+    q, k, v = torch.randn(3, 2, 3, 17, 8)
+    exact = F.scaled_dot_product_attention(q, k, v)
+    rounded = attend(q.bfloat16(), k.bfloat16(), v.bfloat16())
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, atol=0.02, rtol=0.02)

@@ -43,6 +43,8 @@ class WorldConfig:
     """Root mean square speed of the background in pixels per second; objects follow it."""
     texture_period_pixels: tuple[float, float] = (6.0, 10.0)
     """Shortest and longest period of the objects' textures."""
+    saturation: float = 1.0
+    """Of all colours: 1 for any colour, 0 for greys."""
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 16 or self.num_frames < 1 or self.fps <= 0:
@@ -171,7 +173,7 @@ class World:
             reach=np.array([0.15 * height, 0.15 * height, 0.03, 0.04]),
             speed=config.camera_speed,
         )
-        self._backdrop = Backdrop.random(rng, size=height)
+        self._backdrop = Backdrop.random(rng, saturation=config.saturation, size=height)
         # Whole rounds of all classes keep them equally frequent.
         rounds = -(-config.num_objects // len(TEXTURES))
         class_ids = rng.permuted(np.tile(1 + np.arange(len(TEXTURES)), (rounds, 1)), axis=1)
@@ -251,6 +253,7 @@ class World:
                 rng,
                 CLASS_NAMES[class_id],
                 period_pixels=config.texture_period_pixels,
+                saturation=config.saturation,
                 size=size,
             ),
             class_id=class_id,

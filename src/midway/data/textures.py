@@ -59,10 +59,12 @@ def mix(first: Array, second: Array, wave: Array) -> Array:
     return first + np.clip(wave + 0.5, 0, 1)[..., None] * (second - first)
 
 
-def contrasting_colours(rng: np.random.Generator) -> Array:
+def contrasting_colours(rng: np.random.Generator, saturation: float) -> Array:
     """Two random RGB colours in 0 to 1 that also differ in brightness, shape (2, 3)."""
     while True:
         colours = rng.uniform(0.05, 0.95, (2, 3))
+        grey = (colours @ LUMINANCE)[:, None]
+        colours = grey + saturation * (colours - grey)
         if abs(np.subtract(*colours @ LUMINANCE)) > MIN_CONTRAST:
             return colours.astype(np.float32)
 
@@ -86,6 +88,7 @@ class Texture:
         family: str,
         *,
         period_pixels: tuple[float, float],
+        saturation: float,
         size: float,
     ) -> Self:
         """A texture of `family` for an object `size` pixels across."""
@@ -95,7 +98,7 @@ class Texture:
         light = np.array([np.cos(light_angle), np.sin(light_angle)]) * rng.uniform(0, 0.5) / size
         return cls(
             family=family,
-            colours=contrasting_colours(rng),
+            colours=contrasting_colours(rng, saturation),
             waves=(2 * np.pi / rng.uniform(*period_pixels) * rotation).astype(np.float32),
             phase=rng.uniform(-np.pi, np.pi, 2).astype(np.float32),
             light=light.astype(np.float32),
@@ -122,13 +125,13 @@ class Backdrop:
     phases: Array
 
     @classmethod
-    def random(cls, rng: np.random.Generator, *, size: float) -> Self:
+    def random(cls, rng: np.random.Generator, *, saturation: float, size: float) -> Self:
         """A backdrop whose blots suit a frame `size` pixels high."""
         shape = (3, 4)
         angle = rng.uniform(0, 2 * np.pi, shape)
         number = 2 * np.pi / (size * rng.uniform(0.25, 0.9, shape))
         return cls(
-            colours=np.concatenate([contrasting_colours(rng) for _ in range(2)]),
+            colours=np.concatenate([contrasting_colours(rng, saturation) for _ in range(2)]),
             waves=(number * np.array([np.cos(angle), np.sin(angle)]))
             .transpose(1, 2, 0)
             .astype(np.float32),

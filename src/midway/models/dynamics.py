@@ -46,6 +46,9 @@ class DynamicsConfig:
     forward_depth: int = 4
     forward_heads: int = 6
 
+    init_std: float = 0.02
+    """Deviation of the linear layers' weights before training."""
+
     def __post_init__(self) -> None:
         if not self.levels or list(self.levels) != sorted(set(self.levels)):
             raise MidwayError(f"dynamics: levels {self.levels} must rise, without repeats")
@@ -184,7 +187,7 @@ class Dynamics(TargetSide):
         self.forward_models = nn.ModuleDict(
             {str(level): ForwardDynamics(dim, config) for level in config.levels}
         )
-        self.apply(init_transformer)
+        init_transformer(self, config.init_std)
 
     def forward(
         self,

@@ -22,6 +22,8 @@ class HeadConfig:
     hidden: int = 2048
     bottleneck: int = 256
     num_prototypes: int = 65536
+    init_std: float = 0.02
+    """Deviation of the linear layers' weights before training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,4 +165,5 @@ def _dino_head(config: NetworkConfig) -> DinoHead:
         bottleneck=config.head.bottleneck,
         num_prototypes=config.head.num_prototypes,
     )
-    return head.apply(init_transformer)
+    init_transformer(head, config.head.init_std)
+    return head

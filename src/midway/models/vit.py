@@ -29,6 +29,9 @@ class EncoderConfig:
     drop_path: float = 0.1
     """Stochastic depth of the last block while training; it grows linearly from 0."""
 
+    init_std: float = 0.02
+    """Deviation of the linear layers' weights before training."""
+
     def __post_init__(self) -> None:
         if self.width % self.heads:
             raise MidwayError(
@@ -74,7 +77,7 @@ class VisionTransformer(nn.Module):
             for index in range(config.depth)
         )
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.apply(init_transformer)
+        init_transformer(self, config.init_std)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
 
