@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn import functional as F
 
 from midway.analysis import pictures
 from midway.analysis.perturbation import perturbation_heatmaps
@@ -152,10 +153,9 @@ def probe(network: MidwayNetwork, train_pairs: PairSet, pairs: PairSet) -> Findi
     """What linear probes and heatmaps find in a frozen network."""
     score, classes = linear_segmentation(
         network.encoder,
-        (train_pairs.source, _classes(PROBE_TRAIN, 2)),
-        (pairs.source, _classes(PROBE_TEST, 1)),
+        (_enlarged(train_pairs.source), _classes(PROBE_TRAIN, 2)),
+        (_enlarged(pairs.source), _classes(PROBE_TEST, 1)),
         len(CLASS_NAMES),
-        levels=(2, 4),
     )
     return Findings(
         segmentation=score,
@@ -175,6 +175,12 @@ def numbers(findings: Findings) -> dict[str, Any]:
         "patch_flow": asdict(findings.motion.flow),
         "camera_motion": asdict(findings.motion.camera),
     }
+
+
+def _enlarged(images: Tensor) -> Tensor:
+    """Frames at twice their size, where objects are as large as in the crops of the training."""
+    frames = normalise(images.permute(0, 3, 1, 2) / 255)
+    return F.interpolate(frames, scale_factor=2, mode="bicubic", antialias=True)
 
 
 def _classes(seeds: Sequence[int], frames_per_world: int) -> Tensor:

@@ -13,7 +13,7 @@ from midway.models.vit import EncoderConfig
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
 
-WORLD = WorldConfig(num_objects=10, saturation=0.15)
+WORLD = WorldConfig(num_objects=10, texture_period_pixels=(8.0, 12.0), saturation=0.15)
 """What the videos of the quickstart show: many objects, told apart by texture, hardly by colour."""
 
 TINY = NetworkConfig(
@@ -28,7 +28,7 @@ TINY = NetworkConfig(
         init_std=0.04,
     ),
     dynamics=DynamicsConfig(
-        levels=(1, 2, 3),
+        levels=(1, 3),
         midway_width=48,
         midway_depth=2,
         forward_depth=2,
@@ -78,7 +78,7 @@ def midway_tiny() -> Experiment:
         ),
         run=RunConfig(
             folder=Path("runs/synthetic.midway_tiny"),
-            steps=700,
+            steps=900,
             precision="32-true",
             accelerator="cpu",
             log_every=20,
