@@ -13,8 +13,9 @@ setup: .venv/ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# A new folder each time, so that an earlier report stays.
 quickstart: setup
-	$(BIN)/midway quickstart
+	$(BIN)/midway quickstart --folder quickstart/$$(date +%Y%m%d-%H%M%S)
 
 test: setup
 	$(BIN)/pytest -n auto

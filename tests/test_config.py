@@ -60,6 +60,15 @@ def test_wrong_keys_and_values_are_named_in_one_line(values: dict, message: str)
     assert "\n" not in str(caught.value)
 
 
+def test_a_missing_field_without_a_default_is_named() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Needy:
+        folder: Path
+
+    with pytest.raises(MidwayError, match=r"run\.json: no 'folder' in it"):
+        from_json(Needy, {}, where="run.json")
+
+
 @pytest.mark.parametrize("content", [None, "", "[1, 2]", "{half"])
 def test_files_that_hold_no_json_object_are_named(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "config.json"

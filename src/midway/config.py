@@ -32,9 +32,11 @@ def from_json(kind: type[C], values: Mapping[str, Any], *, where: str) -> C:
         where: What the values come from, for the error message.
 
     Raises:
-        MidwayError: An unknown or ill-typed key, or a value the dataclass refuses.
+        MidwayError: An unknown, ill-typed or missing key, or a value the dataclass refuses.
 
     """
+    if not isinstance(values, Mapping):
+        raise MidwayError(f"{where}: {values!r} is no JSON object")
     fields = _field_types(kind)
     given: dict[str, Any] = {}
     for name, value in values.items():
@@ -45,6 +47,9 @@ def from_json(kind: type[C], values: Mapping[str, Any], *, where: str) -> C:
             given[name] = from_json(cast("type", fields[name]), value, where=inner)
         else:
             given[name] = _validated(fields[name], value, name, where)
+    for field in dataclasses.fields(cast("Any", kind)):
+        if field.name not in given and _is_required(field):
+            raise MidwayError(f"{where}: no '{field.name}' in it; add it")
     return kind(**given)
 
 
@@ -85,6 +90,10 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def _field_types(kind: type) -> dict[str, Any]:
     hints = get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(cast("Any", kind))}
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is field.default_factory is dataclasses.MISSING
 
 
 def _no_such_field(name: str, fields: Mapping[str, Any]) -> str:

@@ -1,7 +1,10 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from midway.cli import COMMANDS, main
 
@@ -96,6 +99,81 @@ def test_a_network_goes_through_export_and_info_unchanged(
     assert "an untold number of heads" in printed[-3]
     assert main(["info", words[1], "--encoder-heads", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["config"] == first["config"]
+
+
+def test_info_reads_a_file_once_though_heads_are_untold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from midway.models.midway import MidwayNetwork
+    from midway.models.weights import save
+    from tests.models.networks import tiny
+
+    path, read, torch_load = tmp_path / "net.pth", [], torch.load
+    save(MidwayNetwork(tiny()), path)
+    contents = torch.load(path, weights_only=True)
+    del contents["args"]
+    torch.save(contents, path)
+    monkeypatch.setattr(torch, "load", lambda *a, **k: (read.append(a), torch_load(*a, **k))[1])
+    assert main(["info", str(path), "--forward-heads", "4", "--json"]) == 0
+    config = json.loads(capsys.readouterr().out.splitlines()[-1])["config"]
+    assert len(read) == 1
+    assert config["encoder"]["heads"] is config["dynamics"]["backward_heads"] is None
+    assert config["dynamics"]["forward_heads"] == 4
+
+
+def _command_that(monkeypatch: pytest.MonkeyPatch, result: object) -> None:
+    """Let `midway list` give a result, or raise it."""
+
+    def command(_words: list[str]) -> object:
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    monkeypatch.setattr("midway.cli.list.main", command)
+
+
+def test_an_error_of_the_system_is_told_with_file_and_reason(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _command_that(monkeypatch, PermissionError(13, "Permission denied", "some/file"))
+    assert _fails(["list"], capsys) == "midway: some/file: Permission denied\n"
+    assert main(["list", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out) == {"error": "some/file: Permission denied"}
+
+
+def test_an_interruption_is_130_and_told_as_json_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _command_that(monkeypatch, KeyboardInterrupt())
+    assert main(["list", "--json"]) == 130
+    assert json.loads(capsys.readouterr().out) == {"error": "interrupted"}
+
+
+def test_a_command_chooses_its_exit_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _command_that(monkeypatch, {"steps": 3, "exit_code": 3})
+    assert main(["list", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out) == {"steps": 3}
+
+
+def test_a_process_that_returns_nothing_prints_no_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _command_that(monkeypatch, None)
+    assert main(["list", "--json"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("words", [["list"], ["--help"], ["list", "--help"]])
+def test_a_reader_that_has_gone_is_no_traceback(words: list[str]) -> None:
+    command = [sys.executable, "-m", "midway.cli", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 def test_export_overwrites_only_when_told(

@@ -1,7 +1,12 @@
 """`midway train`: real frames and videos, and whatever else a folder may hold."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,9 +23,7 @@ def _train(root: Path, run: Path, *words: str) -> int:
     return main(["train", "camvid.midway_tiny", *place, *TINY, *words])
 
 
-def _fails(
-    root: Path, run: Path, capsys: pytest.CaptureFixture[str], *words: str
-) -> str:
+def _fails(root: Path, run: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """The one line that tells why a run cannot start, which ends with code 2."""
     assert _train(root, run, *words) == 2
     printed = capsys.readouterr()
@@ -49,6 +52,48 @@ def test_a_run_goes_on_with_resume_and_not_without(
     assert main(["train", "--resume", str(run), "--run.steps", "2"]) == 0
     lines = (run / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+def test_only_what_may_change_does_on_a_resume_and_is_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_videos(tmp_path / "videos", WORLD, seeds=[0])
+    run = tmp_path / "run"
+    assert _train(tmp_path / "videos", run, "--run.steps", "1") == 0
+    for words in (["--optim.lr", "0.5"], ["--method.network.encoder.depth", "11"]):
+        capsys.readouterr()
+        assert main(["train", "--resume", str(run), *words]) == 2
+        assert f"{words[0][2:]} is" in capsys.readouterr().err
+    assert main(["train", "--resume", str(run), "--run.steps", "2"]) == 0
+    assert json.loads((run / "config.json").read_text())["run"]["steps"] == 2
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_process_group_leaves_a_checkpoint_and_code_3(tmp_path: Path) -> None:
+    write_videos(tmp_path / "videos", WORLD, seeds=[0])
+    run = tmp_path / "run"
+    words = ["--data.root", str(tmp_path / "videos"), "--run.folder", str(run), *TINY]
+    words += ["--data.num-workers", "1", "--run.steps", "100000", "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "midway.cli", "train", "camvid.midway_tiny", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    try:
+        log = run / "metrics.jsonl"
+        while process.poll() is None and not (log.is_file() and log.read_text().count("\n") > 1):
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGTERM)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 3, err
+    result = json.loads(out.splitlines()[-1])
+    assert result["interrupted"]
+    assert Path(result["checkpoint"]).name == f"step_{result['steps']:08d}.ckpt"
 
 
 def test_a_folder_without_pairs_is_told_with_the_remedy(

@@ -1,5 +1,8 @@
 """What is found below a folder, and what is said when nothing can be used."""
 
+import errno
+import os
+
 import pytest
 
 from midway.data.clips import VideoClip, find_clips, start_frames
@@ -102,6 +105,21 @@ def test_a_folder_without_pairs_is_told_in_one_line(tmp_path, make, message):
     with pytest.raises(MidwayError, match=message) as raised:
         find_clips(tmp_path / "root", fps=10, gap_seconds=GAP)
     assert "\n" not in str(raised.value)
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_not_passed_over(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", even_times(11))
+    (tmp_path / "locked").mkdir()
+    scan = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(MidwayError, match=r"locked: cannot be read \(Permission denied\); make it"):
+        find_clips(tmp_path, fps=10, gap_seconds=GAP)
 
 
 @pytest.mark.parametrize("fps", [30, 29.97])

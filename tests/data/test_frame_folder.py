@@ -72,6 +72,13 @@ def test_a_time_between_frames_gives_the_one_before(tmp_path):
     assert sequence.frame_at(1.99).seconds == 0.5
 
 
+def test_numbers_longer_than_64_bits_keep_their_distances(tmp_path):
+    start = 17_000_000_000_000_000_000 * 10
+    names = [f"{start + number}.png" for number in (0, 1, 4)]
+    (sequence,) = group_sequences(write_frames(tmp_path, names), root=tmp_path, fps=2)
+    assert sequence.frame_seconds.tolist() == [0, 0.5, 2]
+
+
 def test_natural_order_counts_digits_as_numbers():
     names = ["b1", "a10", "a9b", "A9a", "a"]
     assert sorted(names, key=natural_key) == ["a", "A9a", "a9b", "a10", "b1"]

@@ -133,3 +133,17 @@ def test_a_configuration_without_a_part_is_told(missing: str) -> None:
     values = {name: part for name, part in to_json(midway_tiny()).items() if name != missing}
     with pytest.raises(MidwayError, match=f"no '{missing}'"):
         experiment_from_json(values, where="config.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optim": 3}, "optim = 3 is no JSON object"),
+        ({"method": "midway"}, "method = 'midway' is no JSON object"),
+        ({"extra": {}}, "no field 'extra'"),
+        ({"run": {"seed": 1}}, "config.json: run: no 'folder' in it"),
+    ],
+)
+def test_a_damaged_configuration_is_told(change: dict, message: str) -> None:
+    with pytest.raises(MidwayError, match=message):
+        experiment_from_json(to_json(midway_tiny()) | change, where="config.json")

@@ -72,6 +72,8 @@ def test_steps_on_one_batch_lower_the_loss_once_the_centre_has_settled(method: M
         optimizer.zero_grad()
         out.loss.backward()
         optimizer.step()
+        with torch.no_grad():
+            method.after_step(POSITION)
     assert losses[-1] < losses[15]
 
 
@@ -87,5 +89,5 @@ def test_work_is_counted_without_computing() -> None:
 
 
 def test_an_unknown_method_is_told_with_those_that_exist() -> None:
-    with pytest.raises(MidwayError, match="no 'midwy'; there are .*midway"):
+    with pytest.raises(MidwayError, match=r"no 'midwy'; there are .*midway"):
         method_config({"name": "midwy"}, where="config.json")

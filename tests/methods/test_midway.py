@@ -3,6 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from midway.data.views import Views
+from midway.errors import MidwayError
 from midway.experiments.synthetic import midway_tiny
 from midway.methods.midway import Midway, MidwayConfig
 from midway.train.objective import Position
@@ -59,3 +61,48 @@ def test_the_dynamics_have_their_own_decay_and_clipping(
     assert groups["dynamics"].weight_decay == decay
     assert groups["dynamics"].clip is clip
     assert groups["dynamics/no_decay"].weight_decay == 0
+
+
+def test_micro_batches_move_the_centre_and_lose_as_one_batch_does() -> None:
+    torch.manual_seed(0)
+    whole = Midway(CONFIG)
+    parts = Midway(CONFIG)
+    parts.load_state_dict(whole.state_dict())
+    views = [
+        Views(
+            motion=torch.randn(2, 2, 3, *CONFIG.views.motion_size),
+            globals=torch.randn(4, 2, 3, *CONFIG.views.global_size),
+            locals=torch.randn(2 * CONFIG.views.num_local, 2, 3, *CONFIG.views.local_size),
+        )
+        for _ in range(2)
+    ]
+    both = Views(
+        motion=torch.cat([each.motion for each in views], 1),
+        globals=torch.cat([each.globals for each in views], 1),
+        locals=torch.cat([each.locals for each in views], 1),
+    )
+    with torch.no_grad():
+        for step in range(2):
+            wanted = whole.losses(both)
+            found = [parts.losses(each) for each in views]
+            loss = torch.stack([out.loss for out in found]).mean()
+            torch.testing.assert_close(loss, wanted.loss)
+            for method in (whole, parts):
+                method.after_step(_position(step))
+            centre = whole.network.dino_loss.center
+            assert centre.any()
+            torch.testing.assert_close(parts.network.dino_loss.center, centre)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"teacher_momentum": 1.1},
+        {"final_teacher_momentum": float("nan")},
+        {"dynamics_weight_decay": -1.0},
+        {"frozen_last_layer_epochs": -1.0},
+    ],
+)
+def test_a_setting_out_of_range_is_refused(change: dict) -> None:
+    with pytest.raises(MidwayError, match=f"method.{next(iter(change))}"):
+        replace(CONFIG, **change)

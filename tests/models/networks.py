@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import torch
+
 from midway.models.dynamics import DynamicsConfig
-from midway.models.midway import HeadConfig, NetworkConfig
+from midway.models.midway import HeadConfig, MidwayNetwork, NetworkConfig
 from midway.models.vit import EncoderConfig
 
 ENCODER = EncoderConfig(
@@ -19,8 +21,24 @@ DYNAMICS = DynamicsConfig(
     forward_heads=4,
 )
 HEAD = HeadConfig(hidden=16, bottleneck=8, num_prototypes=32)
+HEADS = {"encoder_heads": 2, "midway_heads": 3, "backward_heads": 2, "forward_heads": 4}
+"""What a release file without arguments does not tell."""
 
 
 def tiny(**dynamics: object) -> NetworkConfig:
     """Four blocks of width 24 on 32-pixel images; keywords change the dynamics."""
     return NetworkConfig(encoder=ENCODER, dynamics=replace(DYNAMICS, **dynamics), head=HEAD)  # pyright: ignore[reportArgumentType]
+
+
+def random_network(**dynamics: object) -> MidwayNetwork:
+    """A tiny network in evaluation mode with every tensor drawn anew."""
+    network = MidwayNetwork(tiny(**dynamics)).eval()
+    for tensor in network.state_dict().values():
+        tensor.normal_()
+    return network
+
+
+def same_weights(one: MidwayNetwork, two: MidwayNetwork) -> bool:
+    """Whether two networks hold the same tensors."""
+    mine, theirs = one.state_dict(), two.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)

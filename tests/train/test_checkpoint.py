@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from midway.atomic import write_atomically
 from midway.errors import MidwayError
-from midway.train.atomic import write_atomically
 from midway.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from midway.train.optim import AdamW, OptimConfig
 
@@ -71,5 +71,34 @@ def test_a_damaged_checkpoint_or_one_of_another_model_is_named(tmp_path):
     with pytest.raises(MidwayError, match=r"another model: .*step_00000001\.ckpt"):
         load_checkpoint(path, **parts(other))
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(MidwayError, match=r"cannot be read: .*step_00000001\.ckpt; delete it"):
+    with pytest.raises(MidwayError, match=r"cannot be read: .*step_00000001\.ckpt.*; delete it"):
         load_checkpoint(path, **parts(Toy()))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no checkpoint", [1, 2], {"step": 1}, None, {"step": "1", "model": []}],
+    ids=["empty", "text", "list", "keys missing", "folder", "other kinds"],
+)
+def test_what_is_no_checkpoint_of_a_run_is_told_in_one_line(tmp_path, content):
+    path = tmp_path / "step_00000001.ckpt"
+    if content is None:
+        path.mkdir()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(MidwayError, match=r"step_00000001\.ckpt.*delete it") as caught:
+        load_checkpoint(path, **parts(Toy()))
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_of_the_optimiser_come_from_the_configuration_not_the_checkpoint(tmp_path):
+    toy = Toy()
+    groups = toy.parameter_groups()
+    path = save_checkpoint(tmp_path, step=1, keep=1, **parts(toy))
+    config = OptimConfig(lr=0.3, betas=(0.5, 0.6))
+    resumed = {**parts(toy), "optimizer": AdamW(toy, groups, config)}
+    load_checkpoint(path, **resumed)
+    for group in resumed["optimizer"].param_groups:
+        assert (group["lr"], group["betas"]) == (0.3, (0.5, 0.6))

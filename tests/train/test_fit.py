@@ -4,21 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from midway.errors import MidwayError
 from midway.train.checkpoint import latest_checkpoint
-from midway.train.fit import FitSummary, fit
-from midway.train.objective import Position
-from midway.train.run import RunConfig
+from midway.train.objective import Position, StepOutput
 
-from .toy import CONFIG, OPTIM, Toy, ToyLoader, losses, run_config
-
-
-def train(
-    run: RunConfig, loader: ToyLoader | None = None, *, toy: Toy | None = None, resume: bool = False
-) -> FitSummary:
-    toy, loader = toy or Toy(), loader or ToyLoader()
-    return fit(toy, loader, optim=OPTIM, run=run, config=CONFIG, resume=resume, flops_per_pair=1e9)
+from .toy import CONFIG, OPTIM, Toy, ToyLoader, losses, run_config, train
 
 
 def model_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -135,12 +127,45 @@ def test_steps_that_are_not_finite_are_left_out_and_counted(tmp_path):
 
 def test_ten_bad_steps_in_a_row_stop_the_run_and_leave_the_last_good_checkpoint(tmp_path):
     loader = ToyLoader(nan_steps=tuple(range(5, 100)))
-    with pytest.raises(MidwayError, match=r"not finite 10 steps in a row: .* at step 15"):
-        train(run_config(tmp_path, steps=40), loader)
-    path = latest_checkpoint(tmp_path)
-    assert path is not None
-    assert path.name == "step_00000004.ckpt"
-    assert all(bool(v.isfinite().all()) for v in model_of(tmp_path).values())
+    # Lines of the log are rarer than that, and the end of the run is no excuse.
+    for steps, noticed in ((40, 16), (15, 15)):
+        folder = tmp_path / str(steps)
+        message = rf"not finite {noticed - 5} steps in a row: .* at step {noticed}"
+        with pytest.raises(MidwayError, match=message):
+            train(run_config(folder, steps=steps, log_every=100), loader)
+        path = latest_checkpoint(folder)
+        assert path is not None
+        assert path.name == "step_00000012.ckpt"
+        assert all(bool(v.isfinite().all()) for v in model_of(folder).values())
+
+
+def test_a_bad_streak_is_noticed_though_log_and_checkpoints_are_rare(tmp_path):
+    run = run_config(tmp_path, steps=90, log_every=100, checkpoint_every=100)
+    with pytest.raises(MidwayError, match="at step 20"):
+        train(run, ToyLoader(nan_steps=tuple(range(5, 100))))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "16-mixed"])
+def test_a_bad_step_at_the_end_or_an_interruption_is_checkpointed(tmp_path, precision):
+    run = run_config(tmp_path, precision=precision)
+    first = train(run, ToyLoader(nan_steps=(5, 9), signal_step=5))
+    assert (first.interrupted, first.steps) == (True, 6)
+    assert first.checkpoint == tmp_path / "checkpoints" / "step_00000006.ckpt"
+    second = train(run, ToyLoader(nan_steps=(5, 9)), resume=True)
+    assert second.checkpoint == tmp_path / "checkpoints" / "step_00000010.ckpt"
+
+
+def test_a_search_for_the_loss_scale_is_no_error_but_a_bad_loss_is(tmp_path):
+    class Steep(Toy):
+        def forward(self, batch):
+            out = super().forward(batch)
+            return StepOutput(loss=out.loss * 2**10, logs=out.logs)
+
+    run = run_config(tmp_path / "search", steps=30, precision="16-mixed")
+    assert 10 < train(run, toy=Steep()).skipped_steps < 20
+    nan = ToyLoader(nan_steps=tuple(range(100)))
+    with pytest.raises(MidwayError, match="in a row"):
+        train(run_config(tmp_path / "nan", steps=60, precision="16-mixed"), nan)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
@@ -185,14 +210,6 @@ def test_the_hooks_see_gradients_and_positions(tmp_path):
     assert not torch.equal(toy.student.last.weight, before)
 
 
-def test_a_folder_with_files_is_not_mixed_with_a_new_run(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(MidwayError, match=r"not empty: .*--run\.folder.*--resume"):
-        train(run_config(tmp_path))
-    with pytest.raises(MidwayError, match="no run to resume"):
-        train(run_config(tmp_path / "nothing"), resume=True)
-
-
 def test_a_finished_run_that_is_resumed_does_nothing(tmp_path):
     train(run_config(tmp_path))
     before = losses(tmp_path)
@@ -210,7 +227,26 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path):
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("name", ["devices", "accumulate", "log_every"])
-def test_a_count_below_one_is_refused(tmp_path, name):
-    with pytest.raises(MidwayError, match=rf"run\.{name}; it must be at least 1"):
-        run_config(tmp_path, **{name: 0})
+def test_the_events_hold_every_step_once_after_a_resume(tmp_path):
+    train(run_config(tmp_path), ToyLoader(signal_step=4))
+    train(run_config(tmp_path), resume=True)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in events.Scalars("loss")] == list(range(1, 11))
+
+
+@pytest.mark.parametrize("line", ["garbage", "3", "[]", '{"loss": 1}', '{"step": "2"}'])
+def test_a_line_of_the_log_that_is_no_record_is_named(tmp_path, line):
+    train(run_config(tmp_path), ToyLoader(signal_step=4))
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], line, *lines[2:]]) + "\n")
+    with pytest.raises(MidwayError, match=r"metrics\.jsonl: line 2 is no record"):
+        train(run_config(tmp_path), resume=True)
+
+
+def test_half_a_line_at_the_end_of_the_log_is_dropped(tmp_path):
+    train(run_config(tmp_path), ToyLoader(signal_step=4))
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 6, "lo')
+    train(run_config(tmp_path), resume=True)
+    assert [step for step, _, _ in losses(tmp_path)] == list(range(1, 11))

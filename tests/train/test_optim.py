@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -78,19 +80,19 @@ def test_biases_and_vectors_are_not_decayed():
     assert (decayed.weight_decay, free.weight_decay) == ("scheduled", 0)
 
 
-def test_rates_reach_the_groups_by_their_scale_and_their_own_decay():
+def test_rates_reach_the_groups_but_for_a_decay_of_their_own():
     toy = Toy()
     first, last = toy.student.first, toy.student.last
     groups = [
-        *parameter_groups(first, "first", lr_scale=0.5),
+        *parameter_groups(first, "first"),
         *parameter_groups(last, "last", weight_decay=0.01),
     ]
     optimizer = AdamW(toy, groups, OptimConfig())
     optimizer.set_rates(Rates(lr=0.2, weight_decay=0.3))
     got = {g["name"]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups}
     assert got == {
-        "first": (0.1, 0.3),
-        "first/no_decay": (0.1, 0),
+        "first": (0.2, 0.3),
+        "first/no_decay": (0.2, 0),
         "last": (0.2, 0.01),
         "last/no_decay": (0.2, 0),
     }
@@ -124,6 +126,21 @@ def test_a_bad_step_changes_nothing_and_is_counted_until_a_good_one():
     assert (optimizer.skipped_steps, optimizer.skipped_in_a_row) == (2, 0)
 
 
-def test_a_setting_that_makes_no_sense_is_refused():
-    with pytest.raises(MidwayError, match="must be positive"):
-        OptimConfig(clip_norm=0.0)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lr", 0.0),
+        ("lr", math.nan),
+        ("final_lr", -1e-9),
+        ("final_lr", math.inf),
+        ("warmup_epochs", -1.0),
+        ("warmup_epochs", math.nan),
+        ("betas", (0.9, 1.0)),
+        ("weight_decay", -0.1),
+        ("final_weight_decay", math.nan),
+        ("clip_norm", 0.0),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(name, value):
+    with pytest.raises(MidwayError, match=rf"optim\.{name} = .*; give"):
+        OptimConfig(**{name: value})

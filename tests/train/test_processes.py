@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from midway.train.checkpoint import latest_checkpoint
-from midway.train.fit import fit
 
-from .toy import CONFIG, OPTIM, Toy, ToyLoader, losses, run_config
+from .toy import Toy, ToyLoader, losses, run_config, train
 
 TOY = Path(__file__).with_name("toy.py")
 
@@ -34,11 +33,6 @@ def start(*arguments: str | Path, ranks: int = 1) -> int:
     return subprocess.run(command, env=environment, timeout=120).returncode
 
 
-def train(folder: Path, loader: ToyLoader, *, p_dropout: float, resume: bool = False) -> None:
-    run = run_config(folder)
-    fit(Toy(p_dropout), loader, optim=OPTIM, run=run, config=CONFIG, resume=resume)
-
-
 def newest(folder: Path) -> str:
     path = latest_checkpoint(folder)
     assert path is not None
@@ -51,8 +45,8 @@ def test_a_killed_run_resumes_to_the_loss_curve_of_an_uninterrupted_one(tmp_path
     assert start(killed, "--dropout=0.5", "--kind=SIGKILL", "--stop-step=6") == -9
     assert [step for step, _, _ in losses(killed)] == [1, 2, 3, 4, 5, 6]
     assert newest(killed) == "step_00000004.ckpt"
-    train(killed, ToyLoader(), p_dropout=0.5, resume=True)
-    train(whole, ToyLoader(), p_dropout=0.5)
+    train(run_config(killed), resume=True)
+    train(run_config(whole))
     assert losses(killed) == losses(whole)
 
 
@@ -68,6 +62,6 @@ def test_two_ranks_stop_together_resume_and_equal_one_with_twice_the_batch(tmp_p
     assert start(two, "--resume", ranks=2) == 0
     states = [torch.load(two / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
     torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
-    train(one, ToyLoader(batch_size=16), p_dropout=0)
+    train(run_config(one), ToyLoader(batch_size=16), toy=Toy(p_dropout=0))
     for ours, reference in zip(losses(two), losses(one), strict=True):
         assert ours == pytest.approx(reference, rel=1e-5)

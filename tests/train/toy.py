@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from midway.train.fit import fit
+from midway.train.fit import FitSummary, fit
+from midway.train.launch import launch
 from midway.train.objective import Objective, Position, StepOutput
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
@@ -110,6 +111,21 @@ def run_config(folder: Path, **changes: object) -> RunConfig:
     return RunConfig(**(settings | changes))  # pyright: ignore[reportArgumentType]
 
 
+def train(
+    run: RunConfig, loader: ToyLoader | None = None, *, toy: Toy | None = None, resume: bool = False
+) -> FitSummary:
+    return fit(
+        toy or Toy(),
+        loader or ToyLoader(),
+        fabric=launch(run),
+        optim=OPTIM,
+        run=run,
+        config=CONFIG,
+        resume=resume,
+        flops_per_pair=1e9,
+    )
+
+
 def losses(folder: Path) -> list[tuple[int, float, float]]:
     """Step, loss and teacher loss of every line of the log, to the last digit."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
@@ -136,14 +152,7 @@ def main() -> None:
         signal_number=signal.Signals[args.kind],
     )
     objective = Toy(args.dropout)
-    summary = fit(
-        objective,
-        loader,
-        optim=OPTIM,
-        run=run_config(args.folder),
-        config=CONFIG,
-        resume=args.resume,
-    )
+    summary = train(run_config(args.folder), loader, toy=objective, resume=args.resume)
     torch.save(objective.state_dict(), args.folder / f"rank_{rank}.pt")
     (args.folder / f"summary_{rank}.json").write_text(
         json.dumps({"steps": summary.steps, "interrupted": summary.interrupted})

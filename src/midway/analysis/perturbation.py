@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import jvp, vmap
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from midway.errors import MidwayError
 from midway.models.dynamics import ForwardDynamics
 from midway.models.midway import MidwayNetwork
+from midway.nn.evaluating import evaluating
 
 
 @torch.no_grad()
@@ -55,7 +56,9 @@ def perturbation_heatmaps(
     tokens = range(grid[0] * grid[1]) if tokens is None else tokens
     _check(network, level, tokens, grid)
     model = network.dynamics.forward_models[str(level)]
-    v, latents = _forward_inputs(network, model, source.expand_as(target), target)
+    with evaluating(network):
+        out = network(source.expand_as(target), target).levels[level]
+    v, latents = out.source_backward, network.dynamics.raise_latents(out.motion_latents)
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randn(num_draws, v.shape[2], generator=generator).to(v)
     # One perturbation a token and draw, those of a token together; place 0 is the class token.
@@ -100,21 +103,6 @@ def _arrived(
     tangent = torch.where(places == place, direction, 0)
     pushed = push_forward(model, features, latents, tangent)
     return F.cosine_similarity(pushed[1:], direction, dim=1)
-
-
-def _forward_inputs(
-    network: MidwayNetwork, model: nn.Module, source: Tensor, target: Tensor
-) -> tuple[Tensor, Tensor]:
-    """What the forward model reads: backward features, and latents at the encoder's width."""
-    read: list[Tensor] = []
-    was_training = network.training
-    with model.register_forward_pre_hook(lambda _model, inputs: read.extend(inputs)):
-        try:
-            network.eval()(source, target)
-        finally:
-            network.train(was_training)
-    features, latents = read
-    return features, latents
 
 
 def _check(

@@ -9,7 +9,7 @@ from string import Template
 
 from matplotlib.figure import Figure
 
-from midway.train.atomic import write_atomically
+from midway.atomic import write_atomically
 
 CSS_PIXELS_PER_INCH = 96
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -17,26 +18,54 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 2 for what a user can mend, told in one line."""
+    """Run a command; the exit code is 2 for what a user can mend, told in one line.
+
+    A command may give its own under "exit_code" in what it returns. 130 is an interruption, 1 a
+    reader of the output that has gone.
+    """
     # Not `list(...)`: the command of that name is a module of this package.
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     as_json = "--json" in words
     words = [word for word in words if word != "--json"]
+    try:
+        try:
+            return _run(words, as_json=as_json)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(words: Sequence[str], *, as_json: bool) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help())
         return 0
     try:
         result = _command(words[0])(words[1:])
     except MidwayError as error:
-        print(f"midway: {error}", file=sys.stderr)
-        if as_json:
-            print(json.dumps({"error": str(error)}))
-        return 2
+        return _failed(str(error), 2, as_json=as_json)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _failed(what, 2, as_json=as_json)
     except KeyboardInterrupt:
-        return 130
+        return _failed("interrupted", 130, as_json=as_json)
+    if result is None:  # another process of the run tells
+        return 0
+    code = result.pop("exit_code", 0)
     if as_json:
         print(json.dumps(result))
-    return 0
+    return code
+
+
+def _failed(message: str, code: int, *, as_json: bool) -> int:
+    print(f"midway: {message}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": message}))
+    return code
 
 
 def _command(name: str):  # noqa: ANN202

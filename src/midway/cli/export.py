@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from midway.cli.options import parse
+from midway.cli.options import NOTHING_TOLD, ToldOptions, parse
 from midway.errors import MidwayError
-from midway.models.weights import load, save
+from midway.models.network_file import read_network_file
+from midway.models.weights import build, save
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
@@ -15,19 +16,19 @@ def main(words: Sequence[str]) -> dict[str, Any]:
 
 
 def export(
-    source: Path, target: Path, /, encoder_heads: int | None = None, overwrite: bool = False
+    source: Path, target: Path, /, told: ToldOptions = NOTHING_TOLD, overwrite: bool = False
 ) -> dict[str, Any]:
     """Write a network as .safetensors, or as .pth in the release's layout.
 
     Args:
         source: Release .pth, run folder, .ckpt or .safetensors.
         target: New file; its suffix tells the format.
-        encoder_heads: Attention heads of the encoder, for a release file that does not tell.
+        told: For a release file, where its arguments are silent or wrong.
         overwrite: Replace a file that is there.
 
     """
     if target.exists() and not overwrite:
         raise MidwayError(f"{target}: is there already; choose another name or give --overwrite")
-    save(load(source, encoder_heads=encoder_heads), target)
+    save(build(read_network_file(source), told), target)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
     return {"source": str(source), "target": str(target), "bytes": target.stat().st_size}

@@ -5,13 +5,17 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from itertools import dropwhile, takewhile
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from midway.errors import MidwayError
+from midway.models.release import Told
 
 O = TypeVar("O")  # noqa: E741
+ToldOptions = Annotated[Told, tyro.conf.OmitArgPrefixes]
+"""The fields of `Told` as options of a command."""
+NOTHING_TOLD = Told()
 
 
 def parse(

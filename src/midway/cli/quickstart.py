@@ -124,18 +124,10 @@ def _experiment(folder: Path, seed: int, steps: int) -> Experiment:
 
 
 def _bfloat16_is_fast() -> bool:
-    """Whether this CPU multiplies matrices in bfloat16 much faster than in float32."""
-    x = torch.randn(512, 512)
-
-    def seconds(matrix: Tensor) -> float:
-        times = []
-        for _ in range(10):
-            start = time.perf_counter()
-            matrix @ matrix
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    return seconds(x) > 1.5 * seconds(x.bfloat16())
+    """Whether this CPU has instructions for products in bfloat16; without, they are emulated."""
+    # Before torch 2.11 there is no such question, and float32 is the safe answer.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _untrained(experiment: Experiment) -> MidwayNetwork:
@@ -241,11 +233,6 @@ def write_report(
 ) -> None:
     """Write the report of a quickstart as one HTML file."""
     lines = (experiment.run.folder / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    source, target, flow = (x[:SHOWN].numpy() for x in (pairs.source, pairs.target, pairs.flow))
-    points = np.array(_points())
-    moved = points + np.stack([flow[i, y, x] for i, (x, y) in enumerate(points)])
-    names = list(findings)
     report = Report("Midway quickstart")
     report.paragraph(
         f"A small Midway was pretrained without labels on {NUM_VIDEOS} synthetic videos: "
@@ -254,26 +241,35 @@ def write_report(
         "Below it stands beside the same network before training, on videos that neither saw."
     )
     report.heading("Training")
+    records = [json.loads(line) for line in lines]
     report.figure(pictures.loss_curves(records), "Loss over the steps of the run.")
     report.figure(_crops(experiment), "Crops of a few pairs, as the network sees them.")
+    _report_recognition(report, findings, pairs)
+    _report_motion(report, findings, pairs)
+    report.write(path)
+
+
+def _report_recognition(report: Report, findings: dict[str, Findings], pairs: PairSet) -> None:
     report.heading("Recognition")
     report.paragraph(
         "A linear probe tells six classes from the frozen features of each patch. Classes differ "
         "in texture, never in colour, so that features without training hardly tell them apart."
     )
+    scores = {name: found.segmentation for name, found in findings.items()}
     report.table(
         ("", "mIoU, %", "pixel accuracy, %"),
-        [
-            (name, f"{score.miou:.1f}", f"{score.accuracy:.1f}")
-            for name, score in ((name, findings[name].segmentation) for name in names)
-        ],
+        [(name, f"{s.miou:.1f}", f"{s.accuracy:.1f}") for name, s in scores.items()],
     )
+    predicted = {name: found.classes[:SHOWN].numpy() for name, found in findings.items()}
     truth = _classes(PROBE_TEST[:SHOWN], 1).numpy()
-    predicted = {name: findings[name].classes[:SHOWN].numpy() for name in names}
     report.figure(
-        pictures.segmentation(source, truth, predicted, CLASS_NAMES),
+        pictures.segmentation(pairs.source[:SHOWN].numpy(), truth, predicted, CLASS_NAMES),
         "Test images, their classes, and those the probes find.",
     )
+
+
+def _report_motion(report: Report, findings: dict[str, Findings], pairs: PairSet) -> None:
+    source, target, flow = (x[:SHOWN].numpy() for x in (pairs.source, pairs.target, pairs.flow))
     report.heading("Motion")
     report.paragraph(
         "A ridge regression reads the motion of each patch from the midway path's tokens, and the "
@@ -281,23 +277,27 @@ def write_report(
         "recognition: after so short a run expect little, and see the numbers as they are. "
         "'Explained' is 1 for perfect and 0 for no better than always guessing the mean motion."
     )
+    motions = {name: found.motion for name, found in findings.items()}
     report.table(
         ("", "patch EPE, px", "explained", "camera EPE, px", "explained"),
-        [_motion_row(name, findings[name].motion) for name in names]
-        + [_guess_row(findings[names[0]].motion)],
+        [
+            *(_motion_row(name, motion) for name, motion in motions.items()),
+            _guess_row(motions["untrained"]),
+        ],
     )
-    flows = {name: findings[name].motion.predicted_flow[:SHOWN].numpy() for name in names}
+    flows = {name: motion.predicted_flow[:SHOWN].numpy() for name, motion in motions.items()}
     report.figure(
         pictures.flow(source, target, flow, flows),
         "Pairs, their true flow, and the flow of patches that the probes find.",
     )
-    heatmaps = {name: findings[name].heatmaps.numpy() for name in names}
+    points = np.array(_points())
+    moved = points + np.stack([flow[i, y, x] for i, (x, y) in enumerate(points)])
+    heatmaps = {name: found.heatmaps.numpy() for name, found in findings.items()}
     report.figure(
         pictures.heatmaps(source, target, points, heatmaps, moved),
         "Forwarded feature perturbation: where a change of the outlined source patch arrives in "
         "the predicted target.",
     )
-    report.write(path)
 
 
 def _motion_row(name: str, motion: MotionScore) -> tuple[str, ...]:

@@ -19,7 +19,11 @@ from midway.experiments.base import (
 USAGE = """usage: midway train EXPERIMENT [--data.root DIR] [--field value ...] [--json]
        midway train --resume RUN [--field value ...] [--json]
 
-midway list names the experiments; midway train EXPERIMENT --help names their fields."""
+midway list names the experiments; midway train EXPERIMENT --help names their fields.
+A resumed run may change its length, hardware, log, checkpoints and where its data is.
+Exit code: 0 done, 2 an error told in one line, 3 interrupted (checkpoint written; resume it)."""
+
+INTERRUPTED = 3
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
@@ -35,6 +39,8 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     prog = f"midway train {' '.join(words[: len(words) - len(rest)])}"
     experiment = parse(Experiment, rest, prog=prog, default=experiment)
     summary = train(experiment, resume=resume)
+    if not summary.is_main:
+        raise SystemExit(0)  # the first process speaks for all, by its exit code too
     ended = "interrupted" if summary.interrupted else "done"
     print(f"{ended}: {summary.steps} steps, {experiment.run.folder}")
     return {
@@ -43,6 +49,7 @@ def main(words: Sequence[str]) -> dict[str, Any]:
         "skipped_steps": summary.skipped_steps,
         "interrupted": summary.interrupted,
         "checkpoint": None if summary.checkpoint is None else str(summary.checkpoint),
+        "exit_code": INTERRUPTED if summary.interrupted else 0,
     }
 
 

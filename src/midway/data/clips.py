@@ -124,7 +124,7 @@ def find_clips(root: Path, *, fps: float, gap_seconds: tuple[float, float]) -> C
         gap_seconds: Smallest and largest time between the frames of a pair.
 
     Raises:
-        MidwayError: Nothing below `root` gives a pair.
+        MidwayError: Nothing below `root` gives a pair, or a folder cannot be read.
     """
     files = _files(root)
     base = root.parent if root.is_file() else root
@@ -156,10 +156,17 @@ def _files(root: Path) -> list[Path]:
     if not root.is_dir():
         raise MidwayError(f"{root}: does not exist; point data.root at a folder that does")
     files = []
-    for folder, subfolders, names in os.walk(root):
+    for folder, subfolders, names in os.walk(root, onerror=_unreadable):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         files += [Path(folder, name) for name in names if not name.startswith(".")]
     return files
+
+
+def _unreadable(error: OSError) -> None:
+    raise MidwayError(
+        f"{error.filename}: cannot be read ({error.strerror}); make it readable or move it out of "
+        "data.root"
+    ) from error
 
 
 def _probe(path: Path, name: str) -> VideoClip | SkippedClip:

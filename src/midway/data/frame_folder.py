@@ -75,12 +75,13 @@ def group_sequences(paths: Iterable[Path], *, root: Path, fps: float) -> list[Fr
     sequences = []
     for pattern, frames in groups.items():
         frames.sort(key=lambda frame: frame[0])
-        numbers = np.array([number for number, _ in frames], dtype=np.int64)
+        # Whole numbers of Python: time stamps in names can be longer than 64 bits.
+        counts = [number - frames[0][0] for number, _ in frames]
         sequences.append(
             FrameSequence(
                 name=pattern.relative_to(root).as_posix(),
                 paths=tuple(path for _, path in frames),
-                frame_seconds=(numbers - numbers[0]) / fps,
+                frame_seconds=np.array(counts, dtype=np.float64) / fps,
                 fps=fps,
             )
         )

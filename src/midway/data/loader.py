@@ -1,6 +1,7 @@
 """Batches of pairs by step, the same ones whatever the workers, processes and restarts."""
 
 import gc
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -29,8 +30,6 @@ class PairBatch(Generic[BatchViewsT]):
     """Frames, uint8 (B, 3, H, W), zero below and right of smaller ones; channels last in memory."""
     target: Tensor
     """Later frames, likewise."""
-    sizes: Tensor
-    """True height and width of each frame, int64 (B, 2)."""
     views: BatchViewsT
     """What the caller's `stack_views` made of the views of the pairs; stays where it is."""
     clips: tuple[str, ...]
@@ -50,7 +49,6 @@ class PairBatch(Generic[BatchViewsT]):
             self,
             source=self.source.to(device, non_blocking=True),
             target=self.target.to(device, non_blocking=True),
-            sizes=self.sizes.to(device, non_blocking=True),
         )
 
     def pin_memory(self) -> Self:
@@ -59,7 +57,6 @@ class PairBatch(Generic[BatchViewsT]):
             self,
             source=self.source.pin_memory(),
             target=self.target.pin_memory(),
-            sizes=self.sizes.pin_memory(),
         )
 
 
@@ -131,7 +128,7 @@ class PairLoader(Generic[SampleViewsT, BatchViewsT]):
             batch_sampler=(self.keys(step) for step in range(start_step, stop_step)),
             num_workers=self.dataset.config.num_workers,
             collate_fn=partial(_collate, self._stack_views),
-            worker_init_fn=_use_one_thread,
+            worker_init_fn=_start_worker,
             pin_memory=torch.cuda.is_available(),
             # Without its own, the loader takes a number from the global generator, and a resumed
             # run would go on with others than one that was never stopped.
@@ -178,7 +175,6 @@ def _collate(
     return PairBatch(
         source=_padded([sample.source for sample in samples]),
         target=_padded([sample.target for sample in samples]),
-        sizes=torch.tensor([sample.source.shape[1:] for sample in samples]),
         views=stack_views([sample.views for sample in samples]),
         clips=tuple(sample.clip for sample in samples),
         source_seconds=tuple(sample.source_seconds for sample in samples),
@@ -198,5 +194,9 @@ def _padded(images: list[Tensor]) -> Tensor:
     return batch
 
 
-def _use_one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    # A signal to the whole group is for the training process to answer: it still needs batches to
+    # end its step, and tells the workers when they are done.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

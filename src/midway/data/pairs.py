@@ -4,6 +4,7 @@ A sample is a pure function of (seed, epoch, index): no other state reaches the 
 so the number of workers and processes changes nothing.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class PairsConfig:
     draws_per_clip: int = 1
     """Pairs drawn each time a clip is opened: a pass over the clips is as many epochs."""
     batch_size: int = 200
-    """Pairs of one optimiser step, over all processes."""
+    """Pairs of one batch over all processes; an optimiser step takes `run.accumulate` batches."""
     num_workers: int = 8
     """Reading processes for each training process; 0 reads in the training process."""
     max_bad_share: float = 0.01
@@ -51,9 +52,9 @@ class PairsConfig:
         draws, batch = self.draws_per_clip, self.batch_size
         rules = {
             f"gap_seconds = {self.gap_seconds}; give 0 < smallest <= largest": (
-                0 < smallest <= largest
+                0 < smallest <= largest < math.inf
             ),
-            f"fps = {self.fps}; give a rate above 0": self.fps > 0,
+            f"fps = {self.fps}; give a rate above 0": 0 < self.fps < math.inf,
             f"draws_per_clip = {draws}; give at least 1": draws >= 1,
             f"draws_per_clip = {draws} with starts = every_frame; give 1": (
                 draws == 1 or self.starts == "random"

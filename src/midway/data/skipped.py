@@ -73,6 +73,7 @@ def _listed_clips(path: Path) -> set[str]:
     clips: set[str] = set()
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
-            with suppress(json.JSONDecodeError):  # half a line of a run that was killed
+            # Half a line of a run that was killed, or what is no record at all.
+            with suppress(ValueError, TypeError, KeyError):
                 clips.add(json.loads(line)["clip"])
     return clips

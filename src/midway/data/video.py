@@ -129,19 +129,6 @@ class VideoFile:
             self._check_end(seconds)
         return self._picture()
 
-    def frames(self) -> Iterator[Frame]:
-        """All frames in order, from the first.
-
-        Raises:
-            BadClipError: The stream is damaged.
-        """
-        with _named_errors(self.path):
-            self._seek(0.0)
-        while self._next is not None:
-            with _named_errors(self.path):
-                self._advance()
-            yield self._picture()
-
     def _open(self) -> None:
         self._container, self._stream, self._tick_seconds = _open(self.path)
         # Many files are read at once, one a worker: threads within a file only cost.

@@ -63,8 +63,6 @@ class ViewsConfig:
 class ViewParameters:
     """Everything random about the views of one pair, or of a batch of B pairs: CPU tensors."""
 
-    initial_box: Tensor
-    """Where the global and local crops come from, shape (4,) or (B, 4)."""
     boxes: Tensor
     """Top, left, height and width in pixels of the frame, shape (views, 4) or (views, B, 4)."""
     flip: Tensor
@@ -108,7 +106,6 @@ def draw_views(
     flip = torch.rand(len(inner), generator=generator) < P_FLIP
     kinds = "AB" + "AB" * 2 + "C" * num_locals
     return ViewParameters(
-        initial_box=initial,
         boxes=torch.cat((motion.expand(2, 4), inner[:2], inner)),
         flip=torch.cat((flip.new_zeros(2), flip[:2], flip)),
         colour=draw_colour(
@@ -159,7 +156,6 @@ def draw_boxes(
 def stack_views(parameters: Sequence[ViewParameters]) -> ViewParameters:
     """The parameters of a batch; the pairs become the axis after the views."""
     return ViewParameters(
-        initial_box=torch.stack([each.initial_box for each in parameters]),
         boxes=torch.stack([each.boxes for each in parameters], dim=1),
         flip=torch.stack([each.flip for each in parameters], dim=1),
         colour=ColourParameters.stack([each.colour for each in parameters]),

@@ -5,8 +5,7 @@ thrown away; its logits are stretched to the size of the labels before the decis
 quick readout, not the protocol behind the paper's tables.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 from midway.data.colour import normalise
 from midway.errors import MidwayError
 from midway.models.vit import VisionTransformer
+from midway.nn.evaluating import evaluating
 
 IGNORE = 255
 """Label of pixels that do not count."""
@@ -129,19 +129,6 @@ def as_input(images: Tensor, module: nn.Module) -> Tensor:
     if images.dtype == torch.uint8:
         images = normalise(images.permute(0, 3, 1, 2) / 255)
     return images.to(parameter.dtype)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; each part has its own mode back afterwards."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 def class_shares(labels: Tensor, grid: tuple[int, int], num_classes: int) -> Tensor:

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from midway.data.synthetic import World, WorldConfig
 from midway.errors import MidwayError
-from midway.evals.linear_segmentation import MIN_DEVIATION, LinearProbe, as_input, evaluating
+from midway.evals.linear_segmentation import MIN_DEVIATION, LinearProbe, as_input
 from midway.models.midway import MidwayNetwork
+from midway.nn.evaluating import evaluating
 
 STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 5))
 """Ridge penalties tried, relative to features of unit variance."""

@@ -43,9 +43,14 @@ def experiment_from_json(values: Mapping[str, Any], *, where: str) -> Experiment
 
     """
     parts = {"data": PairsConfig, "optim": OptimConfig, "run": RunConfig}
-    missing = [name for name in ("method", *parts) if name not in values]
-    if missing:
+    names = ("method", *parts)
+    if missing := [name for name in names if name not in values]:
         raise MidwayError(f"{where}: no '{missing[0]}' in it; is it the config.json of a run?")
+    for name, value in values.items():
+        if name not in names:
+            raise MidwayError(f"{where}: no field '{name}'; there are {', '.join(names)}")
+        if not isinstance(value, Mapping):
+            raise MidwayError(f"{where}: {name} = {value!r} is no JSON object; mend or remove it")
     return Experiment(
         method=method_config(values["method"], where=f"{where}: method"),
         **{
@@ -100,12 +105,11 @@ def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
 
     """
     from midway.train.fit import fit  # imports lightning, which takes seconds
-    from midway.train.launch import launch
+    from midway.train.launch import launch, on_first_rank
 
-    run = experiment.run
+    run, config = experiment.run, to_json(experiment)
     fabric = launch(run)
-    if fabric.is_global_zero:
-        check_run_folder(run.folder, resume=resume)
+    on_first_rank(fabric, partial(check_run_folder, run.folder, config, resume=resume))
     torch.manual_seed(run.seed)
     method = build_method(experiment.method)
     return fit(
@@ -113,9 +117,10 @@ def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
         pair_loader(
             experiment, method.views, rank=fabric.global_rank, world_size=fabric.world_size
         ),
+        fabric=fabric,
         optim=experiment.optim,
         run=run,
-        config=to_json(experiment),
+        config=config,
         resume=resume,
         flops_per_pair=flops_per_pair(experiment.method),
     )

@@ -37,9 +37,9 @@ def midway_vits() -> Experiment:
 def midway_vitb() -> Experiment:
     """ViT-B, 300 epochs: the recipe of `midway-bdd-vit-b-ep300.pth`.
 
-    The midway width stays 192: the release sets 384 under a misspelt key, so that the file's
-    shapes decide; set `--method.network.dynamics.midway_width 384 --method.network.dynamics.
-    midway_heads 6` for the other reading.
+    The midway width stays 192: the release sets 384 under a misspelt key, so that a file's shapes
+    decide. For the other reading set ``midway_width`` to 384 and ``midway_heads`` to 6, both under
+    ``--method.network.dynamics``.
 
     Command: ``midway train bdd100k.midway_vitb --data.root bdd100k/videos/train``
     Cost: 21.0 M pairs; the paper's run took 27 h on 8 RTX A6000.

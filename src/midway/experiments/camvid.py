@@ -11,7 +11,8 @@ from midway.experiments.base import Experiment
 def midway_tiny() -> Experiment:
     """The small network of `synthetic` on CamVid's frames at 1 Hz, 200 steps.
 
-    Any folder of videos does as well: every frame with another half a second to a second later is a start.
+    Any folder of videos does as well. Every frame that has another one half a second to a second
+    later is a start.
 
     Command: ``midway train camvid.midway_tiny --data.root CamVid/train``
     Cost: 2 minutes on 2 CPU cores.

@@ -12,7 +12,7 @@ def midway_vits() -> Experiment:
     """ViT-S, 100 epochs: the recipe of `midway-wt-venice-vit-s-ep100.pth`.
 
     Every frame is a start; the gap is the release's 15 to 30 frames at 30 fps, in seconds. The
-    paper's text says 0.5 s: `--data.gap_seconds 0.5,0.5`.
+    paper's text says 0.5 s: `--data.gap-seconds 0.5 0.5`.
 
     Command: ``midway train walking_tours.midway_vits --data.root walking_tours/venice.mp4``
     Cost: the paper's run took 29 h on 4 RTX A6000.

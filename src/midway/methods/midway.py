@@ -1,12 +1,14 @@
 """Midway Network: dense forward prediction between frames, beside a DINO term over their crops."""
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from midway.data.views import Views, ViewsConfig
+from midway.errors import MidwayError
 from midway.methods.base import Method, MethodConfig
 from midway.models.dynamics import mean_or_sum
 from midway.models.midway import MidwayNetwork, NetworkConfig
@@ -36,6 +38,24 @@ class MidwayConfig(MethodConfig):
     """Whether gradient clipping covers the dynamics; in the release it does not."""
     frozen_last_layer_epochs: float = 1.0
     """The head's last layer gets no gradient before."""
+
+    def __post_init__(self) -> None:
+        decay = 0.0 if self.dynamics_weight_decay == "scheduled" else self.dynamics_weight_decay
+        rules = {
+            f"teacher_momentum = {self.teacher_momentum}; give 0 to 1": (
+                0 <= self.teacher_momentum <= 1
+            ),
+            f"final_teacher_momentum = {self.final_teacher_momentum}; give 0 to 1": (
+                0 <= self.final_teacher_momentum <= 1
+            ),
+            f"dynamics_weight_decay = {decay}; give 0 or more": 0 <= decay < inf,
+            f"frozen_last_layer_epochs = {self.frozen_last_layer_epochs}; give 0 or more": (
+                0 <= self.frozen_last_layer_epochs < inf
+            ),
+        }
+        for rule, holds in rules.items():
+            if not holds:
+                raise MidwayError(f"method.{rule}")
 
 
 class Midway(Method):
@@ -83,7 +103,7 @@ class Midway(Method):
             teacher = network.teacher.head(network.teacher.encoder(global_crops))
         teacher = teacher.unflatten(0, (num_globals, batch))
         loss = network.dino_loss(student, teacher)
-        network.dino_loss.update_center(teacher)
+        network.dino_loss.collect(teacher)
         return loss
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -107,7 +127,8 @@ class Midway(Method):
                 parameter.grad = None
 
     def after_step(self, position: Position) -> None:
-        """Let the teacher follow."""
+        """Move the centre of the teacher's logits, and let the teacher follow."""
+        self.network.dino_loss.move_center()
         self.network.update_teacher(self.teacher_momentum(position))
 
     def teacher_momentum(self, position: Position) -> float:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from midway.errors import MidwayError
+from midway.models.bounds import check_at_least
 from midway.nn.blocks import Block, CrossBlock, Gate, GatedBlock, init_transformer
 from midway.nn.dense import normalized_mse
 from midway.nn.embed import resample_positions
@@ -50,8 +51,12 @@ class DynamicsConfig:
     """Deviation of the linear layers' weights before training."""
 
     def __post_init__(self) -> None:
-        if not self.levels or list(self.levels) != sorted(set(self.levels)):
-            raise MidwayError(f"dynamics: levels {self.levels} must rise, without repeats")
+        sizes = ("midway_width", "midway_depth", "midway_heads", "num_latents", "forward_depth")
+        heads = ("backward_heads", "forward_heads")
+        check_at_least("dynamics", self, **dict.fromkeys(sizes + heads, 1))
+        rising = sorted({level for level in self.levels if level >= 1})
+        if not self.levels or list(self.levels) != rising:
+            raise MidwayError(f"dynamics: levels {self.levels} must rise from 1, without repeats")
         if self.midway_width % self.midway_heads:
             raise MidwayError(
                 f"dynamics: midway_width {self.midway_width} is no multiple of midway_heads "
@@ -218,7 +223,7 @@ class Dynamics(TargetSide):
             v = self._refine(self, level, source_at[level], source_above)
             with torch.no_grad():
                 v_target = self._refine(teacher, level, target_at[level], target_above)
-            prediction, gates = self.forward_models[str(level)](v, self._raise(latents))
+            prediction, gates = self.forward_models[str(level)](v, self.raise_latents(latents))
             outputs[level] = LevelOutput(
                 motion_latents=latents,
                 midway_tokens=tokens,
@@ -232,6 +237,14 @@ class Dynamics(TargetSide):
             x = prediction if self.config.refinement else v
             source_above, target_above = v, v_target
         return outputs
+
+    def raise_latents(
+        self, latents: Float[Tensor, "batch latents midway_width"]
+    ) -> Float[Tensor, "batch latents dim"]:
+        """Motion latents at the encoder's width, as the forward models read them."""
+        if not self.config.latent_dynamics:
+            return latents.new_empty(len(latents), 0, self.dim)
+        return self.midway_path.up(latents)
 
     def _infer_motion(
         self,
@@ -254,12 +267,6 @@ class Dynamics(TargetSide):
         )
         found = tokens[:, : above.shape[1]]
         return (found if is_top else found + latents), tokens
-
-    def _raise(self, latents: Tensor) -> Tensor:
-        """Motion latents at the encoder's width."""
-        if not self.config.latent_dynamics:
-            return latents.new_empty(len(latents), 0, self.dim)
-        return self.midway_path.up(latents)
 
     def _refine(self, side: TargetSide, level: int, features: Tensor, memory: Tensor) -> Tensor:
         """Backward features: this level's features refined by those of the level above."""

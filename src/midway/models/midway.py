@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from midway.errors import MidwayError
+from midway.models.bounds import check_at_least
 from midway.models.dynamics import Dynamics, DynamicsConfig, LevelOutput, TargetSide
 from midway.models.vit import EncoderConfig, VisionTransformer
 from midway.nn.blocks import init_transformer
@@ -24,6 +25,9 @@ class HeadConfig:
     num_prototypes: int = 65536
     init_std: float = 0.02
     """Deviation of the linear layers' weights before training."""
+
+    def __post_init__(self) -> None:
+        check_at_least("head", self, hidden=1, bottleneck=1, num_prototypes=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,18 +1,24 @@
-"""The layout of the published checkpoints: names to ours and back, sizes from shapes."""
+"""The layout of the published checkpoints: their names for our tensors, sizes from shapes."""
 
+import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from midway.errors import MidwayError
 from midway.models.dynamics import DynamicsConfig
-from midway.models.midway import HeadConfig, NetworkConfig
+from midway.models.safe_pickle import named_tensors
 from midway.models.vit import EncoderConfig
 
 PARTS = ("student", "teacher", "motion_loss", "dino_loss")
+OTHER_PARTS = ("optimizer", "epoch", "args", "fp16_scaler")
 ENCODER_HEADS = {"vit_tiny": 3, "vit_small": 6, "vit_base": 12, "vit_large": 16}
+PUBLISHED_ARCHS = ("vit_small", "vit_base")
+PUBLISHED_WIDTHS = (384, 768)
+PUBLISHED_MIDWAY_WIDTHS = (192, 384)
 
 # Ours and theirs, part by part; {level} is 3, 6, 9 with us and 0, 1, 2 in the file.
 _NAMES = (
@@ -59,12 +65,21 @@ def to_release_name(name: str, levels: tuple[int, ...]) -> str:
     raise MidwayError(f"{name}: has no place in the release layout; export to .safetensors instead")
 
 
-def flatten_release(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Tensors of a published file by full name; optimiser and arguments are left out."""
+def flatten_release(checkpoint: Mapping[str, Any], *, where: str) -> dict[str, Tensor]:
+    """Tensors of a published file by full name; optimiser and arguments are left out.
+
+    Raises:
+        MidwayError: A part that the layout does not have, or one that is no state dict.
+
+    """
+    unknown = [str(part) for part in checkpoint if part not in PARTS + OTHER_PARTS]
+    if unknown:
+        raise MidwayError(f"{where}: the release layout has no part {', '.join(unknown)}")
     return {
         f"{part}.{name}": tensor
         for part in PARTS
-        for name, tensor in checkpoint.get(part, {}).items()
+        if part in checkpoint
+        for name, tensor in named_tensors(checkpoint[part], where=f"{where}: {part}").items()
     }
 
 
@@ -77,95 +92,187 @@ def unflatten_release(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tens
     return parts
 
 
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """For a release file: what no shape tells, where its arguments are silent or wrong."""
+
+    encoder_heads: int | None = None
+    """Attention heads of the encoder."""
+    midway_heads: int | None = None
+    """Attention heads of the midway path."""
+    backward_heads: int | None = None
+    """Attention heads of the backward layers."""
+    forward_heads: int | None = None
+    """Attention heads of the forward models."""
+    image_size: tuple[int, int] | None = None
+    """Height and width that the position table is made for, in pixels."""
+
+
 class UnknownHeadsError(MidwayError):
-    """A release file does not tell how many heads its encoder has."""
+    """A release file does not tell all numbers of heads.
+
+    Args:
+        where: The file.
+        names: Fields of `Told` that would tell them.
+
+    """
+
+    def __init__(self, where: str, names: tuple[str, ...]) -> None:
+        options = ", ".join("--" + name.replace("_", "-") for name in names)
+        super().__init__(
+            f"{where}: its arguments do not tell how many attention heads there are; "
+            f"give {', '.join(names)} ({options})"
+        )
+        self.names = names
 
 
-def config_from_release(
-    tensors: Mapping[str, Tensor], args: Mapping[str, Any], *, encoder_heads: int | None
-) -> NetworkConfig:
-    """Sizes of the network in a published file: widths from shapes, head counts from `args`.
+def release_sizes(
+    tensors: Mapping[str, Tensor], args: object, told: Told, *, where: str
+) -> dict[str, Any]:
+    """Fields of the `NetworkConfig` of a published file, not yet validated.
+
+    Widths and depths come from shapes, the rest from `told`, then from the file's arguments.
+    Where both are silent, levels are spread evenly, images are square, drop path is the published
+    0.1 for ViT-S and ViT-B and else 0, and the dynamics have the published heads if the widths
+    are published ones.
 
     Args:
         tensors: From `flatten_release`.
-        args: The file's arguments as plain values; may be empty.
-        encoder_heads: Needed when `args` names no known architecture.
+        args: The file's arguments as plain values; None if it has none.
+        told: What the caller knows.
+        where: The file, for error messages.
 
     Raises:
-        UnknownHeadsError: The encoder's heads are in neither.
-        MidwayError: A tensor is missing, or the levels are contradictory.
+        UnknownHeadsError: Some number of heads is nowhere.
+        MidwayError: A tensor is missing, or the arguments are contradictory.
 
     """
-    encoder = _encoder_config(tensors, args, encoder_heads)
+    args = _dict({"args": args}, "args", where)
+    encoder = _encoder_sizes(tensors, args, told, where)
+    dynamics = _dynamics_sizes(tensors, where)
     found = _indices(tensors, r"motion_loss\.module\.forward_predictor_(\d+)\.")
-    given = args.get("motion_feature_levels")
-    levels = tuple(int(level) + 1 for level in given[:-1]) if given else _even(encoder.depth, found)
+    levels = _levels(args, where) or _even(encoder["depth"], found)
     if len(levels) != found:
         raise MidwayError(
-            f"release file: {found} levels of forward models, but its arguments name {levels}"
+            f"{where}: {found} levels of forward models, but its arguments name {levels}"
         )
-    direction = _tensor(tensors, "student.module.dino_head.last_layer.weight_v")
-    hidden = _tensor(tensors, "student.module.dino_head.mlp.0.weight").shape[0]
-    return NetworkConfig(
-        encoder=encoder,
-        dynamics=_dynamics_config(tensors, args.get("midway_model_configs") or {}, levels),
-        head=HeadConfig(
-            hidden=hidden, bottleneck=direction.shape[1], num_prototypes=direction.shape[0]
-        ),
+    is_published = (
+        encoder["width"] in PUBLISHED_WIDTHS
+        and dynamics.get("midway_width", PUBLISHED_MIDWAY_WIDTHS[0]) in PUBLISHED_MIDWAY_WIDTHS
     )
+    heads = _heads(args, told, DynamicsConfig() if is_published else None, where)
+    direction = _tensor(tensors, "student.module.dino_head.last_layer.weight_v", 2, where)
+    hidden = _tensor(tensors, "student.module.dino_head.mlp.0.weight", 2, where).shape[0]
+    return {
+        "encoder": encoder | {"heads": heads.pop("encoder_heads")},
+        "dynamics": dynamics | heads | {"levels": levels},
+        "head": {
+            "hidden": hidden,
+            "bottleneck": direction.shape[1],
+            "num_prototypes": direction.shape[0],
+        },
+    }
 
 
-def _encoder_config(
-    tensors: Mapping[str, Tensor], args: Mapping[str, Any], heads: int | None
-) -> EncoderConfig:
+def _encoder_sizes(
+    tensors: Mapping[str, Tensor], args: Mapping[str, Any], told: Told, where: str
+) -> dict[str, Any]:
     prefix = "student.module.backbone."
-    patches = _tensor(tensors, f"{prefix}patch_embed.proj.weight")
-    width, patch_size = patches.shape[0], patches.shape[-1]
-    num_positions = _tensor(tensors, f"{prefix}pos_embed").shape[1]
-    heads = heads or ENCODER_HEADS.get(str(args.get("arch")))
-    if heads is None:
-        raise UnknownHeadsError(
-            "release file: its arguments do not tell the encoder's number of heads; "
-            "give encoder_heads (--encoder-heads), 6 for ViT-S and 12 for ViT-B"
-        )
-    side = round((num_positions - 1) ** 0.5) * patch_size
-    resolution = args.get("global_crop_resolution") or (side, side)
-    height, image_width = (int(length) for length in resolution)
-    return EncoderConfig(
-        image_size=(height, image_width),
-        patch_size=patch_size,
-        width=width,
-        depth=_indices(tensors, r"student\.module\.backbone\.blocks\.(\d+)\."),
-        heads=heads,
-        drop_path=float(args.get("drop_path_rate", EncoderConfig.drop_path)),
-    )
+    patches = _tensor(tensors, f"{prefix}patch_embed.proj.weight", 4, where)
+    num_positions = _tensor(tensors, f"{prefix}pos_embed", 3, where).shape[1]
+    patch_size = patches.shape[-1]
+    resolution = args.get("global_crop_resolution")
+    if told.image_size is not None:
+        resolution = told.image_size
+    if resolution is None:
+        resolution = math.isqrt(max(num_positions - 1, 0)) * patch_size
+    drop_path = args.get("drop_path_rate")
+    if drop_path is None:
+        published = str(args.get("arch")) in PUBLISHED_ARCHS
+        drop_path = EncoderConfig.drop_path if published else 0.0
+    return {
+        "image_size": (resolution, resolution) if isinstance(resolution, int) else resolution,
+        "patch_size": patch_size,
+        "width": patches.shape[0],
+        "depth": _indices(tensors, r"student\.module\.backbone\.blocks\.(\d+)\."),
+        "num_registers": _num_tokens(tensors, f"{prefix}reg_token", where),
+        "drop_path": drop_path,
+    }
 
 
-def _dynamics_config(
-    tensors: Mapping[str, Tensor], heads: Mapping[str, Any], levels: tuple[int, ...]
-) -> DynamicsConfig:
-    prefix, default = "motion_loss.module.", DynamicsConfig()
-    latents = tensors.get(f"{prefix}motion_tokens")
-    return DynamicsConfig(
-        levels=levels,
-        latent_dynamics=latents is not None,
-        backward_layers=any(name.startswith(f"{prefix}student_feature") for name in tensors),
-        gates=any(name.startswith(f"{prefix}gating_mlps") for name in tensors),
-        num_latents=default.num_latents if latents is None else latents.shape[1],
-        midway_width=default.midway_width if latents is None else latents.shape[2],
-        midway_depth=_indices(tensors, r"motion_loss\.module\.motion_blocks_0\.(\d+)\.")
-        or default.midway_depth,
-        forward_depth=_indices(tensors, r"motion_loss\.module\.forward_predictor_0\.(\d+)\."),
-        midway_heads=int(heads.get("num_motion_heads", default.midway_heads)),
-        backward_heads=int(heads.get("num_feature_heads", default.backward_heads)),
-        forward_heads=int(heads.get("num_pred_heads", default.forward_heads)),
-    )
+def _dynamics_sizes(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+    """Sizes that shapes tell; those of a midway path that is not there are left out."""
+    prefix = "motion_loss.module."
+    tokens = f"{prefix}motion_tokens"
+    sizes = {
+        "latent_dynamics": tokens in tensors,
+        "backward_layers": any(name.startswith(f"{prefix}student_feature") for name in tensors),
+        "gates": any(name.startswith(f"{prefix}gating_mlps") for name in tensors),
+        "forward_depth": _indices(tensors, r"motion_loss\.module\.forward_predictor_0\.(\d+)\."),
+    }
+    if tokens not in tensors:
+        return sizes
+    return sizes | {
+        "num_latents": _num_tokens(tensors, tokens, where),
+        "midway_width": tensors[tokens].shape[2],
+        "midway_depth": _indices(tensors, r"motion_loss\.module\.motion_blocks_0\.(\d+)\."),
+    }
 
 
-def _tensor(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+def _heads(
+    args: Mapping[str, Any], told: Told, published: DynamicsConfig | None, where: str
+) -> dict[str, Any]:
+    """Every number of heads: told, of the arguments, or published."""
+    dynamics = _dict(args, "midway_model_configs", where)
+    of_args = {
+        "encoder_heads": ENCODER_HEADS.get(str(args.get("arch"))),
+        "midway_heads": dynamics.get("num_motion_heads"),
+        "backward_heads": dynamics.get("num_feature_heads"),
+        "forward_heads": dynamics.get("num_pred_heads"),
+    }
+    heads = {}
+    for name, of_arg in of_args.items():
+        candidates = (getattr(told, name), of_arg, getattr(published, name, None))
+        heads[name] = next((heads for heads in candidates if heads is not None), None)
+    untold = tuple(name for name, number in heads.items() if number is None)
+    if untold:
+        raise UnknownHeadsError(where, untold)
+    return heads
+
+
+def _levels(args: Mapping[str, Any], where: str) -> tuple[int, ...]:
+    """Objective levels that the arguments name (from 0, the top one last); none if they do not."""
+    given = args.get("motion_feature_levels")
+    if given is None:
+        return ()
+    if not isinstance(given, list) or not all(isinstance(level, int) for level in given):
+        raise MidwayError(f"{where}: its motion_feature_levels are no list of whole numbers")
+    return tuple(level + 1 for level in given[:-1])
+
+
+def _dict(values: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
+    """A dict among the arguments, empty if it is absent or None."""
+    found = values.get(name)
+    if found is None:
+        return {}
+    if not isinstance(found, Mapping):
+        raise MidwayError(f"{where}: its {name} is a {type(found).__name__}, no dict")
+    return found
+
+
+def _tensor(tensors: Mapping[str, Tensor], name: str, ndim: int, where: str) -> Tensor:
     if name not in tensors:
-        raise MidwayError(f"release file: no tensor '{name}'; is this a Midway checkpoint?")
+        raise MidwayError(f"{where}: no tensor '{name}'; is this a Midway checkpoint?")
+    if tensors[name].ndim != ndim:
+        raise MidwayError(
+            f"{where}: tensor '{name}' has {tensors[name].ndim} dimensions instead of {ndim}"
+        )
     return tensors[name]
+
+
+def _num_tokens(tensors: Mapping[str, Tensor], name: str, where: str) -> int:
+    """How many tokens a table of shape (1, tokens, dim) holds; none if it is not there."""
+    return _tensor(tensors, name, 3, where).shape[1] if name in tensors else 0
 
 
 def _indices(tensors: Mapping[str, Tensor], pattern: str) -> int:

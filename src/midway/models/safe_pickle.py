@@ -3,10 +3,12 @@
 import collections
 import pickle
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from midway.errors import MidwayError
 
@@ -49,17 +51,40 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     harmless = [dict, list, int, str, collections.defaultdict, (typing.Any, "typing.Any")]
     try:
         with torch.serialization.safe_globals([*stubs, *harmless]):
-            contents = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise MidwayError(f"{path}: no such file; check the path") from None
+            contents = _to_plain(torch.load(path, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError as error:
         raise MidwayError(f"{path}: not read, {_refused(error)}") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except OSError as error:
+        raise MidwayError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MidwayError(f"{path}: no torch checkpoint ({reason}); is the file whole?") from None
     if not isinstance(contents, dict):
         raise MidwayError(f"{path}: holds a {type(contents).__name__}, no dict of weights")
-    return {key: _to_plain(value) for key, value in contents.items()}
+    return contents
+
+
+def named_tensors(values: object, *, where: str) -> dict[str, Tensor]:
+    """The state dict that `values` should be.
+
+    Raises:
+        MidwayError: No dict, or something in it is no tensor of real numbers with a name.
+
+    """
+    if not isinstance(values, Mapping):
+        raise MidwayError(f"{where} is a {type(values).__name__}, no dict of tensors")
+    strange = [
+        str(name)
+        for name, value in values.items()
+        if not (isinstance(name, str) and isinstance(value, Tensor) and _is_real(value))
+    ]
+    if strange:
+        raise MidwayError(f"{where} holds what is no floating-point tensor: {', '.join(strange)}")
+    return dict(values)
+
+
+def _is_real(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.layout == torch.strided
 
 
 def _refused(error: pickle.UnpicklingError) -> str:

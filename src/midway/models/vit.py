@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from midway.errors import MidwayError
+from midway.models.bounds import check_at_least
 from midway.nn.blocks import Block, init_transformer
 from midway.nn.embed import PatchEmbed, resample_positions
 
@@ -33,11 +34,14 @@ class EncoderConfig:
     """Deviation of the linear layers' weights before training."""
 
     def __post_init__(self) -> None:
+        check_at_least("encoder", self, patch_size=1, width=1, depth=1, heads=1, num_registers=0)
+        if not 0 <= self.drop_path < 1:
+            raise MidwayError(f"encoder: drop_path {self.drop_path} must be 0 or more, and below 1")
         if self.width % self.heads:
             raise MidwayError(
                 f"encoder: width {self.width} is no multiple of heads {self.heads}; change one"
             )
-        if any(side % self.patch_size for side in self.image_size):
+        if any(side < 1 or side % self.patch_size for side in self.image_size):
             raise MidwayError(
                 f"encoder: image_size {self.image_size} is no multiple of patch_size "
                 f"{self.patch_size}; change one"

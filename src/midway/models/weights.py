@@ -2,81 +2,91 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import save as to_safetensors
 
-from midway.config import from_json, read_json, to_json
+from midway.atomic import write_atomically
+from midway.config import to_json
 from midway.errors import MidwayError
 from midway.models.midway import MidwayNetwork, NetworkConfig
-from midway.models.release import (
-    config_from_release,
-    flatten_release,
-    to_release_name,
-    unflatten_release,
-)
-from midway.models.safe_pickle import read_checkpoint
-
-HUB_FILE = "model.safetensors"
+from midway.models.network_file import NetworkFile, read_network_file
+from midway.models.release import Told, to_release_name, unflatten_release
 
 
-def load(path: str | Path, *, encoder_heads: int | None = None) -> MidwayNetwork:
+def load(
+    path: str | Path,
+    *,
+    encoder_heads: int | None = None,
+    midway_heads: int | None = None,
+    backward_heads: int | None = None,
+    forward_heads: int | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> MidwayNetwork:
     """Network of a release `.pth`, a run folder, a `.ckpt`, a `.safetensors` file or a hub id.
 
     No code of a file is run, sizes come from the file, and every tensor must find its place.
+    The keywords are for a release file whose arguments do not tell; they go before them.
 
     Args:
         path: File or folder, or "owner/name" on the Hugging Face hub.
-        encoder_heads: Attention heads of the encoder, for a release file that does not tell.
+        encoder_heads: Attention heads of the encoder; from the arguments' `arch` if None.
+        midway_heads: Of the midway path; if None, from the arguments, else the published 3 where
+            the widths are published ones.
+        backward_heads: Of the backward layers; likewise, 6.
+        forward_heads: Of the forward models; likewise, 6.
+        image_size: Height and width in pixels; if None, from the arguments, else square.
 
     Returns:
         The network in evaluation mode, on the CPU, in float32.
 
     Raises:
+        UnknownHeadsError: A number of heads is told nowhere.
         MidwayError: No such thing, not readable, or tensors left over on either side.
 
     """
-    file = _find_file(path)
-    if file.suffix == ".safetensors":
-        config, tensors = _read_safetensors(file)
-    else:
-        contents = read_checkpoint(file)
-        if "motion_loss" in contents:
-            return _load_release(file, contents, encoder_heads)
-        config, tensors = _read_own_checkpoint(file, contents)
-    network = MidwayNetwork(config)
-    load_strictly(network, tensors, where=file)
-    return network.eval()
+    told = Told(
+        encoder_heads=encoder_heads,
+        midway_heads=midway_heads,
+        backward_heads=backward_heads,
+        forward_heads=forward_heads,
+        image_size=image_size,
+    )
+    return build(read_network_file(path), told)
 
 
-def load_strictly(network: MidwayNetwork, tensors: Mapping[str, Tensor], *, where: Path) -> None:
-    """Copy `tensors` into the network; every name and shape must match.
+def build(file: NetworkFile, told: Told) -> MidwayNetwork:
+    """Network of a file that is read, in evaluation mode.
 
     Raises:
-        MidwayError: Names the tensors that are missing, left over or of another shape.
+        UnknownHeadsError: A number of heads is told nowhere.
+        MidwayError: Names the file's tensors that are missing, left over or of another shape.
 
     """
+    config = file.config(told)
+    network = MidwayNetwork(config)
     state = network.state_dict()
-    wrong_shape = [n for n in state if n in tensors and tensors[n].shape != state[n].shape]
+    levels = config.dynamics.levels
+    in_file = {to_release_name(n, levels) if file.is_release else n: n for n in state}
+    tensors = file.tensors
+    wrong_shape = [
+        n for n in in_file.keys() & tensors if tensors[n].shape != state[in_file[n]].shape
+    ]
     faults = [
         f"{len(names)} {fault} ({', '.join(sorted(names))})"
         for fault, names in (
-            ("missing", state.keys() - tensors.keys()),
-            ("unknown", tensors.keys() - state.keys()),
+            ("missing", in_file.keys() - tensors.keys()),
+            ("unknown", tensors.keys() - in_file.keys()),
             ("of another shape", wrong_shape),
         )
         if names
     ]
     if faults:
-        raise MidwayError(f"{where}: tensors do not match the network: {'; '.join(faults)}")
-    network.load_state_dict(dict(tensors))
+        raise MidwayError(f"{file.path}: tensors do not match the network: {'; '.join(faults)}")
+    network.load_state_dict({in_file[name]: tensor for name, tensor in tensors.items()})
+    return network.eval()
 
 
 def save(network: MidwayNetwork, path: Path) -> None:
@@ -86,85 +96,22 @@ def save(network: MidwayNetwork, path: Path) -> None:
         MidwayError: Another suffix, or a network that the release layout cannot hold.
 
     """
+    if path.suffix not in (".safetensors", ".pth"):
+        raise MidwayError(f"{path}: unknown format; give a name ending in .safetensors or .pth")
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
-        save_file(tensors, path, metadata={"midway": json.dumps(to_json(network.config))})
-    elif path.suffix == ".pth":
+        content = to_safetensors(tensors, {"midway": json.dumps(to_json(network.config))})
+        write_atomically(path, lambda file: file.write(content))
+    else:
         levels = network.config.dynamics.levels
         renamed = {to_release_name(name, levels): tensor for name, tensor in tensors.items()}
-        torch.save(unflatten_release(renamed) | {"args": _release_args(network.config)}, path)
-    else:
-        raise MidwayError(f"{path}: unknown format; give a name ending in .safetensors or .pth")
-
-
-def _find_file(path: str | Path) -> Path:
-    found = Path(path)
-    if found.is_file():
-        return found
-    if found.is_dir():
-        return _newest_checkpoint(found)
-    if found.suffix or str(path).count("/") != 1 or str(path).startswith((".", "/")):
-        raise MidwayError(f"{path}: no such file or folder; check the path")
-    try:
-        return Path(hf_hub_download(str(path), HUB_FILE))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
-        raise MidwayError(
-            f"{path}: no such folder here, and {HUB_FILE} cannot be had from the hub; check both"
-        ) from None
-
-
-def _newest_checkpoint(folder: Path) -> Path:
-    checkpoints = sorted(folder.glob("checkpoints/*.ckpt")) or sorted(folder.glob(HUB_FILE))
-    if not checkpoints:
-        raise MidwayError(f"{folder}: no checkpoints/*.ckpt in it; give a run folder or a file")
-    return checkpoints[-1]
-
-
-def _read_safetensors(file: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            header = (opened.metadata() or {}).get("midway")
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise MidwayError(f"{file}: no readable safetensors file ({error})") from None
-    if header is None:
-        raise MidwayError(f"{file}: no Midway configuration in its header; not written by midway")
-    return from_json(NetworkConfig, json.loads(header), where=str(file)), tensors
-
-
-def _read_own_checkpoint(
-    file: Path, contents: dict[str, Any]
-) -> tuple[NetworkConfig, dict[str, Tensor]]:
-    """Network of a checkpoint in a run folder; its sizes stand in the run's config.json."""
-    prefix = "network."
-    tensors = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in contents.get("model", {}).items()
-        if name.startswith(prefix)
-    }
-    if not tensors:
-        raise MidwayError(f"{file}: holds no Midway network; keys are {', '.join(contents)}")
-    config = read_json(file.parent.parent / "config.json")
-    network = config.get("method", {}).get("network")
-    if network is None:
-        raise MidwayError(f"{file.parent.parent / 'config.json'}: no method.network in it")
-    return from_json(NetworkConfig, network, where="config.json: method.network"), tensors
-
-
-def _load_release(file: Path, contents: dict[str, Any], heads: int | None) -> MidwayNetwork:
-    tensors = flatten_release(contents)
-    args = contents.get("args") or {}
-    config = config_from_release(tensors, args, encoder_heads=heads)
-    network = MidwayNetwork(config)
-    ours = {to_release_name(name, config.dynamics.levels): name for name in network.state_dict()}
-    # A name that is not in the layout stays as it is, so that the report shows it.
-    load_strictly(network, {ours.get(n, n): tensor for n, tensor in tensors.items()}, where=file)
-    return network.eval()
+        parts = unflatten_release(renamed) | {"args": _release_args(network.config)}
+        write_atomically(path, lambda file: torch.save(parts, file))
 
 
 def _release_args(config: NetworkConfig) -> dict[str, Any]:
-    """What `config_from_release` needs beside the shapes, under the release's names."""
+    """What `release_sizes` needs beside the shapes, under the release's names."""
     dynamics = config.dynamics
     if dataclasses.replace(dynamics, refinement=True, gate_input="previous") != dynamics:
         raise MidwayError(

@@ -57,6 +57,8 @@ class DinoPairLoss(nn.Module):
     """
 
     center: Tensor
+    logit_sum: Tensor
+    logit_count: Tensor
 
     def __init__(
         self,
@@ -71,6 +73,8 @@ class DinoPairLoss(nn.Module):
         self.teacher_temperature = teacher_temperature
         self.center_momentum = center_momentum
         self.register_buffer("center", torch.zeros(1, num_prototypes))
+        self.register_buffer("logit_sum", torch.zeros(num_prototypes), persistent=False)
+        self.register_buffer("logit_count", torch.zeros(()), persistent=False)
 
     def forward(
         self,
@@ -101,14 +105,22 @@ class DinoPairLoss(nn.Module):
             return (spread - agreement) / (batch * kept.sum())
 
     @torch.no_grad()
-    def update_center(self, teacher: Float[Tensor, "globals batch prototypes"]) -> None:
-        """Move the centre towards the mean raw teacher logits over all crops and ranks.
+    def collect(self, teacher: Float[Tensor, "globals batch prototypes"]) -> None:
+        """Note the raw teacher logits of a micro-batch for the next move of the centre."""
+        self.logit_sum += teacher.float().sum((0, 1))
+        self.logit_count += teacher.shape[0] * teacher.shape[1]
+
+    @torch.no_grad()
+    def move_center(self) -> None:
+        """Move the centre, once a step, towards the mean of the logits collected on all ranks.
 
         Logits that are not finite leave it alone: their step is skipped, the centre would stay.
         """
-        mean = mean_over_ranks(teacher.float().mean((0, 1)))
+        mean = mean_over_ranks(self.logit_sum / self.logit_count)
         moved = torch.lerp(self.center, mean.unsqueeze(0), 1 - self.center_momentum)
         self.center.copy_(torch.where(moved.isfinite().all(), moved, self.center))
+        self.logit_sum.zero_()
+        self.logit_count.zero_()
 
 
 def _full_precision(x: Tensor) -> AbstractContextManager[object]:

@@ -1,14 +1,17 @@
 """Checkpoints of a run: written whole or not at all, read without running any code."""
 
-import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from midway.atomic import write_atomically
 from midway.errors import MidwayError
-from midway.train.atomic import write_atomically
+from midway.models.safe_pickle import read_checkpoint
 from midway.train.objective import Objective
 from midway.train.optim import AdamW
+
+_PARTS = {"step": int, "skipped_steps": int, "model": dict, "optimizer": dict, "scaler": dict}
 
 
 def latest_checkpoint(run_folder: Path) -> Path | None:
@@ -63,16 +66,11 @@ def load_checkpoint(
         MidwayError: If the file is damaged, or of another model.
 
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise MidwayError(
-            f"checkpoint cannot be read: {path}; delete it to go on from the one before"
-        ) from error
+    content = _read(path)
     try:
         objective.load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise MidwayError(
             f"checkpoint is of another model: {path}; resume with the config.json of its run"
         ) from error
@@ -84,3 +82,15 @@ def load_checkpoint(
 
 def _checkpoints(run_folder: Path) -> list[Path]:
     return sorted((run_folder / "checkpoints").glob("step_*.ckpt"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    remedy = "delete it to go on from the one before"
+    try:
+        content = read_checkpoint(path)
+    except MidwayError as error:
+        raise MidwayError(f"checkpoint cannot be read: {error}; {remedy}") from error
+    wrong = [name for name, kind in _PARTS.items() if not isinstance(content.get(name), kind)]
+    if wrong:
+        raise MidwayError(f"checkpoint of no run: {path} has no {', '.join(wrong)}; {remedy}")
+    return content

@@ -14,11 +14,11 @@ from torch import Tensor
 from midway.errors import MidwayError
 from midway.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from midway.train.interruption import Interruption
-from midway.train.launch import autocast, launch
+from midway.train.launch import autocast
 from midway.train.log import Log, Meter
 from midway.train.objective import Loader, Objective, ParameterGroup, Position, StepOutput
 from midway.train.optim import AdamW, OptimConfig, Rates, clip_gradients, rates_at
-from midway.train.run import RunConfig, open_run_folder, write_environment
+from midway.train.run import RunConfig, write_config, write_environment
 
 MAX_SKIPPED_IN_A_ROW = 10
 """Steps that are not finite, one after the other, before a run is given up."""
@@ -36,12 +36,15 @@ class FitSummary:
     """Whether it was asked to stop before its end; resume it to go on."""
     checkpoint: Path | None
     """The newest checkpoint."""
+    is_main: bool
+    """Whether this process is the first rank, which speaks for all."""
 
 
 def fit(
     objective: Objective,
     loader: Loader,
     *,
+    fabric: Fabric,
     optim: OptimConfig,
     run: RunConfig,
     config: Mapping[str, Any],
@@ -58,20 +61,24 @@ def fit(
     Args:
         objective: What is trained, in place; its buffers and frozen copies are saved as well.
         loader: Gives the micro-batches of this rank by number.
+        fabric: From `launch`.
         optim: Optimiser and schedules.
-        run: Folder, length and hardware.
-        config: Written to ``config.json`` of a new run: all that is needed to build it again.
+        run: Length, and the folder, which `check_run_folder` has passed.
+        config: Written to ``config.json``: all that is needed to build the run again.
         resume: Go on from the newest checkpoint of the folder; if it has none, from the beginning.
         flops_per_pair: Arithmetic of one pair, forward and backward, to log TFLOP/s.
 
     Raises:
-        MidwayError: If the folder does not fit, a checkpoint is damaged or of another model, or
-            ten steps in a row are not finite (noticed when the next line of the log is due; no
-            checkpoint is written in such a streak).
+        MidwayError: If the checkpoint or the log is damaged or of another model, or ten steps in a
+            row are not finite (noticed within ten more; no checkpoint is written then). With
+            float16 they are excused while its loss scale is still above 1 and so being searched.
 
     """
-    fabric = launch(run)
-    newest = _open_run(fabric, run.folder, config, resume=resume)
+    newest = None
+    if fabric.is_global_zero:
+        write_config(run.folder, config)
+        newest = latest_checkpoint(run.folder) if resume else None
+    newest = fabric.broadcast(newest)
     model = fabric.setup_module(objective)
     groups = objective.parameter_groups()
     steps_per_epoch = loader.steps_per_epoch / run.accumulate
@@ -153,7 +160,10 @@ class _Training:
                 self.report(
                     log, replace(position, step=step), rates, scalars | {"grad_norm": grad_norm}
                 )
-            if step % run.checkpoint_every == 0 or step == self.steps or interrupted:
+            is_saved = step % run.checkpoint_every == 0 or step == self.steps or interrupted
+            if is_saved or step % MAX_SKIPPED_IN_A_ROW == 0:
+                self.check_finite(step)
+            if is_saved:
                 self.save(step)
 
         fabric.barrier()
@@ -162,6 +172,7 @@ class _Training:
             skipped_steps=int(optimizer.skipped_steps),
             interrupted=step < self.steps,
             checkpoint=latest_checkpoint(run.folder),
+            is_main=fabric.is_global_zero,
         )
 
     def position(self, step: int, pairs: int) -> Position:
@@ -174,20 +185,28 @@ class _Training:
     ) -> None:
         """Log the means over ranks, which waits for the device."""
         optimizer = self.optimizer
-        tensors = [*scalars.values(), optimizer.skipped_steps, optimizer.skipped_in_a_row]
+        tensors = [*scalars.values(), optimizer.skipped_steps]
         means = _reduce(self.fabric, torch.stack([t.float() for t in tensors]), "mean")
-        *numbers, skipped_steps, skipped_in_a_row = means.tolist()
+        *numbers, skipped_steps = means.tolist()
         if log:
             values = dict(zip(scalars, numbers, strict=True))
             values |= {"lr": rates.lr, "weight_decay": rates.weight_decay}
             values |= {"skipped_steps": int(skipped_steps), **self.meter.read()}
             log.write(position, values)
-        if skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            raise MidwayError(
-                f"loss or gradient not finite {skipped_in_a_row:.0f} steps in a row: "
-                f"{self.run.folder} at step {position.step}; see its metrics.jsonl, then resume it "
-                "or start again with a lower --optim.lr or another --run.precision"
-            )
+
+    def check_finite(self, step: int) -> None:
+        """Give the run up after too many bad steps, on all ranks alike; waits for the device."""
+        in_a_row = int(self.optimizer.skipped_in_a_row)
+        if in_a_row < MAX_SKIPPED_IN_A_ROW:
+            return
+        # float16 begins with a scale that overflows, and halves it at every bad step.
+        if self.scaler.is_enabled() and self.scaler.get_scale() > 1:
+            return
+        raise MidwayError(
+            f"loss or gradient not finite {in_a_row} steps in a row: {self.run.folder} at step "
+            f"{step}; see its metrics.jsonl, then start again with a lower --optim.lr or another "
+            "--run.precision"
+        )
 
     def open_log(self, start: int) -> AbstractContextManager[Log | None]:
         if not self.fabric.is_global_zero:
@@ -204,8 +223,7 @@ class _Training:
         )
 
     def save(self, step: int) -> None:
-        """Write a checkpoint, unless the latest steps were left out for not being finite."""
-        if self.fabric.is_global_zero and not self.optimizer.skipped_in_a_row:
+        if self.fabric.is_global_zero:
             save_checkpoint(
                 self.run.folder,
                 step=step,
@@ -219,23 +237,6 @@ class _Training:
 def _step_seed(seed: int, rank: int, step: int) -> int:
     """Seed of torch's global generator for one step on one rank."""
     return random.Random(f"{seed} {rank} {step}").getrandbits(63)
-
-
-def _open_run(
-    fabric: Fabric, folder: Path, config: Mapping[str, Any], *, resume: bool
-) -> Path | None:
-    """Open the folder on the first rank; all ranks learn the checkpoint to start from."""
-    checkpoint, problem = None, None
-    if fabric.is_global_zero:
-        try:
-            open_run_folder(folder, config, resume=resume)
-            checkpoint = latest_checkpoint(folder)
-        except MidwayError as error:
-            problem = str(error)
-    checkpoint, problem = fabric.broadcast((checkpoint, problem))
-    if problem:
-        raise MidwayError(problem)
-    return checkpoint
 
 
 def _mean(outputs: list[dict[str, Tensor]]) -> dict[str, Tensor]:

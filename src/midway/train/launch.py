@@ -1,6 +1,7 @@
 """Processes and devices of a run: one, several of a machine, torchrun or SLURM."""
 
 import os
+from collections.abc import Callable
 
 import torch
 from lightning.fabric import Fabric
@@ -41,6 +42,23 @@ def launch(run: RunConfig) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def on_first_rank(fabric: Fabric, check: Callable[[], None]) -> None:
+    """Let the first rank alone check something.
+
+    Raises:
+        MidwayError: On every rank, what the check raised on the first.
+
+    """
+    problem = None
+    if fabric.is_global_zero:
+        try:
+            check()
+        except MidwayError as error:
+            problem = str(error)
+    if problem := fabric.broadcast(problem):
+        raise MidwayError(problem)
 
 
 def autocast(device: torch.device, run: RunConfig) -> torch.autocast:

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from midway.train.atomic import write_atomically
+from midway.atomic import write_atomically
+from midway.errors import MidwayError
 from midway.train.objective import Position
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -30,7 +31,7 @@ class Log:
         path = folder / "metrics.jsonl"
         self._seconds_before = _keep_until(path, start_step)
         self._file = path.open("a")
-        self._events = SummaryWriter(str(folder), purge_step=start_step)
+        self._events = SummaryWriter(str(folder), purge_step=start_step + 1)
         console = Console(stderr=True)
         self._bar = _bar(console) if console.is_terminal else None
         if self._bar:
@@ -144,9 +145,21 @@ def _bar(console: Console) -> Progress:
 
 def _keep_until(path: Path, step: int) -> float:
     """Drop the records after `step`; seconds that the run had taken by the last one kept."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     # A killed process may leave half a line at the end.
-    records = [(line, json.loads(line)) for line in lines if line.endswith("\n")]
+    whole = [line for line in lines if line.endswith(b"\n")]
+    records = [(line, _record(path, number, line)) for number, line in enumerate(whole, 1)]
     kept = [(line, record) for line, record in records if record["step"] <= step]
-    write_atomically(path, lambda file: file.write("".join(line for line, _ in kept).encode()))
+    write_atomically(path, lambda file: file.writelines(line for line, _ in kept))
     return kept[-1][1]["seconds"] if kept else 0.0
+
+
+def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    numbers = ("step", "seconds")
+    if isinstance(record, dict) and all(isinstance(record.get(n), int | float) for n in numbers):
+        return record
+    raise MidwayError(f"{path}: line {number} is no record of a log; remove the line")

@@ -47,14 +47,12 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterGroup:
-    """Parameters that share their learning rate, weight decay and clipping."""
+    """Parameters that share their weight decay and clipping."""
 
     name: str
     parameters: list[nn.Parameter]
     weight_decay: float | Literal["scheduled"] = "scheduled"
     """A constant, or the schedule of the optimiser's config."""
-    lr_scale: float = 1.0
-    """Factor on the learning rate, as in layer-wise decay."""
     clip: bool = True
     """Whether gradient clipping covers this group."""
 
@@ -64,7 +62,6 @@ def parameter_groups(
     name: str = "all",
     *,
     weight_decay: float | Literal["scheduled"] = "scheduled",
-    lr_scale: float = 1.0,
     clip: bool = True,
 ) -> list[ParameterGroup]:
     """The trainable parameters of a module as two groups: decayed, and not decayed.
@@ -75,7 +72,6 @@ def parameter_groups(
         module: Where the parameters are taken from; frozen ones are left out.
         name: Name of the first group; the second is called ``<name>/no_decay``.
         weight_decay: Of the first group.
-        lr_scale: Of both groups.
         clip: Of both groups.
 
     """
@@ -86,12 +82,8 @@ def parameter_groups(
             is_free = parameter.ndim <= 1 or key.rpartition(".")[2] == "bias"
             (free if is_free else decayed).append(parameter)
     groups = [
-        ParameterGroup(
-            name=name, parameters=decayed, weight_decay=weight_decay, lr_scale=lr_scale, clip=clip
-        ),
-        ParameterGroup(
-            name=f"{name}/no_decay", parameters=free, weight_decay=0, lr_scale=lr_scale, clip=clip
-        ),
+        ParameterGroup(name=name, parameters=decayed, weight_decay=weight_decay, clip=clip),
+        ParameterGroup(name=f"{name}/no_decay", parameters=free, weight_decay=0, clip=clip),
     ]
     return [group for group in groups if group.parameters]
 

@@ -1,6 +1,7 @@
 """AdamW with its rates, gradient clipping, and steps that are left out when not finite."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 import torch
@@ -35,11 +36,19 @@ class OptimConfig:
     """Largest norm that a gradient keeps."""
 
     def __post_init__(self) -> None:
-        if not (self.lr > 0 and self.clip_norm > 0 and self.warmup_epochs >= 0):
-            raise MidwayError(
-                "bad optimiser setting: optim; lr and clip_norm must be positive "
-                "and warmup_epochs must not be negative"
-            )
+        rules = {
+            f"lr = {self.lr}; give a rate above 0": 0 < self.lr < inf,
+            f"betas = {self.betas}; give two numbers from 0 to below 1": (
+                all(0 <= beta < 1 for beta in self.betas)
+            ),
+            f"clip_norm = {self.clip_norm}; give a norm above 0": self.clip_norm > 0,
+        }
+        for name in ("final_lr", "warmup_epochs", "weight_decay", "final_weight_decay"):
+            value = getattr(self, name)
+            rules[f"{name} = {value}; give 0 or more"] = 0 <= value < inf
+        for rule, holds in rules.items():
+            if not holds:
+                raise MidwayError(f"optim.{rule}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +100,6 @@ class AdamW(torch.optim.AdamW):
             {
                 "params": group.parameters,
                 "name": group.name,
-                "lr_scale": group.lr_scale,
                 "scheduled_decay": group.weight_decay == "scheduled",
                 "weight_decay": 0.0 if group.weight_decay == "scheduled" else group.weight_decay,
             }
@@ -105,9 +113,19 @@ class AdamW(torch.optim.AdamW):
     def set_rates(self, rates: Rates) -> None:
         """Give every group its learning rate and weight decay for the coming step."""
         for group in self.param_groups:
-            group["lr"] = rates.lr * group["lr_scale"]
+            group["lr"] = rates.lr
             if group["scheduled_decay"]:
                 group["weight_decay"] = rates.weight_decay
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the moments; rates, betas and decay stay those of the configuration."""
+        own = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in self.param_groups
+        ]
+        super().load_state_dict(state_dict)
+        for group, settings in zip(self.param_groups, own, strict=True):
+            group.update(settings)
 
     def step_unless(self, bad: Tensor) -> None:
         """Update the parameters, unless the scalar `bad` is 1 rather than 0 on the device."""

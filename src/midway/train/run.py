@@ -10,13 +10,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from midway.atomic import write_atomically
+from midway.config import read_json
 from midway.errors import MidwayError
-from midway.train.atomic import write_atomically
+
+CHANGEABLE = frozenset(
+    {
+        "run.folder",
+        "run.steps",
+        "run.epochs",
+        "run.log_every",
+        "run.checkpoint_every",
+        "run.keep_checkpoints",
+        "run.devices",
+        "run.num_nodes",
+        "run.accelerator",
+        "data.root",
+        "data.num_workers",
+        "data.max_bad_share",
+    }
+)
+"""Fields that a resumed run may change: they leave what is learnt from a pair as it was."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,26 +77,30 @@ class RunConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise MidwayError(f"bad run setting: run.{name}; it must be at least 1")
-        if self.steps < 0 or (self.steps == 0 and self.epochs <= 0):
-            raise MidwayError("run of no length: run.epochs and run.steps; make one positive")
+        if not 0 <= self.seed < 2**63:
+            raise MidwayError(f"run.seed = {self.seed}; give a number from 0 to 2**63 - 1")
+        if self.steps < 0 or (self.steps == 0 and not 0 < self.epochs < inf):
+            raise MidwayError("run of no length: run.epochs and run.steps; give one above 0")
 
     def length(self, steps_per_epoch: float) -> int:
         """Optimiser steps from beginning to end, at least one."""
         return self.steps or max(1, round(self.epochs * steps_per_epoch))
 
 
-def check_run_folder(folder: Path, *, resume: bool) -> None:
-    """Make sure that a folder can take a new run, or has one to resume.
+def check_run_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> None:
+    """Make sure that a folder can take a new run, or has one that `config` can resume.
 
     A list of skipped clips alone is no run: it is left by one that stopped before it began.
 
     Raises:
-        MidwayError: A new run would mix with files of another, or there is none to resume.
+        MidwayError: A new run would mix with files of another, there is none to resume, or it was
+            begun with another value of a field that is not `CHANGEABLE`.
 
     """
     if resume:
         if not (folder / "config.json").is_file():
             raise MidwayError(f"no run to resume: {folder}; give the folder of an earlier run")
+        _check_changes(folder / "config.json", config)
         return
     is_taken = folder.is_dir() and {path.name for path in folder.iterdir()} - {"skipped.jsonl"}
     if is_taken or (folder.exists() and not folder.is_dir()):
@@ -86,17 +110,10 @@ def check_run_folder(folder: Path, *, resume: bool) -> None:
         )
 
 
-def open_run_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> None:
-    """Make the folder of a new run and write ``config.json``, or find that of an old one.
-
-    Raises:
-        MidwayError: See `check_run_folder`.
-
-    """
-    check_run_folder(folder, resume=resume)
-    if not resume:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_json(folder / "config.json", config)
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write ``config.json``, in a new folder or over that of the run that goes on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "config.json", config)
 
 
 def write_environment(folder: Path, device: torch.device, *, start_step: int) -> None:
@@ -118,6 +135,25 @@ def write_environment(folder: Path, device: torch.device, *, start_step: int) ->
     }
     suffix = f"_{start_step:08d}" if start_step else ""
     _write_json(folder / f"environment{suffix}.json", environment)
+
+
+def _check_changes(path: Path, config: Mapping[str, Any]) -> None:
+    old, new = _flat(read_json(path)), _flat(config)
+    # What a file of an older version does not name has its default.
+    for name in sorted(old.keys() - CHANGEABLE):
+        if name not in new or new[name] != old[name]:
+            raise MidwayError(
+                f"cannot change a run that is resumed: {name} is {old[name]!r} in {path}, not "
+                f"{new.get(name)!r}; leave it, or start a new run"
+            )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = value if isinstance(value, Mapping) else {}
+        flat |= _flat(inner, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return flat
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

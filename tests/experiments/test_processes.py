@@ -1,0 +1,94 @@
+"""A run as processes of its own: killed, stopped, resumed, and shared by two ranks."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from midway.data.synthetic import WorldConfig, write_videos
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    write_videos(folder, WorldConfig(height=64, width=64, num_frames=40), seeds=range(3))
+    return folder
+
+
+def _command(videos: Path, run: Path, *, ranks: int = 1) -> list[str]:
+    several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
+    return [
+        *(sys.executable, "-m", *(several if ranks > 1 else []), "midway.cli"),
+        *("train", "camvid.midway_tiny", "--data.root", str(videos), "--run.folder", str(run)),
+        *("--data.batch-size", "4", "--data.num-workers", "0"),
+        *("--run.steps", str(STEPS), "--run.log-every", "1", "--run.checkpoint-every", "1"),
+    ]
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def _losses(run: Path) -> list[float]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def _weights(run: Path) -> dict[str, torch.Tensor]:
+    newest = max((run / "checkpoints").glob("*.ckpt"))
+    return torch.load(newest, weights_only=True)["model"]
+
+
+@pytest.fixture(scope="module")
+def whole(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    _run(_command(videos, run))
+    return run
+
+
+def test_killed_at_a_random_step_and_resumed_it_equals_an_uninterrupted_run(
+    videos: Path, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    after = random.randrange(1, STEPS - 1)
+    process = subprocess.Popen(_command(videos, run), env=_environment(), stderr=subprocess.PIPE)
+    while len(list(run.glob("checkpoints/*.ckpt"))) < 1 or _steps(run) < after:
+        assert process.poll() is None, process.stderr
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    _run([sys.executable, "-m", "midway.cli", "train", "--resume", str(run)])
+    assert _losses(run) == _losses(whole)
+    one, two = _weights(run), _weights(whole)
+    assert all(torch.equal(one[name], two[name]) for name in two)
+
+
+def _steps(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def test_two_ranks_give_the_losses_and_weights_of_one_process_with_the_whole_batch(
+    videos: Path, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    _run(_command(videos, run, ranks=2))
+    assert _losses(run) == pytest.approx(_losses(whole), rel=1e-5)
+    one, two = _weights(run), _weights(whole)
+    for name in two:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
