@@ -4,7 +4,8 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from midway.errors import MidwayError
 
@@ -20,8 +21,8 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is 2 for what a user can mend, told in one line.
 
-    A command may give its own under "exit_code" in what it returns. 130 is an interruption, 1 a
-    reader of the output that has gone.
+    A command may give its own under "exit_code" in what it returns (3: a run asked to stop, which
+    has a checkpoint). 130 is an interruption, 1 a reader of the output that has gone.
     """
     # Not `list(...)`: the command of that name is a module of this package.
     words = [*(sys.argv[1:] if arguments is None else arguments)]
@@ -68,7 +69,7 @@ def _failed(message: str, code: int, *, as_json: bool) -> int:
     return code
 
 
-def _command(name: str):  # noqa: ANN202
+def _command(name: str) -> Callable[[Sequence[str]], dict[str, Any] | None]:
     if name not in COMMANDS:
         raise MidwayError(f"no command '{name}'; there are {', '.join(COMMANDS)}")
     return importlib.import_module(f"midway.cli.{name}").main
