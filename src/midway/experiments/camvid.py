@@ -6,6 +6,7 @@ from pathlib import Path
 from midway.data.pairs import PairsConfig
 from midway.experiments import synthetic
 from midway.experiments.base import Experiment
+from midway.methods.midway import MidwayConfig
 
 
 def midway_tiny() -> Experiment:
@@ -16,11 +17,16 @@ def midway_tiny() -> Experiment:
 
     Command: ``midway train camvid.midway_tiny --data.root CamVid/train``
     Cost: 2 minutes on 2 CPU cores.
-    Expect: a falling loss; the run is too short for more.
+    Expect: a loss that falls from 6.4 to 5.8; the run is too short for more.
     """
     base = synthetic.midway_tiny()
+    assert isinstance(base.method, MidwayConfig)
+    # In few dimensions the first targets, not yet centred, are alike for all crops and easy to
+    # meet: the loss would begin low and rise. In many it begins near log(prototypes) and falls.
+    head = replace(synthetic.TINY.head, bottleneck=512)
     return replace(
         base,
+        method=replace(base.method, network=replace(synthetic.TINY, head=head)),
         data=PairsConfig(
             root=Path("CamVid/train"),
             fps=30.0,
