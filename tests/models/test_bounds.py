@@ -40,6 +40,7 @@ def test_a_size_out_of_bounds_is_refused_by_name(config: object, change: dict) -
 
 
 def test_the_smallest_sizes_are_allowed() -> None:
-    replace(ENCODER, image_size=(1, 1), patch_size=1, width=1, depth=1, heads=1)
-    replace(DYNAMICS, midway_width=1, midway_heads=1, num_latents=1, forward_depth=1)
-    replace(HEAD, hidden=1, bottleneck=1, num_prototypes=1)
+    encoder = replace(ENCODER, image_size=(1, 1), patch_size=1, width=1, depth=1, heads=1)
+    dynamics = replace(DYNAMICS, midway_width=1, midway_heads=1, num_latents=1, forward_depth=1)
+    head = replace(HEAD, hidden=1, bottleneck=1, num_prototypes=1)
+    assert (encoder.width, dynamics.midway_width, head.hidden) == (1, 1, 1)

@@ -83,7 +83,7 @@ def golden(request: pytest.FixtureRequest) -> Golden:
     return Golden(folder)
 
 
-def _agree(found: Tensor, wanted: Tensor) -> None:
+def _assert_agree(found: Tensor, wanted: Tensor) -> None:
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
 
 
@@ -94,7 +94,7 @@ def test_features_of_every_level_agree(golden: Golden, side: str) -> None:
     encoder = network.encoder if side == "student" else network.teacher.encoder
     levels = encoder.levels(torch.cat(golden.frames), network.config.levels)
     for index, features in enumerate(levels):
-        _agree(features, golden.numbers[f"{side}_features.{index}"])
+        _assert_agree(features, golden.numbers[f"{side}_features.{index}"])
 
 
 @pytest.mark.parametrize(
@@ -103,14 +103,14 @@ def test_features_of_every_level_agree(golden: Golden, side: str) -> None:
 def test_what_the_dynamics_find_agrees(golden: Golden, name: str) -> None:
     for index, level in enumerate(golden.network.config.dynamics.levels):
         found = getattr(golden.output.levels[level], name)
-        _agree(found, golden.numbers[f"level{index}.{name}"])
+        _assert_agree(found, golden.numbers[f"level{index}.{name}"])
 
 
 def test_dense_losses_agree(golden: Golden) -> None:
     levels = golden.network.config.dynamics.levels
     losses = torch.stack([golden.output.levels[level].loss for level in levels])
-    _agree(losses, golden.numbers["dense_losses"])
-    _agree(losses.sum(), golden.numbers["dense_loss_sum"])
+    _assert_agree(losses, golden.numbers["dense_losses"])
+    _assert_agree(losses.sum(), golden.numbers["dense_loss_sum"])
 
 
 def test_one_order_alone_gives_the_same_as_both_stacked(golden: Golden) -> None:
@@ -119,21 +119,21 @@ def test_one_order_alone_gives_the_same_as_both_stacked(golden: Golden) -> None:
         out = golden.network(source, target)
     for index, level in enumerate(golden.network.config.dynamics.levels):
         wanted = golden.numbers[f"level{index}.prediction"]
-        _agree(out.levels[level].prediction, wanted[: len(source)])
+        _assert_agree(out.levels[level].prediction, wanted[: len(source)])
 
 
 @torch.no_grad()
 def test_dino_logits_of_the_teacher_agree(golden: Golden) -> None:
     teacher = golden.network.teacher
     logits = teacher.head(teacher.encoder(torch.cat(golden.crops(0)[2:6])))
-    _agree(logits, golden.numbers["teacher_dino_logits"])
+    _assert_agree(logits, golden.numbers["teacher_dino_logits"])
 
 
 @torch.no_grad()
 def test_class_tokens_of_small_crops_agree_through_resampled_positions(golden: Golden) -> None:
     local = torch.cat(golden.crops(0)[6:])
     wanted = golden.numbers["student_cls_local"]
-    _agree(golden.network.encoder(local[: len(wanted)]), wanted)
+    _assert_agree(golden.network.encoder(local[: len(wanted)]), wanted)
 
 
 def test_six_training_steps_agree_on_losses_weights_teacher_and_centre(golden: Golden) -> None:
@@ -185,4 +185,4 @@ def _compare_after(golden: Golden, network: MidwayNetwork) -> None:
     for name, wanted in after.items():
         name = name.replace("dynamics.", "motion_loss.module.")
         name = "dino_loss.center" if name == "center" else name
-        _agree(found[name], wanted)
+        _assert_agree(found[name], wanted)

@@ -56,7 +56,7 @@ def frames() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(x), torch.from_numpy(y)
 
 
-def _agree(found: Tensor, wanted: Tensor) -> None:
+def _assert_agree(found: Tensor, wanted: Tensor) -> None:
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-3)
 
 
@@ -76,11 +76,11 @@ def test_outputs_agree_with_the_golden_numbers(
     levels = network.forward_both_orders(*frames).levels
     for index, level in enumerate((3, 6, 9)):
         out, name = levels[level], f"level{index}"
-        _agree(out.loss, golden["dense_losses"][index])
-        _agree(out.motion_latents, golden[f"{name}.motion_latents"])
-        _agree(out.source_backward[:, :8], golden[f"{name}.source_backward.tokens0_8"])
-        _agree(out.prediction[:, :8], golden[f"{name}.prediction.tokens0_8"])
+        _assert_agree(out.loss, golden["dense_losses"][index])
+        _assert_agree(out.motion_latents, golden[f"{name}.motion_latents"])
+        _assert_agree(out.source_backward[:, :8], golden[f"{name}.source_backward.tokens0_8"])
+        _assert_agree(out.prediction[:, :8], golden[f"{name}.prediction.tokens0_8"])
     x = frames[0]
-    _agree(network.encoder(x[..., :96, :96]), golden["student_cls_96"])
+    _assert_agree(network.encoder(x[..., :96, :96]), golden["student_cls_96"])
     logits = network.teacher.head(network.teacher.encoder(x))
-    _agree(logits[:, :256], golden["teacher_logits_0_256"])
+    _assert_agree(logits[:, :256], golden["teacher_logits_0_256"])
