@@ -19,7 +19,7 @@ GAP = (0.5, 1.0)
 
 
 def test_all_real_videos_and_the_folder_of_frames_are_found(shared_data):
-    found = find_clips(shared_data / "video", fps=5, gap_seconds=GAP)
+    found = find_clips(str(shared_data / "video"), fps=5, gap_seconds=GAP)
     assert found.total == len(found.clips) == 20
     assert sum(isinstance(clip, VideoClip) for clip in found.clips) == 19
     frames = {clip.name: len(clip.frame_seconds) for clip in found.clips}
@@ -42,19 +42,19 @@ def test_clips_are_named_below_the_root_in_natural_order(tmp_path):
             tmp_path / name
         ).touch()
     write_frames(tmp_path / "frames", [f"{number:03}.png" for number in range(11)])
-    found = find_clips(tmp_path, fps=10, gap_seconds=GAP)
+    found = find_clips(str(tmp_path), fps=10, gap_seconds=GAP)
     names = [clip.name for clip in found.clips]
     assert names == ["a.mkv", "b/clip9.MP4", "b/clip10.mp4", "frames/*.png"]
     assert found.skipped == ()
     for clip in found.clips:
         with clip.open() as reader:
-            assert number_of(reader.frame_at(0.55).image) == 5
+            assert number_of(reader.frames_at([0.55])[0].image) == 5
 
 
 def test_a_single_video_is_a_root_too(tmp_path):
     path = write_video(tmp_path / "long.mp4", even_times(11))
-    (clip,) = find_clips(path, fps=30, gap_seconds=GAP).clips
-    assert (clip.name, clip.path) == ("long.mp4", path)
+    (clip,) = find_clips(str(path), fps=30, gap_seconds=GAP).clips
+    assert (clip.name, clip.location) == ("long.mp4", str(path))
 
 
 def test_clips_that_cannot_be_used_are_listed_with_the_reason(tmp_path):
@@ -64,7 +64,7 @@ def test_clips_that_cannot_be_used_are_listed_with_the_reason(tmp_path):
     write_sound(tmp_path / "sound.mp4")
     (tmp_path / "text.mp4").write_text("no video")
     write_frames(tmp_path / "frames", ["cover.png"])
-    found = find_clips(tmp_path, fps=10, gap_seconds=GAP)
+    found = find_clips(str(tmp_path), fps=10, gap_seconds=GAP)
     assert [clip.name for clip in found.clips] == ["good.mp4"]
     reasons = {skipped.clip: skipped.reason for skipped in found.skipped}
     assert reasons.keys() == {"short.mp4", "single.mp4", "sound.mp4", "text.mp4", "frames"}
@@ -103,7 +103,7 @@ def test_clips_that_cannot_be_used_are_listed_with_the_reason(tmp_path):
 def test_a_folder_without_pairs_is_told_in_one_line(tmp_path, make, message):
     make(tmp_path / "root")
     with pytest.raises(MidwayError, match=message) as raised:
-        find_clips(tmp_path / "root", fps=10, gap_seconds=GAP)
+        find_clips(str(tmp_path / "root"), fps=10, gap_seconds=GAP)
     assert "\n" not in str(raised.value)
 
 
@@ -119,7 +119,7 @@ def test_a_folder_that_cannot_be_read_is_named_and_not_passed_over(tmp_path, mon
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(MidwayError, match=r"locked: cannot be read \(Permission denied\); make it"):
-        find_clips(tmp_path, fps=10, gap_seconds=GAP)
+        find_clips(str(tmp_path), fps=10, gap_seconds=GAP)
 
 
 @pytest.mark.parametrize("fps", [30, 29.97])
@@ -127,7 +127,7 @@ def test_a_folder_that_cannot_be_read_is_named_and_not_passed_over(tmp_path, mon
 def test_a_start_has_a_frame_within_the_range_of_gaps(tmp_path, fps, gap_seconds, starts):
     names = [f"{30 * second:04}.png" for second in (0, 1, 2, 4, 5)]
     write_frames(tmp_path, names)
-    (clip,) = find_clips(tmp_path, fps=fps, gap_seconds=gap_seconds).clips
+    (clip,) = find_clips(str(tmp_path), fps=fps, gap_seconds=gap_seconds).clips
     expected = [
         start
         for start, seconds in enumerate((0, 1, 2, 4, 5))

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from midway.data.clip import BadClipError
+from midway.data.files import FoundFile, find_files
 from midway.data.frame_folder import group_sequences, natural_key, read_image
-from midway.data.video import BadClipError
 from tests.data.made_videos import cut_short, number_of, write_frames
 
 
 def test_sequences_of_one_folder_are_told_apart_by_name_and_timed_by_number(shared_data):
     root = shared_data / "camvid"
-    sequences = group_sequences(root.glob("*/*.png"), root=root, fps=30)
+    sequences = group_sequences(find_files(str(root)), fps=30)
     spans = {
-        sequence.name: (len(sequence.paths), sequence.frame_seconds[-1]) for sequence in sequences
+        sequence.name: (len(sequence.frames), sequence.frame_seconds[-1]) for sequence in sequences
     }
     pictures = {name: span for name, span in spans.items() if "annot" not in name}
     assert pictures == {
@@ -40,10 +41,11 @@ def test_sequences_of_one_folder_are_told_apart_by_name_and_timed_by_number(shar
     ids=["unpadded", "number inside", "number only", "no numbers"],
 )
 def test_frames_are_in_natural_order_at_the_times_of_their_numbers(tmp_path, names, order, seconds):
-    (sequence,) = group_sequences(write_frames(tmp_path, names), root=tmp_path, fps=10)
-    assert [number_of(sequence.frame_at(time).image) for time in seconds] == order
+    write_frames(tmp_path, names)
+    (sequence,) = group_sequences(find_files(str(tmp_path)), fps=10)
+    assert [number_of(sequence.frames_at([time])[0].image) for time in seconds] == order
     np.testing.assert_allclose(sequence.frame_seconds, seconds)
-    assert sequence.path == tmp_path
+    assert sequence.location == str(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -56,26 +58,27 @@ def test_frames_are_in_natural_order_at_the_times_of_their_numbers(tmp_path, nam
         ["1_left.png", "1_right.png"],
     ],
 )
-def test_other_name_folder_or_kind_is_another_sequence(tmp_path, names):
-    paths = [tmp_path / name for name in names]
-    sequences = group_sequences(paths, root=tmp_path, fps=10)
+def test_other_name_folder_or_kind_is_another_sequence(names):
+    files = [FoundFile(f"/{name}", name, 0, "") for name in names]
+    sequences = group_sequences(files, fps=10)
     assert len({sequence.name for sequence in sequences}) == 2
 
 
 def test_a_time_between_frames_gives_the_one_before(tmp_path):
-    paths = write_frames(tmp_path, ["f0.png", "f1.png", "f4.png"])
-    (sequence,) = group_sequences(paths, root=tmp_path, fps=2)
+    write_frames(tmp_path, ["f0.png", "f1.png", "f4.png"])
+    (sequence,) = group_sequences(find_files(str(tmp_path)), fps=2)
     asked = [-1, 0, 0.49, 0.5, 1.99, 2.0, 9]
-    assert [number_of(sequence.frame_at(seconds).image) for seconds in asked] == [
+    assert [number_of(sequence.frames_at([seconds])[0].image) for seconds in asked] == [
         0, 0, 0, 1, 1, 2, 2
     ]  # fmt: skip
-    assert sequence.frame_at(1.99).seconds == 0.5
+    assert sequence.frames_at([1.99])[0].seconds == 0.5
 
 
 def test_numbers_longer_than_64_bits_keep_their_distances(tmp_path):
     start = 17_000_000_000_000_000_000 * 10
     names = [f"{start + number}.png" for number in (0, 1, 4)]
-    (sequence,) = group_sequences(write_frames(tmp_path, names), root=tmp_path, fps=2)
+    write_frames(tmp_path, names)
+    (sequence,) = group_sequences(find_files(str(tmp_path)), fps=2)
     assert sequence.frame_seconds.tolist() == [0, 0.5, 2]
 
 
@@ -103,17 +106,17 @@ def test_palette_alpha_and_colour_files_read_alike(tmp_path):
         save(tmp_path, palette, "clear.png", transparency=bytes([0, 255])),
         save(tmp_path, Image.fromarray(np.dstack([COLOURS, COLOURS[..., 0]])), "alpha.png"),
     ):
-        np.testing.assert_array_equal(read_image(path), COLOURS)
+        np.testing.assert_array_equal(read_image(str(path)), COLOURS)
 
 
 def test_grey_is_repeated_in_all_channels(tmp_path):
     grey = COLOURS[..., 0]
     expected = np.stack([grey] * 3, axis=-1)
-    np.testing.assert_array_equal(read_image(save(tmp_path, Image.fromarray(grey))), expected)
+    np.testing.assert_array_equal(read_image(str(save(tmp_path, Image.fromarray(grey)))), expected)
 
 
 def test_a_real_grey_drive_reads_as_rgb(shared_data):
-    image = read_image(shared_data / "video/kitti_gray_seq1/image_l/000000.png")
+    image = read_image(str(shared_data / "video/kitti_gray_seq1/image_l/000000.png"))
     assert image.shape == (370, 1226, 3)
     assert (image == image[..., :1]).all()
 
@@ -124,7 +127,7 @@ def test_a_camera_held_upright_gives_upright_frames(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned clockwise by 90 degrees
     path = save(tmp_path, Image.fromarray(image), "image.jpg", exif=exif, quality=100)
-    np.testing.assert_allclose(read_image(path), np.rot90(image, -1), atol=2)
+    np.testing.assert_allclose(read_image(str(path)), np.rot90(image, -1), atol=2)
 
 
 def test_deep_pictures_are_refused_not_squeezed(tmp_path, shared_data):
@@ -132,7 +135,7 @@ def test_deep_pictures_are_refused_not_squeezed(tmp_path, shared_data):
     deep_rgb = shared_data / "flow/kitti/flow/000000_10.png"
     for path in (deep_grey, deep_rgb):
         with pytest.raises(BadClipError, match=f"{path}: has more than 8 bits.*; convert"):
-            read_image(path)
+            read_image(str(path))
 
 
 def test_a_frame_that_cannot_be_read_is_named(tmp_path):
@@ -143,4 +146,4 @@ def test_a_frame_that_cannot_be_read_is_named(tmp_path):
     cut_jpg = cut_short(save(tmp_path, Image.fromarray(noisy), "cut.jpg"), 0.5)
     for path in (text, cut_png, cut_jpg, tmp_path / "missing.png"):
         with pytest.raises(BadClipError, match=f"{path}: cannot be read as an image .*; copy it"):
-            read_image(path)
+            read_image(str(path))

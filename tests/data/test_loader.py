@@ -33,9 +33,9 @@ def loader_of(
     folder: Path | None = None,
     **fields: object,
 ) -> PairLoader[torch.Tensor, torch.Tensor]:
-    defaults = {"root": root, "fps": 10, "batch_size": 4, "num_workers": 0}
+    defaults = {"root": str(root), "fps": 10, "batch_size": 4, "num_workers": 0}
     config = PairsConfig(**{**defaults, **fields})  # pyright: ignore[reportArgumentType]
-    found = find_clips(root, fps=config.fps, gap_seconds=config.gap_seconds)
+    found = find_clips(str(root), fps=config.fps, gap_seconds=config.gap_seconds)
     dataset = PairDataset(found, config, seed=seed, draw_views=draw_views)
     return PairLoader(
         dataset, stack_views=stack_views, rank=rank, world_size=world_size, folder=folder
@@ -162,7 +162,7 @@ def test_a_worker_does_not_wait_for_threads_of_decoders_left_behind(ten_clips):
         ring[0].to_ndarray(format="rgb24")  # starts threads, which live as long as the frame
         ring.append(ring)
         del ring
-        found = find_clips(ten_clips, fps=10, gap_seconds=(0.5, 1.0))
+        found = find_clips(str(ten_clips), fps=10, gap_seconds=(0.5, 1.0))
         config = PairsConfig(fps=10, batch_size=2, num_workers=1)
         dataset = PairDataset(found, config, seed=0, draw_views=collect_garbage)
         assert len(list(PairLoader(dataset, stack_views=stack_views).batches(0, 2))) == 2

@@ -20,8 +20,8 @@ def draw_views(height: int, width: int, generator: torch.Generator) -> torch.Ten
 def dataset_of(
     root: Path, *, fps: float = 10, seed: int = 0, **fields: object
 ) -> PairDataset[torch.Tensor]:
-    config = PairsConfig(root=root, fps=fps, **fields)  # pyright: ignore[reportArgumentType]
-    found = find_clips(root, fps=fps, gap_seconds=config.gap_seconds)
+    config = PairsConfig(root=str(root), fps=fps, **fields)  # pyright: ignore[reportArgumentType]
+    found = find_clips(str(root), fps=fps, gap_seconds=config.gap_seconds)
     return PairDataset(found, config, seed=seed, draw_views=draw_views)
 
 

@@ -8,7 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from midway.data.video import BadClipError, VideoFile, read_timing
+from midway.data.clip import BadClipError
+from midway.data.video import VideoFile, read_timing
 from midway.errors import MidwayError
 from tests.data.made_videos import (
     cut_short,
@@ -59,10 +60,10 @@ def test_a_frame_by_time_is_that_of_decoding_through(shared_data, name):
         asked = [times[-1], rng.choice(times), *rng.uniform(0, times[-1], 2)]
         expected = [int(np.searchsorted(times, seconds, "right")) - 1 for seconds in asked]
         images = [decoded[number].to_ndarray(format="rgb24") for number in expected]
-    with VideoFile(path) as video:
+    with VideoFile(str(path)) as video:
         assert abs(video.duration_seconds - times[-1]) < 1.5 / video.fps
         for seconds, number, image in zip(asked, expected, images, strict=True):
-            frame = video.frame_at(seconds)
+            frame = video.frames_at([seconds])[0]
             assert frame.seconds == times[number]
             assert frame.image.shape == (video.height, video.width, 3)
             np.testing.assert_array_equal(frame.image, image)
@@ -74,33 +75,33 @@ def test_times_in_any_order_give_the_frame_shown_then(tmp_path, name, codec):
     path = write_video(tmp_path / name, times, codec=codec)
     rng = np.random.default_rng(0)
     asked = rng.uniform(0, 5.99, 30)
-    with VideoFile(path) as video:
+    with VideoFile(str(path)) as video:
         for seconds in (*asked, *np.sort(asked)):
-            assert number_of(video.frame_at(seconds).image) == int(10 * seconds)
+            assert number_of(video.frames_at([seconds])[0].image) == int(10 * seconds)
 
 
 @pytest.mark.parametrize("name", ["uneven.mp4", "uneven.mkv"])
 def test_an_uneven_frame_rate_keeps_its_times(tmp_path, name):
     times = np.cumsum([0.0, 0.1, 0.02, 0.5, 0.03, 0.25, 0.04, 0.9, 0.06, 0.07])
-    with VideoFile(write_video(tmp_path / name, times.tolist(), gop=4)) as video:
+    with VideoFile(str(write_video(tmp_path / name, times.tolist(), gop=4))) as video:
         for number, seconds in enumerate(times):
-            frame = video.frame_at(seconds + 0.01)
+            frame = video.frames_at([seconds + 0.01])[0]
             assert number_of(frame.image) == number
             assert frame.seconds == pytest.approx(seconds, abs=1e-3)
-        assert number_of(video.frame_at(times[7] - 0.01).image) == 6
+        assert number_of(video.frames_at([times[7] - 0.01])[0].image) == 6
 
 
 def test_times_start_at_the_first_frame_of_a_file_that_starts_late(tmp_path):
-    with VideoFile(write_video(tmp_path / "late.ts", [7.5, 7.6, 7.7, 7.8])) as video:
-        assert video.frame_at(0).seconds == 0
-        assert number_of(video.frame_at(0.25).image) == 2
+    with VideoFile(str(write_video(tmp_path / "late.ts", [7.5, 7.6, 7.7, 7.8]))) as video:
+        assert video.frames_at([0])[0].seconds == 0
+        assert number_of(video.frames_at([0.25])[0].image) == 2
         assert video.duration_seconds == pytest.approx(0.3, abs=0.05)
 
 
 def test_a_negative_time_gives_the_first_frame(tmp_path):
-    with VideoFile(write_video(tmp_path / "made.mp4", even_times(5))) as video:
-        video.frame_at(0.4)
-        assert number_of(video.frame_at(-1).image) == 0
+    with VideoFile(str(write_video(tmp_path / "made.mp4", even_times(5)))) as video:
+        video.frames_at([0.4])[0]
+        assert number_of(video.frames_at([-1])[0].image) == 0
 
 
 def test_titles_in_another_encoding_do_no_harm(tmp_path):
@@ -108,7 +109,7 @@ def test_titles_in_another_encoding_do_no_harm(tmp_path):
     data = path.read_bytes()
     assert data.count(b"caffe") == 1
     path.write_bytes(data.replace(b"caffe", b"caf\xe9 "))
-    assert read_timing(path).duration_seconds == pytest.approx(0.4)
+    assert read_timing(str(path)).duration_seconds == pytest.approx(0.4)
 
 
 def corners(number: int) -> np.ndarray:
@@ -142,9 +143,9 @@ def turn_display(path: Path, a: int, b: int, c: int, d: int) -> None:
 def test_rotation_metadata_turns_every_frame_and_the_size(tmp_path, matrix, shown):
     path = write_video(tmp_path / "turned.mp4", even_times(4), picture=corners)
     turn_display(path, *matrix)
-    with VideoFile(path) as video:
+    with VideoFile(str(path)) as video:
         assert (video.height, video.width) == shown.shape[:2]
-        for frame in map(video.frame_at, even_times(4)):
+        for frame in video.frames_at(even_times(4)):
             assert frame.image.shape == shown.shape
             middles = np.s_[12::24, 16::32] if shown.shape[1] == 64 else np.s_[16::32, 12::24]
             np.testing.assert_allclose(
@@ -156,7 +157,7 @@ def test_a_slanted_display_is_refused(tmp_path):
     path = write_video(tmp_path / "slanted.mp4", even_times(4))
     turn_display(path, 1, 1, -1, 1)
     with pytest.raises(BadClipError, match=r"slanted\.mp4: is rotated.*90 degrees; re-encode"):
-        VideoFile(path)
+        VideoFile(str(path))
 
 
 def text_file(folder: Path) -> Path:
@@ -193,7 +194,7 @@ BAD_FILES = {
 def test_a_bad_file_is_named_with_reason_and_remedy(tmp_path, capfd, make, reason, open_or_read):
     path = make(tmp_path)
     with pytest.raises(BadClipError) as raised:
-        open_or_read(path)
+        open_or_read(str(path))
     text = str(raised.value)
     assert text.startswith(f"{path}: {reason}")
     assert "; " in text
@@ -207,11 +208,11 @@ def test_a_bad_file_is_named_with_reason_and_remedy(tmp_path, capfd, make, reaso
 def test_a_file_that_ends_before_its_header_says_so(tmp_path, name, options):
     path = write_video(tmp_path / name, even_times(60), picture=noise, options=options)
     cut_short(path, 0.5)
-    with VideoFile(path) as video:
+    with VideoFile(str(path)) as video:
         assert video.duration_seconds == pytest.approx(5.9, abs=0.01)
-        assert video.frame_at(0.5).seconds == pytest.approx(0.5, abs=1e-3)
+        assert video.frames_at([0.5])[0].seconds == pytest.approx(0.5, abs=1e-3)
         with pytest.raises(BadClipError, match=r"cut\.m.*: .*; copy it again"):
-            video.frame_at(5.8)
+            video.frames_at([5.8])[0]
 
 
 def test_bytes_lost_in_the_middle_are_an_error_there_and_not_before(tmp_path, capfd):
@@ -220,16 +221,16 @@ def test_bytes_lost_in_the_middle_are_an_error_there_and_not_before(tmp_path, ca
     middle = data.index(b"mdat") + (data.index(b"moov") - data.index(b"mdat")) // 2
     data[middle : middle + 4000] = bytes(4000)
     path.write_bytes(data)
-    with VideoFile(path) as video:
-        assert video.frame_at(0.5).seconds == 0.5
+    with VideoFile(str(path)) as video:
+        assert video.frames_at([0.5])[0].seconds == 0.5
         with pytest.raises(BadClipError, match=r"holed\.mp4: .*; copy it again"):
-            [video.frame_at(seconds) for seconds in even_times(60)]
+            [video.frames_at([seconds])[0] for seconds in even_times(60)]
     assert capfd.readouterr() == ("", "")
 
 
 def test_the_error_survives_the_way_from_a_worker(tmp_path):
-    error = BadClipError(tmp_path / "a.mp4", "is broken", "mend it")
+    error = BadClipError(str(tmp_path / "a.mp4"), "is broken", "mend it")
     copy = pickle.loads(pickle.dumps(error))
     assert isinstance(copy, BadClipError)
     assert isinstance(copy, MidwayError)
-    assert (str(copy), copy.path, copy.reason) == (str(error), error.path, error.reason)
+    assert (str(copy), copy.location, copy.reason) == (str(error), error.location, error.reason)

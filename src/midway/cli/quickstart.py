@@ -112,7 +112,7 @@ def _experiment(folder: Path, seed: int, steps: int) -> Experiment:
     base = midway_tiny()
     return replace(
         base,
-        data=replace(base.data, root=folder / "videos"),
+        data=replace(base.data, root=str(folder / "videos")),
         run=replace(
             base.run,
             folder=folder / "run",

@@ -1,58 +1,21 @@
 """The clips below a folder: every video and every sequence of frames that gives pairs."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
+from midway.data.clip import BadClipError, Clip
+from midway.data.files import FoundFile, find_files
 from midway.data.frame_folder import IMAGE_SUFFIXES, group_sequences, natural_key
 from midway.data.skipped import SkippedClip
-from midway.data.video import VIDEO_SUFFIXES, BadClipError, Frame, VideoFile, read_timing
+from midway.data.video import VIDEO_SUFFIXES, VideoFile, read_timing
 from midway.errors import MidwayError
 
 _PROBE_THREADS = 8
-
-
-class ClipReader(Protocol):
-    """What an open clip offers."""
-
-    def frame_at(self, seconds: float) -> Frame:
-        """The last frame that starts at or before `seconds`."""
-        ...
-
-
-class Clip(Protocol):
-    """One scene that frames can be read from: a video file or a sequence of images."""
-
-    @property
-    def name(self) -> str:
-        """Name of the clip, unique below its root."""
-        ...
-
-    @property
-    def path(self) -> Path:
-        """File, or folder that holds the frames."""
-        ...
-
-    @property
-    def fps(self) -> float:
-        """Rate that frame times are multiples of, on average."""
-        ...
-
-    @property
-    def frame_seconds(self) -> NDArray[np.float64]:
-        """Times (frames,) at which a frame is expected, from 0 and increasing."""
-        ...
-
-    def open(self) -> AbstractContextManager[ClipReader]:
-        """The clip ready for reading."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +23,7 @@ class VideoClip:
     """A video whose header was read."""
 
     name: str
-    path: Path
+    location: str
     duration_seconds: float
     fps: float
 
@@ -71,7 +34,7 @@ class VideoClip:
 
     def open(self) -> VideoFile:
         """The decoder of the file."""
-        return VideoFile(self.path)
+        return VideoFile(self.location)
 
 
 @dataclass(frozen=True)
@@ -112,7 +75,7 @@ def start_frames(clip: Clip, gap_seconds: tuple[float, float]) -> NDArray[np.int
     return np.flatnonzero(end > first)
 
 
-def find_clips(root: Path, *, fps: float, gap_seconds: tuple[float, float]) -> ClipList:
+def find_clips(root: str, *, fps: float, gap_seconds: tuple[float, float]) -> ClipList:
     """Look through a folder and all below it, or at a single video file.
 
     The header of every video is read, no frame is decoded. Names that start with a dot are
@@ -126,21 +89,19 @@ def find_clips(root: Path, *, fps: float, gap_seconds: tuple[float, float]) -> C
     Raises:
         MidwayError: Nothing below `root` gives a pair, or a folder cannot be read.
     """
-    files = _files(root)
-    base = root.parent if root.is_file() else root
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+    files = find_files(root)
+    images = [file for file in files if _suffix(file) in IMAGE_SUFFIXES]
+    videos = [file for file in files if _suffix(file) in VIDEO_SUFFIXES]
     if not images and not videos:
         raise MidwayError(
             f"{root}: holds {'files, but' if files else 'no files:'} no video and no image; "
             "point data.root at a folder of videos or of frames"
         )
     with ThreadPoolExecutor(_PROBE_THREADS) as pool:
-        probed = pool.map(lambda path: _probe(path, path.relative_to(base).as_posix()), videos)
-        found = list(probed)
+        found = list(pool.map(_probe, videos))
     readable: list[Clip] = [clip for clip in found if not isinstance(clip, SkippedClip)]
     skipped = [clip for clip in found if isinstance(clip, SkippedClip)]
-    readable += group_sequences(images, root=base, fps=fps)
+    readable += group_sequences(images, fps=fps)
     readable.sort(key=lambda clip: natural_key(clip.name))
     usable = [clip for clip in readable if start_frames(clip, gap_seconds).size]
     if not usable:
@@ -150,36 +111,21 @@ def find_clips(root: Path, *, fps: float, gap_seconds: tuple[float, float]) -> C
     return ClipList(tuple(usable), tuple(skipped))
 
 
-def _files(root: Path) -> list[Path]:
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
-        raise MidwayError(f"{root}: does not exist; point data.root at a folder that does")
-    files = []
-    for folder, subfolders, names in os.walk(root, onerror=_unreadable):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        files += [Path(folder, name) for name in names if not name.startswith(".")]
-    return files
+def _suffix(file: FoundFile) -> str:
+    return PurePosixPath(file.name).suffix.lower()
 
 
-def _unreadable(error: OSError) -> None:
-    raise MidwayError(
-        f"{error.filename}: cannot be read ({error.strerror}); make it readable or move it out of "
-        "data.root"
-    ) from error
-
-
-def _probe(path: Path, name: str) -> VideoClip | SkippedClip:
+def _probe(file: FoundFile) -> VideoClip | SkippedClip:
     try:
-        timing = read_timing(path)
+        timing = read_timing(file.location)
     except BadClipError as error:
-        return SkippedClip(name, str(error))
-    return VideoClip(name, path, timing.duration_seconds, timing.fps)
+        return SkippedClip(file.name, str(error))
+    return VideoClip(file.name, file.location, timing.duration_seconds, timing.fps)
 
 
 def _too_short(clip: Clip, gap_seconds: tuple[float, float]) -> SkippedClip:
     error = BadClipError(
-        clip.path,
+        clip.location,
         f"{len(clip.frame_seconds)} frames over {clip.frame_seconds[-1]:.2f} s hold no pair "
         f"{gap_seconds[0]:g} to {gap_seconds[1]:g} s apart",
         "change data.gap_seconds or remove it",
@@ -188,7 +134,7 @@ def _too_short(clip: Clip, gap_seconds: tuple[float, float]) -> SkippedClip:
 
 
 def _nothing_usable(
-    root: Path,
+    root: str,
     readable: Sequence[Clip],
     skipped: Sequence[SkippedClip],
     gap_seconds: tuple[float, float],

@@ -6,16 +6,17 @@ sequences of one folder apart (``0001TP_006690.png``, ``0016E5_04350.png``).
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from midway.data.video import ROUNDING_SECONDS, BadClipError, Frame
+from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
+from midway.data.files import FoundFile, open_binary
 
 IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".ppm", ".webp", ".bmp"])
 
@@ -30,57 +31,60 @@ class FrameSequence:
     """Images of one scene in order of time; a clip that is always open."""
 
     name: str
-    paths: tuple[Path, ...]
+    frames: tuple[str, ...]
+    """Path or URL of each frame."""
     frame_seconds: NDArray[np.float64]
     """Time of every frame after the first, increasing."""
     fps: float
     """Rate at which the frame numbers count."""
 
     @property
-    def path(self) -> Path:
+    def location(self) -> str:
         """The folder that holds the frames."""
-        return self.paths[0].parent
+        return self.frames[0].rpartition("/")[0]
 
     def open(self) -> AbstractContextManager["FrameSequence"]:
         """The sequence itself: there is nothing to open."""
         return nullcontext(self)
 
-    def frame_at(self, seconds: float) -> Frame:
-        """The last frame at or before `seconds`; the first one for a negative time.
+    def frames_at(self, seconds: Sequence[float]) -> list[Frame]:
+        """For each time the last frame at or before it; the first one for a negative time.
 
         Raises:
-            BadClipError: The frame cannot be read.
+            BadClipError: A frame cannot be read.
         """
-        following = np.searchsorted(self.frame_seconds, seconds + ROUNDING_SECONDS, side="right")
-        index = max(int(following) - 1, 0)
-        return Frame(read_image(self.paths[index]), float(self.frame_seconds[index]))
+        asked = np.asarray(seconds) + ROUNDING_SECONDS
+        following = np.searchsorted(self.frame_seconds, asked, side="right")
+        places = np.maximum(following - 1, 0).tolist()
+        images = {place: read_image(self.frames[place]) for place in set(places)}
+        return [Frame(images[place], float(self.frame_seconds[place])) for place in places]
 
 
-def group_sequences(paths: Iterable[Path], *, root: Path, fps: float) -> list[FrameSequence]:
+def group_sequences(files: Iterable[FoundFile], *, fps: float) -> list[FrameSequence]:
     """Sort images into sequences by folder and by their names around the frame number.
 
     Images without a number are one sequence a folder, in natural order, one frame a count.
 
     Args:
-        paths: The images.
-        root: Folder that sequences are named relative to.
+        files: The images.
         fps: Rate at which frame numbers count: files numbered 0, 30, 60 at 30 are 1 s apart.
     """
-    groups: defaultdict[Path, list[tuple[int, Path]]] = defaultdict(list)
-    for path in sorted(paths, key=lambda path: natural_key(path.name)):
+    groups: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+    for file in sorted(files, key=lambda file: natural_key(file.name)):
+        path = PurePosixPath(file.name)
         match = _NUMBERED.fullmatch(path.stem)
         pattern = f"{match['before']}*{match['after']}{path.suffix}" if match else ""
-        group = groups[path.parent / pattern]
-        group.append((int(match["number"]) if match else len(group), path))
+        group = groups[(path.parent / pattern).as_posix()]
+        group.append((int(match["number"]) if match else len(group), file.location))
     sequences = []
-    for pattern, frames in groups.items():
+    for name, frames in groups.items():
         frames.sort(key=lambda frame: frame[0])
         # Whole numbers of Python: time stamps in names can be longer than 64 bits.
         counts = [number - frames[0][0] for number, _ in frames]
         sequences.append(
             FrameSequence(
-                name=pattern.relative_to(root).as_posix(),
-                paths=tuple(path for _, path in frames),
+                name=name,
+                frames=tuple(location for _, location in frames),
                 frame_seconds=np.array(counts, dtype=np.float64) / fps,
                 fps=fps,
             )
@@ -88,18 +92,18 @@ def group_sequences(paths: Iterable[Path], *, root: Path, fps: float) -> list[Fr
     return sequences
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(location: str) -> NDArray[np.uint8]:
     """An 8-bit image as RGB (height, width, 3), upright; grey is repeated, alpha dropped.
 
     Raises:
         BadClipError: The file is no image, is cut short, or holds more than 8 bits a channel.
     """
     try:
-        with Image.open(path) as file:
+        with open_binary(location) as data, Image.open(data) as file:
             deep = any(";16" in str(tile[3]) for tile in file.tile)
             if deep or file.mode not in _EIGHT_BIT_MODES:
                 raise BadClipError(
-                    path, "has more than 8 bits a channel", "convert it to 8 bits or remove it"
+                    location, "has more than 8 bits a channel", "convert it to 8 bits or remove it"
                 )
             image = ImageOps.exif_transpose(file)
             if "transparency" in image.info:
@@ -107,7 +111,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             return np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadClipError(
-            path, f"cannot be read as an image ({error})", "copy it again or remove it"
+            location, f"cannot be read as an image ({error})", "copy it again or remove it"
         ) from error
 
 

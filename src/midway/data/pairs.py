@@ -7,7 +7,6 @@ so the number of workers and processes changes nothing.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 import numpy as np
@@ -16,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from midway.data.clips import Clip, ClipList, partners, start_frames
+from midway.data.clip import BadClipError, Clip, Frame
+from midway.data.clips import ClipList, partners, start_frames
 from midway.data.skipped import SkippedClip
-from midway.data.video import BadClipError, Frame
 from midway.errors import MidwayError
 
 _MAX_ATTEMPTS = 10
@@ -30,8 +29,8 @@ ViewsT = TypeVar("ViewsT")
 class PairsConfig:
     """Which pairs are drawn from a folder of clips, and how they are batched."""
 
-    root: Path = Path("data")
-    """Folder of videos or of frames, searched with all below it; or one video."""
+    root: str = "data"
+    """Folder of videos or of frames, searched with all below it; or one video; path or URL."""
     fps: float = 30.0
     """Rate at which the numbers of frame files count; videos know their own."""
     gap_seconds: tuple[float, float] = (0.5, 1.0)
@@ -198,19 +197,16 @@ class PairDataset(Dataset[list[PairSample[ViewsT]]]):
 
 
 def _read_pairs(clip: Clip, times: list[tuple[float, float]]) -> list[tuple[Frame, Frame]]:
-    # One way through the file: the times of overlapping pairs are asked for in order. Half a
-    # frame later than the start of a frame, no rounding of its time can give the one before.
+    # Half a frame later than the start of a frame, no rounding of its time can give the one before.
     half_frame_seconds = 0.5 / clip.fps
+    asked = [seconds + half_frame_seconds for pair in times for seconds in pair]
     with clip.open() as reader:
-        frames = {
-            seconds: reader.frame_at(seconds + half_frame_seconds)
-            for seconds in sorted({seconds for pair in times for seconds in pair})
-        }
-    pairs = [(frames[source], frames[target]) for source, target in times]
+        frames = reader.frames_at(asked)
+    pairs = list(zip(frames[::2], frames[1::2], strict=True))
     for source, target in pairs:
         if source.image.shape != target.image.shape:
             raise BadClipError(
-                clip.path,
+                clip.location,
                 f"changes its frame size between {source.seconds:.2f} and {target.seconds:.2f} s",
                 "re-encode it to one size or remove it",
             )

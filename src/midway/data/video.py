@@ -4,11 +4,10 @@ Times are seconds after the first frame, read from the container, so that a vari
 rate, a late start and an edit list come out right.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -21,42 +20,15 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from midway.errors import MidwayError
+from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
 
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg",
     ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv",
 })  # fmt: skip
 
-ROUNDING_SECONDS = 1e-6
-"""Times nearer than this are the same: they were rounded on the way."""
 _MAX_BLIND_SECONDS = 1.0
 _REMUX = "remux it with `ffmpeg -i IN -c copy OUT`"
-
-
-class BadClipError(MidwayError):
-    """A video, frame or sequence that cannot be used.
-
-    Args:
-        path: The file or folder.
-        reason: What is wrong with it, as a verb phrase.
-        remedy: What the user can do.
-    """
-
-    def __init__(self, path: Path, reason: str, remedy: str) -> None:
-        super().__init__(f"{path}: {reason}; {remedy}")
-        self.path, self.reason, self.remedy = path, reason, remedy
-
-    def __reduce__(self) -> tuple[type["BadClipError"], tuple[Path, str, str]]:
-        return BadClipError, (self.path, self.reason, self.remedy)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One picture: RGB `image` (height, width, 3) and its `seconds` after the first frame."""
-
-    image: NDArray[np.uint8]
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -74,22 +46,22 @@ class VideoFile:
     increasing times is cheapest: nothing is decoded twice and nothing is sought needlessly.
 
     Args:
-        path: The file.
+        location: The file.
 
     Raises:
         BadClipError: The file is no video, has a single frame or cannot be decoded.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with _named_errors(path):
+    def __init__(self, location: str) -> None:
+        self.location = location
+        with _named_errors(location):
             self._open()
             first = self._next
             if first is None:
-                raise BadClipError(path, "holds no picture", "copy it again or remove it")
-            timing = _timing(path, self._container, self._stream)
-            self._first_pts = _pts(path, first)
-            self._orientation = _orientation(path, first)
+                raise BadClipError(location, "holds no picture", "copy it again or remove it")
+            timing = _timing(location, self._container, self._stream)
+            self._first_pts = _pts(location, first)
+            self._orientation = _orientation(location, first)
         self.duration_seconds, self.fps = timing.duration_seconds, timing.fps
         swapped = self._orientation.transpose
         self.width, self.height = (
@@ -111,14 +83,18 @@ class VideoFile:
         """Let go of the file."""
         self._container.close()
 
-    def frame_at(self, seconds: float) -> Frame:
-        """The last frame that starts at or before `seconds`; the first one for a negative time.
+    def frames_at(self, seconds: Sequence[float]) -> list[Frame]:
+        """For each time the last frame that starts at or before it; the first one for a negative.
 
         Raises:
             BadClipError: The stream is damaged there, or ends before it.
         """
+        frames = {each: self._frame_at(each) for each in sorted(set(seconds))}
+        return [frames[each] for each in seconds]
+
+    def _frame_at(self, seconds: float) -> Frame:
         seconds = max(seconds, 0.0)
-        with _named_errors(self.path):
+        with _named_errors(self.location):
             if not self._can_continue_to(seconds):
                 self._seek(seconds)
             while self._next is not None and self._seconds(self._next) <= (
@@ -130,7 +106,7 @@ class VideoFile:
         return self._picture()
 
     def _open(self) -> None:
-        self._container, self._stream, self._tick_seconds = _open(self.path)
+        self._container, self._stream, self._tick_seconds = _open(self.location)
         # Many files are read at once, one a worker: threads within a file only cost.
         self._stream.codec_context.thread_count = 1
         self._start_decoding()
@@ -144,7 +120,7 @@ class VideoFile:
         self._frame, self._next = self._next, next(self._decoder, None)
 
     def _seconds(self, frame: VideoFrame) -> float:
-        return float((_pts(self.path, frame) - self._first_pts) * self._tick_seconds)
+        return float((_pts(self.location, frame) - self._first_pts) * self._tick_seconds)
 
     def _pts_at(self, seconds: float) -> int:
         return self._first_pts + int((seconds + ROUNDING_SECONDS) / self._tick_seconds)
@@ -159,7 +135,7 @@ class VideoFile:
         index = self._stream.index_entries
         if len(index) > 1:
             keyframe = index.search_timestamp(self._pts_at(seconds))
-            return keyframe < 0 or index[keyframe].timestamp <= _pts(self.path, self._next)
+            return keyframe < 0 or index[keyframe].timestamp <= _pts(self.location, self._next)
         return seconds - self._seconds(self._next) <= _MAX_BLIND_SECONDS
 
     def _seek(self, seconds: float) -> None:
@@ -181,7 +157,7 @@ class VideoFile:
         end_seconds = self._seconds(last) + max(shown_seconds, 2 / self.fps)
         if seconds > end_seconds:
             raise BadClipError(
-                self.path,
+                self.location,
                 f"holds no frame for {seconds:.2f} s, its last ends at {end_seconds:.2f} s",
                 "copy it again, remux it or remove it",
             )
@@ -192,7 +168,7 @@ class VideoFile:
         seconds = self._seconds(frame)
         if frame.is_corrupt:
             raise BadClipError(
-                self.path,
+                self.location,
                 f"has a damaged frame at {seconds:.2f} s",
                 "copy it again, re-encode it or remove it",
             )
@@ -201,16 +177,16 @@ class VideoFile:
         return Frame(self._orientation.apply(image), seconds)
 
 
-def read_timing(path: Path) -> Timing:
+def read_timing(location: str) -> Timing:
     """What the header of a video says of its length and rate; decodes nothing.
 
     Raises:
         BadClipError: The file is no video, has a single frame, or lacks these.
     """
-    with _named_errors(path):
-        container, stream, _ = _open(path)
+    with _named_errors(location):
+        container, stream, _ = _open(location)
         with container:
-            return _timing(path, container, stream)
+            return _timing(location, container, stream)
 
 
 @dataclass(frozen=True)
@@ -231,7 +207,7 @@ class _Orientation:
         return np.ascontiguousarray(image)
 
 
-def _orientation(path: Path, frame: VideoFrame) -> _Orientation:
+def _orientation(location: str, frame: VideoFrame) -> _Orientation:
     side_data = frame.side_data.get("DISPLAYMATRIX")
     if side_data is None:
         return _Orientation(False, False, False)
@@ -241,28 +217,28 @@ def _orientation(path: Path, frame: VideoFrame) -> _Orientation:
         return _Orientation(False, d < 0, a < 0)
     if a == d == 0:
         return _Orientation(True, b < 0, c < 0)
-    raise BadClipError(path, "is rotated by no multiple of 90 degrees", "re-encode it upright")
+    raise BadClipError(location, "is rotated by no multiple of 90 degrees", "re-encode it upright")
 
 
-def _open(path: Path) -> tuple[InputContainer, VideoStream, Fraction]:
+def _open(location: str) -> tuple[InputContainer, VideoStream, Fraction]:
     """The container, its first video stream and the length of a tick of that stream."""
-    container = av.open(str(path), metadata_errors="ignore")
+    container = av.open(location, metadata_errors="ignore")
     # The cover of a piece of music is stored as a video stream.
     covers = Disposition.attached_pic
     videos = [each for each in container.streams.video if not each.disposition & covers]
     if not videos:
         container.close()
-        raise BadClipError(path, "has no video stream", "remove it")
+        raise BadClipError(location, "has no video stream", "remove it")
     stream = videos[0]
     tick = stream.time_base
     assert tick is not None  # every stream that is read has one
     return container, stream, Fraction(tick.numerator, tick.denominator)
 
 
-def _timing(path: Path, container: InputContainer, stream: VideoStream) -> Timing:
+def _timing(location: str, container: InputContainer, stream: VideoStream) -> Timing:
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
     if not rate:
-        raise BadClipError(path, "states no frame rate", "re-encode it or remove it")
+        raise BadClipError(location, "states no frame rate", "re-encode it or remove it")
     fps = float(rate)
     if stream.duration and stream.time_base:
         length = float(stream.duration * stream.time_base)
@@ -273,25 +249,25 @@ def _timing(path: Path, container: InputContainer, stream: VideoStream) -> Timin
     elif container.duration:
         length = container.duration / av.time_base
     else:
-        raise BadClipError(path, "states no length", _REMUX)
+        raise BadClipError(location, "states no length", _REMUX)
     if stream.frames == 1 or length * fps < 1.5:
-        raise BadClipError(path, "has a single frame", "give at least two frames or remove it")
+        raise BadClipError(location, "has a single frame", "give at least two frames or remove it")
     return Timing(length - 1 / fps, fps)
 
 
-def _pts(path: Path, frame: VideoFrame) -> int:
+def _pts(location: str, frame: VideoFrame) -> int:
     if frame.pts is None:
-        raise BadClipError(path, "has frames without times", _REMUX)
+        raise BadClipError(location, "has frames without times", _REMUX)
     return frame.pts
 
 
 @contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
+def _named_errors(location: str) -> Iterator[None]:
     try:
         yield
     except av.error.FFmpegError as error:
         raise BadClipError(
-            path,
+            location,
             f"cannot be read as video ({error.strerror})",
             "copy it again, re-encode it or remove it",
         ) from error

@@ -23,7 +23,7 @@ def midway_vits() -> Experiment:
     return Experiment(
         method=MidwayConfig(),
         data=PairsConfig(
-            root=Path("bdd100k/videos/train"),
+            root="bdd100k/videos/train",
             gap_seconds=(0.5, 1.0),
             starts="random",
             draws_per_clip=5,

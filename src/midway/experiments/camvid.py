@@ -28,7 +28,7 @@ def midway_tiny() -> Experiment:
         base,
         method=replace(base.method, network=replace(synthetic.TINY, head=head)),
         data=PairsConfig(
-            root=Path("CamVid/train"),
+            root="CamVid/train",
             fps=30.0,
             gap_seconds=(0.5, 1.0),
             starts="every_frame",

@@ -67,7 +67,7 @@ def midway_tiny() -> Experiment:
             clip_dynamics=True,
         ),
         data=PairsConfig(
-            root=Path("quickstart/videos"),
+            root="quickstart/videos",
             starts="random",
             draws_per_clip=4,
             batch_size=16,

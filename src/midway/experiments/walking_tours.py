@@ -22,7 +22,7 @@ def midway_vits() -> Experiment:
     return replace(
         base,
         data=PairsConfig(
-            root=Path("walking_tours/venice.mp4"),
+            root="walking_tours/venice.mp4",
             gap_seconds=(0.5, 1.0),
             starts="every_frame",
             batch_size=200,
