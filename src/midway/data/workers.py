@@ -173,7 +173,7 @@ class Workers(Generic[TaskT, ResultT]):
             if self._silent_deaths > MAX_SILENT_DEATHS:
                 raise MidwayError(
                     f"reading processes die before they begin ({how}); is there enough memory for "
-                    f"data.num_workers = {len(self._workers)}? give fewer"
+                    f"{len(self._workers)} of them? give fewer"
                 )
         fresh = self._start()
         # Results of the old one that nobody has taken yet still lie in its memory.
