@@ -141,7 +141,7 @@ def test_a_file_that_does_not_come_to_an_end_is_recorded_as_unusable(videos):
     for path in sorted(videos.rglob("*.mp4"))[1:]:
         path.unlink()
     build_index(str(videos), num_workers=1, timeout_seconds=1e-5)
-    with pytest.raises(MidwayError, match=r"day0/clip\.mp4: took more than 1e-05 s to read; re-e"):
+    with pytest.raises(MidwayError, match=r"day0/clip\.mp4: takes more than 1e-05 s to read; re-e"):
         find(videos)
 
 

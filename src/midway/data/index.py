@@ -177,7 +177,8 @@ def _read_headers(files: list[FoundFile], reading: Reading) -> list[Record]:
 
 def _read_header(file: FoundFile, reading: Reading) -> Record:
     if reason := reading.lost.get(file.location):
-        return Record(name=file.name, size=file.size, modified=file.modified, error=reason)
+        error = BadClipError(file.location, reason, "re-encode it or remove it")
+        return Record(name=file.name, size=file.size, modified=file.modified, error=str(error))
     reading(file.location)
     return read_header(file)
 
