@@ -1,32 +1,39 @@
 """Pairs of clips: which frames they join, and that three numbers decide everything."""
 
+import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from midway.data.clips import ClipList, find_clips
-from midway.data.pairs import PairDataset, PairsConfig
+from midway.data.pairs import PairDataset, PairSample, PairsConfig
+from midway.data.views import ViewsConfig
+from midway.data.workers import Reading
 from midway.errors import MidwayError
 from tests.data.made_videos import cut_short, even_times, number_of, write_frames, write_video
 
 
-def draw_views(height: int, width: int, generator: torch.Generator) -> torch.Tensor:
-    return torch.cat([torch.tensor([height, width]), torch.rand(2, generator=generator)])
-
-
-def dataset_of(
-    root: Path, *, fps: float = 10, seed: int = 0, **fields: object
-) -> PairDataset[torch.Tensor]:
+def dataset_of(root: Path, *, fps: float = 10, seed: int = 0, **fields: object) -> PairDataset:
     config = PairsConfig(root=str(root), fps=fps, **fields)  # pyright: ignore[reportArgumentType]
     found = find_clips(str(root), fps=fps, gap_seconds=config.gap_seconds)
-    return PairDataset(found, config, seed=seed, draw_views=draw_views)
+    return PairDataset(found, config, ViewsConfig(), seed=seed)
 
 
-def image_number(image: torch.Tensor) -> int:
-    return number_of(image.numpy())
+def read(
+    dataset: PairDataset, epoch: int, index: int, lost: dict[str, str] | None = None
+) -> list[PairSample]:
+    return dataset.read(epoch, index, Reading(lost or {}, lambda clip: None))
+
+
+def numbers_of(sample: PairSample) -> tuple[int, int]:
+    """Numbers of the frames of a pair, by their grey, the same in all parts of them."""
+    for window in sample.windows[1:]:
+        assert [number_of(part) for part in window] == [number_of(p) for p in sample.windows[0]]
+    source, target = sample.windows[0]
+    return number_of(source), number_of(target)
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +53,12 @@ def test_camvid_pairs_are_the_169_neighbours_a_second_apart(shared_data):
     assert len(dataset) == 169
     met = set()
     for index in range(0, 169, 12):
-        (sample,) = dataset[0, index]
+        (sample,) = read(dataset, 0, index)
         assert sample.target_seconds - sample.source_seconds == 1.0
         met.add((sample.clip, sample.source_seconds))
     assert len(met) == 15
     assert {clip for clip, _ in met} == {clip.name for clip in dataset.found.clips}
-    first, last = dataset[0, 0][0], dataset[0, 168][0]
+    first, last = read(dataset, 0, 0)[0], read(dataset, 0, 168)[0]
     assert (first.clip, first.source_seconds) == ("0001TP_*.png", 0)
     assert (last.clip, last.target_seconds) == ("0016E5_*.png", 49)
 
@@ -61,10 +68,11 @@ def test_every_frame_of_videos_and_folders_is_a_start_once(three_clips):
     assert len(dataset) == 26 + 16 + 11
     pairs = []
     for index in range(len(dataset)):
-        (sample,) = dataset[3, index]
-        assert image_number(sample.target) - image_number(sample.source) == 5
+        (sample,) = read(dataset, 3, index)
+        source, target = numbers_of(sample)
+        assert target - source == 5
         assert sample.index == index
-        pairs.append((sample.clip, image_number(sample.source)))
+        pairs.append((sample.clip, source))
     expected = [("a.mp4", n) for n in range(26)] + [("b.mp4", n) for n in range(16)]
     assert pairs == expected + [("c/*.png", n) for n in range(11)]
 
@@ -76,12 +84,11 @@ def test_random_pairs_keep_the_gap_and_reach_all_of_the_clip(three_clips):
     gaps, starts = set(), {name: set() for name in last}
     for epoch in range(40):
         for index, name in enumerate(last):
-            samples = dataset[epoch, index]
-            numbers = [image_number(sample.source) for sample in samples]
+            samples = read(dataset, epoch, index)
+            numbers = [numbers_of(sample) for sample in samples]
             assert len(samples) == 4
-            assert numbers == sorted(numbers)
-            for sample, number in zip(samples, numbers, strict=True):
-                target = image_number(sample.target)
+            assert numbers == sorted(numbers, key=lambda pair: pair[0])
+            for sample, (number, target) in zip(samples, numbers, strict=True):
                 assert sample.clip == name
                 assert sample.source_seconds == pytest.approx(number / 10)
                 assert sample.target_seconds == pytest.approx(target / 10)
@@ -97,11 +104,7 @@ def test_random_pairs_keep_the_gap_and_reach_all_of_the_clip(three_clips):
 def test_a_gap_longer_than_the_clip_is_cut_to_what_there_is(tmp_path):
     write_video(tmp_path / "a.mp4", even_times(8))
     dataset = dataset_of(tmp_path, gap_seconds=(0.5, 9.0))
-    pairs = {
-        (image_number(sample.source), image_number(sample.target))
-        for epoch in range(40)
-        for sample in dataset[epoch, 0]
-    }
+    pairs = {numbers_of(sample) for epoch in range(40) for sample in read(dataset, epoch, 0)}
     assert pairs == {(0, 5), (0, 6), (0, 7), (1, 6), (1, 7), (2, 7)}
 
 
@@ -109,30 +112,55 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(three_clips):
     fields = {"gap_seconds": (0.3, 0.8), "draws_per_clip": 2}
     forward, backward = dataset_of(three_clips, **fields), dataset_of(three_clips, **fields)
     keys = [(epoch, index) for epoch in range(3) for index in range(3)]
-    some = {key: forward[key] for key in keys}
-    torch.manual_seed(1)
+    some = {key: read(forward, *key) for key in keys}
     np.random.seed(1)  # noqa: NPY002
     drawn = set()
     for key in reversed(keys):
-        for sample, other in zip(some[key], backward[key], strict=True):
-            assert torch.equal(sample.source, other.source)
-            assert torch.equal(sample.target, other.target)
-            assert torch.equal(sample.views, other.views)
-            drawn.add(tuple(sample.views.tolist()))
+        for sample, other in zip(some[key], read(backward, *key), strict=True):
+            assert pickle.dumps(sample) == pickle.dumps(other)
+            drawn.add(sample.views.boxes.tobytes())
     assert len(drawn) == 2 * len(keys)
     other_seed = dataset_of(three_clips, seed=1, **fields)
     assert any(
         sample.source_seconds != other.source_seconds
         for key in keys
-        for sample, other in zip(some[key], other_seed[key], strict=True)
+        for sample, other in zip(some[key], read(other_seed, *key), strict=True)
     )
 
 
-def test_frames_are_bytes_of_rgb_and_views_get_their_size(three_clips):
-    (sample,) = dataset_of(three_clips)[0, 0]
-    assert sample.source.shape == sample.target.shape == (3, 48, 64)
-    assert sample.source.dtype == torch.uint8
-    assert sample.views[:2].tolist() == [48, 64]
+def test_windows_are_the_bytes_of_the_frames_that_the_views_are_made_of(tmp_path):
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (2, 48, 64, 3), dtype=np.uint8)
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+    (sample,) = read(dataset_of(tmp_path, fps=2), 0, 0)
+    assert len(sample.windows) == len(sample.views.windows) == 2
+    for window, (top, left, height, width) in zip(
+        sample.windows, sample.views.windows, strict=True
+    ):
+        expected = frames[:, top : top + height, left : left + width]
+        np.testing.assert_array_equal(window, expected)
+
+
+def test_a_clip_that_ended_a_process_is_not_read_again(three_clips):
+    dataset = dataset_of(three_clips)
+    (sample,) = read(dataset, 0, 1, {"b.mp4": "crashes"})
+    assert sample.clip in ("a.mp4", "c/*.png")
+    (skipped,) = sample.skipped
+    assert (skipped.clip, skipped.reason) == (
+        "b.mp4",
+        f"{three_clips}/b.mp4: crashes; re-encode it or remove it",
+    )
+
+
+def test_a_file_that_vanishes_after_it_was_found_gives_way_too(tmp_path):
+    for name in ("a", "b"):
+        write_frames(tmp_path / name, ["0.png", "1.png"])
+    dataset = dataset_of(tmp_path, fps=2)
+    shutil.rmtree(tmp_path / "a")
+    (sample,) = read(dataset, 0, 0)
+    assert (sample.clip, sample.skipped[0].clip) == ("b/*.png", "a/*.png")
+    assert f"{tmp_path}/a/0.png: cannot be read" in sample.skipped[0].reason
 
 
 def test_a_clip_that_fails_gives_way_to_another_and_is_reported(three_clips, tmp_path):
@@ -142,22 +170,22 @@ def test_a_clip_that_fails_gives_way_to_another_and_is_reported(three_clips, tmp
         cut_short(path, 0.5)
     for starts in ("random", "every_frame"):
         dataset = dataset_of(tmp_path, starts=starts)
-        sample, again = dataset[0, 0][0], dataset[0, 0][0]
+        (sample,), (again,) = read(dataset, 0, 0), read(dataset, 0, 0)
         assert sample.clip == "good/*.png"
         assert sample.index == 0
-        assert torch.equal(sample.source, again.source)
+        assert pickle.dumps(sample) == pickle.dumps(again)
         (skipped,) = sample.skipped
         assert skipped.clip == "broken/*.png"
         assert "broken/" in skipped.reason
         assert "cannot be read as an image" in skipped.reason
-        assert dataset[0, len(dataset) - 1][0].skipped == ()
+        assert read(dataset, 0, len(dataset) - 1)[0].skipped == ()
 
 
 def test_a_clip_that_changes_its_size_is_skipped(tmp_path):
     (first, *_) = write_frames(tmp_path / "broken", ["0.png", "1.png"])
     first.write_bytes(write_frames(tmp_path / "good", ["0.png", "1.png"])[0].read_bytes())
     Image.new("RGB", (20, 10)).save(first)
-    (sample,) = dataset_of(tmp_path, fps=2)[0, 0]
+    (sample,) = read(dataset_of(tmp_path, fps=2), 0, 0)
     assert sample.clip == "good/*.png"
     assert "changes its frame size between 0.00 and 0.50 s; re-encode" in sample.skipped[0].reason
 
@@ -167,7 +195,7 @@ def test_nothing_but_failing_clips_is_an_error(tmp_path):
         for path in write_frames(tmp_path / f"clip{number}", ["0.png", "1.png"]):
             path.write_text("no picture")
     with pytest.raises(MidwayError, match=r"10 clips in a row could not be read; the last: .*copy"):
-        dataset_of(tmp_path, fps=2)[0, 0]
+        read(dataset_of(tmp_path, fps=2), 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +209,7 @@ def test_nothing_but_failing_clips_is_an_error(tmp_path):
         ({"draws_per_clip": 3, "batch_size": 8}, "batch_size = 8 with draws_per_clip = 3; give"),
         ({"batch_size": 0}, r"data\.batch_size = 0"),
         ({"num_workers": -1}, r"data\.num_workers = -1; give 0 or more"),
+        ({"read_timeout_seconds": 0}, r"data\.read_timeout_seconds = 0; give a time above 0"),
         ({"max_bad_share": 2}, r"data\.max_bad_share = 2; give a share"),
     ],
 )

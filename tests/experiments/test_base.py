@@ -81,7 +81,7 @@ def _small(videos: Path, folder: Path, **run: object) -> Experiment:
     experiment = midway_tiny()
     return replace(
         experiment,
-        data=replace(experiment.data, root=videos, batch_size=2, num_workers=0),
+        data=replace(experiment.data, root=str(videos), batch_size=2, num_workers=0),
         run=replace(
             experiment.run, folder=folder, log_every=1, checkpoint_every=2, **{"steps": 4} | run
         ),

@@ -314,4 +314,4 @@ def _crops(experiment: Experiment) -> Figure:
     views = _method(experiment).views
     data = replace(experiment.data, num_workers=0)
     batch = next(pair_loader(replace(experiment, data=data), views).batches(0, 1))
-    return pictures.crops(render_views(views, batch.source, batch.target, batch.views), SHOWN)
+    return pictures.crops(render_views(views, batch.windows, batch.views), SHOWN)

@@ -1,37 +1,36 @@
 """Batches of pairs by step, the same ones whatever the workers, processes and restarts."""
 
-import gc
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Generic, Self, TypeVar
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
+from midway.data.background import in_background
 from midway.data.pairs import PairDataset, PairSample
 from midway.data.skipped import SkipLog, SkippedClip
+from midway.data.views import ViewParameters, stack_views, stack_windows
+from midway.data.workers import Reading, Workers
 from midway.errors import MidwayError
 
-SampleViewsT = TypeVar("SampleViewsT")
-BatchViewsT = TypeVar("BatchViewsT")
+BATCHES_AHEAD = 2
+_PAIRS_PER_TASK = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairBatch(Generic[BatchViewsT]):
+class PairBatch:
     """Pairs of one step; its length is the number of pairs."""
 
-    source: Tensor
-    """Frames, uint8 (B, 3, H, W), zero below and right of smaller ones; channels last in memory."""
-    target: Tensor
-    """Later frames, likewise."""
-    views: BatchViewsT
-    """What the caller's `stack_views` made of the views of the pairs; stays where it is."""
+    windows: tuple[Tensor, ...]
+    """Parts of the frames that views are made of, from `stack_windows`, each (2, B, 3, h, w)."""
+    views: ViewParameters
+    """What is random about the views; stays on the CPU."""
     clips: tuple[str, ...]
     source_seconds: tuple[float, ...]
     target_seconds: tuple[float, ...]
@@ -44,23 +43,16 @@ class PairBatch(Generic[BatchViewsT]):
         return len(self.clips)
 
     def to(self, device: torch.device) -> Self:
-        """The same with the frames on `device`; copies from page-locked memory do not wait."""
-        return replace(
-            self,
-            source=self.source.to(device, non_blocking=True),
-            target=self.target.to(device, non_blocking=True),
-        )
+        """The same with the windows on `device`; copies from page-locked memory do not wait."""
+        windows = tuple(window.to(device, non_blocking=True) for window in self.windows)
+        return replace(self, windows=windows)
 
     def pin_memory(self) -> Self:
-        """The same with the frames in page-locked memory."""
-        return replace(
-            self,
-            source=self.source.pin_memory(),
-            target=self.target.pin_memory(),
-        )
+        """The same with the windows in page-locked memory."""
+        return replace(self, windows=tuple(window.pin_memory() for window in self.windows))
 
 
-class PairLoader(Generic[SampleViewsT, BatchViewsT]):
+class PairLoader:
     """Batches of one endless stream of items, shuffled anew each pass.
 
     Position p of the stream is item p % N of the permutation of pass p // N, for the N items of
@@ -70,7 +62,6 @@ class PairLoader(Generic[SampleViewsT, BatchViewsT]):
 
     Args:
         dataset: The pairs; its config says how they are batched.
-        stack_views: Makes the views of a batch of those of its samples.
         rank: Number of this process.
         world_size: Number of processes.
         folder: Where `skipped.jsonl` is kept, usually that of the run; None keeps none.
@@ -81,9 +72,8 @@ class PairLoader(Generic[SampleViewsT, BatchViewsT]):
 
     def __init__(
         self,
-        dataset: PairDataset[SampleViewsT],
+        dataset: PairDataset,
         *,
-        stack_views: Callable[[Sequence[SampleViewsT]], BatchViewsT],
         rank: int = 0,
         world_size: int = 1,
         folder: Path | None = None,
@@ -97,7 +87,6 @@ class PairLoader(Generic[SampleViewsT, BatchViewsT]):
                 f"a multiple of {config.draws_per_clip * world_size}"
             )
         self.dataset = dataset
-        self._stack_views = stack_views
         self._rank, self._world_size = rank, world_size
         total, share = dataset.found.total, config.max_bad_share
         self._skips = SkipLog(total=total, max_share=share, folder=folder)
@@ -114,31 +103,45 @@ class PairLoader(Generic[SampleViewsT, BatchViewsT]):
         positions = range(first + self._rank, first + self._items_per_step, self._world_size)
         return [self._key(position) for position in positions]
 
-    def batches(self, start_step: int, stop_step: int) -> Iterator[PairBatch[BatchViewsT]]:
+    def batches(self, start_step: int, stop_step: int) -> Iterator[PairBatch]:
         """This process's share of the steps from `start_step` to before `stop_step`.
+
+        A clip on which a reading process crashes or hangs is left out like any other bad one.
 
         Raises:
             MidwayError: Too many clips turned out bad.
         """
-        # A worker must not inherit garbage: to free a decoder there is to wait for its threads,
-        # which were not forked with it.
-        gc.collect()
-        loader = DataLoader(
-            _ErrorsAsItems(self.dataset),
-            batch_sampler=(self.keys(step) for step in range(start_step, stop_step)),
-            num_workers=self.dataset.config.num_workers,
-            collate_fn=partial(_collate, self._stack_views),
-            worker_init_fn=_start_worker,
-            pin_memory=torch.cuda.is_available(),
-            # Without its own, the loader takes a number from the global generator, and a resumed
-            # run would go on with others than one that was never stopped.
-            generator=torch.Generator(),
+        config = self.dataset.config
+        workers = Workers(
+            partial(_read_items, self.dataset),
+            num_workers=config.num_workers,
+            timeout_seconds=config.read_timeout_seconds,
         )
-        for batch in loader:
-            if isinstance(batch, MidwayError):
-                raise batch
-            self._skips.add(batch.skipped, write=True)
-            yield batch
+        batches = self._read(workers, start_step, stop_step)
+        if config.num_workers:
+            batches = in_background(batches, ahead=BATCHES_AHEAD)
+        with closing(workers), closing(batches):
+            for batch in batches:
+                self._skips.add(batch.skipped, write=True)
+                yield batch
+
+    def _read(
+        self, workers: Workers[list[tuple[int, int]], list[PairSample]], start: int, stop: int
+    ) -> Generator[PairBatch]:
+        """Batches of the samples that the workers read, task by task."""
+        items_per_task = max(1, _PAIRS_PER_TASK // self.dataset.config.draws_per_clip)
+        tasks = (
+            keys[first : first + items_per_task]
+            for keys in map(self.keys, range(start, stop))
+            for first in range(0, len(keys), items_per_task)
+        )
+        results = workers.map(tasks)
+        for step in range(start, stop):
+            samples: list[PairSample] = []
+            for _ in range(0, len(self.keys(step)), items_per_task):
+                samples += [_owned(sample) for sample in next(results)]
+            batch = _collate(samples)
+            yield batch.pin_memory() if torch.cuda.is_available() else batch
 
     def _key(self, position: int) -> tuple[int, int]:
         epoch, place = divmod(position, len(self.dataset))
@@ -150,31 +153,21 @@ def _order(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(size)
 
 
-class _ErrorsAsItems(Dataset):
-    """Hands errors over as values: a loader would wrap one raised in a worker in its traceback."""
-
-    def __init__(self, dataset: PairDataset) -> None:
-        self._dataset = dataset
-
-    def __getitem__(self, key: tuple[int, int]) -> list[PairSample] | MidwayError:
-        try:
-            return self._dataset[key]
-        except MidwayError as error:
-            return error
+def _read_items(
+    dataset: PairDataset, keys: list[tuple[int, int]], reading: Reading
+) -> list[PairSample]:
+    return [sample for key in keys for sample in dataset.read(*key, reading)]
 
 
-def _collate(
-    stack_views: Callable[[Sequence[SampleViewsT]], BatchViewsT],
-    items: list[list[PairSample[SampleViewsT]] | MidwayError],
-) -> PairBatch[BatchViewsT] | MidwayError:
-    samples: list[PairSample[SampleViewsT]] = []
-    for item in items:
-        if isinstance(item, MidwayError):
-            return item
-        samples += item
+def _owned(sample: PairSample) -> PairSample:
+    """The sample with windows of its own: a worker writes over those that it sent."""
+    return replace(sample, windows=tuple(window.copy() for window in sample.windows))
+
+
+def _collate(samples: list[PairSample]) -> PairBatch:
+    windows = zip(*(sample.windows for sample in samples), strict=True)
     return PairBatch(
-        source=_padded([sample.source for sample in samples]),
-        target=_padded([sample.target for sample in samples]),
+        windows=tuple(map(stack_windows, windows)),
         views=stack_views([sample.views for sample in samples]),
         clips=tuple(sample.clip for sample in samples),
         source_seconds=tuple(sample.source_seconds for sample in samples),
@@ -182,21 +175,3 @@ def _collate(
         indices=tuple(sample.index for sample in samples),
         skipped=tuple({skip for sample in samples for skip in sample.skipped}),
     )
-
-
-def _padded(images: list[Tensor]) -> Tensor:
-    height = max(image.shape[1] for image in images)
-    width = max(image.shape[2] for image in images)
-    # Frames come from the decoder with their channels last, and are copied fastest that way.
-    batch = torch.zeros(len(images), height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-    for place, image in zip(batch, images, strict=True):
-        place[:, : image.shape[1], : image.shape[2]] = image
-    return batch
-
-
-def _start_worker(worker: int) -> None:
-    torch.set_num_threads(1)
-    # A signal to the whole group is for the training process to answer: it still needs batches to
-    # end its step, and tells the workers when they are done.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)

@@ -5,25 +5,22 @@ so the number of workers and processes changes nothing.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from midway.data.clip import BadClipError, Clip, Frame
 from midway.data.clips import ClipList
 from midway.data.gaps import partners, start_frames
 from midway.data.skipped import SkippedClip
+from midway.data.views import ViewParameters, ViewsConfig, cut_windows, draw_views
+from midway.data.workers import Reading
 from midway.errors import MidwayError
 
 _MAX_ATTEMPTS = 10
-
-ViewsT = TypeVar("ViewsT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +41,8 @@ class PairsConfig:
     """Pairs of one batch over all processes; an optimiser step takes `run.accumulate` batches."""
     num_workers: int = 8
     """Reading processes for each training process; 0 reads in the training process."""
+    read_timeout_seconds: float = 60.0
+    """How long a reading process may take for the pairs of a clip before the clip is given up."""
     max_bad_share: float = 0.01
     """Share of the clips that may turn out unusable before the run stops."""
 
@@ -63,6 +62,9 @@ class PairsConfig:
                 batch >= 1 and draws >= 1 and batch % draws == 0
             ),
             f"num_workers = {self.num_workers}; give 0 or more": self.num_workers >= 0,
+            f"read_timeout_seconds = {self.read_timeout_seconds}; give a time above 0": (
+                0 < self.read_timeout_seconds < math.inf
+            ),
             f"max_bad_share = {self.max_bad_share}; give a share from 0 to 1": (
                 0 <= self.max_bad_share <= 1
             ),
@@ -73,15 +75,13 @@ class PairsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairSample(Generic[ViewsT]):
-    """One pair and where it comes from."""
+class PairSample:
+    """One pair, cut to what its views are made of, and where it comes from."""
 
-    source: Tensor
-    """First frame, uint8 (3, height, width), RGB."""
-    target: Tensor
-    """Later frame, of the same shape."""
-    views: ViewsT
-    """What the caller's `draw_views` chose for this pair."""
+    windows: tuple[NDArray[np.uint8], ...]
+    """Parts of both frames, RGB, each (2, height, width, 3): source, then target."""
+    views: ViewParameters
+    """What is random about its views."""
     clip: str
     source_seconds: float
     target_seconds: float
@@ -91,7 +91,7 @@ class PairSample(Generic[ViewsT]):
     """Clips that could not be read on the way to this pair."""
 
 
-class PairDataset(Dataset[list[PairSample[ViewsT]]]):
+class PairDataset:
     """Pairs by (epoch, index); an item holds `draws_per_clip` pairs of one clip in order of time.
 
     A clip that fails while it is read gives way to another one, drawn from the same three
@@ -100,22 +100,17 @@ class PairDataset(Dataset[list[PairSample[ViewsT]]]):
     Args:
         found: The clips.
         config: Which pairs.
+        views: Which views are made of them.
         seed: Seed of everything drawn here, 0 or more.
-        draw_views: Called with height, width and a generator; chooses crops and the like.
     """
 
     def __init__(
-        self,
-        found: ClipList,
-        config: PairsConfig,
-        *,
-        seed: int,
-        draw_views: Callable[[int, int, torch.Generator], ViewsT],
+        self, found: ClipList, config: PairsConfig, views: ViewsConfig, *, seed: int
     ) -> None:
         self.found = found
         self.config = config
+        self.views = views
         self.seed = seed
-        self._draw_views = draw_views
         if config.starts == "every_frame":
             starts = [start_frames(clip, config.gap_seconds).size for clip in found.clips]
         else:
@@ -126,13 +121,17 @@ class PairDataset(Dataset[list[PairSample[ViewsT]]]):
         """Items of one pass: clips, or with `every_frame` starts."""
         return int(self._ends[-1])
 
-    def __getitem__(self, key: tuple[int, int]) -> list[PairSample[ViewsT]]:
+    def read(self, epoch: int, index: int, reading: Reading) -> list[PairSample]:
         """The pairs of (epoch, index).
+
+        Args:
+            epoch: Pass over the items, from 0.
+            index: Item of the pass.
+            reading: Is told which clip is read, and knows those that must not be.
 
         Raises:
             MidwayError: Ten clips in a row could not be read.
         """
-        epoch, index = key
         clips = self.found.clips
         skipped: list[SkippedClip] = []
         for attempt in range(min(_MAX_ATTEMPTS, len(clips))):
@@ -144,15 +143,15 @@ class PairDataset(Dataset[list[PairSample[ViewsT]]]):
                 others = [i for i, clip in enumerate(clips) if clip.name not in failed]
                 place = int(rng.choice(others))
             clip = clips[place]
-            starts = start_frames(clip, self.config.gap_seconds)
+            times, starts = _timeline(clip, self.config.gap_seconds)
             if attempt == 0 and self.config.starts == "every_frame":
                 chosen = starts[[index - self._ends[place]]]
             else:
                 chosen = rng.choice(starts, self.config.draws_per_clip)
-            times = [self._pair_seconds(clip, start, rng) for start in np.sort(chosen)]
+            asked = [self._pair_seconds(clip.fps, times, start, rng) for start in np.sort(chosen)]
             try:
-                pairs = _read_pairs(clip, times)
-            except BadClipError as error:
+                pairs = _read_pairs(clip, asked, reading)
+            except (BadClipError, OSError) as error:
                 skipped.append(SkippedClip(clip.name, str(error)))
                 continue
             return self._samples(pairs, clip.name, epoch, index, tuple(skipped))
@@ -161,14 +160,13 @@ class PairDataset(Dataset[list[PairSample[ViewsT]]]):
         )
 
     def _pair_seconds(
-        self, clip: Clip, start: int, rng: np.random.Generator
+        self, fps: float, times: NDArray[np.float64], start: int, rng: np.random.Generator
     ) -> tuple[float, float]:
-        times = clip.frame_seconds
         smallest, largest = self.config.gap_seconds
         source = float(times[start])
         # At the end of a clip only the shorter gaps are left to choose from.
         gap = rng.uniform(smallest, max(smallest, min(largest, float(times[-1]) - source)))
-        first, end = partners(times, source, gap_seconds=self.config.gap_seconds, fps=clip.fps)
+        first, end = partners(times, source, gap_seconds=self.config.gap_seconds, fps=fps)
         candidates = times[int(first) : int(end)]
         return source, float(candidates[np.argmin(np.abs(candidates - source - gap))])
 
@@ -179,25 +177,38 @@ class PairDataset(Dataset[list[PairSample[ViewsT]]]):
         epoch: int,
         index: int,
         skipped: tuple[SkippedClip, ...],
-    ) -> list[PairSample[ViewsT]]:
-        words = np.random.SeedSequence([self.seed, epoch, index, 0, 1]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
-        return [
-            PairSample(
-                source=_channels_first(source.image),
-                target=_channels_first(target.image),
-                views=self._draw_views(source.image.shape[0], source.image.shape[1], generator),
+    ) -> list[PairSample]:
+        rng = np.random.default_rng([self.seed, epoch, index, 0, 1])
+        samples = []
+        for source, target in pairs:
+            views = draw_views(self.views, *source.image.shape[:2], rng)
+            sample = PairSample(
+                windows=cut_windows(views, source.image, target.image),
+                views=views,
                 clip=clip,
                 source_seconds=source.seconds,
                 target_seconds=target.seconds,
                 index=index,
                 skipped=skipped,
             )
-            for source, target in pairs
-        ]
+            samples.append(sample)
+        return samples
 
 
-def _read_pairs(clip: Clip, times: list[tuple[float, float]]) -> list[tuple[Frame, Frame]]:
+@lru_cache(maxsize=16)
+def _timeline(
+    clip: Clip, gap_seconds: tuple[float, float]
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Times of the frames of a clip, and which are starts: hours of video have half a million."""
+    return clip.frame_seconds, start_frames(clip, gap_seconds)
+
+
+def _read_pairs(
+    clip: Clip, times: list[tuple[float, float]], reading: Reading
+) -> list[tuple[Frame, Frame]]:
+    if clip.name in reading.lost:
+        raise BadClipError(clip.location, reading.lost[clip.name], "re-encode it or remove it")
+    reading(clip.name)
     # Half a frame later than the start of a frame, no rounding of its time can give the one before.
     half_frame_seconds = 0.5 / clip.fps
     asked = [seconds + half_frame_seconds for pair in times for seconds in pair]
@@ -212,7 +223,3 @@ def _read_pairs(clip: Clip, times: list[tuple[float, float]]) -> list[tuple[Fram
                 "re-encode it to one size or remove it",
             )
     return pairs
-
-
-def _channels_first(image: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(image).permute(2, 0, 1)

@@ -12,7 +12,7 @@ from midway.config import from_json, to_json
 from midway.data.clips import find_clips
 from midway.data.loader import PairLoader
 from midway.data.pairs import PairDataset, PairsConfig
-from midway.data.views import ViewParameters, ViewsConfig, draw_views, stack_views
+from midway.data.views import ViewsConfig
 from midway.errors import MidwayError
 from midway.methods.base import MethodConfig, build_method, flops_per_pair, method_config
 from midway.registry import available, find
@@ -74,7 +74,7 @@ def experiments() -> dict[str, Callable[[], Experiment]]:
 
 def pair_loader(
     experiment: Experiment, views: ViewsConfig, *, rank: int = 0, world_size: int = 1
-) -> PairLoader[ViewParameters, ViewParameters]:
+) -> PairLoader:
     """Loader of an experiment's pairs, with the crops that a method wants drawn for each.
 
     Raises:
@@ -85,16 +85,10 @@ def pair_loader(
     dataset = PairDataset(
         find_clips(data.root, fps=data.fps, gap_seconds=data.gap_seconds),
         data,
+        views,
         seed=experiment.run.seed,
-        draw_views=partial(draw_views, views),
     )
-    return PairLoader(
-        dataset,
-        stack_views=stack_views,
-        rank=rank,
-        world_size=world_size,
-        folder=experiment.run.folder,
-    )
+    return PairLoader(dataset, rank=rank, world_size=world_size, folder=experiment.run.folder)
 
 
 def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":

@@ -53,7 +53,7 @@ class Method(Objective):
 
     def forward(self, batch: PairBatch) -> StepOutput:
         """Loss of a batch of frame pairs, whose views are made here, on its device."""
-        return self.losses(render_views(self.views, batch.source, batch.target, batch.views))
+        return self.losses(render_views(self.views, batch.windows, batch.views))
 
 
 def build_method(config: MethodConfig) -> Method:
