@@ -1,0 +1,1 @@
+"""What parts of Midway cost, measured on the machine at hand."""
