@@ -20,12 +20,12 @@ from midway.analysis.report import Report
 from midway.cli.options import parse
 from midway.data.colour import normalise
 from midway.data.synthetic import CLASS_NAMES, World, write_videos
-from midway.data.views import render_views
 from midway.errors import MidwayError
 from midway.evals.linear_segmentation import SegmentationScore, linear_segmentation
 from midway.evals.motion_probe import MotionScore, PairSet, motion_probe, synthetic_pairs
 from midway.experiments.base import Experiment, pair_loader, train
 from midway.experiments.synthetic import WORLD, midway_tiny
+from midway.methods.base import render_batch
 from midway.methods.midway import MidwayConfig
 from midway.models.midway import MidwayNetwork
 from midway.models.weights import load
@@ -314,4 +314,4 @@ def _crops(experiment: Experiment) -> Figure:
     views = _method(experiment).views
     data = replace(experiment.data, num_workers=0)
     batch = next(pair_loader(replace(experiment, data=data), views).batches(0, 1))
-    return pictures.crops(render_views(views, batch.source, batch.target, batch.views), SHOWN)
+    return pictures.crops(render_batch(views, batch), SHOWN)

@@ -6,6 +6,7 @@ from functools import partial
 from inspect import getmembers, isfunction, signature
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from midway.config import from_json, to_json
@@ -86,7 +87,7 @@ def pair_loader(
         find_clips(data.root, fps=data.fps, gap_seconds=data.gap_seconds),
         data,
         seed=experiment.run.seed,
-        draw_views=partial(draw_views, views),
+        draw_views=partial(_draw_views, views),
     )
     return PairLoader(
         dataset,
@@ -95,6 +96,13 @@ def pair_loader(
         world_size=world_size,
         folder=experiment.run.folder,
     )
+
+
+def _draw_views(
+    config: ViewsConfig, height: int, width: int, generator: torch.Generator
+) -> ViewParameters:
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return draw_views(config, height, width, np.random.default_rng(seed))
 
 
 def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":

@@ -1,7 +1,7 @@
 """What every pretraining method is: a configuration, its views, and an objective."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -9,7 +9,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from midway.config import from_json
 from midway.data.loader import PairBatch
-from midway.data.views import Views, ViewsConfig, render_views
+from midway.data.views import (
+    ViewParameters,
+    Views,
+    ViewsConfig,
+    cut_windows,
+    render_views,
+    stack_windows,
+)
 from midway.models.vit import VisionTransformer
 from midway.registry import find
 from midway.train.objective import Objective, StepOutput
@@ -53,7 +60,19 @@ class Method(Objective):
 
     def forward(self, batch: PairBatch) -> StepOutput:
         """Loss of a batch of frame pairs, whose views are made here, on its device."""
-        return self.losses(render_views(self.views, batch.source, batch.target, batch.views))
+        return self.losses(render_batch(self.views, batch))
+
+
+def render_batch(config: ViewsConfig, batch: PairBatch[ViewParameters]) -> Views:
+    """Views of a batch of whole frames; goes when the loader hands over windows."""
+    device, drawn = batch.source.device, batch.views
+    frames = (each.permute(0, 2, 3, 1).cpu().numpy() for each in (batch.source, batch.target))
+    cuts = [
+        cut_windows(replace(drawn, windows=drawn.windows[:, i]), *pair)
+        for i, pair in enumerate(zip(*frames, strict=True))
+    ]
+    motion, initial = (stack_windows(windows).to(device) for windows in zip(*cuts, strict=True))
+    return render_views(config, (motion, initial), drawn)
 
 
 def build_method(config: MethodConfig) -> Method:
