@@ -1,16 +1,29 @@
 """Antialiased bicubic crops of a whole batch, as two small matrix products per image.
 
-A crop is cut out of its frame, zero-padded to the largest crop of the batch, and multiplied by one
-matrix per axis. The same arithmetic runs on every device, and agrees with Pillow's `resize`.
+A crop is one matrix per axis, with its place in the columns, so that nothing has to be cut out of
+an image before. The same arithmetic runs on every device, and agrees with Pillow's `resize`.
+`views_cpu` resizes one crop after another instead, which suits a CPU.
 """
 
 import math
+from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 KERNEL_RADIUS = 2
 """Reach of the bicubic kernel on either side, in pixels of the coarser grid."""
+
+
+def send(device: torch.device, *arrays: NDArray) -> tuple[Tensor, ...]:
+    """Float copies of some small arrays on a device, moved there together and without waiting."""
+    packed = torch.from_numpy(np.concatenate([array.ravel() for array in arrays], dtype=np.float32))
+    if device.type == "cuda":
+        packed = packed.pin_memory()
+    parts = packed.to(device, non_blocking=True).split([array.size for array in arrays])
+    return tuple(part.view(array.shape) for part, array in zip(parts, arrays, strict=True))
 
 
 def _bicubic(distance: Tensor) -> Tensor:
@@ -29,90 +42,71 @@ def banded_matrix(taps: Tensor, columns: Tensor, num_columns: int) -> Tensor:
     return matrices.scatter_add_(2, columns, taps)
 
 
-def separable(vertical: Tensor, images: Tensor, horizontal: Tensor) -> Tensor:
-    """Multiply the rows, then the columns, of images in [0, 1] by matrices of their own.
+def resample_taps(
+    start: Tensor, length: Tensor, longest: int, out_size: int, flip: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Weights that resample a part of an axis, antialiased when shrinking.
 
-    What overshoots is clipped after each of the two, as in Pillow.
-
-    Args:
-        vertical: Shape (B, out height, in height).
-        images: Shape (B, 3, in height, in width).
-        horizontal: Shape (B, out width, in width).
-
-    Returns:
-        Images of shape (B, 3, out height, out width).
-    """
-    rows = (images.flatten(1, 2) @ horizontal.mT).clamp_(0, 1)
-    return (vertical[:, None] @ rows.unflatten(1, images.shape[1:3])).clamp_(0, 1)
-
-
-def resample_matrix(length: Tensor, out_size: int, in_size: int, flip: Tensor) -> Tensor:
-    """Matrices that resample the first pixels of an axis, antialiased when shrinking.
-
-    Taps that fall outside the axis are dropped and the rest renormalised, as Pillow does. Columns
-    from `length` on are zero, so whatever pads the axis there does not count.
+    Taps that fall outside the part are dropped and the rest renormalised, as Pillow does.
 
     Args:
-        length: How many pixels of the axis to use, at most `in_size`, shape (B,).
+        start: First pixel of the part, shape (B,).
+        length: How many pixels it has, shape (B,).
+        longest: The largest of them.
         out_size: Pixels after resampling.
-        in_size: Pixels of the axis, padding included.
-        flip: Whether to reverse the output, shape (B,).
+        flip: 1 to reverse the output, else 0, shape (B,).
 
     Returns:
-        Weights of shape (B, out_size, in_size); every row sums to 1.
+        Weights and the pixels that they are for, both of shape (B, out_size, taps). The weights of
+        an output pixel sum to 1; those of no effect are 0, for the first pixel of the part.
     """
-    length = length[:, None, None]
-    scale = length.float() / out_size
-    stretch = scale.clamp(min=1)
+    start, length, flip = (values[:, None, None] for values in (start, length, flip))
+    scale = length / out_size
     rows = torch.arange(out_size, device=length.device)[:, None]
-    rows = torch.where(flip[:, None, None], out_size - 1 - rows, rows)
+    rows = torch.where(flip > 0, out_size - 1 - rows, rows)
     centre = (rows + 0.5) * scale
     # One number of taps for the whole batch, known without asking the device.
-    reach = math.ceil(KERNEL_RADIUS * max(1, in_size / out_size))
-    columns = centre.long() + torch.arange(-reach, reach + 1, device=length.device)
-    taps = _bicubic(((columns + 0.5 - centre) / stretch).abs())
-    taps = taps * ((columns >= 0) & (columns < length))
-    taps = taps / taps.sum(2, keepdim=True)
-    return banded_matrix(taps, columns.clamp(0, in_size - 1), in_size)
+    reach = math.ceil(KERNEL_RADIUS * max(1, longest / out_size))
+    columns = centre.floor() + torch.arange(-reach, reach + 1, device=length.device)
+    taps = _bicubic(((columns + 0.5 - centre) / scale.clamp(min=1)).abs())
+    inside = (columns >= 0) & (columns < length)
+    taps = taps * inside
+    return taps / taps.sum(2, keepdim=True), (start + columns * inside).long()
 
 
-def cut_windows(images: Tensor, boxes: Tensor) -> Tensor:
-    """One box out of each image, zero-padded on the right and below to the largest box.
-
-    Args:
-        images: Shape (B, 3, H, W).
-        boxes: Top, left, height and width in pixels, integers on the CPU, shape (B, 4).
-
-    Returns:
-        Windows of shape (B, 3, largest height, largest width), of the type of `images`.
-    """
-    height, width = boxes[:, 2:].amax(0).tolist()
-    windows = images.new_zeros(*images.shape[:2], height, width)
-    for window, image, (top, left, rows, columns) in zip(
-        windows.unbind(), images.unbind(), boxes.tolist(), strict=True
-    ):
-        window[:, :rows, :columns] = image[:, top : top + rows, left : left + columns]
-    return windows
-
-
-def crop_resize(images: Tensor, boxes: Tensor, size: tuple[int, int], flip: Tensor) -> Tensor:
-    """Crop a box out of each image and resize it, bicubic and antialiased, as Pillow does.
+def crop_resize(
+    images: Tensor,
+    boxes: NDArray[np.int64],
+    flip: NDArray[np.bool_],
+    size: tuple[int, int],
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[Tensor]:
+    """Crop boxes out of images and resize them, bicubic and antialiased, as Pillow does.
 
     Args:
-        images: Either bytes, or floats in [0, 1]; shape (B, 3, H, W).
-        boxes: Top, left, height and width in pixels, integers on the CPU, shape (B, 4).
-        size: Height and width of the result.
-        flip: Which results to mirror left to right, on the CPU, shape (B,).
+        images: Bytes of shape (B, 3, H, W).
+        boxes: Top, left, height and width in pixels of K crops of each image, shape (K, B, 4).
+        flip: Which crops to mirror left to right, shape (K, B).
+        size: Height and width of the results.
+        dtype: Type of the matrix products. Half precision is off by half a level at most.
 
-    Returns:
-        Floats in [0, 1] of shape (B, 3, *size); what the kernel overshoots is clipped.
+    Yields:
+        K times the crops of all images, of type `dtype` and shape (B, 3, *size), from 0 to 255:
+        what the kernel overshoots is clipped after each axis, as in Pillow.
     """
-    windows = cut_windows(images, boxes)
-    if windows.dtype == torch.uint8:
-        windows = windows * (1 / 255)
-    in_height, in_width = windows.shape[2:]
-    heights, widths = boxes[:, 2:].to(images.device, non_blocking=True).unbind(1)
-    flip = flip.to(images.device, non_blocking=True)
-    vertical = resample_matrix(heights, size[0], in_height, torch.zeros_like(flip))
-    horizontal = resample_matrix(widths, size[1], in_width, flip)
-    return separable(vertical, windows, horizontal)
+    (top, left, height, width), mirror = send(images.device, boxes.reshape(-1, 4).T, flip.ravel())
+    tallest, widest = boxes[..., 2:].reshape(-1, 2).max(0).tolist()
+    axes = (
+        resample_taps(top, height, tallest, size[0], torch.zeros_like(mirror)),
+        resample_taps(left, width, widest, size[1], mirror),
+    )
+    vertical, horizontal = ([part.unflatten(0, flip.shape) for part in axis] for axis in axes)
+    num_images, _, in_height, in_width = images.shape
+    # The channels between rows and columns: then either axis is one product for all of them.
+    pixels = images.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format).flatten(1, 2)
+    for k in range(len(boxes)):
+        columns = banded_matrix(horizontal[0][k].to(dtype), horizontal[1][k], in_width)
+        rows = banded_matrix(vertical[0][k].to(dtype), vertical[1][k], in_height)
+        narrow = (pixels @ columns.mT).clamp_(0, 255).view(num_images, in_height, 3 * size[1])
+        crops = (rows @ narrow).clamp_(0, 255).view(num_images, size[0], 3, size[1])
+        yield crops.transpose(1, 2)

@@ -1,7 +1,9 @@
 """The crops of a pair of frames that training sees: drawn per sample, rendered per batch.
 
 `draw_views` decides everything random about one pair, on the CPU and cheaply, so it may run in a
-loader's worker; `render_views` makes the views of a whole batch, on the device of its frames.
+loader's worker. All views of a pair lie in two windows of its frames, less than half of them, so
+`cut_windows` keeps only these to travel. `render_views` makes the views of a whole batch of
+windows, on their device.
 
 Views come in this order, source before target within each kind: 2 motion crops, 4 global crops
 (1 and 2 of the source, 1 and 2 of the target), then the local crops. Their photometric part is of
@@ -12,13 +14,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from midway.data.colour import ColourParameters, apply_colour, draw_colour, normalise
-from midway.data.resample import crop_resize
+from midway.data.colour import ColourParameters, draw_colour
+from midway.data.views_cpu import render_each
+from midway.data.views_gpu import render_together
 from midway.errors import MidwayError
 
+SIDE_MULTIPLE = 8
 P_FLIP = 0.5
 P_BLUR = {"A": 1.0, "B": 0.1, "C": 0.5}
 P_SOLARISE = {"A": 0.0, "B": 0.2, "C": 0.0}
@@ -61,11 +67,14 @@ class ViewsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewParameters:
-    """Everything random about the views of one pair, or of a batch of B pairs: CPU tensors."""
+    """Everything random about the views of one pair, or of a batch of B pairs: arrays."""
 
-    boxes: Tensor
-    """Top, left, height and width in pixels of the frame, shape (views, 4) or (views, B, 4)."""
-    flip: Tensor
+    windows: NDArray[np.int64]
+    """Top, left, height and width in pixels of the frames, the same in both: the motion crop, and
+    the initial crop that holds all other views. Shape (2, 4) or (2, B, 4)."""
+    boxes: NDArray[np.int64]
+    """Likewise of each view inside its window, shape (views, 4) or (views, B, 4)."""
+    flip: NDArray[np.bool_]
     """Whether a view is mirrored left to right, shape (views,) or (views, B)."""
     colour: ColourParameters
     """Photometric part, with the leading axes (views,) or (views, B)."""
@@ -84,7 +93,7 @@ class Views:
 
 
 def draw_views(
-    config: ViewsConfig, height: int, width: int, generator: torch.Generator
+    config: ViewsConfig, height: int, width: int, rng: np.random.Generator
 ) -> ViewParameters:
     """Draw the views of one pair of frames of `height` x `width` pixels.
 
@@ -92,102 +101,153 @@ def draw_views(
         config: Sizes and shares of the crops.
         height: Of both frames, in pixels.
         width: Of both frames, in pixels.
-        generator: The only source of randomness.
+        rng: The only source of randomness.
     """
-    frame_areas = torch.tensor((config.motion_area, config.initial_area), dtype=torch.float64)
-    motion, initial = draw_boxes((height, width), frame_areas, config.aspect, generator)
+    frame_areas = np.array((config.motion_area, config.initial_area))
+    windows = draw_boxes((height, width), frame_areas, config.aspect, rng)
     num_locals = 2 * config.num_local
-    areas = torch.tensor(
-        [config.global_area] * 2 + [config.local_area] * num_locals, dtype=torch.float64
-    )
-    _, _, initial_height, initial_width = initial.tolist()
-    inner = draw_boxes((initial_height, initial_width), areas, config.aspect, generator)
-    inner[:, :2] += initial[:2]
-    flip = torch.rand(len(inner), generator=generator) < P_FLIP
+    areas = np.array([config.global_area] * 2 + [config.local_area] * num_locals)
+    inner = draw_boxes(tuple(windows[1, 2:].tolist()), areas, config.aspect, rng)
+    motion = np.array([[0, 0, *windows[0, 2:]]] * 2)
+    flip = rng.random(len(inner)) < P_FLIP
     kinds = "AB" + "AB" * 2 + "C" * num_locals
     return ViewParameters(
-        boxes=torch.cat((motion.expand(2, 4), inner[:2], inner)),
-        flip=torch.cat((flip.new_zeros(2), flip[:2], flip)),
+        windows=windows,
+        boxes=np.concatenate((motion, inner[:2], inner)),
+        flip=np.concatenate(([False, False], flip[:2], flip)),
         colour=draw_colour(
-            torch.tensor([P_BLUR[kind] for kind in kinds]),
-            torch.tensor([P_SOLARISE[kind] for kind in kinds]),
-            generator,
+            np.array([P_BLUR[kind] for kind in kinds]),
+            np.array([P_SOLARISE[kind] for kind in kinds]),
+            rng,
         ),
     )
 
 
 def draw_boxes(
-    size: tuple[int, int], areas: Tensor, aspect: tuple[float, float], generator: torch.Generator
-) -> Tensor:
+    size: tuple[int, int],
+    areas: NDArray[np.float64],
+    aspect: tuple[float, float],
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
     """Boxes of random area, aspect and place: the usual random resized crop, all at once.
 
     Args:
         size: Height and width of what the boxes lie in, in pixels.
-        areas: Smallest and largest share of it, for each box, float64 of shape (V, 2).
+        areas: Smallest and largest share of it, for each box, shape (V, 2).
         aspect: Smallest and largest width over height; its logarithm is uniform.
-        generator: The only source of randomness.
+        rng: The only source of randomness.
 
     Returns:
-        Top, left, height and width of each box, integers of shape (V, 4).
+        Top, left, height and width of each box, shape (V, 4).
     """
     height, width = size
     num_boxes = len(areas)
-    chance = torch.rand(2, num_boxes, TRIES, dtype=torch.float64, generator=generator)
-    place = torch.rand(num_boxes, 2, dtype=torch.float64, generator=generator)
-    area = height * width * torch.lerp(areas[:, :1], areas[:, 1:], chance[0])
+    chance = rng.random((2, num_boxes, TRIES))
+    place = rng.random((num_boxes, 2))
+    side = np.sqrt(height * width * (areas[:, :1] + (areas[:, 1:] - areas[:, :1]) * chance[0]))
     low, high = math.log(aspect[0]), math.log(aspect[1])
-    root = (0.5 * (low + (high - low) * chance[1])).exp()
-    extents = torch.stack((area.sqrt() / root, area.sqrt() * root), dim=2).round_()
+    root = np.exp(0.5 * (low + (high - low) * chance[1]))
+    extents = np.stack((side / root, side * root), axis=2).round()
     largest = (
         max(1, min(height, round(width / aspect[0]))),
         max(1, min(width, round(height * aspect[1]))),
     )
-    frame = torch.tensor(size, dtype=torch.float64)
-    fits = ((extents >= 1) & (extents <= frame)).all(2)
-    first = fits.to(torch.uint8).argmax(1)
-    found = fits.any(1, keepdim=True)
-    extent = extents[torch.arange(num_boxes), first]
-    extent = torch.where(found, extent, torch.tensor(largest, dtype=torch.float64))
-    place = torch.where(found, place, 0.5)
-    corner = (place * (frame - extent + 1)).floor_()
-    return torch.cat((corner, extent), dim=1).long()
+    fits = np.all((extents >= 1) & (extents <= size), axis=2)
+    first = fits.argmax(1)
+    each = np.arange(num_boxes)
+    found = fits[each, first, None]
+    extent = np.where(found, extents[each, first], largest)
+    place = np.where(found, place, 0.5)
+    corner = np.floor(place * (size - extent + 1))
+    return np.concatenate((corner, extent), axis=1).astype(np.int64)
 
 
 def stack_views(parameters: Sequence[ViewParameters]) -> ViewParameters:
     """The parameters of a batch; the pairs become the axis after the views."""
     return ViewParameters(
-        boxes=torch.stack([each.boxes for each in parameters], dim=1),
-        flip=torch.stack([each.flip for each in parameters], dim=1),
+        windows=np.stack([each.windows for each in parameters], axis=1),
+        boxes=np.stack([each.boxes for each in parameters], axis=1),
+        flip=np.stack([each.flip for each in parameters], axis=1),
         colour=ColourParameters.stack([each.colour for each in parameters]),
     )
 
 
+def cut_windows(
+    parameters: ViewParameters, source: NDArray[np.uint8], target: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The two windows of a pair that its views are made of.
+
+    Args:
+        parameters: Those of the pair, from `draw_views`.
+        source: First frame, shape (H, W, 3).
+        target: Second frame, of the same shape.
+
+    Returns:
+        Copies of source and target for each window, shape (2, height, width, 3).
+    """
+    motion, initial = (
+        np.stack([frame[top : top + rows, left : left + columns] for frame in (source, target)])
+        for top, left, rows, columns in parameters.windows.tolist()
+    )
+    return motion, initial
+
+
+def stack_windows(windows: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """The same window of several pairs, each padded to the largest on the right and below.
+
+    Args:
+        windows: From `cut_windows`, of shapes (2, height, width, 3).
+
+    Returns:
+        Bytes of shape (2, B, 3, H, W), channels last in memory, zero outside the windows. H and W
+        are multiples of 8, which the matrix units of a GPU ask for.
+    """
+    height, width = (
+        math.ceil(max(window.shape[axis] for window in windows) / SIDE_MULTIPLE) * SIDE_MULTIPLE
+        for axis in (1, 2)
+    )
+    batch = np.empty((2, len(windows), height, width, 3), dtype=np.uint8)
+    for i, window in enumerate(windows):
+        _, rows, columns, _ = window.shape
+        batch[:, i, :rows, :columns] = window
+        batch[:, i, rows:] = 0
+        batch[:, i, :rows, columns:] = 0
+    return torch.from_numpy(batch).permute(0, 1, 4, 2, 3)
+
+
 def render_views(
-    config: ViewsConfig, source: Tensor, target: Tensor, parameters: ViewParameters
+    config: ViewsConfig, windows: tuple[Tensor, Tensor], parameters: ViewParameters
 ) -> Views:
-    """Cut, resize, distort and normalise all views of a batch, on the device of the frames.
+    """Cut, resize, distort and normalise all views of a batch, on the device of the windows.
 
     Args:
         config: The one that the parameters were drawn with.
-        source: Bytes of shape (B, 3, H, W).
-        target: Bytes of shape (B, 3, H, W).
+        windows: From `stack_windows`, bytes of shapes (2, B, 3, H, W): those with the motion crops,
+            and those with all other views.
         parameters: Those of the batch, from `stack_views`.
     """
-
-    def render(first: int, per_frame: int, size: tuple[int, int]) -> Tensor:
-        views = slice(first, first + 2 * per_frame)
-        crops = torch.empty(2 * per_frame, len(source), 3, *size, device=source.device)
-        frames = [source] * per_frame + [target] * per_frame
-        places = zip(frames, parameters.boxes[views], parameters.flip[views], strict=True)
-        for crop, (frame, boxes, flip) in zip(crops, places, strict=True):
-            crop.copy_(crop_resize(frame, boxes, size, flip))
-        apply_colour(crops.flatten(0, 1), parameters.colour.flatten(views))
-        return normalise(crops)
-
-    # The matrix products keep full precision: bfloat16 is coarser than the bytes of the frames.
-    with torch.autocast(source.device.type, enabled=False):
-        return Views(
-            motion=render(0, 1, config.motion_size),
-            globals=render(2, 2, config.global_size),
-            locals=render(6, config.num_local, config.local_size),
-        )
+    device, num_pairs = windows[0].device, windows[0].shape[1]
+    kinds = [
+        (windows[0], 2, config.motion_size),
+        (windows[1], 4, config.global_size),
+        (windows[1], 2 * config.num_local, config.local_size),
+    ]
+    made: list[Tensor] = []
+    first = 0
+    for window, num_views, size in kinds:
+        views = slice(first, first := first + num_views)
+        drawn = parameters.boxes[views], parameters.flip[views], parameters.colour.flatten(views)
+        shape = (num_views, num_pairs, 3, *size)
+        # Autocast would take bfloat16, which is coarser than the bytes of the frames.
+        with torch.autocast(device.type, enabled=False):
+            if device.type == "cpu":
+                # NumPy asks for huge pages, torch does not: to touch small ones for the first time
+                # would be a fifth of the work.
+                out = torch.from_numpy(np.empty(shape, dtype=np.float32))
+                render_each(window, *drawn, out)
+            else:
+                out = torch.empty(shape, device=device)
+                dtype = torch.half if device.type == "cuda" else torch.float32
+                render_together(window, *drawn, out, dtype=dtype)
+        made.append(out)
+    return Views(motion=made[0], globals=made[1], locals=made[2])

@@ -1,0 +1,56 @@
+"""Views on a CPU, one after another: each is cut, resized, distorted and normalised in the cache.
+
+torch's resize of bytes is several times faster than matrix products, and rounds to bytes as
+Pillow's does (the published pipeline likewise); the rest is `colour_cpu`.
+"""
+
+from functools import lru_cache
+from threading import get_ident
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from midway.data.colour import ColourParameters
+from midway.data.colour_cpu import Distorter, each_image
+
+
+@torch.inference_mode()
+def render_each(
+    windows: Tensor,
+    boxes: NDArray[np.int64],
+    flip: NDArray[np.bool_],
+    colour: ColourParameters,
+    out: Tensor,
+) -> None:
+    """Make views of one size.
+
+    Args:
+        windows: Bytes of shape (2, B, 3, H, W): the sources, then the targets.
+        boxes: Top, left, height and width in the windows, V / 2 views of each source, then of
+            each target; shape (V, B, 4).
+        flip: Which views to mirror left to right, shape (V, B).
+        colour: With the leading axis (V * B,).
+        out: Filled with the normalised views, shape (V, B, 3, height, width).
+    """
+    num_views, num_pairs = flip.shape
+    size = (out.shape[3], out.shape[4])
+    distort = _distorter(size, get_ident())
+    images = windows.flatten(0, 1).split(1)
+    places = zip(boxes.reshape(-1, 4).tolist(), flip.ravel().tolist(), strict=True)
+    views = zip(out.numpy().reshape(-1, 3, *size), places, each_image(colour), strict=True)
+    for i, (view, ((top, left, height, width), mirror), what) in enumerate(views):
+        k, pair = divmod(i, num_pairs)
+        image = images[pair + num_pairs * (2 * k >= num_views)]
+        crop = image[:, :, top : top + height, left : left + width]
+        resized = F.interpolate(crop, size, mode="bicubic", antialias=True).numpy()[0]
+        np.copyto(view, resized[:, :, ::-1] if mirror else resized)
+        distort(view, what)
+
+
+@lru_cache(maxsize=8)
+def _distorter(size: tuple[int, int], _thread: int) -> Distorter:
+    """One for each thread: its scratch memory is worth keeping, and cannot be shared."""
+    return Distorter(size)
