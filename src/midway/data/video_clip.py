@@ -1,0 +1,27 @@
+"""A video file as a clip, of which only the header was read."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from midway.data.video import VideoFile
+
+
+@dataclass(frozen=True)
+class VideoClip:
+    """A video whose header was read."""
+
+    name: str
+    location: str
+    duration_seconds: float
+    fps: float
+
+    @property
+    def frame_seconds(self) -> NDArray[np.float64]:
+        """Times (frames,) of an even frame rate: the header holds no others."""
+        return np.arange(round(self.duration_seconds * self.fps) + 1) / self.fps
+
+    def open(self) -> VideoFile:
+        """The decoder of the file."""
+        return VideoFile(self.location)

@@ -1,0 +1,317 @@
+"""Processes that do tasks in order, and outlive a decoder that crashes or hangs.
+
+Each worker is a fresh process with a pipe to this one and memory shared with it. It announces the
+clip that it is about to read; if it dies on it, or the kernel's alarm ends it because it took too
+long, another worker takes its place, and the task is done again without that clip.
+
+The arrays of a result travel through the shared memory and are not copied on the way.
+"""
+
+import mmap
+import os
+import pickle
+import signal
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from multiprocessing.reduction import DupFd
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from midway.errors import MidwayError
+
+TaskT = TypeVar("TaskT")
+ResultT = TypeVar("ResultT")
+
+SLOTS = 2
+"""Tasks that a worker has at a time: the one in hand, and the next, so that it never waits."""
+SLOT_BYTES = 64 * 2**20
+"""Shared memory for the arrays of one result; pages never written to take no memory."""
+MAX_SILENT_DEATHS = 3
+"""Workers in a row that may die before they announce a clip."""
+_ALIGNMENT = 64
+_POLL_SECONDS = 0.5
+
+
+class Reading:
+    """How a task tells what it reads, and learns what not to read.
+
+    Args:
+        lost: Clips that ended a worker before, each with the reason.
+        announce: Called with the name of each clip.
+    """
+
+    def __init__(self, lost: Mapping[str, str], announce: Callable[[str], None]) -> None:
+        self.lost = lost
+        self._announce = announce
+
+    def __call__(self, clip: str) -> None:
+        """Say that `clip` is read from now on; time for it begins anew with each call."""
+        self._announce(clip)
+
+
+Work = Callable[[TaskT, Reading], ResultT]
+
+
+class Workers(Generic[TaskT, ResultT]):
+    """Does tasks in processes of their own; a context manager.
+
+    Args:
+        work: Does one task; it must pickle, as must tasks and results. A `MidwayError` that it
+            raises is raised here, in its turn.
+        num_workers: Processes; 0 does the work in this one, without protection.
+        timeout_seconds: How long a worker may take for a clip before it counts as hanging.
+    """
+
+    def __init__(
+        self, work: Work[TaskT, ResultT], *, num_workers: int, timeout_seconds: float
+    ) -> None:
+        self.lost: dict[str, str] = {}
+        """Clips that ended a worker, each with the reason."""
+        self._work = work
+        self._timeout_seconds = timeout_seconds
+        self._silent_deaths = 0
+        self._closed = False
+        self._workers = [self._start() for _ in range(num_workers)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes, whatever they are doing; a `map` in another thread ends as well."""
+        self._closed = True
+        for worker in self._workers:
+            worker.process.kill()
+            worker.process.join()
+
+    def map(self, tasks: Iterable[TaskT]) -> Iterator[ResultT]:
+        """Results in the order of the tasks, which are taken from the iterable as they are needed.
+
+        Arrays in a result are overwritten once the next result is asked for. After an error, or
+        when it was not seen to its end, the workers are of no more use.
+
+        Raises:
+            MidwayError: The work raised it, or workers die before they begin to read.
+            RuntimeError: The work failed in another way; its traceback is on standard error.
+        """
+        if not self._workers:
+            for task in tasks:
+                yield self._work(task, Reading(self.lost, lambda clip: None))
+            return
+        numbered = enumerate(tasks)
+        results: dict[int, _Result | MidwayError] = {}
+        number, exhausted = 0, False
+        while not self._closed:
+            while not exhausted and (free := [w for w in self._workers if w.free]):
+                job = next(numbered, None)
+                exhausted = job is None
+                if job is not None:
+                    max(free, key=lambda worker: len(worker.free)).give(job, self.lost)
+            if number in results:
+                result = results.pop(number)
+                if isinstance(result, MidwayError):
+                    raise result
+                yield result.load()
+                result.release()
+                number += 1
+            elif any(worker.jobs for worker in self._workers):
+                results.update(self._receive())
+            else:
+                return
+
+    def _receive(self) -> Iterator[tuple[int, "_Result | MidwayError"]]:
+        """Results that the workers have sent, with their numbers; waits for them a little."""
+        by_connection = {worker.connection: worker for worker in self._workers}
+        for connection in wait(list(by_connection), _POLL_SECONDS):
+            worker = by_connection[connection]  # pyright: ignore[reportArgumentType]
+            try:
+                message = worker.connection.recv()
+            except (EOFError, ConnectionError):
+                if not self._closed:
+                    self._replace(worker)
+                continue
+            if isinstance(message, str):
+                worker.reading = message
+                self._silent_deaths = 0
+                continue
+            job = worker.jobs.popleft()
+            worker.reading = None
+            if isinstance(message, MidwayError):
+                worker.free.append(job.slot)
+                yield job.number, message
+            else:
+                yield job.number, _Result(worker, job.slot, *message)
+
+    def _replace(self, worker: "_Worker") -> None:
+        """Start a worker for one that died, without the clip that it died on."""
+        worker.process.join()
+        code = worker.process.exitcode or 0
+        if code >= 0:
+            raise RuntimeError(f"a reading process ended with exit code {code}; see its traceback")
+        how = signal.Signals(-code).name
+        if worker.reading is not None:
+            self.lost[worker.reading] = (
+                f"{worker.reading}: took more than {self._timeout_seconds:g} s to read"
+                if -code == signal.SIGALRM
+                else f"{worker.reading}: ended the process that read it ({how})"
+            ) + "; re-encode it or remove it"
+        else:
+            self._silent_deaths += 1
+            if self._silent_deaths > MAX_SILENT_DEATHS:
+                raise MidwayError(
+                    f"reading processes die before they begin ({how}); is there enough memory for "
+                    f"{len(self._workers)} of them? give fewer"
+                )
+        fresh = self._start()
+        # Results of the old one that nobody has taken yet still lie in its memory.
+        self._workers[self._workers.index(worker)] = fresh
+        for job in worker.jobs:
+            fresh.give((job.number, job.task), self.lost)
+
+    def _start(self) -> "_Worker":
+        here, there = get_context("spawn").Pipe()
+        memory = [SharedMemory(SLOT_BYTES) for _ in range(SLOTS)]
+        process = get_context("spawn").Process(
+            target=_serve, args=(there, memory, self._work, self._timeout_seconds), daemon=True
+        )
+        process.start()
+        there.close()
+        return _Worker(process, here, memory)
+
+
+class SharedMemory:
+    """Memory that a process and those it spawns see alike; gone with the last of them.
+
+    Unlike a named block it needs no room in ``/dev/shm``, and nothing is left when a process is
+    killed.
+    """
+
+    def __init__(self, size: int) -> None:
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("midway")
+        else:
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        os.ftruncate(descriptor, size)
+        self._attach(descriptor, size)
+
+    def __getstate__(self) -> tuple[Any, int]:
+        return DupFd(self._descriptor), self.size
+
+    def __setstate__(self, state: tuple[Any, int]) -> None:
+        self._attach(state[0].detach(), state[1])
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def _attach(self, descriptor: int, size: int) -> None:
+        self._descriptor, self.size = descriptor, size
+        self.bytes = memoryview(mmap.mmap(descriptor, size))
+
+
+@dataclass(frozen=True)
+class _Job:
+    number: int
+    task: Any
+    slot: int
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A process, as seen from here."""
+
+    process: SpawnProcess
+    connection: Connection
+    memory: list[SharedMemory]
+    jobs: deque[_Job] = field(default_factory=deque)
+    """Given and not yet done, in the order in which it does them."""
+    free: list[int] = field(default_factory=lambda: list(range(SLOTS)))
+    reading: str | None = None
+    """Clip that it announced."""
+
+    def give(self, job: tuple[int, Any], lost: Mapping[str, str]) -> None:
+        number, task = job
+        slot = self.free.pop()
+        self.jobs.append(_Job(number, task, slot))
+        with suppress(ConnectionError):  # it has died: reading from it will tell
+            self.connection.send((task, slot, dict(lost)))
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a worker sent: a pickle, and where its arrays lie: in memory, or sent along."""
+
+    worker: _Worker
+    slot: int
+    pickled: bytes
+    places: list[tuple[int, int]]
+    sent: list[bytes]
+
+    def load(self) -> Any:
+        memory = self.worker.memory[self.slot].bytes
+        buffers = [memory[start:end] for start, end in self.places]
+        return pickle.loads(self.pickled, buffers=[*buffers, *self.sent])
+
+    def release(self) -> None:
+        self.worker.free.append(self.slot)
+
+
+def _serve(
+    connection: Connection,
+    memory: list[SharedMemory],
+    work: Work[Any, Any],
+    timeout_seconds: float,
+) -> None:
+    """What a worker does, until the other end of its pipe is closed."""
+    # A signal to the whole group is for the parent to answer: it still needs results to end its
+    # step, and ends the workers when they are done.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+    def announce(clip: str) -> None:
+        connection.send(clip)
+        # Nobody handles it, so it ends the process, even in the middle of a decoder's code.
+        signal.setitimer(signal.ITIMER_REAL, timeout_seconds)
+
+    while True:
+        try:
+            task, slot, lost = connection.recv()
+            try:
+                result = work(task, Reading(lost, announce))
+            except MidwayError as error:
+                result = error
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            connection.send(
+                result if isinstance(result, MidwayError) else _packed(result, memory[slot].bytes)
+            )
+        except (EOFError, ConnectionError):
+            return
+
+
+def _packed(result: object, memory: memoryview) -> tuple[bytes, list[tuple[int, int]], list[bytes]]:
+    """A result as `_Result` takes it, its arrays in the shared memory as far as there is room."""
+    arrays: list[pickle.PickleBuffer] = []
+    pickled = pickle.dumps(result, protocol=5, buffer_callback=arrays.append)
+    places, end = [], 0
+    for number, array in enumerate(arrays):
+        data = array.raw()
+        start = -(-end // _ALIGNMENT) * _ALIGNMENT
+        if start + data.nbytes > len(memory):
+            return pickled, places, [bytes(rest.raw()) for rest in arrays[number:]]
+        end = start + data.nbytes
+        memory[start:end] = data
+        places.append((start, end))
+    return pickled, places, []
