@@ -12,13 +12,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from midway.config import from_json
 from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
 from midway.data.files import is_url
 from midway.errors import MidwayError
@@ -205,9 +206,8 @@ def open_store(location: str) -> tuple["lance.LanceDataset", StoreConfig]:
     Raises:
         MidwayError: It is no store or one of another version, or an extra is not installed.
     """
-    dataset = _open_dataset(location)
-    metadata = dataset.schema.metadata or {}
-    version = metadata.get(_VERSION_KEY.encode(), b"").decode()
+    dataset, metadata = _open_dataset(location)
+    version = metadata.get(_VERSION_KEY.encode(), b"").decode(errors="replace")
     if not version:
         raise MidwayError(
             f"{location}: is a Lance data set but no frame store; make one with `midway prepare`"
@@ -217,8 +217,11 @@ def open_store(location: str) -> tuple["lance.LanceDataset", StoreConfig]:
             f"{location}: is a frame store of version {version}, this Midway reads version "
             f"{STORE_VERSION}; prepare it again or install the Midway that made it"
         )
-    settings = json.loads(metadata[_SETTINGS_KEY.encode()])
-    return dataset, StoreConfig(**{each.name: settings[each.name] for each in fields(StoreConfig)})
+    try:
+        settings = json.loads(metadata[_SETTINGS_KEY.encode()])
+    except (ValueError, KeyError) as error:
+        raise MidwayError(f"{location}: has damaged settings ({error}); prepare it again") from None
+    return dataset, from_json(StoreConfig, settings, where=location)
 
 
 def require_store_packages(location: str) -> None:
@@ -237,13 +240,14 @@ def require_store_packages(location: str) -> None:
         ) from error
 
 
-def _open_dataset(location: str) -> "lance.LanceDataset":
+def _open_dataset(location: str) -> tuple["lance.LanceDataset", dict[bytes, bytes]]:
     require_store_packages(location)
     import lance
 
     try:
         with lance_errors():
-            return lance.dataset(location)
+            dataset = lance.dataset(location)
+            return dataset, dataset.schema.metadata or {}
     except LanceError as error:
         raise MidwayError(
             f"{location}: cannot be opened as a frame store ({error}); check the path, or make it "
