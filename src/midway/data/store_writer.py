@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from midway.data.clip import BadClipError, Frame
@@ -15,8 +15,9 @@ from midway.errors import MidwayError
 if TYPE_CHECKING:
     from lance import FragmentMetadata
 
-FRAGMENT_BYTES = 128 * 2**20
+FRAGMENT_BYTES = 64 * 2**20
 """JPEG bytes after which a file is written: what a worker holds, and the usual size of a file."""
+_ROWS_PER_BATCH = 64
 _ANNOUNCE_SECONDS = 1.0
 
 
@@ -107,10 +108,17 @@ class ClipWriter:
         from lance.fragment import write_fragments
 
         schema = store_schema(self.config)
-        columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            # A few at a time: the bytes of all of them would be in memory twice.
+            for start in range(0, len(rows), _ROWS_PER_BATCH):
+                some = [asdict(row) for row in rows[start : start + _ROWS_PER_BATCH]]
+                yield pa.RecordBatch.from_pylist(some, schema=schema)
+
+        reader = pa.RecordBatchReader.from_batches(schema, batches())
         try:
             with lance_errors():
-                return write_fragments(pa.table(columns, schema=schema), self.destination)
+                return write_fragments(reader, self.destination)
         except LanceError as error:
             raise MidwayError(
                 f"{self.destination}: cannot be written ({error}); is there room, and the right?"
