@@ -1,11 +1,41 @@
 """Learn recognition and motion from ordinary video, without labels, with one network."""
 
-from midway.models.dynamics import Dynamics as Dynamics
-from midway.models.dynamics import DynamicsConfig as DynamicsConfig
-from midway.models.midway import HeadConfig as HeadConfig
-from midway.models.midway import MidwayNetwork as MidwayNetwork
-from midway.models.midway import NetworkConfig as NetworkConfig
-from midway.models.vit import EncoderConfig as EncoderConfig
-from midway.models.vit import VisionTransformer as VisionTransformer
-from midway.models.weights import load as load
-from midway.models.weights import save as save
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from midway.models.dynamics import Dynamics as Dynamics
+    from midway.models.dynamics import DynamicsConfig as DynamicsConfig
+    from midway.models.midway import HeadConfig as HeadConfig
+    from midway.models.midway import MidwayNetwork as MidwayNetwork
+    from midway.models.midway import NetworkConfig as NetworkConfig
+    from midway.models.vit import EncoderConfig as EncoderConfig
+    from midway.models.vit import VisionTransformer as VisionTransformer
+    from midway.models.weights import load as load
+    from midway.models.weights import save as save
+
+_HOMES = {
+    "Dynamics": "midway.models.dynamics",
+    "DynamicsConfig": "midway.models.dynamics",
+    "EncoderConfig": "midway.models.vit",
+    "HeadConfig": "midway.models.midway",
+    "MidwayNetwork": "midway.models.midway",
+    "NetworkConfig": "midway.models.midway",
+    "VisionTransformer": "midway.models.vit",
+    "load": "midway.models.weights",
+    "save": "midway.models.weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first asked for.
+
+    Processes that only read frames thus do without torch, its start-up and its 150 MB.
+    """
+    if name not in _HOMES:
+        raise AttributeError(f"module 'midway' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)

@@ -5,7 +5,9 @@ import os
 
 import pytest
 
-from midway.data.clips import VideoClip, find_clips, start_frames
+from midway.data.clips import find_clips
+from midway.data.gaps import start_frames
+from midway.data.video_clip import VideoClip
 from midway.errors import MidwayError
 from tests.data.made_videos import (
     even_times,

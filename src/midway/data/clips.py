@@ -1,40 +1,30 @@
-"""The clips below a folder: every video and every sequence of frames that gives pairs."""
+"""The clips below a root: every video and every sequence of frames that gives pairs."""
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
-
 from midway.data.clip import BadClipError, Clip
 from midway.data.files import FoundFile, find_files
 from midway.data.frame_folder import IMAGE_SUFFIXES, group_sequences, natural_key
+from midway.data.gaps import has_pair
+from midway.data.index import (
+    INDEX_NAME,
+    Record,
+    is_index,
+    is_video,
+    known_records,
+    read_header,
+    read_index,
+)
 from midway.data.skipped import SkippedClip
-from midway.data.video import VIDEO_SUFFIXES, VideoFile, read_timing
 from midway.errors import MidwayError
 
 _PROBE_THREADS = 8
-
-
-@dataclass(frozen=True)
-class VideoClip:
-    """A video whose header was read."""
-
-    name: str
-    location: str
-    duration_seconds: float
-    fps: float
-
-    @property
-    def frame_seconds(self) -> NDArray[np.float64]:
-        """Times (frames,) of an even frame rate: the header holds no others."""
-        return np.arange(round(self.duration_seconds * self.fps) + 1) / self.fps
-
-    def open(self) -> VideoFile:
-        """The decoder of the file."""
-        return VideoFile(self.location)
+_MANY_FILES = 1000
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,77 +40,72 @@ class ClipList:
         return len(self.clips) + len(self.skipped)
 
 
-def partners(
-    frame_seconds: NDArray[np.float64],
-    start_seconds: float | NDArray[np.float64],
-    *,
-    gap_seconds: tuple[float, float],
-    fps: float,
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """First and one past the last frame that follow each start by a gap of the given range.
-
-    A gap counts when it is less than half a count of `fps` outside the range: frames at 1 Hz
-    are partners at a gap of exactly 1 s, frames numbered at 29.97 Hz too.
-    """
-    slack = 0.499 / fps
-    first = np.searchsorted(frame_seconds, start_seconds + gap_seconds[0] - slack, side="left")
-    end = np.searchsorted(frame_seconds, start_seconds + gap_seconds[1] + slack, side="right")
-    return np.asarray(first), np.asarray(end)
-
-
-def start_frames(clip: Clip, gap_seconds: tuple[float, float]) -> NDArray[np.intp]:
-    """Numbers of the frames of `clip` that have a partner within the range of gaps."""
-    times = clip.frame_seconds
-    first, end = partners(times, times, gap_seconds=gap_seconds, fps=clip.fps)
-    return np.flatnonzero(end > first)
-
-
 def find_clips(root: str, *, fps: float, gap_seconds: tuple[float, float]) -> ClipList:
     """Look through a folder and all below it, or at a single video file.
 
-    The header of every video is read, no frame is decoded. Names that start with a dot are
-    passed over, and links to folders are not followed.
+    What an index says of a video is believed as long as the file has not changed; of the others
+    the header is read. No frame is decoded. Names that start with a dot are passed over, and
+    links to folders are not followed.
 
     Args:
-        root: Folder of videos, of folders of frames, or of both; or one video.
+        root: Path or URL of a folder of videos, of folders of frames, or of both; of one video;
+            of an index.
         fps: Rate at which the numbers of frame files count.
         gap_seconds: Smallest and largest time between the frames of a pair.
 
     Raises:
         MidwayError: Nothing below `root` gives a pair, or a folder cannot be read.
     """
+    root, known = read_index(root) if is_index(root) else (root, known_records(root))
+    readable, skipped = _clips_in(root, known, fps)
+    readable.sort(key=lambda clip: natural_key(clip.name))
+    usable = [clip for clip in readable if has_pair(clip, gap_seconds)]
+    if not usable:
+        raise _nothing_usable(root, readable, skipped, gap_seconds)
+    if len(usable) < len(readable):
+        names = {clip.name for clip in usable}
+        skipped += [_too_short(clip, gap_seconds) for clip in readable if clip.name not in names]
+    return ClipList(tuple(usable), tuple(skipped))
+
+
+def _clips_in(
+    root: str, known: dict[str, Record], fps: float
+) -> tuple[list[Clip], list[SkippedClip]]:
     files = find_files(root)
-    images = [file for file in files if _suffix(file) in IMAGE_SUFFIXES]
-    videos = [file for file in files if _suffix(file) in VIDEO_SUFFIXES]
+    images = [file for file in files if PurePosixPath(file.name).suffix.lower() in IMAGE_SUFFIXES]
+    videos = [file for file in files if is_video(file)]
     if not images and not videos:
         raise MidwayError(
             f"{root}: holds {'files, but' if files else 'no files:'} no video and no image; "
             "point data.root at a folder of videos or of frames"
         )
+    clips: list[Clip] = [*group_sequences(images, fps=fps)]
+    skipped = []
+    for file, record in zip(videos, _headers(root, videos, known), strict=True):
+        if record.error:
+            skipped.append(SkippedClip(file.name, record.error))
+        else:
+            clips.append(record.clip(file))
+    return clips, skipped
+
+
+def _headers(root: str, videos: list[FoundFile], known: dict[str, Record]) -> list[Record]:
+    """Records of all videos; headers are read of those that are new or have changed."""
+    records = {
+        file.name: record
+        for file in videos
+        if (record := known.get(file.name)) and record.holds_for(file)
+    }
+    new = [file for file in videos if file.name not in records]
+    if len(new) > _MANY_FILES:
+        _log.warning(
+            "%s: reading the headers of %d videos; `midway prepare %s --index-only` writes %s, "
+            "with which this takes seconds",
+            *(root, len(new), root, INDEX_NAME),
+        )
     with ThreadPoolExecutor(_PROBE_THREADS) as pool:
-        found = list(pool.map(_probe, videos))
-    readable: list[Clip] = [clip for clip in found if not isinstance(clip, SkippedClip)]
-    skipped = [clip for clip in found if isinstance(clip, SkippedClip)]
-    readable += group_sequences(images, fps=fps)
-    readable.sort(key=lambda clip: natural_key(clip.name))
-    usable = [clip for clip in readable if start_frames(clip, gap_seconds).size]
-    if not usable:
-        raise _nothing_usable(root, readable, skipped, gap_seconds)
-    short = {clip.name for clip in readable} - {clip.name for clip in usable}
-    skipped += [_too_short(clip, gap_seconds) for clip in readable if clip.name in short]
-    return ClipList(tuple(usable), tuple(skipped))
-
-
-def _suffix(file: FoundFile) -> str:
-    return PurePosixPath(file.name).suffix.lower()
-
-
-def _probe(file: FoundFile) -> VideoClip | SkippedClip:
-    try:
-        timing = read_timing(file.location)
-    except BadClipError as error:
-        return SkippedClip(file.name, str(error))
-    return VideoClip(file.name, file.location, timing.duration_seconds, timing.fps)
+        records |= {record.name: record for record in pool.map(read_header, new)}
+    return [records[file.name] for file in videos]
 
 
 def _too_short(clip: Clip, gap_seconds: tuple[float, float]) -> SkippedClip:

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from midway.data.clip import BadClipError, Clip, Frame
-from midway.data.clips import ClipList, partners, start_frames
+from midway.data.clips import ClipList
+from midway.data.gaps import partners, start_frames
 from midway.data.skipped import SkippedClip
 from midway.errors import MidwayError
 

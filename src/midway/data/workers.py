@@ -42,7 +42,7 @@ class Reading:
     """How a task tells what it reads, and learns what not to read.
 
     Args:
-        lost: Clips that ended a worker before, each with the reason.
+        lost: Clips that ended a worker before, each with what it did, as a verb phrase.
         announce: Called with the name of each clip.
     """
 
@@ -72,7 +72,7 @@ class Workers(Generic[TaskT, ResultT]):
         self, work: Work[TaskT, ResultT], *, num_workers: int, timeout_seconds: float
     ) -> None:
         self.lost: dict[str, str] = {}
-        """Clips that ended a worker, each with the reason."""
+        """Clips that ended a worker, each with what it did, as a verb phrase."""
         self._work = work
         self._timeout_seconds = timeout_seconds
         self._silent_deaths = 0
@@ -164,10 +164,10 @@ class Workers(Generic[TaskT, ResultT]):
         how = signal.Signals(-code).name
         if worker.reading is not None:
             self.lost[worker.reading] = (
-                f"{worker.reading}: took more than {self._timeout_seconds:g} s to read"
+                f"takes more than {self._timeout_seconds:g} s to read"
                 if -code == signal.SIGALRM
-                else f"{worker.reading}: ended the process that read it ({how})"
-            ) + "; re-encode it or remove it"
+                else f"ends the process that reads it ({how})"
+            )
         else:
             self._silent_deaths += 1
             if self._silent_deaths > MAX_SILENT_DEATHS:

@@ -33,6 +33,7 @@ CHANGEABLE = frozenset(
         "run.accelerator",
         "data.root",
         "data.num_workers",
+        "data.read_timeout_seconds",
         "data.max_bad_share",
     }
 )

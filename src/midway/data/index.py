@@ -1,0 +1,198 @@
+"""An index of the headers of many videos, so that training on 70,000 files starts in seconds.
+
+One JSON line a video, below a first line that names the root. A record counts as long as the file
+has the size and the time of change that it had; so an old index is never wrong, only slower.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from midway.atomic import write_atomically
+from midway.data.clip import BadClipError
+from midway.data.files import FoundFile, find_files, is_url, open_binary
+from midway.data.video import VIDEO_SUFFIXES, read_timing
+from midway.data.video_clip import VideoClip
+from midway.data.workers import Reading, Workers
+from midway.errors import MidwayError
+
+INDEX_NAME = "midway-index.jsonl"
+VERSION = 1
+_FILES_PER_TASK = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What the header of one video said: its timing, or why it cannot be used."""
+
+    name: str
+    size: int
+    modified: str
+    duration_seconds: float = 0.0
+    fps: float = 0.0
+    error: str = ""
+
+    def holds_for(self, file: FoundFile) -> bool:
+        """Whether the file is as it was."""
+        return (self.size, self.modified) == (file.size, file.modified)
+
+    def clip(self, file: FoundFile) -> VideoClip:
+        """The video as a clip."""
+        return VideoClip(file.name, file.location, self.duration_seconds, self.fps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexSummary:
+    """What an index holds, and how much of it was there before."""
+
+    file: str
+    videos: int
+    unusable: int
+    reused: int
+    """Records taken over from an earlier index, because their files have not changed."""
+
+
+def is_video(file: FoundFile) -> bool:
+    """Whether a file's name says that it is a video."""
+    return PurePosixPath(file.name).suffix.lower() in VIDEO_SUFFIXES
+
+
+def read_header(file: FoundFile) -> Record:
+    """Read the header of a video; no frame is decoded."""
+    try:
+        timing = read_timing(file.location)
+    except BadClipError as error:
+        return Record(name=file.name, size=file.size, modified=file.modified, error=str(error))
+    return Record(
+        name=file.name,
+        size=file.size,
+        modified=file.modified,
+        duration_seconds=timing.duration_seconds,
+        fps=timing.fps,
+    )
+
+
+def index_of(root: str) -> str:
+    """Where the index of a folder is kept unless another place is given."""
+    return f"{root.rstrip('/')}/{INDEX_NAME}"
+
+
+def is_index(location: str) -> bool:
+    """Whether a location names an index rather than the files themselves."""
+    return location.endswith(".jsonl")
+
+
+def read_index(location: str) -> tuple[str, dict[str, Record]]:
+    """Root and records, by name, of an index.
+
+    Raises:
+        MidwayError: It is missing, or is no index of this version.
+    """
+    try:
+        with open_binary(location) as file:
+            return _parse(file)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise MidwayError(
+            f"{location}: is no index of videos ({error}); make it anew with midway prepare SRC "
+            f"{location} --index-only"
+        ) from error
+
+
+def known_records(root: str) -> dict[str, Record]:
+    """Records of the index that lies in a folder; none if there is none that can be read."""
+    with suppress(MidwayError):
+        return read_index(index_of(root))[1]
+    return {}
+
+
+def build_index(
+    root: str,
+    file: Path | None = None,
+    *,
+    num_workers: int,
+    timeout_seconds: float,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> IndexSummary:
+    """Read the headers of all videos below a folder, and write its index.
+
+    What an earlier index of the same place says of unchanged files is taken over.
+
+    Args:
+        root: Folder or URL.
+        file: Where to write the index; None writes it into the folder.
+        num_workers: Processes that read; 0 reads in this one.
+        timeout_seconds: How long one file may take before it counts as unusable.
+        tell: Called with how many files are done, and of how many.
+
+    Raises:
+        MidwayError: There is no video, or the index cannot be written there.
+    """
+    if file is None:
+        if is_url(root):
+            raise MidwayError(f"{root}: an index is written to a local file; name one behind it")
+        file = Path(index_of(root))
+    root = root if is_url(root) else str(Path(root).resolve())
+    videos = [found for found in find_files(root) if is_video(found)]
+    if not videos:
+        raise MidwayError(f"{root}: holds no video; point midway prepare at a folder that does")
+    before = _records_of(file)
+    known = {
+        video.name: record
+        for video in videos
+        if (record := before.get(video.name)) and record.holds_for(video)
+    }
+    new = [video for video in videos if video.name not in known]
+    with Workers(
+        _read_headers, num_workers=num_workers, timeout_seconds=timeout_seconds
+    ) as workers:
+        done = len(known)
+        for records in workers.map(_groups(new)):
+            known |= {record.name: record for record in records}
+            done += len(records)
+            tell(done, len(videos))
+    write_atomically(file, lambda opened: _write(opened, root, known.values()))
+    return IndexSummary(
+        file=str(file),
+        videos=len(videos),
+        unusable=sum(bool(record.error) for record in known.values()),
+        reused=len(videos) - len(new),
+    )
+
+
+def _records_of(file: Path) -> dict[str, Record]:
+    return read_index(str(file))[1] if file.exists() else {}
+
+
+def _groups(files: list[FoundFile]) -> Iterator[list[FoundFile]]:
+    for start in range(0, len(files), _FILES_PER_TASK):
+        yield files[start : start + _FILES_PER_TASK]
+
+
+def _read_headers(files: list[FoundFile], reading: Reading) -> list[Record]:
+    return [_read_header(file, reading) for file in files]
+
+
+def _read_header(file: FoundFile, reading: Reading) -> Record:
+    if reason := reading.lost.get(file.location):
+        error = BadClipError(file.location, reason, "re-encode it or remove it")
+        return Record(name=file.name, size=file.size, modified=file.modified, error=str(error))
+    reading(file.location)
+    return read_header(file)
+
+
+def _write(opened: BinaryIO, root: str, records: Iterable[Record]) -> None:
+    lines: list[dict[str, Any]] = [{"midway_index": VERSION, "root": root}]
+    lines += [asdict(record) for record in records]
+    opened.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def _parse(file: BinaryIO) -> tuple[str, dict[str, Record]]:
+    first, *lines = file.read().decode().splitlines() or ["{}"]
+    head = json.loads(first)
+    if head.get("midway_index") != VERSION:
+        raise ValueError(f"its version is {head.get('midway_index')}, not {VERSION}")
+    records = [Record(**json.loads(line)) for line in lines]
+    return str(head["root"]), {record.name: record for record in records}

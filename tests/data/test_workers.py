@@ -1,0 +1,157 @@
+"""Tasks done in processes: in order, once each, whatever becomes of the processes."""
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from midway.data import workers as workers_module
+from midway.data.workers import Reading, Workers
+from midway.errors import MidwayError
+
+
+def double(task: int, reading: Reading) -> tuple[int, int]:
+    reading(f"clip{task}")
+    time.sleep(0.01 * (task % 3))
+    return 2 * task, os.getpid()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_results_come_in_the_order_of_the_tasks(num_workers):
+    with Workers(double, num_workers=num_workers, timeout_seconds=60) as workers:
+        results = list(workers.map(range(12)))
+        again = list(workers.map(range(3)))
+    assert [number for number, _ in results] == list(range(0, 24, 2))
+    assert [number for number, _ in again] == [0, 2, 4]
+    processes = {process for _, process in results}
+    assert len(processes) == max(num_workers, 1)
+    assert (os.getpid() in processes) == (num_workers == 0)
+
+
+def test_tasks_are_taken_only_as_they_are_needed():
+    taken = []
+
+    def tasks() -> Iterator[int]:
+        for task in range(100):
+            taken.append(task)
+            yield task
+
+    with Workers(double, num_workers=1, timeout_seconds=60) as workers:
+        results = workers.map(tasks())
+        next(results)
+        next(results)
+        assert len(taken) <= 2 + workers_module.SLOTS
+
+
+def arrays_of(task: int, reading: Reading) -> dict[str, Any]:
+    rng = np.random.default_rng(task)
+    return {"small": rng.random(7), "large": rng.integers(0, 256, (task, 1 << 20), dtype=np.uint8)}
+
+
+def test_arrays_arrive_whole_whether_they_fit_into_the_shared_memory_or_not():
+    sizes = [1, 0, 40, 70, 3, 130, 2]
+    assert 40 << 20 < workers_module.SLOT_BYTES < 70 << 20
+    with Workers(arrays_of, num_workers=1, timeout_seconds=60) as workers:
+        for size, result in zip(sizes, workers.map(sizes), strict=True):
+            expected = arrays_of(size, Reading({}, lambda clip: None))
+            np.testing.assert_array_equal(result["small"], expected["small"])
+            np.testing.assert_array_equal(result["large"], expected["large"])
+
+
+def read_clips(clips: list[str], reading: Reading) -> list[str]:
+    """Names of the clips that could be read; some end the process."""
+    done = []
+    for clip in clips:
+        if clip in reading.lost:
+            continue
+        reading(clip)
+        if clip == "segfault":
+            ctypes.string_at(0)
+        if clip == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if clip == "hangs":
+            ctypes.PyDLL(None).sleep(60)  # in C, and without letting go of Python's lock
+        done.append(clip)
+    return done
+
+
+@pytest.mark.timeout(60)
+def test_a_clip_that_crashes_or_hangs_is_named_and_left_out_and_the_rest_is_done():
+    tasks = [["a"], ["b", "segfault", "c"], ["d"], ["hangs"], ["killed", "segfault", "e"], ["f"]]
+    with Workers(read_clips, num_workers=2, timeout_seconds=1) as workers:
+        results = list(workers.map(tasks))
+        assert results == [["a"], ["b", "c"], ["d"], [], ["e"], ["f"]]
+        assert workers.lost == {
+            "segfault": "ends the process that reads it (SIGSEGV)",
+            "hangs": "takes more than 1 s to read",
+            "killed": "ends the process that reads it (SIGKILL)",
+        }
+        assert list(workers.map([["segfault", "g"]])) == [["g"]]
+
+
+def die_at_once(task: int, reading: Reading) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_workers_that_die_before_they_read_are_an_error_and_no_endless_loop():
+    with (
+        Workers(die_at_once, num_workers=1, timeout_seconds=60) as workers,
+        pytest.raises(MidwayError, match=r"die before they begin \(SIGKILL\).*give fewer"),
+    ):
+        list(workers.map([0]))
+
+
+def refuse(task: int, reading: Reading) -> int:
+    if task == 2:
+        raise MidwayError("two: is no task; give another")
+    if task == 5:
+        raise ValueError("a mistake in the work")
+    return task
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_for_the_user_arrives_as_it_was_raised(num_workers):
+    with Workers(refuse, num_workers=num_workers, timeout_seconds=60) as workers:
+        results = workers.map([0, 1, 2, 3, 4])
+        assert [next(results), next(results)] == [0, 1]
+        with pytest.raises(MidwayError, match=r"^two: is no task; give another$"):
+            next(results)
+
+
+def test_a_mistake_in_the_work_shows_its_traceback(capfd):
+    with (
+        Workers(refuse, num_workers=1, timeout_seconds=60) as workers,
+        pytest.raises(RuntimeError, match="exit code 1"),
+    ):
+        list(workers.map([5]))
+    assert "ValueError: a mistake in the work" in capfd.readouterr().err
+
+
+def slow(task: int, reading: Reading) -> NDArray[np.int64]:
+    for step in range(4):
+        reading(f"clip {task}, part {step}")
+        time.sleep(0.4)
+    return np.array(task)
+
+
+def test_every_announcement_gives_new_time():
+    with Workers(slow, num_workers=1, timeout_seconds=1) as workers:
+        assert list(workers.map([3])) == [np.array(3)]
+        assert workers.lost == {}
+
+
+def process_id(task: int, reading: Reading) -> int:
+    return os.getpid()
+
+
+def test_no_process_is_left_behind():
+    with Workers(process_id, num_workers=1, timeout_seconds=60) as workers:
+        (process,) = set(workers.map(range(3)))
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
