@@ -15,12 +15,12 @@ from pathlib import Path, PurePosixPath
 from midway.data.decode_through import ClipSource, VideoSource
 from midway.data.files import find_files, is_url
 from midway.data.frame_folder import IMAGE_SUFFIXES, group_sequences, natural_key
+from midway.data.index import is_video
 from midway.data.prepare_on_ray import RayWorkers
 from midway.data.skipped import SkippedClip
 from midway.data.store import StoreConfig, is_store, read_store
 from midway.data.store_commits import StoreCommits
 from midway.data.store_writer import ClipWriter, Written
-from midway.data.video import VIDEO_SUFFIXES
 from midway.data.workers import Workers
 from midway.errors import MidwayError
 
@@ -93,9 +93,9 @@ def find_sources(root: str, *, source_fps: float) -> list[SizedSource]:
     found = [
         SizedSource(VideoSource(file.name, file.location), file.size)
         for file in files
-        if _suffix(file.name) in VIDEO_SUFFIXES
+        if is_video(file)
     ]
-    images = [file for file in files if _suffix(file.name) in IMAGE_SUFFIXES]
+    images = [file for file in files if PurePosixPath(file.name).suffix.lower() in IMAGE_SUFFIXES]
     found += [
         SizedSource(sequence, sum(sizes[frame] for frame in sequence.frames))
         for sequence in group_sequences(images, fps=source_fps)
@@ -220,7 +220,3 @@ class _SkipList:
             self.clips.append(clip)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(clip)) + "\n")
-
-
-def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()

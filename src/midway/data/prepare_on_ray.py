@@ -107,8 +107,8 @@ class RayWorkers:
                     yield from self._finished((source,), self._start((source,)))
                 return
             reason = (
-                f"{first.name}: crashed the process that read it, or took more than "
-                f"{self._timeout_seconds:g} s ({type(error).__name__}); re-encode it or remove it"
+                f"ends the process that reads it ({type(error).__name__}), or takes more than "
+                f"{self._timeout_seconds:g} s to read"
             )
             yield self._writer(task, Reading({first.name: reason}, lambda clip: None))
         except exceptions.RayError as error:

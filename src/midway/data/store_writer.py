@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FRAGMENT_BYTES = 64 * 2**20
 """JPEG bytes after which a file is written: what a worker holds, and the usual size of a file."""
 _ROWS_PER_BATCH = 64
+_REMEDY = "re-encode it or remove it"
 _ANNOUNCE_SECONDS = 1.0
 
 
@@ -64,8 +65,9 @@ class ClipWriter:
         skipped: list[SkippedClip] = []
         pending: list[Row] = []
         for source in sources:
-            if reason := reading.lost.get(source.name):
-                skipped.append(SkippedClip(source.name, reason))
+            if source.name in reading.lost:
+                lost = BadClipError(source.location, reading.lost[source.name], _REMEDY)
+                skipped.append(SkippedClip(source.name, str(lost)))
                 continue
             own: list[FragmentMetadata] = []
             rows: list[Row] = []
