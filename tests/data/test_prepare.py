@@ -216,9 +216,9 @@ def test_a_store_killed_at_random_moments_ends_as_if_it_had_not_been(
             start_new_session=True,
         )
         assert process.stdout is not None
-        for _ in range(rng.integers(1, 3)):
+        for _ in range(rng.integers(2, 4)):
             process.stdout.readline()
-        time.sleep(rng.uniform(0, 0.05))
+        time.sleep(rng.uniform(0, 0.06))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
