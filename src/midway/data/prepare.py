@@ -118,8 +118,9 @@ def prepare(
 ) -> PrepareSummary:
     """Write all clips below `source` into a frame store, or go on with one begun before.
 
-    A clip that cannot be read to its end is left out, and tried again the next time. A
-    `KeyboardInterrupt` ends the work; what is complete is kept.
+    A clip whose name is in the store is not looked at again. One that cannot be read to its end
+    is left out, and tried again the next time. A `KeyboardInterrupt` ends the work; what is
+    complete is kept.
 
     Args:
         source: Path or URL of a folder of videos, of folders of frames, or of both; or of a video.
@@ -139,7 +140,8 @@ def prepare(
     store = StoreCommits(destination, config)
     present = {clip.name for clip in read_store(destination)}
     left = [each for each in found if each.source.name not in present]
-    threads = max(1, jobs // max(1, len(left)))  # few long clips still keep all jobs' cores busy
+    # Few long clips still keep the cores of all jobs busy.
+    threads = 1 if on_ray else max(1, jobs // max(1, len(left)))
     writer = ClipWriter(destination=destination, config=config, threads=threads)
     skips = _SkipList(destination)
     done, frames, interrupted = len(found) - len(left), 0, False
