@@ -11,6 +11,7 @@ from midway.errors import MidwayError
 
 COMMANDS = {
     "quickstart": "make synthetic videos, train on them, and report what was learnt",
+    "prepare": "make a frame store of videos, or measure whether one is worth making",
     "train": "pretrain: midway train EXPERIMENT --data.root DIR [--field value ...]",
     "info": "say what a checkpoint, run folder or .safetensors file holds",
     "export": "write a network as .safetensors or in the release's .pth layout",

@@ -1,0 +1,187 @@
+"""midway prepare SRC DST.lance | midway prepare SRC --measure."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from midway.cli.options import parse
+from midway.data import prepare as preparation
+from midway.data.measure import Measurement, Sampling, measure_layouts, recommend
+from midway.data.store import StoreConfig
+from midway.errors import MidwayError
+
+INTERRUPTED = 3
+SHOWN_SKIPS = 5
+RATES = (100, 500, 1000)
+"""Pairs a second that `--measure` counts cores for; one H200 trains about 1,000."""
+
+
+def main(words: Sequence[str]) -> dict[str, Any]:
+    """Make a frame store of videos and frames, or measure whether one is worth making."""
+    return parse(prepare, words, prog="midway prepare")
+
+
+def prepare(
+    source: str,
+    destination: str | None = None,
+    /,
+    fps: float = StoreConfig.fps,
+    short_side: int = StoreConfig.short_side,
+    jpeg_quality: int = StoreConfig.jpeg_quality,
+    source_fps: float = StoreConfig.source_fps,
+    jobs: int | None = None,
+    ray: bool = False,
+    measure: bool = False,
+) -> dict[str, Any]:
+    """Write the frames of a folder of videos or images into a frame store, which reads fast.
+
+    Run the same command again to go on after an interruption, or to add what is new. Exit code:
+    0 done, 2 an error told in one line, 3 interrupted (run it again to go on).
+
+    Args:
+        source: Folder of videos, of folders of frames, or of both; or one video. Path or URL.
+        destination: The store, a path or URL that ends in .lance.
+        fps: Frames kept a second; a slower source gives all it has.
+        short_side: Pixels of the shorter side; smaller frames stay as they are.
+        jpeg_quality: From 1 to 100.
+        source_fps: Rate at which the numbers of frame files count; videos know their own.
+        jobs: Processes that decode; one a core unless given.
+        ray: Decode on the Ray cluster that runs; its machines must all see source and destination.
+        measure: Make no store, but try layouts on a sample and say which to choose.
+
+    """
+    config = StoreConfig(
+        fps=fps, short_side=short_side, jpeg_quality=jpeg_quality, source_fps=source_fps
+    )
+    if measure:
+        if destination is not None:
+            raise MidwayError(f"--measure: writes nothing; leave {destination} out")
+        return _measure(source, config)
+    if destination is None:
+        raise MidwayError("no destination; give a name that ends in .lance behind the source")
+    if jobs is not None and jobs < 1:
+        raise MidwayError(f"--jobs {jobs}: give 1 or more")
+    with _progress() as tell, _sigterm_as_interrupt():
+        summary = preparation.prepare(
+            source, destination, config, jobs=jobs or _num_cores(), on_ray=ray, tell=tell
+        )
+    _print_summary(summary)
+    return {
+        "destination": destination,
+        "clips": summary.clips,
+        "frames": summary.frames,
+        "bytes": summary.bytes,
+        "new_clips": summary.new_clips,
+        "skipped": len(summary.skipped),
+        "skipped_list": summary.skipped_list,
+        "interrupted": summary.interrupted,
+        "exit_code": INTERRUPTED if summary.interrupted else 0,
+    }
+
+
+def _num_cores() -> int:
+    # Where a scheduler gives a part of a machine, only that part counts.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends the work as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[preparation.Progress], None]]:
+    """A bar on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("clips", total=None)
+
+        def tell(progress: preparation.Progress) -> None:
+            text = f"{progress.frames:,} frames, {progress.skipped} skipped; clips"
+            bar.update(task, description=text, completed=progress.done, total=progress.total)
+
+        yield tell
+
+
+def _print_summary(summary: preparation.PrepareSummary) -> None:
+    table = Table("", "clips", "frames", "GB", "skipped", title=summary.destination)
+    table.add_row(
+        "in the store",
+        f"{summary.clips:,}",
+        f"{summary.frames:,}",
+        f"{summary.bytes / 1e9:.3f}",
+        f"{len(summary.skipped):,}",
+    )
+    Console(file=sys.stdout).print(table)
+    for skipped in summary.skipped[:SHOWN_SKIPS]:
+        print(f"skipped: {skipped.reason}")
+    if summary.skipped_list:
+        print(f"all {len(summary.skipped)} skipped: {summary.skipped_list}")
+    if summary.interrupted:
+        print("interrupted; run the same command to go on")
+
+
+def _measure(source: str, config: StoreConfig) -> dict[str, Any]:
+    console = Console(stderr=True)
+    with console.status("measuring") as status:
+        found = measure_layouts(source, config, Sampling(), tell=lambda what: status.update(what))
+    cores = _num_cores()
+    choice, why = recommend(found.layouts, target_pairs_per_second=RATES[-1], cores=cores)
+    _print_layouts(source, found)
+    print(f"choose {choice.name}: {why}")
+    return {
+        "source": source,
+        "clips": found.clips,
+        "sampled_clips": found.sampled_clips,
+        "hours": found.hours,
+        "layouts": [
+            asdict(each) | {"cores": {str(rate): each.cores(rate) for rate in RATES}}
+            for each in found.layouts
+        ],
+        "cores": cores,
+        "choice": choice.name,
+        "why": why,
+    }
+
+
+def _print_layouts(source: str, found: Measurement) -> None:
+    rates = " / ".join(str(rate) for rate in RATES)
+    title = f"{source}: {found.clips:,} clips, about {found.hours:.1f} h"
+    table = Table("layout", "pairs/s", "GB", f"cores for {rates}", "hours to make", title=title)
+    for each in found.layouts:
+        table.add_row(
+            each.name,
+            f"{each.pairs_per_second:.1f}",
+            f"{each.gigabytes:.2f}",
+            " / ".join(str(each.cores(rate)) for rate in RATES),
+            f"{each.prepare_core_hours:.2f}",
+        )
+    Console(file=sys.stdout).print(table)
+    print(
+        f"pairs/s and hours are those of one core, measured on {found.sampled_clips} clips with "
+        "their files in memory; GB and hours are extrapolated to all"
+    )

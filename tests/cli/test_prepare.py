@@ -1,0 +1,116 @@
+"""midway prepare: what it prints, exit codes, and an interruption from outside."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lance
+import pytest
+
+from midway.cli import main
+from tests.data.made_videos import even_times, noise, write_video
+
+SMALL = ["--short-side", "32", "--fps", "5", "--jobs", "1"]
+
+
+def result(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_a_store_is_made_and_told(tmp_path, capsys):
+    videos, destination = tmp_path / "videos", tmp_path / "s.lance"
+    videos.mkdir()
+    write_video(videos / "a.mp4", even_times(11))
+    (videos / "bad.mp4").write_text("no video")
+    assert main(["prepare", str(videos), str(destination), *SMALL, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "bad.mp4: cannot be read as video" in captured.out
+    assert json.loads(captured.out.splitlines()[-1]) == {
+        "destination": str(destination),
+        "clips": 1,
+        "frames": 6,
+        "bytes": sum(file.stat().st_size for file in (destination / "data").iterdir()),
+        "new_clips": 1,
+        "skipped": 1,
+        "skipped_list": f"{destination}.skipped.jsonl",
+        "interrupted": False,
+    }
+    assert captured.err == ""
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_process_group_ends_with_code_3_and_the_next_run_goes_on(tmp_path, capsys):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for number in range(8):
+        write_video(videos / f"{number}.mp4", even_times(120), picture=noise)
+    whole, stopped = tmp_path / "whole.lance", tmp_path / "stopped.lance"
+
+    def words(destination: Path) -> list[str]:
+        return [str(videos), str(destination), *SMALL, "--json"]
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "midway.cli", "prepare", *words(stopped)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while process.poll() is None and not list(stopped.glob("data/*.lance")):
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 3, err
+    assert err == ""
+    assert "interrupted; run the same command to go on" in out
+    told = json.loads(out.splitlines()[-1])
+    assert told["interrupted"]
+    assert told["clips"] < 8
+    for destination in (whole, stopped):
+        assert main(["prepare", *words(destination)]) == 0
+        assert result(capsys)["clips"] == 8
+    assert lance.dataset(str(stopped)).to_table().equals(lance.dataset(str(whole)).to_table())
+
+
+def test_measure_prints_a_table_and_a_choice(tmp_path, capsys):
+    write_video(tmp_path / "a.mp4", even_times(30))
+    assert main(["prepare", str(tmp_path), "--measure", "--json"]) == 0
+    captured = capsys.readouterr()
+    told = json.loads(captured.out.splitlines()[-1])
+    assert f"choose {told['choice']}: {told['why']}" in captured.out
+    assert [layout["short_side"] for layout in told["layouts"]] == [48, 48]
+    for layout in told["layouts"]:
+        assert layout["name"] in captured.out
+        assert layout["cores"]["1000"] >= layout["cores"]["100"] >= 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no destination; give a name that ends in .lance"),
+        (["x.lance", "--measure"], "leave x.lance out"),
+        (["x.lance", "--jobs", "0"], "--jobs 0: give 1 or more"),
+        (["x.lance", "--fps", "0"], "fps = 0.0; give a rate above 0"),
+        (["x.mp4"], "ends in .lance"),
+        (["x.lance", "--ray"], "no Ray cluster runs here"),
+        (["x.lance", "--short-sid", "3"], "did you mean --short-side?"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(tmp_path, capsys, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    write_video(Path("a.mp4"), even_times(5))
+    assert main(["prepare", "a.mp4", *words]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("midway: ")
+    assert message in told
+    assert told.count("\n") == 1

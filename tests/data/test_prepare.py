@@ -1,0 +1,413 @@
+"""Preparing a store: what is in it, interruptions of every kind, bad files, other stores."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from midway.data import store_writer
+from midway.data.decode_through import ClipSource
+from midway.data.prepare import PrepareSummary, Progress, find_sources, prepare
+from midway.data.prepare_on_ray import RayWorkers
+from midway.data.store import StoreConfig, read_store
+from midway.data.store_writer import ClipWriter, Written
+from midway.data.video import VideoFile
+from midway.data.workers import Reading
+from midway.errors import MidwayError
+from tests.data.made_videos import (
+    cut_short,
+    even_times,
+    noise,
+    number_of,
+    write_frames,
+    write_sound,
+    write_video,
+)
+from tests.data.test_decode_through import waves
+
+CONFIG = StoreConfig(fps=10, short_side=48)
+NUM_CLIPS = 10
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten clips whose natural order is not that of their letters."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(NUM_CLIPS):
+        write_video(folder / f"clip{number + 3}.mp4", even_times(20 + number, 20), picture=waves)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    destination = str(tmp_path_factory.mktemp("stores") / "whole.lance")
+    prepare(str(videos), destination, CONFIG, jobs=0)
+    return rows_of(destination)
+
+
+def rows_of(destination: Path | str) -> pa.Table:
+    return lance.dataset(str(destination)).to_table()
+
+
+def in_small_steps(
+    source: Path, destination: Path, tell: Callable[[Progress], None] = lambda progress: None
+) -> PrepareSummary:
+    """A task for each clip, a commit after each task."""
+    return prepare(
+        str(source),
+        str(destination),
+        CONFIG,
+        jobs=0,
+        tell=tell,
+        commit_seconds=0,
+        task_bytes=1,
+    )
+
+
+def stop_after(number: int) -> Callable[[Progress], None]:
+    def tell(progress: Progress) -> None:
+        if progress.done == number:
+            raise KeyboardInterrupt
+
+    return tell
+
+
+def has_no_leftovers(destination: Path) -> bool:
+    used = {
+        file.path
+        for fragment in lance.dataset(str(destination)).get_fragments()
+        for file in fragment.metadata.files
+    }
+    return {path.name for path in (destination / "data").iterdir()} == used and len(
+        list((destination / "_versions").glob("*.manifest"))
+    ) == 1
+
+
+def psnr(image: np.ndarray, other: np.ndarray) -> float:
+    return 10 * np.log10(255**2 / np.mean((image.astype(float) - other) ** 2))
+
+
+def pillow_jpeg(image: np.ndarray) -> np.ndarray:
+    """What Pillow's JPEG of quality 90 makes of an image."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=90)
+    return np.asarray(Image.open(file))
+
+
+def test_rows_are_the_frames_of_the_source_within_what_a_jpeg_loses(tmp_path, videos):
+    summary = prepare(str(videos), str(tmp_path / "s.lance"), StoreConfig(fps=7), jobs=0)
+    clips = read_store(summary.destination)
+    assert [clip.name for clip in clips] == [f"clip{number}.mp4" for number in range(3, 13)]
+    for clip in clips:
+        with VideoFile(str(videos / clip.name)) as video:
+            last = video.frames_at([video.duration_seconds])[0].seconds
+            asked = np.arange(int(last * 7 + 1e-6) + 1) / 7
+            expected = video.frames_at(asked.tolist())
+        found = clip.frames_at(asked.tolist())
+        assert clip.frame_seconds.tolist() == [frame.seconds for frame in expected]
+        for frame, same in zip(found, expected, strict=True):
+            assert frame.seconds == same.seconds
+            assert psnr(frame.image, same.image) > psnr(pillow_jpeg(same.image), same.image) - 0.5
+
+
+def test_the_summary_counts_what_the_store_holds(tmp_path, videos):
+    destination = tmp_path / "s.lance"
+    summary = prepare(str(videos), str(destination), CONFIG, jobs=0)
+    table = rows_of(destination)
+    assert (summary.clips, summary.new_clips, summary.frames) == (10, 10, table.num_rows)
+    assert summary.bytes == sum(file.stat().st_size for file in (destination / "data").iterdir())
+    assert (summary.skipped, summary.skipped_list, summary.interrupted) == ((), None, False)
+    jpegs = table.column("jpeg").to_pylist()
+    assert {jpeg[:2] for jpeg in jpegs} == {b"\xff\xd8"}
+    assert set(table.column("height").to_pylist()) == {48}
+    assert set(table.column("width").to_pylist()) == {64}
+
+
+def test_a_source_of_fewer_frames_gives_each_once_with_its_own_time(tmp_path):
+    times = [0.0, 0.31, 0.95, 1.0, 1.04, 2.5]
+    write_video(tmp_path / "slow.mkv", times)
+    prepare(str(tmp_path), str(tmp_path / "s.lance"), CONFIG, jobs=0)
+    (clip,) = read_store(str(tmp_path / "s.lance"))
+    kept = [0.0, 0.31, 1.0, 1.04, 2.5]  # at 0.95 the next one already counts for 1.0
+    assert clip.frame_seconds == pytest.approx(kept, abs=1e-3)
+    assert [number_of(clip.frames_at([each + 0.001])[0].image) for each in kept] == [0, 1, 3, 4, 5]
+
+
+def test_folders_of_frames_are_clips_at_the_rate_of_their_numbers(tmp_path):
+    write_frames(tmp_path / "a", [f"{number:03}.png" for number in range(0, 50, 5)])
+    write_video(tmp_path / "b.mp4", even_times(5))
+    config = StoreConfig(fps=2, source_fps=20)
+    prepare(str(tmp_path), str(tmp_path / "s.lance"), config, jobs=0)
+    frames, video = read_store(str(tmp_path / "s.lance"))
+    assert (frames.name, video.name) == ("a/*.png", "b.mp4")
+    assert frames.frame_seconds.tolist() == [0.0, 0.5, 1.0, 1.5, 2.0]
+    assert number_of(frames.frames_at([1.6])[0].image) == 6
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_any_number_of_processes_gives_the_same_rows(tmp_path, videos, uninterrupted, jobs):
+    prepare(str(videos), str(tmp_path / "s.lance"), CONFIG, jobs=jobs)
+    assert rows_of(tmp_path / "s.lance").equals(uninterrupted)
+    assert has_no_leftovers(tmp_path / "s.lance")
+
+
+@pytest.mark.parametrize("limit", [1, 5_000, 20_000])
+def test_the_size_of_files_changes_nothing(tmp_path, videos, uninterrupted, limit, monkeypatch):
+    monkeypatch.setattr(store_writer, "FRAGMENT_BYTES", limit)
+    prepare(str(videos), str(tmp_path / "s.lance"), CONFIG, jobs=0)
+    assert rows_of(tmp_path / "s.lance").equals(uninterrupted)
+
+
+def test_an_interruption_keeps_what_is_complete_and_the_rest_follows(
+    tmp_path, videos, uninterrupted
+):
+    destination = tmp_path / "s.lance"
+    for done in (3, 4):
+        summary = in_small_steps(videos, destination, stop_after(done))
+        assert (summary.interrupted, summary.clips) == (True, done)
+    summary = in_small_steps(videos, destination)
+    assert (summary.interrupted, summary.clips, summary.new_clips) == (False, 10, 6)
+    assert rows_of(destination).equals(uninterrupted)
+    assert has_no_leftovers(destination)
+    again = prepare(str(videos), str(destination), CONFIG, jobs=2)
+    assert (again.clips, again.new_clips, again.frames) == (10, 0, uninterrupted.num_rows)
+
+
+SCRIPT = """
+import sys, time
+from midway.data.prepare import prepare
+from midway.data.prepare_on_ray import RayWorkers
+from midway.data.store import StoreConfig
+
+print("ready", flush=True)
+
+def tell(progress):
+    print(progress.done, flush=True)
+    time.sleep(0.03)
+
+prepare(sys.argv[1], sys.argv[2], StoreConfig(fps=10, short_side=48), jobs=0, commit_seconds=0,
+        task_bytes=1, tell=tell)
+"""
+
+
+@pytest.mark.slow
+def test_a_store_killed_at_random_moments_ends_as_if_it_had_not_been(
+    tmp_path, videos, uninterrupted
+):
+    destination = tmp_path / "s.lance"
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(videos), str(destination)],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        for _ in range(rng.integers(2, 4)):
+            process.stdout.readline()
+        time.sleep(rng.uniform(0, 0.06))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        if destination.exists() and list(destination.glob("_versions/*.manifest")):
+            begun = rows_of(destination)
+            assert begun.equals(uninterrupted.slice(0, begun.num_rows))
+    in_small_steps(videos, destination)
+    assert rows_of(destination).equals(uninterrupted)
+    assert has_no_leftovers(destination)
+
+
+def test_a_folder_that_a_kill_left_before_the_first_version_is_taken_over(
+    tmp_path, videos, uninterrupted
+):
+    destination = tmp_path / "s.lance"
+    (destination / "_transactions").mkdir(parents=True)
+    (destination / "_transactions" / "0-x.txn").write_bytes(b"half")
+    in_small_steps(videos, destination)
+    assert rows_of(destination).equals(uninterrupted)
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Two good clips, and one of each kind of bad one."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    write_video(folder / "a.mp4", even_times(10))
+    write_video(folder / "z.mp4", even_times(12))
+    (folder / "empty.mp4").touch()
+    (folder / "text.mov").write_text("no video")
+    write_sound(folder / "sound.mp4")
+    cut_short(write_video(folder / "cut.mkv", even_times(50), picture=noise), 0.5)
+    (folder / "frames").mkdir()
+    for name in ("1.png", "2.png"):
+        (folder / "frames" / name).write_bytes(b"no image")
+    return folder
+
+
+BAD = ["cut.mkv", "empty.mp4", "frames/*.png", "sound.mp4", "text.mov"]
+
+
+def test_bad_clips_are_left_out_and_listed_with_reasons(tmp_path, mixed):
+    summary = prepare(str(mixed), str(tmp_path / "s.lance"), CONFIG, jobs=0)
+    assert [clip.name for clip in read_store(summary.destination)] == ["a.mp4", "z.mp4"]
+    assert [skipped.clip for skipped in summary.skipped] == BAD
+    assert all(str(mixed) in skipped.reason for skipped in summary.skipped)
+    assert summary.skipped_list == str(tmp_path / "s.lance.skipped.jsonl")
+    lines = [json.loads(line) for line in Path(summary.skipped_list).read_text().splitlines()]
+    assert [line["clip"] for line in lines] == BAD
+    assert [line["reason"] for line in lines] == [skipped.reason for skipped in summary.skipped]
+
+
+def test_bad_clips_are_tried_again(tmp_path, mixed):
+    prepare(str(mixed), str(tmp_path / "s.lance"), CONFIG, jobs=0)
+    write_video(mixed / "empty.mp4", even_times(6))
+    for name in ("text.mov", "sound.mp4", "cut.mkv"):
+        (mixed / name).unlink()
+    shutil.rmtree(mixed / "frames")
+    summary = prepare(str(mixed), str(tmp_path / "s.lance"), CONFIG, jobs=0)
+    assert [clip.name for clip in read_store(summary.destination)] == [
+        "a.mp4",
+        "z.mp4",
+        "empty.mp4",
+    ]
+    assert (summary.new_clips, summary.skipped, summary.skipped_list) == (1, (), None)
+    assert not (tmp_path / "s.lance.skipped.jsonl").exists()
+
+
+def test_a_long_clip_that_ends_badly_leaves_nothing(tmp_path, mixed, monkeypatch):
+    monkeypatch.setattr(store_writer, "FRAGMENT_BYTES", 20_000)
+    destination = tmp_path / "s.lance"
+    prepare(str(mixed), str(destination), CONFIG, jobs=0)
+    assert [clip.name for clip in read_store(str(destination))] == ["a.mp4", "z.mp4"]
+    assert has_no_leftovers(destination)
+
+
+def test_a_clip_that_ended_a_worker_is_left_out(tmp_path, videos):
+    sources = tuple(each.source for each in find_sources(str(videos), source_fps=30)[:3])
+    destination = str(tmp_path / "s.lance")
+    prepare(str(videos / "clip3.mp4"), destination, CONFIG, jobs=0)
+    announced: list[str] = []
+    written = ClipWriter(destination=destination, config=CONFIG)(
+        sources, Reading({"clip4.mp4": "ends the process that reads it"}, announced.append)
+    )
+    (skipped,) = written.skipped
+    assert skipped.reason.startswith(f"{videos / 'clip4.mp4'}: ends the process that reads it; ")
+    assert announced == ["clip3.mp4", "clip5.mp4"]
+    assert written.frames == 10 + 11
+
+
+@pytest.mark.parametrize(
+    "other", [{"fps": 5.0}, {"short_side": 64}, {"jpeg_quality": 80}, {"source_fps": 25.0}]
+)
+def test_a_store_begun_with_other_settings_is_refused(tmp_path, videos, other):
+    destination = str(tmp_path / "s.lance")
+    prepare(str(videos / "clip3.mp4"), destination, CONFIG, jobs=0)
+    (name,) = other
+    option, begun = name.replace("_", "-"), getattr(CONFIG, name)
+    with pytest.raises(MidwayError, match=f"was begun with --{option} {begun:g}, not "):
+        prepare(str(videos), destination, StoreConfig(**(vars(CONFIG) | other)), jobs=0)
+
+
+def test_two_processes_that_write_one_store_do_not_both_go_on(tmp_path, videos):
+    destination = tmp_path / "s.lance"
+
+    def meanwhile(progress: Progress) -> None:
+        if progress.done == 2:
+            in_small_steps(videos / "clip9.mp4", destination)
+
+    with pytest.raises(MidwayError, match="another process writes to it"):
+        in_small_steps(videos, destination, meanwhile)
+    in_small_steps(videos, destination)
+    assert len(read_store(str(destination))) == NUM_CLIPS
+
+
+def test_a_destination_that_is_no_store_is_left_alone(tmp_path, videos):
+    def refusal(name: str) -> str:
+        with pytest.raises(MidwayError) as error:
+            prepare(str(videos), str(tmp_path / name), CONFIG, jobs=0)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    (tmp_path / "file.lance").write_text("mine")
+    (tmp_path / "folder.lance").mkdir()
+    (tmp_path / "folder.lance" / "mine.txt").write_text("mine")
+    lance.write_dataset(pa.table({"x": [1]}), str(tmp_path / "table.lance"))
+    (tmp_path / "below").write_text("mine")
+    assert "is a file" in refusal("file.lance")
+    assert "cannot be opened as a frame store" in refusal("folder.lance")
+    assert "no frame store" in refusal("table.lance")
+    assert "ends in .lance" in refusal("store")
+    assert "cannot be made" in refusal("below/s.lance")
+    assert [each.name for each in (tmp_path / "folder.lance").iterdir()] == ["mine.txt"]
+
+
+def test_a_source_without_clips_is_told_with_the_remedy(tmp_path):
+    (tmp_path / "notes.txt").write_text("no video")
+    for source, message in (
+        (tmp_path, "holds no video and no image"),
+        (tmp_path / "missing", "does not exist"),
+        (tmp_path / "s.lance", "is a frame store already"),
+    ):
+        with pytest.raises(MidwayError, match=message):
+            prepare(str(source), str(tmp_path / "t.lance"), CONFIG, jobs=0)
+    assert not (tmp_path / "t.lance").exists()
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Any:
+    ray = pytest.importorskip("ray")
+    ray.init(
+        num_cpus=1,
+        include_dashboard=False,
+        object_store_memory=80 * 2**20,
+        log_to_driver=False,
+        configure_logging=False,
+    )
+    yield ray
+    ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_ray_gives_the_same_rows(tmp_path, videos, uninterrupted, ray_cluster):
+    destination = tmp_path / "s.lance"
+    prepare(str(videos), str(destination), CONFIG, on_ray=True, commit_seconds=0)
+    assert rows_of(destination).equals(uninterrupted)
+    assert has_no_leftovers(destination)
+
+
+class CrashingWriter(ClipWriter):
+    """As a decoder that dies on one clip."""
+
+    def __call__(self, sources: tuple[ClipSource, ...], reading: Reading) -> Written:
+        if any(source.name == "clip4.mp4" and not reading.lost for source in sources):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(sources, reading)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_ray_names_the_clip_that_crashes_its_process(tmp_path, videos, ray_cluster):
+    destination = str(tmp_path / "s.lance")
+    prepare(str(videos / "clip12.mp4"), destination, CONFIG, jobs=0)
+    sources = [each.source for each in find_sources(str(videos), source_fps=30)[:4]]
+    writer = CrashingWriter(destination=destination, config=CONFIG)
+    with RayWorkers(writer, timeout_seconds=60) as workers:
+        written = list(workers.map([(*sources[:3],), (sources[3],)]))
+    assert [each.frames for each in written] == [10, 0, 11, 12]
+    (skipped,) = written[1].skipped
+    assert skipped.clip == "clip4.mp4"
+    assert f"{videos / 'clip4.mp4'}: ends the process that reads it (Worker" in skipped.reason
