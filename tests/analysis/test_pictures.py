@@ -19,8 +19,8 @@ from midway.analysis.pictures import (
     segmentation,
 )
 from midway.data.colour import normalise
+from midway.data.render import Views
 from midway.data.synthetic import CLASS_NAMES, World, WorldConfig
-from midway.data.views import Views
 from midway.errors import MidwayError
 
 HEIGHT, WIDTH = 24, 32

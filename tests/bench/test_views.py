@@ -10,14 +10,8 @@ from PIL import Image, ImageEnhance
 
 from midway.bench.plain_views import plain_views
 from midway.bench.views import FramePair, time_views
-from midway.data.views import (
-    ViewsConfig,
-    cut_windows,
-    draw_views,
-    render_views,
-    stack_views,
-    stack_windows,
-)
+from midway.data.render import render_views, stack_windows
+from midway.data.views import ViewsConfig, cut_windows, draw_views, stack_views
 
 CONFIG = ViewsConfig(motion_size=(64, 48), global_size=(64, 64), local_size=(32, 32), num_local=4)
 

@@ -37,7 +37,7 @@ def _fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_an_unknown_command_is_told_with_those_that_exist(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert "quickstart, train, info" in _fails(["trian"], capsys)
+    assert "quickstart, prepare, train, info" in _fails(["trian"], capsys)
 
 
 @pytest.mark.parametrize(

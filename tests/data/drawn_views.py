@@ -6,15 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from midway.data.colour import ColourParameters
-from midway.data.views import (
-    ViewParameters,
-    ViewsConfig,
-    cut_windows,
-    draw_views,
-    stack_views,
-    stack_windows,
-)
+from midway.data.distortion import ColourParameters
+from midway.data.render import stack_windows
+from midway.data.views import ViewParameters, ViewsConfig, cut_windows, draw_views, stack_views
 
 CONFIG = ViewsConfig(motion_size=(48, 40), global_size=(32, 36), local_size=(16, 20), num_local=3)
 MOTION, GLOBALS, LOCALS = slice(0, 2), slice(2, 6), slice(6, None)

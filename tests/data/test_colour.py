@@ -12,21 +12,17 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from midway.data.colour import (
+from midway.data.colour import IMAGENET_MEAN, IMAGENET_STD, apply_colour, gaussian_blur, normalise
+from midway.data.colour_cpu import Distorter, each_image
+from midway.data.distortion import (
     BRIGHTNESS,
     CONTRAST,
     HUE,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     NEUTRAL,
     SATURATION,
     ColourParameters,
-    apply_colour,
     draw_colour,
-    gaussian_blur,
-    normalise,
 )
-from midway.data.colour_cpu import Distorter, each_image
 
 FACTORS = [0.6, 0.9, 1.0, 1.4]
 Distort = Callable[[Tensor, ColourParameters], Tensor]

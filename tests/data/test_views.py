@@ -9,14 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from midway.data.views import (
-    ViewParameters,
-    ViewsConfig,
-    cut_windows,
-    draw_boxes,
-    draw_views,
-    stack_windows,
-)
+from midway.data.render import stack_windows
+from midway.data.views import ViewParameters, ViewsConfig, cut_windows, draw_boxes, draw_views
 from midway.errors import MidwayError
 from tests.data.drawn_views import (
     CONFIG,

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from midway.data.colour import IMAGENET_STD, normalise
-from midway.data.views import ViewParameters, Views, ViewsConfig, render_views, stack_views
+from midway.data.render import Views, render_views
+from midway.data.views import ViewParameters, ViewsConfig, stack_views
 from midway.data.views_gpu import render_together
 from tests.data.drawn_views import (
     CONFIG,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from midway.config import to_json
-from midway.data.views import Views
+from midway.data.render import Views
 from midway.errors import MidwayError
 from midway.experiments.synthetic import midway_tiny
 from midway.methods.base import Method, MethodConfig, build_method, flops_per_pair, method_config

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from midway.data.views import Views
+from midway.data.render import Views
 from midway.errors import MidwayError
 from midway.experiments.synthetic import midway_tiny
 from midway.methods.midway import Midway, MidwayConfig

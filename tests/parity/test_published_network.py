@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from midway.data.views import Views
+from midway.data.render import Views
 from midway.methods.midway import Midway, MidwayConfig
 from midway.models.midway import MidwayNetwork, MidwayOutput
 from midway.models.release import to_release_name

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from midway.data.colour import IMAGENET_MEAN, IMAGENET_STD
-from midway.data.views import Views
+from midway.data.render import Views
 from midway.errors import MidwayError
 
 Array = NDArray[Any] | Tensor

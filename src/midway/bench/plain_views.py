@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 
-from midway.data.colour import BRIGHTNESS, CONTRAST, IMAGENET_MEAN, IMAGENET_STD, SATURATION
+from midway.data.colour import IMAGENET_MEAN, IMAGENET_STD
 from midway.data.colour_cpu import ImageColour, each_image
+from midway.data.distortion import BRIGHTNESS, CONTRAST, SATURATION
 from midway.data.views import ViewParameters, ViewsConfig
 
 MEAN = torch.tensor(IMAGENET_MEAN)[:, None, None]

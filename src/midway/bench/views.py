@@ -12,14 +12,8 @@ from numpy.typing import NDArray
 
 from midway.bench.plain_views import plain_views
 from midway.data.colour import IMAGENET_STD
-from midway.data.views import (
-    ViewsConfig,
-    cut_windows,
-    draw_views,
-    render_views,
-    stack_views,
-    stack_windows,
-)
+from midway.data.render import render_views, stack_windows
+from midway.data.views import ViewsConfig, cut_windows, draw_views, stack_views
 
 FramePair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 

@@ -19,8 +19,8 @@ from midway.analysis.perturbation import perturbation_heatmaps
 from midway.analysis.report import Report
 from midway.cli.options import parse
 from midway.data.colour import normalise
+from midway.data.render import render_views
 from midway.data.synthetic import CLASS_NAMES, World, write_videos
-from midway.data.views import render_views
 from midway.errors import MidwayError
 from midway.evals.linear_segmentation import SegmentationScore, linear_segmentation
 from midway.evals.motion_probe import MotionScore, PairSet, motion_probe, synthetic_pairs

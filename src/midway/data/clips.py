@@ -20,6 +20,7 @@ from midway.data.index import (
     read_index,
 )
 from midway.data.skipped import SkippedClip
+from midway.data.store import is_store, read_store
 from midway.errors import MidwayError
 
 _PROBE_THREADS = 8
@@ -49,15 +50,19 @@ def find_clips(root: str, *, fps: float, gap_seconds: tuple[float, float]) -> Cl
 
     Args:
         root: Path or URL of a folder of videos, of folders of frames, or of both; of one video;
-            of an index.
+            of an index; of a frame store.
         fps: Rate at which the numbers of frame files count.
         gap_seconds: Smallest and largest time between the frames of a pair.
 
     Raises:
         MidwayError: Nothing below `root` gives a pair, or a folder cannot be read.
     """
-    root, known = read_index(root) if is_index(root) else (root, known_records(root))
-    readable, skipped = _clips_in(root, known, fps)
+    if is_store(root):
+        readable: list[Clip] = [*read_store(root)]
+        skipped: list[SkippedClip] = []
+    else:
+        root, known = read_index(root) if is_index(root) else (root, known_records(root))
+        readable, skipped = _clips_in(root, known, fps)
     readable.sort(key=lambda clip: natural_key(clip.name))
     usable = [clip for clip in readable if has_pair(clip, gap_seconds)]
     if not usable:

@@ -14,14 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from midway.data.colour import (
+from midway.data.colour import IMAGENET_MEAN, IMAGENET_STD, LUMA
+from midway.data.distortion import (
     BLUR_SIGMA,
     BRIGHTNESS,
     CONTRAST,
     HUE,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    LUMA,
     SATURATION,
     ColourParameters,
 )

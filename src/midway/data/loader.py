@@ -14,8 +14,9 @@ from torch import Tensor
 
 from midway.data.background import in_background
 from midway.data.pairs import PairDataset, PairSample
+from midway.data.render import stack_windows
 from midway.data.skipped import SkipLog, SkippedClip
-from midway.data.views import ViewParameters, stack_views, stack_windows
+from midway.data.views import ViewParameters, stack_views
 from midway.data.workers import Reading, Workers
 from midway.errors import MidwayError
 
@@ -27,7 +28,7 @@ _PAIRS_PER_TASK = 8
 class PairBatch:
     """Pairs of one step; its length is the number of pairs."""
 
-    windows: tuple[Tensor, ...]
+    windows: tuple[Tensor, Tensor]
     """Parts of the frames that views are made of, from `stack_windows`, each (2, B, 3, h, w)."""
     views: ViewParameters
     """What is random about the views; stays on the CPU."""
@@ -44,12 +45,13 @@ class PairBatch:
 
     def to(self, device: torch.device) -> Self:
         """The same with the windows on `device`; copies from page-locked memory do not wait."""
-        windows = tuple(window.to(device, non_blocking=True) for window in self.windows)
-        return replace(self, windows=windows)
+        motion, initial = (window.to(device, non_blocking=True) for window in self.windows)
+        return replace(self, windows=(motion, initial))
 
     def pin_memory(self) -> Self:
         """The same with the windows in page-locked memory."""
-        return replace(self, windows=tuple(window.pin_memory() for window in self.windows))
+        motion, initial = (window.pin_memory() for window in self.windows)
+        return replace(self, windows=(motion, initial))
 
 
 class PairLoader:
@@ -161,13 +163,14 @@ def _read_items(
 
 def _owned(sample: PairSample) -> PairSample:
     """The sample with windows of its own: a worker writes over those that it sent."""
-    return replace(sample, windows=tuple(window.copy() for window in sample.windows))
+    motion, initial = (window.copy() for window in sample.windows)
+    return replace(sample, windows=(motion, initial))
 
 
 def _collate(samples: list[PairSample]) -> PairBatch:
-    windows = zip(*(sample.windows for sample in samples), strict=True)
+    motion, initial = zip(*(sample.windows for sample in samples), strict=True)
     return PairBatch(
-        windows=tuple(map(stack_windows, windows)),
+        windows=(stack_windows(motion), stack_windows(initial)),
         views=stack_views([sample.views for sample in samples]),
         clips=tuple(sample.clip for sample in samples),
         source_seconds=tuple(sample.source_seconds for sample in samples),

@@ -78,7 +78,7 @@ class PairsConfig:
 class PairSample:
     """One pair, cut to what its views are made of, and where it comes from."""
 
-    windows: tuple[NDArray[np.uint8], ...]
+    windows: tuple[NDArray[np.uint8], NDArray[np.uint8]]
     """Parts of both frames, RGB, each (2, height, width, 3): source, then target."""
     views: ViewParameters
     """What is random about its views."""
@@ -181,7 +181,8 @@ class PairDataset:
         rng = np.random.default_rng([self.seed, epoch, index, 0, 1])
         samples = []
         for source, target in pairs:
-            views = draw_views(self.views, *source.image.shape[:2], rng)
+            height, width, _ = source.image.shape
+            views = draw_views(self.views, height, width, rng)
             sample = PairSample(
                 windows=cut_windows(views, source.image, target.image),
                 views=views,

@@ -5,7 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from midway.data.colour import ColourParameters, apply_colour, normalise
+from midway.data.colour import apply_colour, normalise
+from midway.data.distortion import ColourParameters
 from midway.data.resample import crop_resize
 
 

@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from midway.config import from_json
 from midway.data.loader import PairBatch
-from midway.data.views import Views, ViewsConfig, render_views
+from midway.data.render import Views, render_views
+from midway.data.views import ViewsConfig
 from midway.models.vit import VisionTransformer
 from midway.registry import find
 from midway.train.objective import Objective, StepOutput

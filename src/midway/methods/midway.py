@@ -7,7 +7,8 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from midway.data.views import Views, ViewsConfig
+from midway.data.render import Views
+from midway.data.views import ViewsConfig
 from midway.errors import MidwayError
 from midway.methods.base import Method, MethodConfig
 from midway.models.dynamics import mean_or_sum
