@@ -1,6 +1,7 @@
 """Tiny files made for the tests of videos, frames and pairs; a frame is told by its grey."""
 
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -32,8 +33,12 @@ def write_video(
     gop: int = 12,
     options: dict[str, str] | None = None,
     title: str = "",
+    settings: str = "",
 ) -> Path:
-    """Write one frame at each of `times`, with B-frames where the codec has them."""
+    """Write one frame at each of `times`, with B-frames where the codec has them.
+
+    `options` are those of the container, `settings` those of x264 or x265, in their own words.
+    """
     height, width, _ = picture(0).shape
     with av.open(str(path), "w", options=options or {}) as container:
         container.metadata["title"] = title
@@ -41,6 +46,9 @@ def write_video(
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"g": str(gop)}
+        if codec in ("libx264", "libx265"):
+            quiet = "log-level=none:" if codec == "libx265" else ""
+            stream.options |= {f"{codec[3:]}-params": quiet + settings}
         stream.codec_context.time_base = Fraction(1, TICKS)
         for number, seconds in enumerate(times):
             frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
@@ -91,3 +99,46 @@ def cut_short(path: Path, share: float) -> Path:
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     return path
+
+
+def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and end of every box of an mp4 (ISO 14496-12), those within others too."""
+    end = len(data) if end is None else end
+    while start + 8 <= end:
+        size, kind = struct.unpack(">I4s", data[start : start + 8])
+        yield kind, start, start + size
+        header = 16 if kind == b"stsd" else 8
+        if kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd"):
+            yield from boxes(data, start + header, start + size)
+        start += size
+
+
+def encrypt(path: Path) -> Path:
+    """Declare the pictures of an mp4 encrypted, as ISO 23001-7 does; their bytes stay."""
+
+    def box(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + len(content), kind) + content
+
+    scheme = box(b"schm", bytes(4) + b"cenc" + struct.pack(">I", 1 << 16))
+    keys = box(b"schi", box(b"tenc", bytes(6) + bytes([1, 8]) + bytes(range(16))))
+    added = box(b"sinf", box(b"frma", b"avc1") + scheme + keys)
+    data = bytearray(path.read_bytes())
+    [(entry, entry_end)] = [(start, end) for kind, start, end in boxes(data) if kind == b"avc1"]
+    for _, start, end in list(boxes(data)):
+        if start <= entry and entry_end <= end:
+            data[start : start + 4] = struct.pack(">I", end - start + len(added))
+    data[entry + 4 : entry + 8] = b"encv"
+    data[entry_end:entry_end] = added
+    path.write_bytes(data)
+    return path
+
+
+def copy_packets(source: Path, target: Path, count: int) -> Path:
+    """The first packets of a video in another container, as they are."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in list(old.demux(video=0))[:count]:
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+    return target
