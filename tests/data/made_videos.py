@@ -142,3 +142,32 @@ def copy_packets(source: Path, target: Path, count: int) -> Path:
                 packet.stream = stream
                 new.mux(packet)
     return target
+
+
+def corners(number: int) -> np.ndarray:
+    """Red, green, blue and white quarters: no turn or mirror image looks the same."""
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:24, :32, 0] = image[:24, 32:, 1] = image[24:, :32, 2] = 255
+    image[24:, 32:] = 255
+    return image
+
+
+def turn_display(path: Path, a: int, b: int, c: int, d: int) -> None:
+    """Put a display matrix into the track header of an mp4 (ISO 14496-12, 8.3.2)."""
+    data = path.read_bytes()
+    start = data.index(b"tkhd") + 44
+    matrix = struct.pack(">9i", *(65536 * a, 65536 * b, 0, 65536 * c, 65536 * d, 0, 0, 0, 1 << 30))
+    path.write_bytes(data[:start] + matrix + data[start + 36 :])
+
+
+def waves(number: int) -> np.ndarray:
+    """A smooth picture that moves: it survives a lossy codec."""
+    y, x = np.mgrid[:96, :128]
+    return np.stack(
+        [
+            128 + 100 * np.sin((x + 3 * number) / 9),
+            128 + 100 * np.cos((y - 2 * number) / 7),
+            128 + 100 * np.sin((x + y + number) / 11),
+        ],
+        axis=2,
+    ).astype(np.uint8)

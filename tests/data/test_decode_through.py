@@ -14,28 +14,17 @@ from midway.data.files import find_files
 from midway.data.frame_folder import group_sequences
 from midway.data.video import VideoFile
 from tests.data.made_videos import (
+    corners,
     cut_short,
     even_times,
     noise,
     number_of,
+    turn_display,
+    waves,
     write_frames,
     write_sound,
     write_video,
 )
-from tests.data.test_video import corners, turn_display
-
-
-def waves(number: int) -> np.ndarray:
-    """A smooth picture that moves: it survives a lossy codec."""
-    y, x = np.mgrid[:96, :128]
-    return np.stack(
-        [
-            128 + 100 * np.sin((x + 3 * number) / 9),
-            128 + 100 * np.cos((y - 2 * number) / 7),
-            128 + 100 * np.sin((x + y + number) / 11),
-        ],
-        axis=2,
-    ).astype(np.uint8)
 
 
 def frames_of(path, fps=10.0, short_side=480, threads=1):

@@ -12,8 +12,11 @@ from midway.data.measure import Layout, Sampling, measure_layouts, pairs_per_sec
 from midway.data.prepare import prepare
 from midway.data.store import StoreConfig
 from midway.errors import MidwayError
-from tests.data.made_videos import even_times, write_video
-from tests.data.test_decode_through import waves
+from tests.data.made_videos import (
+    even_times,
+    waves,
+    write_video,
+)
 
 QUICK = Sampling(num_clips=3, timed_seconds=0.0)
 

@@ -32,11 +32,11 @@ from tests.data.made_videos import (
     even_times,
     noise,
     number_of,
+    waves,
     write_frames,
     write_sound,
     write_video,
 )
-from tests.data.test_decode_through import waves
 
 CONFIG = StoreConfig(fps=10, short_side=48)
 NUM_CLIPS = 10

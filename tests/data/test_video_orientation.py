@@ -1,30 +1,16 @@
 """Pictures of a turned camera come out upright."""
 
-import struct
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from midway.data.clip import BadClipError
 from midway.data.video import VideoFile
-from tests.data.made_videos import even_times, write_video
-
-
-def corners(number: int) -> np.ndarray:
-    """Red, green, blue and white quarters: no turn or mirror image looks the same."""
-    image = np.zeros((48, 64, 3), np.uint8)
-    image[:24, :32, 0] = image[:24, 32:, 1] = image[24:, :32, 2] = 255
-    image[24:, 32:] = 255
-    return image
-
-
-def turn_display(path: Path, a: int, b: int, c: int, d: int) -> None:
-    """Put a display matrix into the track header of an mp4 (ISO 14496-12, 8.3.2)."""
-    data = path.read_bytes()
-    start = data.index(b"tkhd") + 44
-    matrix = struct.pack(">9i", *(65536 * a, 65536 * b, 0, 65536 * c, 65536 * d, 0, 0, 0, 1 << 30))
-    path.write_bytes(data[:start] + matrix + data[start + 36 :])
+from tests.data.made_videos import (
+    corners,
+    even_times,
+    turn_display,
+    write_video,
+)
 
 
 @pytest.mark.parametrize(

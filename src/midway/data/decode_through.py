@@ -6,6 +6,7 @@ know whether it is wanted.
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
 from midway.data.frame_folder import FrameSequence, read_image
-from midway.data.video import _named_errors, _open, _orientation, _pts, _timing
+from midway.data.video_header import REMUX, named_errors, open_stream
+from midway.data.video_orientation import Orientation
 
 T = TypeVar("T")
 
@@ -106,38 +108,39 @@ def scaled_size(width: int, height: int, short_side: int) -> tuple[int, int]:
 
 
 def _video_frames(location: str, fps: float, short_side: int, threads: int) -> Iterator[Frame]:
-    with _named_errors(location):
-        container, stream, tick_seconds = _open(location)
-        with container:
-            stream.codec_context.thread_count = threads
-            stated_seconds = _timing(location, container, stream).duration_seconds
-            first: VideoFrame | None = None
-            scale = _Scaler(short_side)
-            last_seconds = 0.0
+    with named_errors(location), closing(open_stream(location)) as opened:
+        opened.stream.codec_context.thread_count = threads
+        stated_seconds = opened.timing().duration_seconds
+        opened.stream.codec_context.skip_frame = "DEFAULT"
+        first: VideoFrame | None = None
+        scale = _Scaler(short_side)
+        last_seconds = 0.0
 
-            def timed() -> Iterator[tuple[float, VideoFrame]]:
-                nonlocal first, last_seconds
-                for frame in container.decode(stream):
+        def timed() -> Iterator[tuple[float, VideoFrame]]:
+            nonlocal first, last_seconds
+            for packet in opened.packets():
+                for frame in packet.decode():
                     first = first or frame
-                    ticks = _pts(location, frame) - _pts(location, first)
-                    last_seconds = float(ticks * tick_seconds)
+                    if frame.pts is None or first.pts is None:
+                        raise BadClipError(location, "has frames without times", REMUX)
+                    last_seconds = float((frame.pts - first.pts) * opened.tick_seconds)
                     yield last_seconds, frame
 
-            for seconds, frame in shown_at_rate(timed(), fps, location=location):
-                if frame.is_corrupt:
-                    raise BadClipError(
-                        location,
-                        f"has a damaged frame at {seconds:.2f} s",
-                        "copy it again, re-encode it or remove it",
-                    )
-                assert first is not None
-                yield Frame(_orientation(location, first).apply(scale(frame)), seconds)
-            if last_seconds < stated_seconds - _MISSING_SECONDS:
+        for seconds, frame in shown_at_rate(timed(), fps, location=location):
+            if frame.is_corrupt:
                 raise BadClipError(
                     location,
-                    f"ends at {last_seconds:.2f} s of the {stated_seconds:.2f} s it should have",
-                    "copy it again, remux it or remove it",
+                    f"has a damaged frame at {seconds:.2f} s",
+                    "copy it again, re-encode it or remove it",
                 )
+            assert first is not None
+            yield Frame(Orientation.of(location, first).apply(scale(frame)), seconds)
+        if last_seconds < stated_seconds - _MISSING_SECONDS:
+            raise BadClipError(
+                location,
+                f"ends at {last_seconds:.2f} s of the {stated_seconds:.2f} s it should have",
+                "copy it again, remux it or remove it",
+            )
 
 
 def _sequence_frames(sequence: FrameSequence, fps: float, short_side: int) -> Iterator[Frame]:

@@ -1,10 +1,12 @@
 """A video file as a clip, of which only the header was read."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from midway.data.open_videos import open_video
 from midway.data.video import VideoFile
 
 
@@ -22,6 +24,6 @@ class VideoClip:
         """Times (frames,) of an even frame rate: the header holds no others."""
         return np.arange(round(self.duration_seconds * self.fps) + 1) / self.fps
 
-    def open(self) -> VideoFile:
-        """The decoder of the file."""
-        return VideoFile(self.location)
+    def open(self) -> AbstractContextManager[VideoFile]:
+        """The file, which stays open in this process for a while after it was used."""
+        return open_video(self.location)
