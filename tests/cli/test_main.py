@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from midway.cli import COMMANDS, main
+from tests.data.made_videos import write_frames
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
@@ -183,3 +184,16 @@ def test_export_overwrites_only_when_told(
     message = _fails(["export", "any.pth", str(tmp_path / "net.pth")], capsys)
     assert "--overwrite" in message
     assert (tmp_path / "net.pth").read_text() == "precious"
+
+
+def test_a_benchmark_prints_a_table_and_one_json_object(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_frames(tmp_path, [f"{number}.png" for number in range(60)])
+    words = ["--short-sides", "--batch-size", "1", "--json"]
+    assert main(["bench", "data", str(tmp_path), *words]) == 0
+    *printed, last = capsys.readouterr().out.splitlines()
+    assert any("Pillow" in line for line in printed)
+    (layout,) = json.loads(last)["layouts"]
+    assert layout["limit"] in ("decode", "transfer", "views")
+    assert "midway bench data" in _fails(["bench"], capsys)

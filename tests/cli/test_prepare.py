@@ -114,3 +114,16 @@ def test_what_cannot_be_done_is_one_line(tmp_path, capsys, monkeypatch, words, m
     assert told.startswith("midway: ")
     assert message in told
     assert told.count("\n") == 1
+
+
+def test_an_index_is_made_where_it_is_asked_for(tmp_path, capsys):
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos/a.mp4", even_times(16))
+    words = ["prepare", str(tmp_path / "videos"), "--index-only", "--jobs", "1", "--json"]
+    for place in ([], [str(tmp_path / "elsewhere.jsonl")]):
+        assert main([*words[:2], *place, *words[2:]]) == 0
+        told = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (told["videos"], told["unusable"], told["reused"]) == (1, 0, 0)
+        assert Path(told["file"]).is_file()
+    assert main([*words[:2], "index.txt", *words[2:]]) == 2
+    assert "an index ends in .jsonl" in capsys.readouterr().err

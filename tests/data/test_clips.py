@@ -3,15 +3,20 @@
 import errno
 import os
 
+import numpy as np
 import pytest
 
 from midway.data.clips import find_clips
 from midway.data.gaps import start_frames
+from midway.data.prepare import prepare
+from midway.data.store import StoreConfig
 from midway.data.video_clip import VideoClip
 from midway.errors import MidwayError
 from tests.data.made_videos import (
     even_times,
+    grey,
     number_of,
+    waves,
     write_frames,
     write_sound,
     write_video,
@@ -136,3 +141,33 @@ def test_a_start_has_a_frame_within_the_range_of_gaps(tmp_path, fps, gap_seconds
         if any(gap_seconds[0] <= other - seconds <= gap_seconds[1] for other in (0, 1, 2, 4, 5))
     ]
     assert start_frames(clip, gap_seconds).tolist() == expected
+
+
+def test_a_blank_end_is_left_out_and_told_of_when_asked_for(tmp_path, caplog):
+    def ends_black(number: int) -> np.ndarray:
+        return waves(number) if number < 25 else np.zeros((96, 128, 3), np.uint8)
+
+    write_video(tmp_path / "tail.mp4", even_times(40), picture=ends_black)
+    write_video(tmp_path / "whole.mp4", even_times(40), picture=waves)
+    write_video(tmp_path / "nothing.mp4", even_times(40), picture=lambda number: grey(0))
+    write_frames(tmp_path / "frames", [f"{number}.png" for number in range(11)])
+
+    def lengths(cut: bool) -> dict[str, int]:
+        found = find_clips(str(tmp_path), fps=10, gap_seconds=GAP, cut_blank_tail=cut)
+        assert found.total == 4
+        return {clip.name: len(clip.frame_seconds) for clip in found.clips}
+
+    rest = {"frames/*.png": 11, "whole.mp4": 40}
+    assert lengths(False) == {**rest, "tail.mp4": 40, "nothing.mp4": 40}
+    assert caplog.messages == []
+    assert lengths(True) == {**rest, "tail.mp4": 25}
+    (told,) = caplog.messages
+    assert told.endswith("tail.mp4: blank from 2.50 s to its end at 3.90 s; that part is left out")
+
+
+def test_a_store_is_a_root_too(tmp_path):
+    write_video(tmp_path / "videos.mp4", even_times(31), picture=waves)
+    prepare(str(tmp_path / "videos.mp4"), str(tmp_path / "s.lance"), StoreConfig(fps=5), jobs=0)
+    (clip,) = find_clips(str(tmp_path / "s.lance"), fps=30, gap_seconds=GAP).clips
+    np.testing.assert_allclose(clip.frame_seconds, np.arange(16) / 5)
+    assert (clip.name, clip.fps) == ("videos.mp4", 5)

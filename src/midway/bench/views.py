@@ -82,6 +82,45 @@ def time_views(
     )
 
 
+def time_device_views(
+    pairs: Sequence[FramePair],
+    device: torch.device,
+    config: ViewsConfig | None = None,
+    *,
+    batch_size: int = 128,
+    repeats: int = 10,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Milliseconds a pair for moving the windows of a batch to a device, and for its views there.
+
+    Args:
+        pairs: Source and target frames of shape (H, W, 3).
+        device: An accelerator.
+        config: Sizes and shares of the crops.
+        batch_size: Pairs per batch.
+        repeats: Batches that count, of which the median is given.
+        seed: Of the crops and colours.
+    """
+    config = config or ViewsConfig()
+    rng = np.random.default_rng(seed)
+    transfers, renders = [], []
+    for _ in range(repeats + 1):
+        batch = [pairs[i % len(pairs)] for i in range(batch_size)]
+        sizes = [source.shape for source, _ in batch]
+        draws = [draw_views(config, height, width, rng) for height, width, _ in sizes]
+        drawn = zip(draws, batch, strict=True)
+        motion, initial = zip(*(cut_windows(draw, *pair) for draw, pair in drawn), strict=True)
+        start = time.perf_counter()
+        windows = [stack_windows(each).to(device) for each in (motion, initial)]
+        torch.accelerator.synchronize()
+        moved = time.perf_counter()
+        render_views(config, (windows[0], windows[1]), stack_views(draws))
+        torch.accelerator.synchronize()
+        transfers.append(1e3 * (moved - start) / batch_size)
+        renders.append(1e3 * (time.perf_counter() - moved) / batch_size)
+    return median(transfers[1:]), median(renders[1:])
+
+
 def _one_batch(
     pairs: Sequence[FramePair], config: ViewsConfig, rng: np.random.Generator
 ) -> ViewTimes:

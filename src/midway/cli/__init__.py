@@ -11,10 +11,11 @@ from midway.errors import MidwayError
 
 COMMANDS = {
     "quickstart": "make synthetic videos, train on them, and report what was learnt",
-    "prepare": "make a frame store of videos, or measure whether one is worth making",
+    "prepare": "make a frame store or an index of videos, or measure which is worth making",
     "train": "pretrain: midway train EXPERIMENT --data.root DIR [--field value ...]",
     "info": "say what a checkpoint, run folder or .safetensors file holds",
     "export": "write a network as .safetensors or in the release's .pth layout",
+    "bench": "say what each stage costs on this machine: midway bench data [DIR]",
     "list": "name the experiments, with what each is",
 }
 

@@ -1,4 +1,4 @@
-"""midway prepare SRC DST.lance | midway prepare SRC --measure."""
+"""midway prepare SRC DST.lance | midway prepare SRC --measure | midway prepare SRC --index-only."""
 
 import os
 import signal
@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -15,6 +17,7 @@ from rich.table import Table
 
 from midway.cli.options import parse
 from midway.data import prepare as preparation
+from midway.data.index import build_index, is_index
 from midway.data.measure import Measurement, Sampling, measure_layouts, recommend
 from midway.data.store import StoreConfig
 from midway.errors import MidwayError
@@ -41,6 +44,7 @@ def prepare(
     jobs: int | None = None,
     ray: bool = False,
     measure: bool = False,
+    index_only: bool = False,
 ) -> dict[str, Any]:
     """Write the frames of a folder of videos or images into a frame store, which reads fast.
 
@@ -57,22 +61,28 @@ def prepare(
         jobs: Processes that decode; one a core unless given.
         ray: Decode on the Ray cluster that runs; its machines must all see source and destination.
         measure: Make no store, but try layouts on a sample and say which to choose.
+        index_only: Make no store, but read the headers of all videos into an index, with which
+            training on the videos themselves starts in seconds. It is kept in the source, or where
+            a destination that ends in .jsonl says; data.root may then name that.
 
     """
     config = StoreConfig(
         fps=fps, short_side=short_side, jpeg_quality=jpeg_quality, source_fps=source_fps
     )
+    if jobs is not None and jobs < 1:
+        raise MidwayError(f"--jobs {jobs}: give 1 or more")
+    jobs = jobs or _num_cores()
+    if index_only:
+        return _index(source, destination, jobs)
     if measure:
         if destination is not None:
             raise MidwayError(f"--measure: writes nothing; leave {destination} out")
         return _measure(source, config)
     if destination is None:
         raise MidwayError("no destination; give a name that ends in .lance behind the source")
-    if jobs is not None and jobs < 1:
-        raise MidwayError(f"--jobs {jobs}: give 1 or more")
-    with _progress() as tell, _sigterm_as_interrupt():
+    with _bar("clips") as bar, _sigterm_as_interrupt():
         summary = preparation.prepare(
-            source, destination, config, jobs=jobs or _num_cores(), on_ray=ray, tell=tell
+            source, destination, config, jobs=jobs, on_ray=ray, tell=partial(_tell, bar)
         )
     _print_summary(summary)
     return {
@@ -86,6 +96,24 @@ def prepare(
         "interrupted": summary.interrupted,
         "exit_code": INTERRUPTED if summary.interrupted else 0,
     }
+
+
+def _index(source: str, destination: str | None, jobs: int) -> dict[str, Any]:
+    if destination is not None and not is_index(destination):
+        raise MidwayError(f"{destination}: an index ends in .jsonl; rename it or leave it out")
+    with _bar("videos") as bar:
+        summary = build_index(
+            source,
+            None if destination is None else Path(destination),
+            num_workers=jobs,
+            timeout_seconds=preparation.TIMEOUT_SECONDS,
+            tell=lambda done, total: bar("videos", done, total),
+        )
+    print(
+        f"{summary.file}: {summary.videos:,} videos, {summary.unusable:,} of them unusable, "
+        f"{summary.reused:,} known from before"
+    )
+    return asdict(summary)
 
 
 def _num_cores() -> int:
@@ -108,8 +136,8 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[preparation.Progress], None]]:
-    """A bar on a terminal, nothing elsewhere."""
+def _bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on a terminal, nothing elsewhere; takes a text, how many are done, and of how many."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -118,13 +146,15 @@ def _progress() -> Iterator[Callable[[preparation.Progress], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("clips", total=None)
+        task = bar.add_task(what, total=None)
+        yield lambda text, done, total: bar.update(
+            task, description=text, completed=done, total=total
+        )
 
-        def tell(progress: preparation.Progress) -> None:
-            text = f"{progress.frames:,} frames, {progress.skipped} skipped; clips"
-            bar.update(task, description=text, completed=progress.done, total=progress.total)
 
-        yield tell
+def _tell(bar: Callable[[str, int, int], None], progress: preparation.Progress) -> None:
+    text = f"{progress.frames:,} frames, {progress.skipped} skipped; clips"
+    bar(text, progress.done, progress.total)
 
 
 def _print_summary(summary: preparation.PrepareSummary) -> None:

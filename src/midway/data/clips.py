@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from midway.data.blank_tail import blank_tail_start
 from midway.data.clip import BadClipError, Clip
 from midway.data.files import FoundFile, find_files
 from midway.data.frame_folder import IMAGE_SUFFIXES, group_sequences, natural_key
@@ -21,6 +22,7 @@ from midway.data.index import (
 )
 from midway.data.skipped import SkippedClip
 from midway.data.store import is_store, read_store
+from midway.data.video_clip import VideoClip
 from midway.errors import MidwayError
 
 _PROBE_THREADS = 8
@@ -41,7 +43,9 @@ class ClipList:
         return len(self.clips) + len(self.skipped)
 
 
-def find_clips(root: str, *, fps: float, gap_seconds: tuple[float, float]) -> ClipList:
+def find_clips(
+    root: str, *, fps: float, gap_seconds: tuple[float, float], cut_blank_tail: bool = False
+) -> ClipList:
     """Look through a folder and all below it, or at a single video file.
 
     What an index says of a video is believed as long as the file has not changed; of the others
@@ -53,6 +57,8 @@ def find_clips(root: str, *, fps: float, gap_seconds: tuple[float, float]) -> Cl
             of an index; of a frame store.
         fps: Rate at which the numbers of frame files count.
         gap_seconds: Smallest and largest time between the frames of a pair.
+        cut_blank_tail: Whether to look for a blank stretch at the end of every video, and leave it
+            out; this decodes a few frames of each.
 
     Raises:
         MidwayError: Nothing below `root` gives a pair, or a folder cannot be read.
@@ -63,6 +69,8 @@ def find_clips(root: str, *, fps: float, gap_seconds: tuple[float, float]) -> Cl
     else:
         root, known = read_index(root) if is_index(root) else (root, known_records(root))
         readable, skipped = _clips_in(root, known, fps)
+    if cut_blank_tail:
+        readable, skipped = _without_tails(readable, skipped)
     readable.sort(key=lambda clip: natural_key(clip.name))
     usable = [clip for clip in readable if has_pair(clip, gap_seconds)]
     if not usable:
@@ -111,6 +119,33 @@ def _headers(root: str, videos: list[FoundFile], known: dict[str, Record]) -> li
     with ThreadPoolExecutor(_PROBE_THREADS) as pool:
         records |= {record.name: record for record in pool.map(read_header, new)}
     return [records[file.name] for file in videos]
+
+
+def _without_tails(
+    clips: Sequence[Clip], skipped: Sequence[SkippedClip]
+) -> tuple[list[Clip], list[SkippedClip]]:
+    """The clips, those videos that end blank cut there; it is told of each."""
+    kept: list[Clip] = []
+    bad = [*skipped]
+    for clip in clips:
+        try:
+            kept.append(_without_tail(clip) if isinstance(clip, VideoClip) else clip)
+        except BadClipError as error:
+            bad.append(SkippedClip(clip.name, str(error)))
+    return kept, bad
+
+
+def _without_tail(clip: VideoClip) -> VideoClip:
+    blank_seconds = blank_tail_start(clip.location)
+    if blank_seconds is None:
+        return clip
+    if blank_seconds == 0:
+        raise BadClipError(clip.location, "shows nothing from beginning to end", "remove it")
+    _log.warning(
+        "%s: blank from %.2f s to its end at %.2f s; that part is left out",
+        *(clip.location, blank_seconds, clip.duration_seconds),
+    )
+    return replace(clip, duration_seconds=blank_seconds - 1 / clip.fps)
 
 
 def _too_short(clip: Clip, gap_seconds: tuple[float, float]) -> SkippedClip:

@@ -88,7 +88,7 @@ def pairs_per_second(clips: Sequence[Clip], sampling: Sampling) -> float:
     pairs, start = 0, time.perf_counter()
     for clip in itertools.cycle(clips):
         with clip.open() as reader:
-            reader.frames_at(_draw_times(float(clip.frame_seconds[-1]), sampling, rng))
+            reader.frames_at(draw_times(float(clip.frame_seconds[-1]), sampling, rng))
         pairs += sampling.draws_per_clip
         elapsed = time.perf_counter() - start
         if elapsed > sampling.timed_seconds and pairs >= sampling.draws_per_clip * len(clips):
@@ -117,7 +117,7 @@ def measure_layouts(
     require_store_packages(root)
     found = find_sources(root, source_fps=config.source_fps)
     tell("choosing clips")
-    chosen = _readable_sample(root, found, sampling)
+    chosen = readable_sample(root, found, sampling)
     clips = [clip for _, clip, _ in chosen]
     native = max(short_side for _, _, short_side in chosen)
     num_bytes = sum(each.size for each in found)
@@ -179,7 +179,7 @@ def recommend(
     )
 
 
-def _draw_times(last_seconds: float, sampling: Sampling, rng: np.random.Generator) -> list[float]:
+def draw_times(last_seconds: float, sampling: Sampling, rng: np.random.Generator) -> list[float]:
     """Times of the frames of some pairs, the pairs in order of time."""
     gaps = rng.uniform(*sampling.gap_seconds, sampling.draws_per_clip)
     starts = np.sort(rng.uniform(0, max(0.0, last_seconds - sampling.gap_seconds[1]), len(gaps)))
@@ -187,7 +187,7 @@ def _draw_times(last_seconds: float, sampling: Sampling, rng: np.random.Generato
     return np.stack((starts, ends), axis=1).ravel().tolist()
 
 
-def _readable_sample(
+def readable_sample(
     root: str, found: list[SizedSource], sampling: Sampling
 ) -> list[tuple[SizedSource, Clip, int]]:
     """Clips drawn at random that can be opened, each with the short side of its first frame."""
@@ -217,31 +217,53 @@ def _direct_clip(source: ClipSource) -> Clip:
     return VideoClip(source.name, source.location, timing.duration_seconds, timing.fps)
 
 
-def _try_store(
-    sources: Sequence[ClipSource], config: StoreConfig, sampling: Sampling, folder_seconds: float
-) -> Layout:
+def make_trial_store(
+    location: str, sources: Sequence[ClipSource], config: StoreConfig, clip_seconds: float
+) -> tuple[int, float]:
+    """Put the beginning of each clip into a new store.
+
+    Args:
+        location: Where; nothing is there yet.
+        sources: The clips.
+        config: Which frames, and how.
+        clip_seconds: How much of each.
+
+    Returns:
+        Bytes of its pictures, and seconds of video that they stand for.
+
+    Raises:
+        BadClipError: A clip cannot be read.
+    """
     import lance
     import pyarrow as pa
 
     schema = store_schema(config)
-    num_bytes, stored_seconds, start = 0, 0.0, time.perf_counter()
+    num_bytes, stored_seconds = 0, 0.0
+    lance.write_dataset(schema.empty_table(), location, mode="create")
+    for source in sources:
+        rows = list(_first_rows(source, config, clip_seconds))
+        columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
+        lance.write_dataset(pa.table(columns, schema=schema), location, mode="append")
+        num_bytes += sum(len(row.jpeg) for row in rows)
+        stored_seconds += max(rows[-1].seconds, 1 / config.fps)
+    return num_bytes, stored_seconds
+
+
+def _try_store(
+    sources: Sequence[ClipSource], config: StoreConfig, sampling: Sampling, folder_seconds: float
+) -> Layout:
     with tempfile.TemporaryDirectory() as folder:
         location = str(Path(folder) / "trial.lance")
-        lance.write_dataset(schema.empty_table(), location, mode="create")
-        for source in sources:
-            rows = list(_first_rows(source, config, sampling.clip_seconds))
-            columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
-            lance.write_dataset(pa.table(columns, schema=schema), location, mode="append")
-            num_bytes += sum(len(row.jpeg) for row in rows)
-            stored_seconds += max(rows[-1].seconds, 1 / config.fps)
+        start = time.perf_counter()
+        num_bytes, seconds = make_trial_store(location, sources, config, sampling.clip_seconds)
         made_seconds = time.perf_counter() - start
         rate = pairs_per_second(read_store(location), sampling)
     return Layout(
         name=f"store at {config.short_side}",
         short_side=config.short_side,
         pairs_per_second=rate,
-        gigabytes=num_bytes / stored_seconds * folder_seconds / 1e9,
-        prepare_core_hours=made_seconds / stored_seconds * folder_seconds / 3600,
+        gigabytes=num_bytes / seconds * folder_seconds / 1e9,
+        prepare_core_hours=made_seconds / seconds * folder_seconds / 3600,
     )
 
 

@@ -35,6 +35,8 @@ class PairsConfig:
     """Smallest and largest time from source to target."""
     starts: Literal["random", "every_frame"] = "random"
     """One random source a clip and epoch, or every frame that has a target once an epoch."""
+    cut_blank_tail: bool = False
+    """Whether to look at the end of every video, and leave out a blank stretch there."""
     draws_per_clip: int = 1
     """Pairs drawn each time a clip is opened: a pass over the clips is as many epochs."""
     batch_size: int = 200

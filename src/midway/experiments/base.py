@@ -83,7 +83,12 @@ def pair_loader(
     """
     data = experiment.data
     dataset = PairDataset(
-        find_clips(data.root, fps=data.fps, gap_seconds=data.gap_seconds),
+        find_clips(
+            data.root,
+            fps=data.fps,
+            gap_seconds=data.gap_seconds,
+            cut_blank_tail=data.cut_blank_tail,
+        ),
         data,
         views,
         seed=experiment.run.seed,

@@ -1,0 +1,196 @@
+"""What it costs to bring pairs of frames to the network, stage by stage, for each layout."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from av.container import InputContainer
+
+from midway.bench.clips import make_clip
+from midway.bench.views import FramePair, time_device_views, time_views
+from midway.data.clip import Clip
+from midway.data.measure import (
+    DIRECT,
+    Sampling,
+    draw_times,
+    make_trial_store,
+    pairs_per_second,
+    readable_sample,
+)
+from midway.data.prepare import find_sources
+from midway.data.store import StoreClip, StoreConfig, open_store, read_store
+from midway.data.video import VideoFile
+from midway.data.video_clip import VideoClip
+
+MADE_GOPS = (30, 250)
+"""Frames between the keyframes of the videos that are made when none are given."""
+MADE_CLIPS = 2
+STAGES = ("open", "seek", "decode", "transfer", "views")
+_SEEK_PAIRS = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutTimes:
+    """Milliseconds of one core per pair, stage by stage, and the rates that follow."""
+
+    layout: str
+    short_side: int
+    """Pixels of the shorter side of the frames."""
+    pairs_per_second: float
+    """Opened, read and decoded by one core, by the clock on the wall."""
+    open: float
+    """Opening a clip, shared by the pairs drawn from it."""
+    seek: float
+    """Finding the place; for a store, fetching the bytes."""
+    decode: float
+    """From there to RGB frames."""
+    transfer: float
+    """Cutting the windows, making a batch of them and moving it to the device."""
+    views: float
+    """Drawing and rendering the views, on the device."""
+    plain_views: float | None
+    """The views by per-image code with Pillow, on one core; only measured on a CPU."""
+
+    @property
+    def limit(self) -> str:
+        """The stage that takes longest."""
+        return max(STAGES, key=lambda stage: getattr(self, stage))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataBenchmark:
+    """What is read, how, and on what the views are made."""
+
+    sampling: Sampling
+    short_sides: tuple[int, ...]
+    """Of the stores that are tried."""
+    store: StoreConfig
+    device: torch.device
+    batch_size: int
+    """Pairs whose views are made at once."""
+    tell: Callable[[str], None]
+    """Called with what is done next."""
+
+    def run(self, root: str | None) -> list[LayoutTimes]:
+        """Measure the layouts of a folder, or of videos made for the purpose.
+
+        Raises:
+            MidwayError: Nothing below `root` can be read, or an extra is not installed.
+        """
+        if root is not None:
+            return self._layouts(root, DIRECT, self.short_sides)
+        times = []
+        with tempfile.TemporaryDirectory() as folder:
+            for gop in MADE_GOPS:
+                made = Path(folder, str(gop))
+                made.mkdir()
+                self.tell(f"making 720p videos with a keyframe every {gop} frames")
+                for seed in range(MADE_CLIPS):
+                    make_clip(made / f"{seed}.mp4", gop=gop, seed=seed)
+                # Stores do not depend on where the keyframes were.
+                sides = self.short_sides if gop == MADE_GOPS[0] else ()
+                times += self._layouts(str(made), f"H.264, GOP {gop}", sides)
+        return times
+
+    def _layouts(self, root: str, name: str, short_sides: Sequence[int]) -> list[LayoutTimes]:
+        found = find_sources(root, source_fps=self.store.source_fps)
+        sample = readable_sample(root, found, self.sampling)
+        self.tell(f"reading {root}")
+        native = max(side for _, _, side in sample)
+        times = [self._measure(name, native, [clip for _, clip, _ in sample])]
+        for side in short_sides:
+            self.tell(f"making and reading a store of short side {side}")
+            with tempfile.TemporaryDirectory() as folder:
+                store = str(Path(folder, "trial.lance"))
+                config = replace(self.store, short_side=side)
+                sources = [each.source for each, _, _ in sample]
+                make_trial_store(store, sources, config, self.sampling.clip_seconds)
+                times.append(self._measure(f"store at {side}", side, read_store(store)))
+        return times
+
+    def _measure(self, name: str, short_side: int, clips: Sequence[Clip]) -> LayoutTimes:
+        rate = pairs_per_second(clips, self.sampling)
+        open_ms, seek_ms = _open_and_seek(clips, self.sampling)
+        views = self._views(list(islice(_frame_pairs(clips, self.sampling), self.batch_size)))
+        return LayoutTimes(
+            layout=name,
+            short_side=short_side,
+            pairs_per_second=rate,
+            open=open_ms,
+            seek=seek_ms,
+            decode=max(0.0, 1e3 / rate - open_ms - seek_ms),
+            transfer=views[0],
+            views=views[1],
+            plain_views=views[2],
+        )
+
+    def _views(self, pairs: list[FramePair]) -> tuple[float, float, float | None]:
+        """Transfer, views, and views by plain code, in milliseconds a pair."""
+        if self.device.type == "cpu":
+            times = time_views(pairs, batch_size=self.batch_size)
+            return times.cut_ms + times.stack_ms, times.draw_ms + times.render_ms, times.plain_ms
+        return *time_device_views(pairs, self.device, batch_size=self.batch_size), None
+
+
+def _frame_pairs(clips: Sequence[Clip], sampling: Sampling) -> Iterator[FramePair]:
+    rng = np.random.default_rng(sampling.seed)
+    for clip in cycle(clips):
+        with clip.open() as reader:
+            times = draw_times(float(clip.frame_seconds[-1]), sampling, rng)
+            frames = [frame.image for frame in reader.frames_at(times)]
+        yield from zip(frames[::2], frames[1::2], strict=True)
+
+
+def _open_and_seek(clips: Sequence[Clip], sampling: Sampling) -> tuple[float, float]:
+    """Milliseconds a pair for opening a clip, and for finding the places of pairs in it."""
+    rng = np.random.default_rng(sampling.seed)
+    open_seconds = seek_seconds = 0.0
+    pairs = 0
+    for clip in islice(cycle(clips), max(len(clips), _SEEK_PAIRS // sampling.draws_per_clip)):
+        times = draw_times(float(clip.frame_seconds[-1]), sampling, rng)
+        start = time.perf_counter()
+        if isinstance(clip, VideoClip):
+            VideoFile(clip.location).close()
+        open_seconds += time.perf_counter() - start
+        with _seeker(clip) as seek:
+            start = time.perf_counter()
+            seek(times)
+            seek_seconds += time.perf_counter() - start
+        pairs += sampling.draws_per_clip
+    return 1e3 * open_seconds / pairs, 1e3 * seek_seconds / pairs
+
+
+@contextmanager
+def _seeker(clip: Clip) -> Iterator[Callable[[list[float]], object]]:
+    """What goes to the places of some times and decodes nothing there."""
+    if isinstance(clip, VideoClip):
+        with av.open(clip.location) as container:
+            yield partial(_seek_video, container)
+    elif isinstance(clip, StoreClip):
+        dataset, _ = open_store(clip.location)
+        dataset.take([clip.first_row], columns=["jpeg"])  # reads what it keeps in memory
+        yield partial(_fetch_rows, dataset, clip)
+    else:
+        yield lambda times: None
+
+
+def _seek_video(container: InputContainer, times: list[float]) -> None:
+    stream = container.streams.video[0]
+    assert stream.time_base is not None
+    for seconds in times[::2]:
+        container.seek(int(seconds / stream.time_base), stream=stream)
+        next(container.demux(stream))
+
+
+def _fetch_rows(dataset: Any, clip: StoreClip, times: list[float]) -> None:
+    places = np.searchsorted(clip.frame_seconds, times, side="right") - 1
+    dataset.take((clip.first_row + np.unique(places)).tolist(), columns=["jpeg"])
