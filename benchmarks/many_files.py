@@ -11,6 +11,7 @@ steps.
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -19,12 +20,18 @@ from pathlib import Path
 
 from midway.data.synthetic import WorldConfig, write_videos
 
-TINY = """
-    --method.network.encoder.width 24 --method.network.encoder.depth 4
-    --method.network.encoder.heads 2 --method.network.head.prototypes 16
-    --method.views.num-local 1 --data.starts random --data.draws-per-clip 5 --data.batch-size 5
-    --data.num-workers 1 --run.log-every 1 --run.checkpoint-every 1000000
-""".split()
+TINY = shlex.split("""
+--method.network.encoder.image-size 16 16 --method.network.encoder.patch-size 8
+--method.network.encoder.width 24 --method.network.encoder.depth 2
+--method.network.encoder.heads 1 --method.network.dynamics.levels 1
+--method.network.dynamics.midway-width 12 --method.network.dynamics.midway-depth 1
+--method.network.dynamics.forward-depth 1 --method.network.head.hidden 16
+--method.network.head.bottleneck 8 --method.network.head.num-prototypes 16
+--method.views.motion-size 16 16 --method.views.global-size 16 16
+--method.views.local-size 8 8 --method.views.num-local 1
+--data.starts random --data.draws-per-clip 5 --data.batch-size 5 --data.num-workers 1
+--run.log-every 1 --run.checkpoint-every 1000000
+""")
 
 
 def main() -> None:
@@ -39,11 +46,12 @@ def main() -> None:
         start = time.perf_counter()
         midway("prepare", str(root), "--index-only", "--jobs", "2")
         index_seconds = time.perf_counter() - start
-        print(json.dumps({"index_seconds": index_seconds, **train(root, options.steps)}))
+        found = {"index_seconds": index_seconds, **train(root, options.steps)}
+        sys.stdout.write(json.dumps(found) + "\n")
 
 
 def make_tree(root: Path, num_files: int) -> None:
-    """Hard links to ten videos of two seconds, one of them turned into no video at all."""
+    """Hard links to ten videos of two seconds."""
     originals = root.parent / "originals"
     world = WorldConfig(height=64, width=64, num_frames=60)
     write_videos(originals, world, seeds=range(10))
@@ -61,6 +69,8 @@ def train(root: Path, steps: int) -> dict[str, object]:
     process = subprocess.Popen(
         [sys.executable, "-m", "midway.cli", *command, "--run.steps", str(steps), *TINY],
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     metrics = run / "metrics.jsonl"
     first_step_seconds, memory = 0.0, []
@@ -69,7 +79,7 @@ def train(root: Path, steps: int) -> dict[str, object]:
         done = metrics.read_text().count("\n") if metrics.exists() else 0
         if done and not first_step_seconds:
             first_step_seconds = time.perf_counter() - start
-        if done:
+        if done and process.poll() is None:
             memory.append({"step": done, "mib": resident_mib(process.pid)})
     if process.returncode:
         raise SystemExit(process.returncode)
@@ -83,7 +93,9 @@ def train(root: Path, steps: int) -> dict[str, object]:
 def resident_mib(process: int) -> list[float]:
     """Resident memory of a process and of its children."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    pages = [int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in (process, *children)]
+    pages = [
+        int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in (process, *children)
+    ]
     return [round(count * os.sysconf("SC_PAGE_SIZE") / 2**20, 1) for count in pages]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +17,7 @@ from midway.data.pairs import PairDataset, PairSample
 from midway.data.render import stack_windows
 from midway.data.skipped import SkipLog, SkippedClip
 from midway.data.views import ViewParameters, stack_views
-from midway.data.workers import Reading, Workers
+from midway.data.workers import Workers
 from midway.errors import MidwayError
 
 BATCHES_AHEAD = 2
@@ -115,7 +115,7 @@ class PairLoader:
         """
         config = self.dataset.config
         workers = Workers(
-            partial(_read_items, self.dataset),
+            self.dataset.read_all,
             num_workers=config.num_workers,
             timeout_seconds=config.read_timeout_seconds,
         )
@@ -153,12 +153,6 @@ class PairLoader:
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(size)
-
-
-def _read_items(
-    dataset: PairDataset, keys: list[tuple[int, int]], reading: Reading
-) -> list[PairSample]:
-    return [sample for key in keys for sample in dataset.read(*key, reading)]
 
 
 def _owned(sample: PairSample) -> PairSample:

@@ -123,6 +123,10 @@ class PairDataset:
         """Items of one pass: clips, or with `every_frame` starts."""
         return int(self._ends[-1])
 
+    def read_all(self, keys: list[tuple[int, int]], reading: Reading) -> list[PairSample]:
+        """The pairs of several items, one after the other; see `read`."""
+        return [sample for key in keys for sample in self.read(*key, reading)]
+
     def read(self, epoch: int, index: int, reading: Reading) -> list[PairSample]:
         """The pairs of (epoch, index).
 

@@ -10,7 +10,7 @@ from midway.data.open_videos import open_video
 from midway.data.video import VideoFile
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VideoClip:
     """A video whose header was read."""
 
