@@ -37,7 +37,7 @@ def flow_network():
 
 def test_a_pretrained_network_gives_encoder_and_dynamics():
     pretrained = random_network()
-    network = FlowNetwork.from_pretrained(pretrained, DPT)
+    network = FlowNetwork.from_pretrained(pretrained, DPT, (32, 32))
     for part in ("encoder", "dynamics"):
         mine, theirs = (getattr(n, part).state_dict() for n in (network, pretrained))
         assert mine.keys() == theirs.keys()
@@ -46,7 +46,9 @@ def test_a_pretrained_network_gives_encoder_and_dynamics():
 
 def test_the_teachers_encoder_and_fresh_dynamics_are_choices():
     pretrained = random_network()
-    network = FlowNetwork.from_pretrained(pretrained, DPT, encoder="teacher", fresh_dynamics=True)
+    network = FlowNetwork.from_pretrained(
+        pretrained, DPT, (32, 32), encoder="teacher", fresh_dynamics=True
+    )
     assert torch.equal(network.encoder.pos_embed, pretrained.teacher.encoder.pos_embed)
     assert not torch.equal(network.encoder.pos_embed, pretrained.encoder.pos_embed)
     weight = "midway_path.up.weight"
@@ -65,7 +67,7 @@ def test_a_bare_encoder_gets_fresh_dynamics_and_another_size_is_refused():
 
 def test_drop_path_is_off_in_finetuning():
     config = replace(tiny(), encoder=replace(ENCODER, drop_path=0.5))
-    network = FlowNetwork.from_pretrained(MidwayNetwork(config), DPT).train()
+    network = FlowNetwork.from_pretrained(MidwayNetwork(config), DPT, (32, 32)).train()
     source, target = frames()
     torch.testing.assert_close(network(source, target), network(source, target), rtol=0, atol=0)
 

@@ -39,7 +39,6 @@ PAPER_MIXTURE = (
 """Of the main tables (CroCo v2's code): 793,052 pairs a listing, both renderings."""
 ABLATION_MIXTURE = PAPER_MIXTURE[1:3]
 """Of tables 3 and 5, which say no more than "FlyingChairs and FlyingThings"."""
-SYNTHETIC_MIXTURE = (FlowPart(dataset="synthetic", split="all", folder="."),)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,8 @@ class FlowNetworkConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     dpt: DptConfig = field(default_factory=DptConfig)
+    crop: tuple[int, int] = (320, 384)
+    """Height and width of what it is trained on, and of the tiles that it predicts."""
 
     def __post_init__(self) -> None:
         midway = [name for name in self.dpt.inputs if name.startswith("midway")]
@@ -89,6 +91,7 @@ class FlowNetwork(nn.Module):
         cls,
         network: MidwayNetwork,
         dpt: DptConfig,
+        crop: tuple[int, int],
         *,
         encoder: Literal["student", "teacher"] = "student",
         fresh_dynamics: bool = False,
@@ -98,6 +101,7 @@ class FlowNetwork(nn.Module):
         Args:
             network: Where the weights come from; it stays as it is.
             dpt: The head.
+            crop: Height and width of what it is trained on.
             encoder: The student's or the teacher's, which is the average of the student's.
             fresh_dynamics: Draw the dynamics anew ("encoder only" in the paper).
         """
@@ -105,6 +109,7 @@ class FlowNetwork(nn.Module):
             encoder=replace(network.config.encoder, drop_path=0.0),
             dynamics=network.config.dynamics,
             dpt=dpt,
+            crop=crop,
         )
         made = cls(config)
         from_teacher = encoder == "teacher"
