@@ -15,6 +15,7 @@ COMMANDS = {
     "info": "say what a checkpoint, run folder or .safetensors file holds",
     "export": "write a network as .safetensors or in the release's .pth layout",
     "list": "name the experiments, with what each is",
+    "flow": "optical flow of two images or a video: midway flow A B -o out.flo",
 }
 
 

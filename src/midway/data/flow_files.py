@@ -254,6 +254,11 @@ _FORMATS: dict[str, tuple[Callable[..., FloatFlow], Callable[..., None]]] = {
 }
 
 
+def flow_suffixes() -> tuple[str, ...]:
+    """Suffixes of the formats that `read_flow` and `write_flow` know."""
+    return tuple(_FORMATS)
+
+
 def _format(path: Path | str) -> tuple[Callable[..., FloatFlow], Callable[..., None]]:
     suffix = Path(path).suffix.lower()
     if suffix not in _FORMATS:

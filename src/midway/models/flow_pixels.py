@@ -14,8 +14,9 @@ from midway.models.flow_matching import match_maps
 
 COARSEST_PIXELS = 24
 """The pyramid ends at this length of the shorter side."""
-FINEST = 2
-"""Halvings at its finest level."""
+FINEST_PIXELS = 80_000
+"""Its finest level is the first halving with no more pixels: time grows with them, and little else.
+"""
 RADIUS = 3
 NEIGHBOURHOOD = 5
 MEDIAN = 7
@@ -34,10 +35,13 @@ def pixel_flow(
     height, width = source.shape[1:]
     frames = torch.stack([source, target])
     flow = frames.new_zeros(1, 2, 1, 1)
-    factor = FINEST
+    finest = 1
+    while height * width / finest**2 > FINEST_PIXELS:
+        finest *= 2
+    factor = finest
     while min(height, width) / (2 * factor) >= COARSEST_PIXELS:
         factor *= 2
-    while factor >= FINEST:
+    while factor >= finest:
         size = (max(1, round(height / factor)), max(1, round(width / factor)))
         small = F.interpolate(frames, size, mode="bilinear", antialias=True)
         flow = _resized(flow, size)

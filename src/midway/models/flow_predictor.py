@@ -49,8 +49,14 @@ def flow_predictor(how: FlowMethod) -> Predictor:
     """What finds flow, on a GPU if there is one.
 
     Raises:
-        MidwayError: The method needs a network and none is given, or it cannot be read.
+        MidwayError: The method needs a network and none is given, or has no use for the one that
+            is, or it cannot be read.
     """
+    if how.run is not None and how.method in ("zero", "pixels"):
+        raise MidwayError(
+            f"method {how.method}: takes no network; leave --run out, or add --method finetuned, "
+            "features or dynamics"
+        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if how.method == "zero":
         return lambda source, target: np.zeros((*source.shape[:2], 2), np.float32)
