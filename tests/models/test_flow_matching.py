@@ -75,3 +75,9 @@ def test_pixels_alone_explain_the_motion_of_a_synthetic_world_better_than_none()
     assert error < 0.5 * torch.from_numpy(truth.flow).norm(dim=-1)[seen].mean()
     warped, _ = warp(target[None], flow[None])
     assert (warped[0] - source).abs().mean() < 0.6 * (target - source).abs().mean()
+
+
+def test_flat_places_do_not_move_up_to_the_very_border():
+    frame = torch.full((3, 40, 60), 0.5)
+    frame[:, 15:25, 20:40] = torch.rand(3, 10, 20, generator=torch.Generator().manual_seed(0))
+    assert pixel_flow(frame, frame).abs().max() < 0.05

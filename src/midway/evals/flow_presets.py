@@ -124,7 +124,7 @@ def synthetic() -> FinetuneConfig:
             root=Path("data/flow"), parts=(train,), crop=(64, 96), batch_size=8, num_workers=1
         ),
         validation=ValidationConfig(parts=(val,), every_steps=250, overlap=0.5, tiles_at_once=16),
-        dpt=DptConfig(widths=(24, 48, 96, 96), fused_width=64, last_width=16),
+        dpt=DptConfig(widths=(24, 48, 96, 96), fused_width=32, last_width=16),
         optim=replace(OPTIM, lr=5e-4),
         run=RunConfig(
             folder=Path("runs/flow.synthetic"),

@@ -18,6 +18,7 @@ FINEST_PIXELS = 80_000
 """Its finest level is the first halving with no more pixels: time grows with them, and little else.
 """
 RADIUS = 3
+BEYOND = [RADIUS] * 4
 NEIGHBOURHOOD = 5
 MEDIAN = 7
 PASSES = 2
@@ -47,13 +48,11 @@ def pixel_flow(
         flow = _resized(flow, size)
         for _ in range(PASSES):
             warped, _ = warp(small[1:], flow)
-            step = match_maps(
-                _neighbourhoods(small[:1]),
-                _neighbourhoods(warped),
-                radius=RADIUS,
-                reluctance=RELUCTANCE,
-                temperature=TEMPERATURE,
-            )
+            # Beyond the border its pixels go on, or flat places there would lean inwards.
+            maps = [_neighbourhoods(F.pad(x, BEYOND, "replicate")) for x in (small[:1], warped)]
+            step = match_maps(*maps, radius=RADIUS, temperature=TEMPERATURE, reluctance=RELUCTANCE)[
+                :, :, RADIUS:-RADIUS, RADIUS:-RADIUS
+            ]
             flow = _median(flow + step)
         factor //= 2
     return _resized(flow, (height, width))[0]
