@@ -17,6 +17,7 @@ COMMANDS = {
     "export": "write a network as .safetensors or in the release's .pth layout",
     "bench": "say what each stage costs on this machine: midway bench data [DIR]",
     "list": "name the experiments, with what each is",
+    "flow": "optical flow of two images or a video: midway flow A B -o out.flo",
 }
 
 

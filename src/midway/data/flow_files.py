@@ -1,23 +1,72 @@
-"""Optical flow on disk: u (right) and v (down) in pixels, from a frame to the next one."""
+"""Optical flow on disk: u (right) and v (down) in pixels, from a frame to another one.
 
+In memory flow is float32 of shape (height, width, 2), and flow that is not known is infinite in
+both components, however a format marks it. No flow is NaN: where a format does not use it as its
+mark, it is damage.
+"""
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
+from typing import Any, cast
 
+import av
+import av.error
 import numpy as np
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from midway.errors import MidwayError
 
+FloatFlow = NDArray[np.float32]
+
 FLO_TAG = b"PIEH"
 FLO_HEADER_BYTES = 12
+FLO_LIMIT = 1e9
+"""Larger values mark unknown flow (Middlebury's own reader)."""
+FLO_UNKNOWN = np.float32(1666666752)
+"""The mark that Middlebury's files hold."""
+KITTI_ZERO = 32768
+KITTI_STEPS = 64
+"""Steps in a pixel of KITTI's 16-bit numbers."""
+_PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+(-?[\d.]+(?:[eE][-+]?\d+)?)[ \t\r]*\n")
+_AGAIN = "fetch it again"
 
 
-def read_flo(path: Path | str) -> NDArray[np.float32]:
-    """Flow of a Middlebury `.flo` file, shape (height, width, 2).
+def is_known(flow: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Where flow (..., 2) is known, shape (...)."""
+    return np.asarray(np.isfinite(flow).all(-1))
 
-    Values above 1e9 mark unknown flow and are returned as they are.
+
+def read_flow(path: Path | str) -> FloatFlow:
+    """Flow of a file in the format that its suffix names, unknown flow being infinite.
 
     Raises:
-        MidwayError: The file is no `.flo` file, or its length is not what its header says.
+        MidwayError: The suffix is of no format, or the file is damaged.
+    """
+    read, _ = _format(path)
+    return read(path)
+
+
+def write_flow(path: Path | str, flow: NDArray[np.floating]) -> None:
+    """Write flow in the format that the suffix names: `.flo`, `.pfm`, `.png`, `.flo5` or `.npy`.
+
+    A `.png` is KITTI's, a `.npy` TartanAir's, which cannot hold unknown flow.
+
+    Raises:
+        MidwayError: The suffix is of no format, or the format cannot hold the flow.
+    """
+    _, write = _format(path)
+    write(path, flow)
+
+
+def read_flo(path: Path | str) -> FloatFlow:
+    """Flow of a Middlebury `.flo` file.
+
+    Raises:
+        MidwayError: It is no `.flo` file, its length is not what its header says, or it has NaN.
     """
     data = Path(path).read_bytes()
     if data[:4] != FLO_TAG:
@@ -26,32 +75,245 @@ def read_flo(path: Path | str) -> NDArray[np.float32]:
             "give a Middlebury .flo file or fetch this one again"
         )
     if len(data) < FLO_HEADER_BYTES:
-        raise MidwayError(f"truncated .flo file: {path} ends in its header; fetch it again")
+        raise MidwayError(f"truncated .flo file: {path} ends in its header; {_AGAIN}")
     width, height = (int(n) for n in np.frombuffer(data, "<i4", count=2, offset=4))
-    if width < 1 or height < 1:
-        raise MidwayError(
-            f"damaged .flo file: {path} says it is {width} x {height} pixels; fetch it again"
-        )
-    expected_bytes = FLO_HEADER_BYTES + 8 * width * height
-    if len(data) != expected_bytes:
-        raise MidwayError(
-            f"damaged .flo file: {path} has {len(data)} bytes, {width} x {height} pixels need "
-            f"{expected_bytes}; fetch it again"
-        )
+    _check_length(path, data, FLO_HEADER_BYTES, width, height, channels=2)
     flow = np.frombuffer(data, "<f4", offset=FLO_HEADER_BYTES).reshape(height, width, 2)
-    return flow.astype(np.float32)
+    _refuse_nan(path, flow)
+    return _with_unknown(flow, np.abs(flow).max(-1) > FLO_LIMIT)
 
 
 def write_flo(path: Path | str, flow: NDArray[np.floating]) -> None:
-    """Write `flow`, shape (height, width, 2), as a Middlebury `.flo` file of float32.
+    """Write a Middlebury `.flo` file of float32.
 
     Raises:
-        MidwayError: `flow` has another shape or no pixels.
+        MidwayError: The flow has another shape, no pixels, or NaN.
     """
-    if flow.ndim != 3 or flow.shape[2] != 2 or flow.size == 0:
-        raise MidwayError(
-            f"no flow to write: {path} was given shape {flow.shape}; give (height, width, 2)"
-        )
+    flow = _checked(path, flow)
     height, width = flow.shape[:2]
     size = np.array([width, height], "<i4").tobytes()
-    Path(path).write_bytes(FLO_TAG + size + flow.astype("<f4").tobytes())
+    marked = np.where(is_known(flow)[..., None], flow, FLO_UNKNOWN).astype("<f4")
+    Path(path).write_bytes(FLO_TAG + size + marked.tobytes())
+
+
+def read_pfm(path: Path | str) -> FloatFlow:
+    """Flow of a `.pfm` file of three channels, the third unused (FlyingThings3D); NaN is unknown.
+
+    Raises:
+        MidwayError: It is no such file, or its length is not what its header says.
+    """
+    data = Path(path).read_bytes()
+    header = _PFM_HEADER.match(data)
+    if header is None or header[1] != b"PF":
+        raise MidwayError(
+            f"not flow in a .pfm file: {path} starts with {data[:12]!r}, not the header 'PF', "
+            f"width, height, scale; give a three-channel .pfm or {_AGAIN}"
+        )
+    width, height, scale = int(header[2]), int(header[3]), float(header[4])
+    _check_length(path, data, header.end(), width, height, channels=3)
+    kind = "<f4" if scale < 0 else ">f4"
+    rows = np.frombuffer(data, kind, offset=header.end()).reshape(height, width, 3)
+    flow = rows[::-1, :, :2]  # the lowest row comes first
+    return _with_unknown(flow, ~is_known(flow))
+
+
+def write_pfm(path: Path | str, flow: NDArray[np.floating]) -> None:
+    """Write a little-endian `.pfm` file of three channels, the third zero; unknown flow is NaN.
+
+    Raises:
+        MidwayError: The flow has another shape, no pixels, or NaN.
+    """
+    flow = _checked(path, flow)
+    height, width = flow.shape[:2]
+    rows = np.zeros((height, width, 3), "<f4")
+    rows[..., :2] = np.where(is_known(flow)[..., None], flow, np.nan)
+    header = f"PF\n{width} {height}\n-1.0\n".encode()
+    Path(path).write_bytes(header + rows[::-1].tobytes())
+
+
+def read_kitti(path: Path | str) -> FloatFlow:
+    """Flow of KITTI's 16-bit PNG: (value - 32768) / 64 in red and green, known where blue is not 0.
+
+    Raises:
+        MidwayError: It is no PNG of three channels with 16 bits.
+    """
+    try:
+        with av.open(str(path), format="png_pipe") as container:
+            frame = next(container.decode(video=0), None)
+    except av.error.FileNotFoundError:
+        raise
+    except av.error.FFmpegError as error:
+        raise MidwayError(
+            f"flow cannot be read as PNG: {path} ({error.strerror}); {_AGAIN}"
+        ) from None
+    if frame is None or frame.format.name != "rgb48be":
+        what = "no picture" if frame is None else f"pixels of the kind {frame.format.name}"
+        raise MidwayError(
+            f"not flow in a PNG file: {path} has {what}; give a 16-bit RGB PNG as KITTI's"
+        )
+    if frame.is_corrupt:
+        raise MidwayError(f"damaged PNG file: {path}; {_AGAIN}")
+    values = frame.to_ndarray().astype(np.float32)
+    return _with_unknown((values[..., :2] - KITTI_ZERO) / KITTI_STEPS, values[..., 2] == 0)
+
+
+def write_kitti(path: Path | str, flow: NDArray[np.floating]) -> None:
+    """Write KITTI's 16-bit PNG, to the nearest 1/64 pixel.
+
+    Raises:
+        MidwayError: The flow has another shape, no pixels, NaN, or motion beyond 512 pixels.
+    """
+    flow = _checked(path, flow)
+    known = is_known(flow)
+    steps = np.rint(np.where(known[..., None], flow, 0).astype(np.float64) * KITTI_STEPS)
+    if steps.min() < -KITTI_ZERO or steps.max() >= KITTI_ZERO:
+        raise MidwayError(
+            f"flow too long for KITTI's PNG: {path} would hold {np.abs(steps).max() / 64:.0f} "
+            "pixels, its range is -512 to below 512; write a .flo file"
+        )
+    values = np.zeros((*known.shape, 3), np.uint16)
+    values[..., :2] = (steps + KITTI_ZERO) * known[..., None]
+    values[..., 2] = known
+    encoder = cast("VideoCodecContext", av.CodecContext.create("png", "w"))
+    encoder.height, encoder.width = known.shape
+    encoder.pix_fmt, encoder.framerate = "rgb48be", Fraction(1)
+    packets = [*encoder.encode(VideoFrame.from_ndarray(values, "rgb48be")), *encoder.encode(None)]
+    Path(path).write_bytes(b"".join(map(bytes, packets)))
+
+
+def read_flo5(path: Path | str) -> FloatFlow:
+    """Flow of Spring's `.flo5` (HDF5), at twice the size of its images; NaN is unknown.
+
+    Raises:
+        MidwayError: h5py is not installed, or the file holds no such flow.
+    """
+    h5py = _h5py(path)
+    with Path(path).open("rb") as opened:
+        try:
+            with h5py.File(opened, "r") as file:
+                flow = np.asarray(file["flow"], np.float32)
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            raise MidwayError(
+                f"not a .flo5 file: {path} has no readable HDF5 dataset 'flow' ({error}); {_AGAIN}"
+            ) from None
+    _check_shape(path, flow)
+    return _with_unknown(flow, ~is_known(flow))
+
+
+def write_flo5(path: Path | str, flow: NDArray[np.floating]) -> None:
+    """Write a `.flo5` file, compressed; unknown flow is NaN.
+
+    Raises:
+        MidwayError: h5py is not installed, or the flow has another shape, no pixels, or NaN.
+    """
+    h5py = _h5py(path)
+    flow = _checked(path, flow)
+    marked = np.where(is_known(flow)[..., None], flow, np.nan).astype(np.float32)
+    with h5py.File(str(path), "w") as file:
+        file.create_dataset("flow", data=marked, compression="gzip")
+
+
+def read_npy(path: Path | str) -> FloatFlow:
+    """Flow of TartanAir's `.npy`, known everywhere.
+
+    Raises:
+        MidwayError: It is no array of shape (height, width, 2), or has values that are not finite.
+    """
+    with Path(path).open("rb") as file:
+        try:
+            flow = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise MidwayError(f"not a whole .npy file: {path} ({error}); {_AGAIN}") from None
+    _check_shape(path, flow)
+    if not is_known(flow).all():
+        raise MidwayError(f"damaged .npy file: {path} has flow that is not finite; {_AGAIN}")
+    return flow.astype(np.float32)
+
+
+def write_npy(path: Path | str, flow: NDArray[np.floating]) -> None:
+    """Write TartanAir's `.npy` of float32.
+
+    Raises:
+        MidwayError: The flow has another shape, no pixels, or is not known everywhere.
+    """
+    flow = _checked(path, flow)
+    if not is_known(flow).all():
+        raise MidwayError(
+            f"unknown flow in a .npy file: {path} cannot mark it; write .flo or .pfm instead"
+        )
+    with Path(path).open("wb") as file:
+        np.save(file, flow.astype(np.float32))
+
+
+_FORMATS: dict[str, tuple[Callable[..., FloatFlow], Callable[..., None]]] = {
+    ".flo": (read_flo, write_flo),
+    ".pfm": (read_pfm, write_pfm),
+    ".png": (read_kitti, write_kitti),
+    ".flo5": (read_flo5, write_flo5),
+    ".npy": (read_npy, write_npy),
+}
+
+
+def flow_suffixes() -> tuple[str, ...]:
+    """Suffixes of the formats that `read_flow` and `write_flow` know."""
+    return tuple(_FORMATS)
+
+
+def _format(path: Path | str) -> tuple[Callable[..., FloatFlow], Callable[..., None]]:
+    suffix = Path(path).suffix.lower()
+    if suffix not in _FORMATS:
+        raise MidwayError(
+            f"no flow format: {path} ends in '{suffix}'; the suffixes are {', '.join(_FORMATS)}"
+        )
+    return _FORMATS[suffix]
+
+
+def _check_length(
+    path: Path | str, data: bytes, header_bytes: int, width: int, height: int, *, channels: int
+) -> None:
+    if width < 1 or height < 1:
+        raise MidwayError(
+            f"damaged flow file: {path} says it is {width} x {height} pixels; {_AGAIN}"
+        )
+    expected_bytes = header_bytes + 4 * channels * width * height
+    if len(data) != expected_bytes:
+        raise MidwayError(
+            f"damaged flow file: {path} has {len(data)} bytes, {width} x {height} pixels need "
+            f"{expected_bytes}; {_AGAIN}"
+        )
+
+
+def _check_shape(path: Path | str, flow: NDArray[Any]) -> None:
+    if flow.ndim != 3 or flow.shape[2] != 2 or flow.size == 0 or flow.dtype.kind not in "fiu":
+        raise MidwayError(
+            f"no flow: {path} has shape {flow.shape} of {flow.dtype}; give (height, width, 2)"
+        )
+
+
+def _checked(path: Path | str, flow: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Flow that any format can hold, but for what is unknown."""
+    _check_shape(path, flow)
+    _refuse_nan(path, flow)
+    return flow
+
+
+def _refuse_nan(path: Path | str, flow: NDArray[np.floating]) -> None:
+    if np.isnan(flow).any():
+        raise MidwayError(
+            f"NaN in flow: {path} at {np.isnan(flow).any(-1).sum()} pixels; make unknown flow "
+            "infinite in an array, above 1e9 in a .flo file"
+        )
+
+
+def _with_unknown(flow: NDArray[np.floating], unknown: NDArray[np.bool_]) -> FloatFlow:
+    return np.where(unknown[..., None], np.float32(np.inf), flow).astype(np.float32)
+
+
+def _h5py(path: Path | str) -> Any:
+    try:
+        import h5py  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise MidwayError(
+            f"no reader for {path}: .flo5 files need h5py; pip install 'midway-network[spring]'"
+        ) from None
+    return h5py

@@ -203,6 +203,10 @@ class Dynamics(TargetSide):
     ) -> dict[int, LevelOutput]:
         """Predict the target at every level, from the top down.
 
+        The target's side is out of the gradient's reach because its features come without one and
+        the teacher is frozen. Who finetunes gives these dynamics as their own teacher and trains
+        through both frames.
+
         Args:
             source: The student's features of the source: the objective levels, then the top.
             target: The teacher's features of the target, likewise.
@@ -221,8 +225,7 @@ class Dynamics(TargetSide):
             if self.config.latent_dynamics:
                 latents, tokens = self._infer_motion(level, latents, x, target_above, teacher, grid)
             v = self._refine(self, level, source_at[level], source_above)
-            with torch.no_grad():
-                v_target = self._refine(teacher, level, target_at[level], target_above)
+            v_target = self._refine(teacher, level, target_at[level], target_above)
             prediction, gates = self.forward_models[str(level)](v, self.raise_latents(latents))
             outputs[level] = LevelOutput(
                 motion_latents=latents,
@@ -260,11 +263,9 @@ class Dynamics(TargetSide):
         is_top = level == self.config.levels[-1]
         above = path.motion_tokens.expand(len(x), -1, -1) if is_top else latents
         source_positions, target_positions = path.positions(grid)
-        with torch.no_grad():
-            target = teacher.down(target)
-        tokens = path.blocks[str(level)](
-            torch.cat([above, self.down(x) + source_positions, target + target_positions], dim=1)
-        )
+        sources = self.down(x) + source_positions
+        targets = teacher.down(target) + target_positions
+        tokens = path.blocks[str(level)](torch.cat([above, sources, targets], dim=1))
         found = tokens[:, : above.shape[1]]
         return (found if is_top else found + latents), tokens
 

@@ -1,0 +1,164 @@
+"""midway flow A B -o out.flo | midway flow VIDEO -o flow.mp4: optical flow of images or a video."""
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+import av
+import numpy as np
+import tyro
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+from PIL import Image
+
+from midway.cli.options import parse
+from midway.data.clip import BadClipError
+from midway.data.flow_colours import flow_to_rgb, longest_pixels
+from midway.data.flow_files import flow_suffixes, write_flow
+from midway.data.frame_folder import read_image
+from midway.data.video import VIDEO_SUFFIXES, VideoFile
+from midway.errors import MidwayError
+from midway.models.flow_predictor import FlowMethod, Method, Predictor, flow_predictor
+
+LONGEST_QUANTILE = 0.99
+"""Of the motion in a frame of a video: few stray pixels do not set the colours of what follows."""
+
+
+def main(words: Sequence[str]) -> dict[str, Any]:
+    """Find the flow between two images, or through a video."""
+    return parse(flow, words, prog="midway flow")
+
+
+def flow(
+    first: Path,
+    second: Path | None = None,
+    /,
+    *,
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    picture: Path | None = None,
+    method: Method = "pixels",
+    run: Path | None = None,
+    overlap: float = 0.9,
+    tiles_at_once: int = 8,
+    level: int = 3,
+    radius: int = 5,
+    max_pixels: float = 0.0,
+) -> dict[str, Any]:
+    """Optical flow from one image to another, or from each frame of a video to the next.
+
+    Args:
+        first: Image, or a video if it is alone.
+        second: Image of the same size.
+        out: Flow file (.flo, .pfm, .png as KITTI's, .flo5 or .npy); of a video, a video of the
+            flow's colours.
+        picture: Also the flow's colours as an image.
+        method: No motion; matching of pixels, of a pretrained network's features, or of what its
+            dynamics predict; a finetuned flow network.
+        run: Folder or file of the network, for all but zero and pixels.
+        overlap: Share of a tile that the next one covers again (finetuned).
+        tiles_at_once: Tiles that the network sees at once (finetuned).
+        level: Encoder level that is matched (features, dynamics).
+        radius: How far to look, in patches (features, dynamics).
+        max_pixels: Motion that has full colour; 0 for the longest, in a video the longest so far.
+    """
+    _check_names(first, second, out, picture)
+    predict = flow_predictor(
+        FlowMethod(
+            method=method,
+            run=run,
+            overlap=overlap,
+            tiles_at_once=tiles_at_once,
+            level=level,
+            radius=radius,
+        )
+    )
+    if second is None:
+        return _video(first, out, predict, max_pixels)
+    return _pair(first, second, out, picture, predict, max_pixels)
+
+
+def _check_names(first: Path, second: Path | None, out: Path, picture: Path | None) -> None:
+    """Complain before the work, not after it."""
+    if second is not None and out.suffix.lower() not in flow_suffixes():
+        raise MidwayError(
+            f"{out}: no flow format; give a name ending in {', '.join(flow_suffixes())}"
+        )
+    if second is None and first.suffix.lower() not in VIDEO_SUFFIXES:
+        raise MidwayError(f"{first}: no video, and no second image; give two images or a video")
+    if second is None and out.suffix.lower() not in VIDEO_SUFFIXES:
+        raise MidwayError(
+            f"{out}: flow of a video is written as a video; give a name like flow.mp4"
+        )
+    if second is None and picture:
+        raise MidwayError(f"{picture}: a video has no picture beside it; leave --picture out")
+
+
+def _pair(
+    first: Path, second: Path, out: Path, picture: Path | None, predict: Predictor, longest: float
+) -> dict[str, Any]:
+    source, target = read_image(str(first)), read_image(str(second))
+    if source.shape != target.shape:
+        raise MidwayError(
+            f"images differ in size: {first} has {source.shape[0]}x{source.shape[1]} pixels, "
+            f"{second} {target.shape[0]}x{target.shape[1]}; resize one"
+        )
+    found = predict(source, target)
+    write_flow(out, found)
+    lengths = np.hypot(found[..., 0], found[..., 1])
+    print(f"{out}: motion of {lengths.mean():.2f} px in the mean, {lengths.max():.2f} at most")
+    if picture:
+        Image.fromarray(flow_to_rgb(found, longest or longest_pixels(found))).save(picture)
+    return {
+        "out": str(out),
+        "picture": str(picture) if picture else None,
+        "mean_pixels": float(lengths.mean()),
+        "max_pixels": float(lengths.max()),
+    }
+
+
+def _video(path: Path, out: Path, predict: Predictor, max_pixels: float) -> dict[str, Any]:
+    # Frames are read, and their flow is written, one at a time: memory does not grow with length.
+    unfinished = out.with_name(f"{out.stem}.unfinished{out.suffix}")
+    longest, count = max_pixels or 1.0, 0
+    with VideoFile(str(path)) as video, av.open(str(unfinished), "w") as container:
+        rate = Fraction(video.fps).limit_denominator(1001)
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
+        # 4:2:0 holds even sizes only.
+        stream.width, stream.height = video.width + video.width % 2, video.height + video.height % 2
+        stream.pix_fmt = "yuv420p"
+        source = None
+        for target in _frames(video):
+            if source is not None:
+                found = predict(source, target)
+                if not max_pixels:
+                    lengths = np.hypot(found[..., 0], found[..., 1])
+                    longest = max(longest, float(np.quantile(lengths, LONGEST_QUANTILE)))
+                colours = _even(flow_to_rgb(found, longest))
+                container.mux(stream.encode(VideoFrame.from_ndarray(colours, "rgb24")))
+                count += 1
+            source = target
+        container.mux(stream.encode())
+    if not count:
+        unfinished.unlink()
+        raise BadClipError(str(path), "has a single frame", "give at least two frames")
+    unfinished.replace(out)
+    print(f"{out}: flow of {count} pairs of frames, full colour at {longest:.1f} px")
+    return {"out": str(out), "pairs": count, "max_pixels": longest}
+
+
+def _frames(video: VideoFile) -> Iterator[NDArray[np.uint8]]:
+    """Every frame once, in order."""
+    last_seconds = -1.0
+    for number in range(round(video.duration_seconds * video.fps) + 1):
+        # Half a frame late: times in a file are rounded either way.
+        (frame,) = video.frames_at([(number + 0.5) / video.fps])
+        if frame.seconds > last_seconds:
+            last_seconds = frame.seconds
+            yield frame.image
+
+
+def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The image with its last row and column repeated where their number is odd."""
+    height, width = image.shape[:2]
+    return np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

@@ -1,0 +1,66 @@
+"""Flow under resizing, mirroring and warping; images (C, H, W) and flow (2, H, W) as tensors.
+
+A pixel is a point at its centre, so a resized image keeps its borders and not its corner pixels.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, without antialiasing, as the protocol of CroCo v2 does."""
+    return F.interpolate(image[None], size, mode="bilinear")[0]
+
+
+def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
+    """Flow of images resized to `size`, in their pixels.
+
+    Flow that is known everywhere is interpolated. Otherwise each known vector goes to the pixel
+    that its own centre falls on, and pixels that get none are unknown (infinite).
+    """
+    height, width = flow.shape[1:]
+    factors = flow.new_tensor([size[1] / width, size[0] / height])
+    if flow.isfinite().all():
+        return resize_image(flow, size) * factors[:, None, None]
+    rows, columns = flow.isfinite().all(0).nonzero(as_tuple=True)
+    new_rows, new_columns = (
+        ((rows + 0.5) * factors[1]).long(),
+        ((columns + 0.5) * factors[0]).long(),
+    )
+    resized = flow.new_full((2, *size), torch.inf)
+    resized[:, new_rows, new_columns] = flow[:, rows, columns] * factors[:, None]
+    return resized
+
+
+def mirror_image(image: Tensor, *, horizontal: bool, vertical: bool) -> Tensor:
+    """Left and right swapped, top and bottom, both or none."""
+    axes = [axis for axis, swap in ((2, horizontal), (1, vertical)) if swap]
+    return image.flip(axes)
+
+
+def mirror_flow(flow: Tensor, *, horizontal: bool, vertical: bool) -> Tensor:
+    """Flow of images that `mirror_image` has mirrored likewise."""
+    signs = flow.new_tensor([-1.0 if horizontal else 1.0, -1.0 if vertical else 1.0])
+    return mirror_image(flow, horizontal=horizontal, vertical=vertical) * signs[:, None, None]
+
+
+def warp(image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """What a target image shows where flow leads, at each pixel of the source.
+
+    Args:
+        image: The target, (B, C, H, W).
+        flow: From source to target (B, 2, H, W); where it is not finite, the result is 0.
+
+    Returns:
+        The warped image, bilinear, and where flow is known and ends inside the target (B, H, W).
+    """
+    height, width = image.shape[-2:]
+    known = flow.isfinite().all(1)
+    u, v = torch.where(known[:, None], flow, 0).unbind(1)
+    x = torch.arange(width, device=flow.device) + u
+    y = torch.arange(height, device=flow.device)[:, None] + v
+    inside = known & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
+    warped = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
+    return warped * known[:, None], inside

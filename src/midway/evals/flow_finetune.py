@@ -1,0 +1,234 @@
+"""Finetune for optical flow: encoder, dynamics and a DPT head, by CroCo v2's published recipe.
+
+A network is validated during training, and the best one and the last are kept beside the run's
+checkpoints. As published, the best is chosen on the set that is reported.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, distributed
+
+from midway.config import from_json, to_json
+from midway.data.colour import normalise
+from midway.data.flow_loader import FlowBatch, FlowLoader, FlowPart
+from midway.data.flow_sets import FlowPair, list_pairs
+from midway.errors import MidwayError
+from midway.evals.flow import report, results_of, score_pairs, write_results
+from midway.evals.flow_presets import PROTOCOLS, FinetuneConfig, ValidationConfig
+from midway.models.flow import (
+    BEST,
+    LAST,
+    FlowNetwork,
+    FlowNetworkConfig,
+    load_flow_network,
+    save_flow_network,
+)
+from midway.models.flow_predictor import network_predictor
+from midway.models.weights import load
+from midway.nn.evaluating import evaluating
+from midway.nn.laplacian import bounded_laplacian, is_valid
+from midway.train.objective import Objective, Position, StepOutput
+from midway.train.run import check_run_folder
+
+if TYPE_CHECKING:
+    from midway.train.fit import FitSummary
+
+FINAL_OVERLAP = 0.9
+"""Of the tiles when a finished run is scored, as CroCo v2's commands have it."""
+INTERRUPTED = 3
+"""Exit code of a run that was asked to stop; it can be resumed."""
+NUM_PICTURES = 8
+VALIDATION_LOG = "validation.jsonl"
+
+__all__ = ["PROTOCOLS", "config_from_json", "evaluate", "report"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """Pairs that a network is validated on, and where the best network goes."""
+
+    pairs: Sequence[FlowPair]
+    config: ValidationConfig
+    folder: Path
+
+
+class FlowFinetuning(Objective):
+    """The loss of a flow network; it validates the network after some of the steps."""
+
+    best_epe: Tensor
+    """Lowest validation error so far; part of a checkpoint, so that a resumed run knows it."""
+
+    def __init__(self, network: FlowNetwork, validation: Validation) -> None:
+        super().__init__()
+        self.network = network
+        self.validation = validation
+        self.register_buffer("best_epe", torch.tensor(torch.inf))
+
+    def forward(self, batch: FlowBatch) -> StepOutput:
+        """Bounded Laplacian loss over the known pixels of the batch."""
+        output = self.network(normalise(batch.source / 255), normalise(batch.target / 255)).float()
+        known = is_valid(batch.flow)
+        with torch.no_grad():
+            error = torch.linalg.vector_norm(output[:, :2] - batch.flow, dim=1)
+            epe = torch.where(known, error, 0).sum() / known.sum().clamp(min=1)
+        return StepOutput(loss=bounded_laplacian(output, batch.flow), logs={"epe": epe})
+
+    def after_step(self, position: Position) -> None:
+        """Validate now and then, and at the end; keep the last network, and the best."""
+        step = position.step + 1
+        if step % self.validation.config.every_steps and step != position.steps:
+            return
+        epe = self._validation_epe()
+        is_best = epe < float(self.best_epe)
+        self.best_epe.fill_(min(epe, float(self.best_epe)))
+        if _rank()[0] == 0:
+            folder = self.validation.folder
+            _write_line(folder / VALIDATION_LOG, {"step": step, "epe": epe})
+            save_flow_network(self.network, folder / LAST)
+            if is_best:
+                save_flow_network(self.network, folder / BEST)
+
+    def _validation_epe(self) -> float:
+        """Mean over the pairs of the mean error of each, shared by all ranks."""
+        config, (rank, world_size) = self.validation.config, _rank()
+        predict = network_predictor(
+            self.network, overlap=config.overlap, tiles_at_once=config.tiles_at_once
+        )
+        share = self.validation.pairs[rank::world_size]
+        with evaluating(self.network):
+            errors = [pair.epe for pair in score_pairs(share, predict).pairs]
+        total = torch.tensor([sum(errors), len(errors)], device=self.best_epe.device)
+        if world_size > 1:
+            distributed.all_reduce(total)
+        return float(total[0] / total[1])
+
+
+def evaluate(config: FinetuneConfig, *, resume: bool = False) -> dict[str, Any] | None:
+    """Finetune a pretrained network for optical flow, then score the best one.
+
+    Args:
+        config: A protocol, with what is changed of it.
+        resume: Go on with the run in its folder.
+
+    Returns:
+        What `results.json` in the folder holds; None on all ranks but the first.
+    """
+    ended = finetune(config, resume=resume)
+    if not ended.is_main:
+        return None
+    folder = config.run.folder
+    told = {"run": str(folder), "steps": ended.steps, "seed": config.run.seed}
+    if ended.interrupted:
+        return told | {"interrupted": True, "exit_code": INTERRUPTED}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    predict = network_predictor(
+        load_flow_network(folder).to(device),
+        overlap=FINAL_OVERLAP,
+        tiles_at_once=config.validation.tiles_at_once,
+    )
+    scores = score_pairs(
+        _pairs(config.validation.parts, config.data.root),
+        predict,
+        pictures=folder / "pictures",
+        num_pictures=NUM_PICTURES,
+    )
+    results = told | {"overlap": FINAL_OVERLAP, **results_of(scores)}
+    write_results(folder, results, run=folder)
+    return results
+
+
+def config_from_json(values: Mapping[str, Any], *, where: str) -> FinetuneConfig:
+    """Configuration of a run's ``config.json``.
+
+    Raises:
+        MidwayError: A key or value is missing or unknown.
+    """
+    return from_json(FinetuneConfig, values, where=where)
+
+
+def finetune(config: FinetuneConfig, *, resume: bool = False) -> "FitSummary":
+    """Train to the end, or until asked to stop.
+
+    Raises:
+        MidwayError: Unusable data or network, a run folder that is not empty, or a run that went
+            wrong.
+    """
+    from midway.train.fit import fit  # imports lightning, which takes seconds
+    from midway.train.launch import launch, on_first_rank
+
+    run, values = config.run, to_json(config)
+    fabric = launch(run)
+    on_first_rank(fabric, partial(check_run_folder, run.folder, values, resume=resume))
+    # Matrix products of 32 bits may take TensorFloat's shorter fraction, as published.
+    torch.set_float32_matmul_precision("high")
+    torch.manual_seed(run.seed)
+    validation = Validation(
+        pairs=_pairs(config.validation.parts, config.data.root),
+        config=config.validation,
+        folder=run.folder,
+    )
+    return fit(
+        FlowFinetuning(build_network(config), validation),
+        FlowLoader(
+            config.data, seed=run.seed, rank=fabric.global_rank, world_size=fabric.world_size
+        ),
+        fabric=fabric,
+        optim=config.optim,
+        run=run,
+        config=values,
+        resume=resume,
+    )
+
+
+def build_network(config: FinetuneConfig) -> FlowNetwork:
+    """The network that a finetuning starts from; what is new is drawn from torch's generator.
+
+    Raises:
+        MidwayError: No network is given, or it cannot be read.
+    """
+    start, crop = config.start, config.data.crop
+    if not start.network:
+        raise MidwayError("flow finetuning: no network to start from; give --start.network RUN")
+    pretrained = load(start.network)
+    if start.keep == "nothing":
+        sizes = replace(pretrained.config.encoder, drop_path=0.0)
+        network = FlowNetwork(
+            FlowNetworkConfig(
+                encoder=sizes, dynamics=pretrained.config.dynamics, dpt=config.dpt, crop=crop
+            )
+        )
+    else:
+        network = FlowNetwork.from_pretrained(
+            pretrained,
+            config.dpt,
+            crop,
+            encoder=start.encoder,
+            fresh_dynamics=start.keep == "encoder",
+        )
+    if start.frozen:
+        network.freeze()
+    return network
+
+
+def _pairs(parts: Sequence[FlowPart], root: Path) -> list[FlowPair]:
+    return [pair for p in parts for pair in list_pairs(p.dataset, root / p.folder, p.split)]
+
+
+def _rank() -> tuple[int, int]:
+    """Number of this process, and of processes."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def _write_line(path: Path, values: dict[str, Any]) -> None:
+    """Add a line to the log of validations, in place of lines of later steps that were lost."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = [line for line in lines if json.loads(line)["step"] < values["step"]]
+    path.write_text("\n".join([*kept, json.dumps(values)]) + "\n")

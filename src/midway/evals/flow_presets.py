@@ -1,0 +1,145 @@
+"""What a flow finetuning is made of, and the protocols by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from midway.data.flow_loader import (
+    ABLATION_MIXTURE,
+    PAPER_MIXTURE,
+    FlowDataConfig,
+    FlowPart,
+)
+from midway.models.flow import DptConfig
+from midway.train.optim import OptimConfig
+from midway.train.run import RunConfig
+
+SINTEL_SUBVAL = (FlowPart(dataset="sintel", split="subval", folder="Sintel"),)
+OPTIM = OptimConfig(
+    lr=2e-5,
+    scale_lr=False,
+    final_lr=0.0,
+    warmup_epochs=1.0,
+    betas=(0.9, 0.95),
+    weight_decay=0.05,
+    final_weight_decay=0.05,
+    clip="none",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartConfig:
+    """What the network starts from."""
+
+    network: str = ""
+    """Run folder, file or hub id of a pretrained network; it has to be given."""
+    keep: Literal["all", "encoder", "nothing"] = "all"
+    """What is taken of its weights. Without its dynamics this is "encoder only" of the paper; with
+    nothing, its sizes alone count."""
+    encoder: Literal["student", "teacher"] = "student"
+    frozen: bool = False
+    """Train the head alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """What a network is validated on while it is trained."""
+
+    parts: tuple[FlowPart, ...]
+    """Below the root of the training data."""
+    every_steps: int = 3_750
+    overlap: float = 0.7
+    tiles_at_once: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """All that a flow finetuning is made of."""
+
+    data: FlowDataConfig
+    validation: ValidationConfig
+    run: RunConfig
+    start: StartConfig = field(default_factory=StartConfig)
+    dpt: DptConfig = field(default_factory=DptConfig)
+    optim: OptimConfig = OPTIM
+
+
+def paper() -> FinetuneConfig:
+    """The main tables: four datasets, 240 epochs of 30,000 pairs.
+
+    Command: ``midway eval flow_finetune --protocol paper --start.network RUN --data.root DIR``
+    Cost: not run.
+    Expect: Sintel validation clean 4.1, final 4.9 (the paper's, for a ViT-S of 300 epochs).
+    """
+    return FinetuneConfig(
+        data=FlowDataConfig(root=Path("data/flow"), parts=PAPER_MIXTURE),
+        validation=ValidationConfig(parts=SINTEL_SUBVAL),
+        run=RunConfig(
+            folder=Path("runs/flow.paper"),
+            steps=900_000,
+            precision="32-true",
+            log_every=50,
+            checkpoint_every=3_750,
+        ),
+    )
+
+
+def ablation() -> FinetuneConfig:
+    """Tables 3 and 5: FlyingChairs and FlyingThings, validated on all of Sintel clean.
+
+    The paper does not say how long and in what proportion: the main recipe's here. Not run.
+    """
+    main = paper()
+    sintel = FlowPart(dataset="sintel", split="all-clean", folder="Sintel")
+    return replace(
+        main,
+        data=replace(main.data, parts=ABLATION_MIXTURE),
+        validation=replace(main.validation, parts=(sintel,)),
+        run=replace(main.run, folder=Path("runs/flow.ablation")),
+    )
+
+
+def short() -> FinetuneConfig:
+    """The main tables' data for 20,000 steps at five times the rate: to compare, not to report.
+
+    Not run.
+    """
+    main = paper()
+    return replace(
+        main,
+        validation=replace(main.validation, every_steps=2_000),
+        optim=replace(OPTIM, lr=1e-4, warmup_epochs=0.25),
+        run=replace(main.run, folder=Path("runs/flow.short"), steps=20_000, checkpoint_every=2_000),
+    )
+
+
+def synthetic() -> FinetuneConfig:
+    """Worlds as `write_flow_dataset` writes them, in `train` and `val` of the root; for a CPU."""
+    train, val = (
+        FlowPart(dataset="synthetic", split="all", folder=name) for name in ("train", "val")
+    )
+    return FinetuneConfig(
+        data=FlowDataConfig(
+            root=Path("data/flow"), parts=(train,), crop=(64, 96), batch_size=8, num_workers=1
+        ),
+        validation=ValidationConfig(parts=(val,), every_steps=250, overlap=0.5, tiles_at_once=16),
+        dpt=DptConfig(widths=(24, 48, 96, 96), fused_width=32, last_width=16),
+        optim=replace(OPTIM, lr=5e-4),
+        run=RunConfig(
+            folder=Path("runs/flow.synthetic"),
+            steps=2_000,
+            precision="32-true",
+            accelerator="cpu",
+            log_every=20,
+            checkpoint_every=500,
+        ),
+    )
+
+
+PROTOCOLS: dict[str, Callable[[], FinetuneConfig]] = {
+    "paper": paper,
+    "ablation": ablation,
+    "short": short,
+    "synthetic": synthetic,
+}

@@ -1,0 +1,124 @@
+"""Every way to get flow of two images, behind one call on bytes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from midway.data.colour import normalise
+from midway.data.flow_files import FloatFlow
+from midway.errors import MidwayError
+from midway.models.flow import FlowNetwork, load_flow_network
+from midway.models.flow_matching import matching_flow
+from midway.models.flow_pixels import pixel_flow
+from midway.models.flow_tiles import TileConfig, predict_tiled
+from midway.models.midway import MidwayNetwork
+from midway.models.weights import load
+
+Method: TypeAlias = Literal["zero", "pixels", "features", "dynamics", "finetuned"]
+Predictor: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.uint8]], FloatFlow]
+"""From two RGB images (height, width, 3) to flow (height, width, 2) in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowMethod:
+    """How flow is found."""
+
+    method: Method
+    """No motion; matching of pixels, of a pretrained network's features, or of what its dynamics
+    predict; a finetuned flow network."""
+    run: Path | None = None
+    """Folder or file of the network, for all but zero and pixels."""
+    overlap: float = 0.9
+    """Share of a tile that the next one covers again (finetuned)."""
+    tiles_at_once: int = 8
+    """Tiles that the network sees at once (finetuned)."""
+    level: int = 3
+    """Encoder level that is matched (features, dynamics)."""
+    radius: int = 5
+    """How far to look, in patches (features, dynamics)."""
+
+
+def flow_predictor(how: FlowMethod) -> Predictor:
+    """What finds flow, on a GPU if there is one.
+
+    Raises:
+        MidwayError: The method needs a network and none is given, or has no use for the one that
+            is, or it cannot be read.
+    """
+    if how.run is not None and how.method in ("zero", "pixels"):
+        raise MidwayError(
+            f"method {how.method}: takes no network; leave --run out, or add --method finetuned, "
+            "features or dynamics"
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if how.method == "zero":
+        return lambda source, target: np.zeros((*source.shape[:2], 2), np.float32)
+    if how.method == "pixels":
+        return lambda source, target: _array(
+            pixel_flow(_tensor(source, device), _tensor(target, device))
+        )
+    if how.run is None:
+        raise MidwayError(f"method {how.method}: no network; give --run FOLDER or FILE")
+    if how.method == "finetuned":
+        return network_predictor(
+            load_flow_network(how.run).to(device),
+            overlap=how.overlap,
+            tiles_at_once=how.tiles_at_once,
+        )
+    return _matching_predictor(load(how.run).to(device), how)
+
+
+def network_predictor(network: FlowNetwork, *, overlap: float, tiles_at_once: int) -> Predictor:
+    """Flow by a network in evaluation mode, in tiles of the crop that it is trained on."""
+    device = next(network.parameters()).device
+    tiles = TileConfig(size=network.config.crop, overlap=overlap, batch_size=tiles_at_once)
+
+    def predict(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> FloatFlow:
+        _check_sizes(source, target)
+        first, second = (normalise(_tensor(frame, device)) for frame in (source, target))
+        return _array(predict_tiled(network, first, second, tiles))
+
+    return predict
+
+
+def _matching_predictor(network: MidwayNetwork, how: FlowMethod) -> Predictor:
+    device = next(network.parameters()).device
+    patch = network.config.encoder.patch_size
+
+    @torch.no_grad()
+    def predict(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> FloatFlow:
+        _check_sizes(source, target)
+        height, width = source.shape[:2]
+        size = (max(1, round(height / patch)) * patch, max(1, round(width / patch)) * patch)
+        frames = torch.stack([_tensor(frame, device) for frame in (source, target)])
+        first, second = normalise(F.interpolate(frames, size, mode="bilinear")).split(1)
+        by = "dynamics" if how.method == "dynamics" else "features"
+        flow = matching_flow(network, first, second, by=by, level=how.level, radius=how.radius)
+        scale = flow.new_tensor([width / size[1], height / size[0]])[:, None, None]
+        return _array(F.interpolate(flow, (height, width), mode="bilinear")[0] * scale)
+
+    return predict
+
+
+def _check_sizes(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
+    if source.shape != target.shape:
+        raise MidwayError(
+            f"frames differ in size: {source.shape[0]}x{source.shape[1]} and "
+            f"{target.shape[0]}x{target.shape[1]} pixels; give two of one size"
+        )
+
+
+def _tensor(image: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Floats in [0, 1] of shape (3, height, width)."""
+    return torch.tensor(image, device=device).permute(2, 0, 1) / 255
+
+
+def _array(flow: Tensor) -> FloatFlow:
+    return np.ascontiguousarray(flow.permute(1, 2, 0).float().cpu().numpy())

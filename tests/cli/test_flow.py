@@ -1,0 +1,151 @@
+"""midway flow: files of two images, a video of a video, one line for what is wrong."""
+
+import json
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from midway.cli import main
+from midway.cli.flow import flow
+from midway.data.colour import normalise
+from midway.data.flow_colours import flow_to_rgb
+from midway.data.flow_files import read_flow
+from midway.data.synthetic import WorldConfig, write_videos
+from midway.models.flow import FlowNetwork, save_flow_network
+from tests.data import made_flow_sets as made
+from tests.models.test_flow import CONFIG
+
+SIZE = (48, 64)
+
+
+@pytest.fixture
+def images(tmp_path: Path):
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for step, path in enumerate(paths):
+        made.save(path, made.scene(step, SIZE))
+    return [str(path) for path in paths]
+
+
+def last_line(capsys):
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_two_images_give_a_flow_file_and_its_picture(images, tmp_path: Path, capsys):
+    out, picture = tmp_path / "out.flo", tmp_path / "out.png"
+    assert main(["flow", *images, "-o", str(out), "--picture", str(picture), "--json"]) == 0
+    found = read_flow(out)
+    assert found.shape == (*SIZE, 2)
+    middle = found[12:-12, 12:-12]
+    assert np.abs(np.median(middle, axis=(0, 1)) - made.SHIFT).max() < 0.5
+    told = last_line(capsys)
+    assert told["max_pixels"] == pytest.approx(np.hypot(*found.T).max(), rel=1e-5)
+    with Image.open(picture) as image:
+        np.testing.assert_array_equal(np.asarray(image), flow_to_rgb(found, told["max_pixels"]))
+
+
+def test_a_finetuned_network_finds_flow_in_tiles_of_its_crop(images, tmp_path: Path):
+    torch.manual_seed(0)
+    network = FlowNetwork(replace(CONFIG, crop=(32, 32))).eval()
+    save_flow_network(network, tmp_path / "net.safetensors")
+    words = ["--method", "finetuned", "--run", str(tmp_path / "net.safetensors")]
+    out = tmp_path / "out.npy"
+    assert main(["flow", *images, "-o", str(out), *words, "--overlap", "0"]) == 0
+    # The corner is covered by the first tile alone.
+    frames = (torch.from_numpy(made.scene(step, SIZE)[:32, :32].copy()) for step in (0, 1))
+    source, target = (normalise(frame.permute(2, 0, 1)[None] / 255) for frame in frames)
+    with torch.no_grad():
+        expected = network(source, target)[0, :2].permute(1, 2, 0)
+    np.testing.assert_allclose(read_flow(out)[:16, :32], expected[:16], atol=1e-4)
+
+
+@pytest.fixture
+def video(tmp_path: Path):
+    config = WorldConfig(height=48, width=64, num_frames=12, fps=8, num_objects=2)
+    (path,) = write_videos(tmp_path, config, seeds=[0])
+    return path
+
+
+def decoded(path):
+    with av.open(str(path)) as container:
+        rate = container.streams.video[0].average_rate
+        return [f.to_ndarray(format="rgb24") for f in container.decode(video=0)], rate
+
+
+def test_a_video_gives_a_video_of_the_flow_of_each_frame_to_the_next(video, tmp_path: Path, capsys):
+    out = tmp_path / "flow.mp4"
+    words = ["flow", str(video), "-o", str(out), "--method", "zero", "--json"]
+    assert main(words) == 0
+    assert last_line(capsys) == {"out": str(out), "pairs": 11, "max_pixels": 1.0}
+    frames, rate = decoded(out)
+    assert len(frames) == 11
+    assert rate == 8
+    assert frames[0].shape == (48, 64, 3)
+    assert all(frame.min() > 250 for frame in frames)  # no motion is white
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["flow.mp4", video.name]
+
+
+def test_the_colours_of_a_video_are_those_of_its_motion(tmp_path: Path):
+    pan = tmp_path / "pan.mp4"
+    with av.open(str(pan), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "10"})
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for step in range(4):
+            image = made.scene(step, SIZE)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode())
+    flow(pan, out=tmp_path / "flow.mp4", max_pixels=5.0)
+    frames, _ = decoded(tmp_path / "flow.mp4")
+    expected = flow_to_rgb(np.array(made.SHIFT), 5.0).astype(int)
+    for frame in frames:
+        colour = np.median(frame[12:-12, 12:-12], axis=(0, 1))
+        assert np.abs(colour - expected).max() < 40
+
+
+def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path: Path):
+    peaks = []
+    for number, length in enumerate((6, 48)):
+        config = WorldConfig(height=48, width=64, num_frames=length, fps=8, num_objects=1)
+        (path,) = write_videos(tmp_path, config, seeds=[number])
+        tracemalloc.start()
+        flow(path, out=tmp_path / "flow.mp4", method="zero")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+def one_frame(tmp_path: Path) -> Path:
+    config = WorldConfig(height=48, width=64, num_frames=1, fps=8)
+    return write_videos(tmp_path, config, seeds=[9])[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{a}", "{b}", "-o", "{tmp}/x.gif"], "no flow format"),
+        (["{a}", "-o", "{tmp}/x.flo"], "give two images or a video"),
+        (["{one}", "-o", "{tmp}/x.mp4"], "has a single frame"),
+        (["{one}", "-o", "{tmp}/x.flo"], "give a name like flow.mp4"),
+        (["{a}", "{small}", "-o", "{tmp}/x.flo"], "images differ in size"),
+        (["{a}", "{text}", "-o", "{tmp}/x.flo"], "cannot be read as an image"),
+        (["{a}", "{tmp}/none.png", "-o", "{tmp}/x.flo"], "none.png"),
+        (["{a}", "{b}", "-o", "{tmp}/x.flo", "--method", "finetuned"], "give --run"),
+        (["{a}", "{b}", "-o", "{tmp}/x.flo", "--run", "{a}"], "takes no network"),
+        (["{a}", "{b}"], "--out"),
+    ],
+)
+def test_what_is_wrong_is_one_line(images, tmp_path: Path, capsys, words, message):
+    made.save(tmp_path / "small.png", made.scene(0, (40, 64)))
+    (tmp_path / "text.png").write_text("no picture")
+    names = {"a": images[0], "b": images[1], "one": one_frame(tmp_path), "tmp": tmp_path}
+    names |= {"small": tmp_path / "small.png", "text": tmp_path / "text.png"}
+    assert main(["flow", *(word.format(**names) for word in words)]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+    assert not list(tmp_path.glob("x.*"))

@@ -1,0 +1,217 @@
+"""Finetuning for flow: what is trained, what is kept, and that it learns motion."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from midway.config import to_json
+from midway.data.flow_loader import FlowBatch
+from midway.data.synthetic import WorldConfig, write_flow_dataset
+from midway.errors import MidwayError
+from midway.evals.flow_finetune import (
+    PROTOCOLS,
+    FlowFinetuning,
+    Validation,
+    build_network,
+    config_from_json,
+    evaluate,
+    finetune,
+)
+from midway.evals.flow_presets import StartConfig, synthetic
+from midway.models.dynamics import DynamicsConfig
+from midway.models.flow import BEST, LAST, DptConfig, FlowNetwork, load_flow_network
+from midway.models.midway import HeadConfig, MidwayNetwork, NetworkConfig
+from midway.models.vit import EncoderConfig
+from midway.models.weights import load, save
+from midway.train.objective import Position
+from tests.models.test_flow import CONFIG
+
+SIZE = (32, 48)
+WORLD = WorldConfig(
+    height=SIZE[0], width=SIZE[1], num_frames=9, fps=4, num_objects=2, object_speed=12
+)
+SMALL = NetworkConfig(
+    encoder=EncoderConfig(
+        image_size=SIZE, patch_size=8, width=48, depth=3, heads=2, drop_path=0.0, init_std=0.05
+    ),
+    dynamics=DynamicsConfig(
+        levels=(1, 2),
+        midway_width=24,
+        midway_depth=2,
+        midway_heads=2,
+        num_latents=4,
+        forward_depth=2,
+        backward_heads=2,
+        forward_heads=2,
+        init_std=0.05,
+    ),
+    head=HeadConfig(hidden=16, bottleneck=8, num_prototypes=32),
+)
+
+
+@pytest.fixture
+def config(tmp_path: Path):
+    """A few steps on 8 pairs, which are validated on too."""
+    write_flow_dataset(tmp_path / "train", WORLD, seeds=range(1))
+    torch.manual_seed(0)
+    save(MidwayNetwork(SMALL), tmp_path / "net.safetensors")
+    preset = synthetic()
+    return replace(
+        preset,
+        start=StartConfig(network=str(tmp_path / "net.safetensors")),
+        data=replace(
+            preset.data,
+            root=tmp_path,
+            crop=SIZE,
+            augment=False,
+            batch_size=4,
+            num_workers=0,
+        ),
+        validation=replace(preset.validation, parts=preset.data.parts, every_steps=2),
+        dpt=DptConfig(widths=(16, 16, 16, 16), fused_width=32, last_width=16),
+        run=replace(preset.run, folder=tmp_path / "run", steps=6, checkpoint_every=2),
+    )
+
+
+def validations(folder: Path):
+    return [json.loads(line) for line in (folder / "validation.jsonl").read_text().splitlines()]
+
+
+def test_the_papers_protocol_is_that_of_the_published_code():
+    config = PROTOCOLS["paper"]()
+    assert config.run.steps == 240 * 30_000 / 8
+    assert config.data.crop == (320, 384)
+    assert (config.optim.lr, config.optim.scale_lr, config.optim.betas) == (
+        2e-5,
+        False,
+        (0.9, 0.95),
+    )
+    assert config.optim.weight_decay == config.optim.final_weight_decay == 0.05
+    assert (config.optim.clip, config.optim.warmup_epochs, config.optim.final_lr) == ("none", 1, 0)
+    assert (config.validation.every_steps, config.validation.overlap) == (30_000 / 8, 0.7)
+    assert config.run.precision == "32-true"
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_protocol_comes_back_from_its_json(name):
+    config = PROTOCOLS[name]()
+    values = json.loads(json.dumps(to_json(config)))
+    assert config_from_json(values, where="test") == config
+
+
+def test_a_run_keeps_the_best_and_the_last_network_and_scores_the_best(config):
+    results = evaluate(config)
+    folder = config.run.folder
+    found = validations(folder)
+    assert [line["step"] for line in found] == [2, 4, 6]
+    assert {BEST, LAST, "config.json", "metrics.jsonl", "results.json"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert results is not None
+    assert results["pairs"] == 8
+    assert results["steps"] == 6
+    # One tile covers the pairs, so overlap does not matter.
+    assert results["epe"] == pytest.approx(min(line["epe"] for line in found), rel=1e-4)
+    assert len(list((folder / "pictures").glob("*.png"))) == 8
+    assert config_from_json(json.loads((folder / "config.json").read_text()), where="") == config
+
+
+def test_a_resumed_run_ends_like_one_that_was_not_stopped(config, tmp_path: Path):
+    finetune(config)
+    half = replace(config, run=replace(config.run, folder=tmp_path / "half", steps=6))
+    stopped = FlowFinetuning.after_step
+
+    def stop(self, position):
+        stopped(self, position)
+        if position.step == 4:
+            raise KeyboardInterrupt
+
+    FlowFinetuning.after_step = stop
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            finetune(half)
+    finally:
+        FlowFinetuning.after_step = stopped
+    finetune(half, resume=True)
+    assert validations(config.run.folder) == validations(half.run.folder)
+    one, two = (load_flow_network(c.run.folder).state_dict() for c in (config, half))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_what_is_kept_of_the_pretrained_weights_is_a_choice(config):
+    pretrained = load(config.start.network)
+    kept = {}
+    for keep in ("all", "encoder", "nothing"):
+        network = build_network(replace(config, start=replace(config.start, keep=keep)))
+        parts = ((network.encoder, pretrained.encoder), (network.dynamics, pretrained.dynamics))
+        kept[keep] = [
+            all(
+                torch.equal(a, b)
+                for a, b in zip(mine.parameters(), theirs.parameters(), strict=True)
+            )
+            for mine, theirs in parts
+        ]
+        assert network.config.crop == config.data.crop
+    assert kept == {"all": [True, True], "encoder": [True, False], "nothing": [False, False]}
+
+
+def test_frozen_only_the_head_moves(config):
+    frozen = replace(config, start=replace(config.start, frozen=True))
+    finetune(frozen)
+    network, pretrained = load_flow_network(config.run.folder), load(config.start.network)
+    for part in ("encoder", "dynamics"):
+        mine, theirs = (getattr(n, part).state_dict() for n in (network, pretrained))
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    fresh = build_network_again(frozen)
+    assert not torch.equal(network.head.before.weight, fresh.head.before.weight)
+
+
+def build_network_again(config) -> FlowNetwork:
+    torch.manual_seed(config.run.seed)
+    return build_network(config)
+
+
+def test_no_network_is_an_error_in_one_line(config):
+    with pytest.raises(MidwayError, match=r"give --start.network RUN"):
+        build_network(replace(config, start=StartConfig()))
+
+
+def test_validation_leaves_the_mode_and_the_gradients_as_they_were(config, tmp_path: Path):
+    torch.manual_seed(0)
+    objective = FlowFinetuning(
+        FlowNetwork(replace(CONFIG, crop=(32, 32))).train(),
+        Validation(pairs=[], config=config.validation, folder=tmp_path),
+    )
+    batch = FlowBatch(
+        source=torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8),
+        target=torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8),
+        flow=torch.randn(2, 2, 32, 32),
+    )
+    batch.flow[:, :, :16] = torch.inf
+    out = objective(batch)
+    out.loss.backward()
+    assert out.logs["epe"].isfinite()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in objective.parameters())
+    # Not a step that is validated after: nothing is read, though there is nothing to read.
+    objective.after_step(Position(step=0, steps=100, steps_per_epoch=1.0, pairs=2))
+    assert not list(tmp_path.glob("*.jsonl"))
+    assert objective.network.training
+
+
+@pytest.mark.slow
+def test_64_pairs_are_learnt_to_half_a_pixel(config):
+    write_flow_dataset(config.data.root / "train", WORLD, seeds=range(8))
+    config = replace(
+        config,
+        data=replace(config.data, batch_size=16),
+        validation=replace(config.validation, every_steps=1_000),
+        optim=replace(config.optim, lr=2e-3),
+        run=replace(config.run, steps=320, checkpoint_every=1_000),
+    )
+    finetune(config)
+    (found,) = validations(config.run.folder)
+    assert found["epe"] < 0.5
+    assert len(list((config.data.root / "train/training/flow").glob("*/*.flo"))) == 64
