@@ -103,6 +103,20 @@ def test_a_pass_holds_every_item_once_whatever_the_processes(ten_clips):
         assert sorted(keys) == [(epoch, index) for epoch in range(4) for index in range(10)]
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_what_is_left_of_an_epoch_is_read_once_by_any_number_of_processes(ten_clips, world_size):
+    fields = {"starts": "every_frame", "gap_seconds": (0.8, 0.8), "batch_size": 16}
+    before = [index for step in (0, 1) for _, index in loader_of(ten_clips, **fields).keys(step)]
+    left = [
+        index
+        for rank in range(world_size)
+        for batch in loader_of(ten_clips, rank=rank, world_size=world_size, **fields).batches(2, 5)
+        for index in batch.indices
+    ]
+    assert len(before) == 32
+    assert sorted(before + left) == list(range(80))
+
+
 def test_every_pass_and_seed_has_its_own_order(ten_clips):
     orders = set()
     for seed in (0, 1):

@@ -3,12 +3,14 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,13 +26,18 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _command(videos: Path, run: Path, *, ranks: int = 1) -> list[str]:
+def _midway(*, ranks: int = 1) -> list[str]:
     several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
+    return [sys.executable, "-m", *(several if ranks > 1 else []), "midway.cli"]
+
+
+def _command(videos: Path, run: Path, *, ranks: int = 1) -> list[str]:
     return [
-        *(sys.executable, "-m", *(several if ranks > 1 else []), "midway.cli"),
+        *_midway(ranks=ranks),
         *("train", "camvid.midway_tiny", "--data.root", str(videos), "--run.folder", str(run)),
         *("--data.batch-size", "4", "--data.num-workers", "0"),
         *("--run.steps", str(STEPS), "--run.log-every", "1", "--run.checkpoint-every", "1"),
+        *("--run.keep-checkpoints", str(STEPS)),
     ]
 
 
@@ -72,7 +79,7 @@ def test_killed_at_a_random_step_and_resumed_it_equals_an_uninterrupted_run(
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    _run([sys.executable, "-m", "midway.cli", "train", "--resume", str(run)])
+    _run([*_midway(), "train", "--resume", str(run)])
     assert _losses(run) == _losses(whole)
     one, two = _weights(run), _weights(whole)
     assert all(torch.equal(one[name], two[name]) for name in two)
@@ -92,3 +99,17 @@ def test_two_ranks_give_the_losses_and_weights_of_one_process_with_the_whole_bat
     one, two = _weights(run), _weights(whole)
     for name in two:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_resumed_amid_an_epoch_any_number_of_processes_go_on_with_the_samples_that_are_left(
+    whole: Path, tmp_path: Path, ranks: int
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    for newer in sorted((run / "checkpoints").glob("*.ckpt"))[2:]:
+        newer.unlink()
+    _run([*_midway(ranks=ranks), "train", "--resume", str(run)])
+    # Another sample would show: the losses of single steps differ by far more than this.
+    assert _losses(run) == pytest.approx(_losses(whole), rel=1e-5)
+    assert np.std(_losses(whole)) > 1e-3
