@@ -12,6 +12,7 @@ from midway.errors import MidwayError
 COMMANDS = {
     "quickstart": "make synthetic videos, train on them, and report what was learnt",
     "train": "pretrain: midway train EXPERIMENT --data.root DIR [--field value ...]",
+    "eval": "score a network: midway eval segmentation --protocol NAME --run RUN --data.root DIR",
     "info": "say what a checkpoint, run folder or .safetensors file holds",
     "export": "write a network as .safetensors or in the release's .pth layout",
     "list": "name the experiments, with what each is",

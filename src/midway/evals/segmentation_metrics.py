@@ -61,6 +61,16 @@ def score_of(confusion: Tensor) -> SegmentationScore:
     )
 
 
+def scores(confusion: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
+    """mIoU, pixel accuracy and the table of the classes, as results hold them."""
+    score = score_of(confusion)
+    return {
+        "miou": score.miou,
+        "accuracy": score.accuracy,
+        "classes": class_table(confusion, class_names),
+    }
+
+
 def class_table(confusion: Tensor, class_names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """IoU, accuracy (recall) and share of the labelled pixels of each class, in percent.
 
