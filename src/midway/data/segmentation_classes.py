@@ -40,17 +40,22 @@ _DRIVING_COLOURS = (
     *((70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100)),
     *((0, 80, 100), (0, 0, 230), (119, 11, 32)),
 )
+_CAMVID_COLOURS = (
+    *((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222)),
+    *((128, 128, 0), (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192)),
+)
 GOLDEN_RATIO = 0.618034
 
 
 def class_colours(class_names: tuple[str, ...]) -> list[tuple[int, int, int]]:
     """An RGB colour of bytes for each class; black is left for what has none.
 
-    The driving classes have those of Cityscapes; others are spread over the hues, neighbours in
-    the list far from each other.
+    The driving classes have those of Cityscapes, CamVid's those of SegNet; others are spread over
+    the hues, neighbours in the list far from each other.
     """
-    if class_names == DRIVING:
-        return [*_DRIVING_COLOURS]
+    for known, own in ((DRIVING, _DRIVING_COLOURS), (CAMVID, _CAMVID_COLOURS)):
+        if class_names == known:
+            return [*own]
     colours = []
     for number in range(len(class_names)):
         hue = number * GOLDEN_RATIO % 1

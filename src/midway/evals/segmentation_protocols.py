@@ -61,6 +61,10 @@ class SegmentationConfig:
     num_pictures: int = 8
     """Test images of which a picture is kept."""
 
+    def __post_init__(self) -> None:
+        if self.readout.kind == "upernet" and self.data.batch_size < 2:
+            raise MidwayError("data.batch_size = 1: UperNet's batch norm needs 2 images or more")
+
     def version(self) -> str:
         """Short hash of what decides the numbers, the network and the machine left out."""
         values = to_json(self)

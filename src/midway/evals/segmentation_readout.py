@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -127,21 +127,25 @@ class SegmentationReadout(Objective):
         head = parameter_groups(self.head, "head")
         if self.config.frozen:
             return head
-        layers: dict[int, nn.ParameterDict] = defaultdict(nn.ParameterDict)
-        for name, parameter in self.encoder.named_parameters():
-            layers[self.encoder.layer_of(name)][name] = parameter
-        last = self.encoder.depth + 1
-        groups = [
-            ParameterGroup(
-                name=group.name,
-                parameters=group.parameters,
-                weight_decay=group.weight_decay,
-                lr_scale=self.config.layer_decay ** (last - layer),
+        encoder = parameter_groups(self.encoder, "encoder")
+        return [part for group in encoder for part in self._by_layer(group)] + head
+
+    def _by_layer(self, group: ParameterGroup) -> list[ParameterGroup]:
+        """The same parameters, layer by layer, with a learning rate that falls downwards."""
+        encoder = self.encoder
+        layer_of = {id(p): encoder.layer_of(name) for name, p in encoder.named_parameters()}
+        layers: dict[int, list[nn.Parameter]] = defaultdict(list)
+        for parameter in group.parameters:
+            layers[layer_of[id(parameter)]].append(parameter)
+        return [
+            replace(
+                group,
+                name=f"{group.name}/layer_{layer}",
+                parameters=parameters,
+                lr_scale=self.config.layer_decay ** (encoder.depth + 1 - layer),
             )
             for layer, parameters in sorted(layers.items())
-            for group in parameter_groups(parameters, f"layer_{layer}")
         ]
-        return groups + head
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
