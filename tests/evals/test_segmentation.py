@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +172,26 @@ def test_a_level_that_there_is_not_leaves_no_folder_behind(place, tmp_path, caps
     assert run(place, "camvid-linear", folder, "--readout.levels", "12") == 2
     assert "the encoder has levels 1 to 4" in capsys.readouterr().err
     assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_score_like_one(place, tmp_path):
+    words = ["--run.steps", "3", "--optim.lr", "0.01", "--data.batch-size", "4"]
+    assert run(place, "camvid-linear", tmp_path / "one", *words) == 0
+    # Behind `--` torchrun does not take `--run` for an abbreviation of its own options.
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
+    where = ["--run", str(place / "net.safetensors"), "--data.root", str(place / "camvid")]
+    command = ["midway.cli", "eval", "segmentation", "--protocol", "camvid-linear", *where]
+    folder = ["--run.folder", str(tmp_path / "two")]
+    subprocess.run(
+        [sys.executable, *launcher, *command, *TOY, *words, *folder],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        timeout=200,
+        check=True,
+        capture_output=True,
+    )
+    one, two = results_of(tmp_path / "one"), results_of(tmp_path / "two")
+    pixels = [[row["pixels"] for row in each["classes"].values()] for each in (one, two)]
+    assert pixels[0] == pixels[1]
+    assert two["miou"] == pytest.approx(one["miou"], abs=0.5)
+    assert two["protocol"] == one["protocol"]

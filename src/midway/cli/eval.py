@@ -2,7 +2,8 @@
 
 An evaluation is a module with a function `evaluate`, whose arguments are its options. One that
 starts from a protocol has `PROTOCOLS` too, which make the configuration that the options change
-and `evaluate` takes, and `config_from_json` to resume it. `report` tells the results to people.
+and `evaluate` takes, and `config_from_json` if it can be resumed. `report` tells the results to
+people.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ def main(words: Sequence[str]) -> dict[str, Any] | None:
     if hasattr(module, "PROTOCOLS"):
         config, rest, resume = _start(module, rest, prog)
         config = parse(type(config), rest, prog=prog, default=config)
-        results = module.evaluate(config, resume=resume)
+        results = module.evaluate(config, resume=True) if resume else module.evaluate(config)
     else:
         results = parse(module.evaluate, rest, prog=prog)
     if results is not None and hasattr(module, "report"):
@@ -51,6 +52,8 @@ def _start(module: ModuleType, words: list[str], prog: str) -> tuple[Any, list[s
     """Configuration to depart from, the other words, and whether it is that of a run to resume."""
     folder, words = _taken("--resume", words)
     if folder is not None:
+        if not hasattr(module, "config_from_json"):
+            raise MidwayError(f"{prog}: has nothing to resume; start it anew")
         path = Path(folder) / "config.json"
         config = module.config_from_json(read_json(path), where=str(path))
         return replace(config, run=replace(config.run, folder=Path(folder))), words, True
