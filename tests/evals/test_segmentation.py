@@ -167,6 +167,16 @@ def test_wrong_words_are_told_in_one_line(words, message, capsys):
     assert printed.err.count("\n") == 1
 
 
+def test_the_other_readings_of_the_protocol_are_options(place, tmp_path):
+    words = ["--features", "backward", "--weights", "student", "--readout.levels", "1"]
+    words += ["--data.test-scale", "160", "96", "--inference.mode", "whole", "--run.steps", "1"]
+    assert run(place, "bdd100k-linear", tmp_path / "run", *words) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["data"]["test_scale"] == [160, 96]
+    assert config["encoder"]["features"] == "backward"
+    assert results_of(tmp_path / "run")["encoder"]["weights"] == "student"
+
+
 def test_a_level_that_there_is_not_leaves_no_folder_behind(place, tmp_path, capsys):
     folder = tmp_path / "run"
     assert run(place, "camvid-linear", folder, "--readout.levels", "12") == 2

@@ -58,6 +58,11 @@ def _start(module: ModuleType, words: list[str], prog: str) -> tuple[Any, list[s
         config = module.config_from_json(read_json(path), where=str(path))
         return replace(config, run=replace(config.run, folder=Path(folder))), words, True
     name, words = _taken("--protocol", words)
+    if name is None and {"-h", "--help"} & {*words}:
+        names = "\n".join(f"  {each}" for each in module.PROTOCOLS)
+        print(f"usage: {prog} --protocol NAME [--field value ...] [--json]\n\nProtocols:\n{names}")
+        print(f"\n{prog} --protocol NAME --help names the fields.")
+        raise SystemExit(0)
     if name not in module.PROTOCOLS:
         wrong = "no protocol" if name is None else f"no protocol '{name}'"
         raise MidwayError(

@@ -116,7 +116,7 @@ class LabelledImage:
     label: str
 
 
-class LabelledImages(Sequence[LabelledImage]):
+class LabelledImages:
     """The images of a split in the order of their names, and what their labels mean."""
 
     def __init__(self, dataset: Dataset, layout: Layout, items: Sequence[LabelledImage]) -> None:
@@ -128,7 +128,7 @@ class LabelledImages(Sequence[LabelledImage]):
     def __len__(self) -> int:
         return len(self._items)
 
-    def __getitem__(self, index: int) -> LabelledImage:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __getitem__(self, index: int) -> LabelledImage:
         return self._items[index]
 
     def read(self, index: int) -> tuple[Image.Image, NDArray[np.uint8]]:

@@ -51,7 +51,7 @@ class KnnConfig:
     seed: int = 0
     """Of what is drawn into the memory, and of fresh weights."""
     accelerator: Literal["auto", "cpu"] = "auto"
-    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Of the encoder; neighbours are searched in float32."""
     folder: Path | None = None
     """Where ``results.json`` and ``confusion.png`` are written, if anywhere."""

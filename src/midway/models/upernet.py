@@ -143,7 +143,7 @@ def _doubled(width: int) -> nn.ConvTranspose2d:
 def _classifier(channels: int, num_classes: int) -> nn.Conv2d:
     conv = nn.Conv2d(channels, num_classes, kernel_size=1)
     nn.init.normal_(conv.weight, std=CLASSIFIER_STD)
-    nn.init.zeros_(conv.bias)  # pyright: ignore[reportArgumentType]  # there is one by default
+    nn.init.zeros_(conv.get_parameter("bias"))
     return conv
 
 
