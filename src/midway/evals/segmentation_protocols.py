@@ -1,6 +1,6 @@
 """The published segmentation protocols, one function each, and two small ones for a CPU.
 
-Where the papers say nothing the defaults follow mmsegmentation and iBOT; docs say which.
+Where the papers say nothing the defaults follow mmsegmentation and iBOT; see docs/SEGMENTATION.md.
 """
 
 import hashlib
