@@ -144,3 +144,21 @@ def test_a_bad_step_changes_nothing_and_is_counted_until_a_good_one():
 def test_a_setting_that_makes_no_sense_is_refused(name, value):
     with pytest.raises(MidwayError, match=rf"optim\.{name} = .*; give"):
         OptimConfig(**{name: value})
+
+
+def test_a_group_has_its_own_share_of_the_learning_rate():
+    toy = Toy(p_dropout=0)
+    first, last = [*toy.student.first.parameters()], [*toy.student.last.parameters()]
+    groups = [
+        ParameterGroup(name="first", parameters=first, lr_scale=0.25),
+        ParameterGroup(name="last", parameters=last),
+    ]
+    optimizer = AdamW(toy, groups, OptimConfig())
+    before = [p.detach().clone() for p in first + last]
+    for parameter in first + last:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.set_rates(Rates(lr=0.1, weight_decay=0))
+    optimizer.step_unless(torch.zeros(()))
+    # The first step of Adam is as long as the rate, whatever the gradient.
+    moved = [(old - new).mean().item() for old, new in zip(before, first + last, strict=True)]
+    assert moved == pytest.approx([0.025, 0.025, 0.1, 0.1], rel=1e-4)

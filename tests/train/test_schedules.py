@@ -1,8 +1,9 @@
 import pytest
 
+from midway.errors import MidwayError
 from midway.train.objective import Position
 from midway.train.optim import OptimConfig, rates_at
-from midway.train.schedules import cosine, warmup_cosine
+from midway.train.schedules import cosine, warmup_cosine, warmup_poly
 
 
 def test_the_learning_rate_follows_the_published_table():
@@ -37,3 +38,33 @@ def test_a_position_knows_its_progress_and_epoch():
     position = Position(step=3, steps=12, steps_per_epoch=2.0, pairs=4)
     assert position.progress == 0.25
     assert position.epoch == 1.5
+
+
+def test_the_polynomial_rate_is_that_of_mmsegmentation():
+    def mmcv(step, steps=10, warmup=4, peak=3e-5, floor=1e-6, power=0.9, ratio=1e-6):
+        regular = (peak - floor) * (1 - step / steps) ** power + floor
+        return regular * (1 - (1 - step / warmup) * (1 - ratio)) if step < warmup else regular
+
+    ours = [
+        warmup_poly(step, 10, warmup_steps=4, peak=3e-5, final=1e-6, power=0.9)
+        for step in range(10)
+    ]
+    assert ours == pytest.approx([mmcv(step) for step in range(10)], rel=1e-12)
+    assert ours[0] == pytest.approx(3e-11)
+
+
+def test_a_polynomial_schedule_is_chosen_by_the_config_with_its_warmup_in_steps():
+    config = OptimConfig(
+        lr=1.0, scale_lr=False, final_lr=0.0, schedule="poly", power=2.0, warmup_steps=5
+    )
+    rates = [
+        rates_at(Position(step=s, steps=10, steps_per_epoch=1e9, pairs=8), config).lr
+        for s in range(10)
+    ]
+    assert rates[5:] == pytest.approx([0.25, 0.16, 0.09, 0.04, 0.01])
+    assert rates[1] == pytest.approx(0.81 / 5, rel=1e-4)
+
+
+def test_a_floor_above_the_peak_is_refused_as_the_rate_would_rise():
+    with pytest.raises(MidwayError, match=r"final_lr = 0.0001: the rate would rise; .* lr = 3e-05"):
+        OptimConfig(lr=3e-5, scale_lr=False, final_lr=1e-4)

@@ -13,6 +13,7 @@ COMMANDS = {
     "quickstart": "make synthetic videos, train on them, and report what was learnt",
     "prepare": "make a frame store or an index of videos, or measure which is worth making",
     "train": "pretrain: midway train EXPERIMENT --data.root DIR [--field value ...]",
+    "eval": "score a network: midway eval segmentation --protocol NAME --run RUN --data.root DIR",
     "info": "say what a checkpoint, run folder or .safetensors file holds",
     "export": "write a network as .safetensors or in the release's .pth layout",
     "bench": "say what each stage costs on this machine: midway bench data [DIR]",

@@ -14,28 +14,16 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from midway.data.colour import normalise
+from midway.data.segmentation_layouts import IGNORE
 from midway.errors import MidwayError
+from midway.evals.segmentation_metrics import SegmentationScore, score_of
 from midway.models.vit import VisionTransformer
 from midway.nn.evaluating import evaluating
 
-IGNORE = 255
-"""Label of pixels that do not count."""
 MIN_DEVIATION = 1e-6
 """Least deviation that features are divided by: constant ones stay small."""
 HISTORY = 20
 """Steps that L-BFGS remembers."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentationScore:
-    """How well labels are predicted, over all pixels of a dataset at once, in percent."""
-
-    miou: float
-    """Mean over the classes that truth or prediction has."""
-    accuracy: float
-    """Share of pixels that are right."""
-    iou: tuple[float, ...]
-    """Intersection over union of each class; NaN for a class that neither has."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -215,14 +203,8 @@ def segmentation_score(predictions: Tensor, labels: Tensor, num_classes: int) ->
         num_classes,
         ignore_index=IGNORE,
         validate_args=False,
-    ).double()
-    right = confusion.diagonal()
-    iou = 100 * right / (confusion.sum(0) + confusion.sum(1) - right)
-    return SegmentationScore(
-        miou=iou.nanmean().item(),
-        accuracy=(100 * right.sum() / confusion.sum()).item(),
-        iou=tuple(iou.tolist()),
     )
+    return score_of(confusion)
 
 
 def _check_classes(labels: Tensor, num_classes: int) -> None:

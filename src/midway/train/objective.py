@@ -47,7 +47,7 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterGroup:
-    """Parameters that share their weight decay and clipping."""
+    """Parameters that share their weight decay, clipping and learning rate."""
 
     name: str
     parameters: list[nn.Parameter]
@@ -55,6 +55,8 @@ class ParameterGroup:
     """A constant, or the schedule of the optimiser's config."""
     clip: bool = True
     """Whether gradient clipping covers this group."""
+    lr_scale: float = 1.0
+    """Factor on the scheduled learning rate, as layer decay wants it."""
 
 
 def parameter_groups(

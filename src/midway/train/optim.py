@@ -1,6 +1,7 @@
 """AdamW with its rates, gradient clipping, and steps that are left out when not finite."""
 
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from midway.errors import MidwayError
 from midway.train.objective import Objective, ParameterGroup, Position
-from midway.train.schedules import cosine, warmup_cosine
+from midway.train.schedules import cosine, warmup_cosine, warmup_poly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,12 @@ class OptimConfig:
     """Learning rate at the end of the run, whatever the batch."""
     warmup_epochs: float = 10.0
     """Epochs over which the learning rate rises from 0."""
+    warmup_steps: int = 0
+    """Length of the warm-up in optimiser steps; 0 leaves it to `warmup_epochs`."""
+    schedule: Literal["cosine", "poly"] = "cosine"
+    """After the warm-up half a cosine wave, or a power of what is left as in mmsegmentation."""
+    power: float = 1.0
+    """Of the poly schedule; 1 for a straight line."""
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.04
     """At the beginning."""
@@ -42,8 +49,13 @@ class OptimConfig:
                 all(0 <= beta < 1 for beta in self.betas)
             ),
             f"clip_norm = {self.clip_norm}; give a norm above 0": self.clip_norm > 0,
+            f"power = {self.power}; give a number above 0": 0 < self.power < inf,
+            f"final_lr = {self.final_lr}: the rate would rise; give no more than lr = {self.lr}": (
+                self.scale_lr or self.final_lr <= self.lr
+            ),
         }
-        for name in ("final_lr", "warmup_epochs", "weight_decay", "final_weight_decay"):
+        rates = ("final_lr", "warmup_epochs", "warmup_steps", "weight_decay", "final_weight_decay")
+        for name in rates:
             value = getattr(self, name)
             rules[f"{name} = {value}; give 0 or more"] = 0 <= value < inf
         for rule, holds in rules.items():
@@ -61,11 +73,13 @@ class Rates:
 
 def rates_at(position: Position, config: OptimConfig) -> Rates:
     """The rates of the step at `position`."""
+    in_epochs = round(config.warmup_epochs * position.steps_per_epoch)
+    shape = partial(warmup_poly, power=config.power) if config.schedule == "poly" else warmup_cosine
     return Rates(
-        lr=warmup_cosine(
+        lr=shape(
             position.step,
             position.steps,
-            warmup_steps=round(config.warmup_epochs * position.steps_per_epoch),
+            warmup_steps=config.warmup_steps or in_epochs,
             peak=config.lr * position.pairs / 256 if config.scale_lr else config.lr,
             final=config.final_lr,
         ),
@@ -100,6 +114,7 @@ class AdamW(torch.optim.AdamW):
             {
                 "params": group.parameters,
                 "name": group.name,
+                "lr_scale": group.lr_scale,
                 "scheduled_decay": group.weight_decay == "scheduled",
                 "weight_decay": 0.0 if group.weight_decay == "scheduled" else group.weight_decay,
             }
@@ -113,7 +128,7 @@ class AdamW(torch.optim.AdamW):
     def set_rates(self, rates: Rates) -> None:
         """Give every group its learning rate and weight decay for the coming step."""
         for group in self.param_groups:
-            group["lr"] = rates.lr
+            group["lr"] = rates.lr * group["lr_scale"]
             if group["scheduled_decay"]:
                 group["weight_decay"] = rates.weight_decay
 

@@ -2,6 +2,9 @@
 
 from math import cos, pi
 
+WARMUP_RATIO = 1e-6
+"""Share of the rate at which a polynomial schedule's warm-up begins."""
+
 
 def cosine(progress: float, start: float, end: float) -> float:
     """Half a cosine wave from `start` at progress 0 to `end` at progress 1.
@@ -32,3 +35,30 @@ def warmup_cosine(step: int, steps: int, *, warmup_steps: int, peak: float, fina
     if step < warmup_steps:
         return peak * step / max(warmup_steps - 1, 1)
     return cosine((step - warmup_steps) / (steps - warmup_steps), peak, final)
+
+
+def warmup_poly(
+    step: int, steps: int, *, warmup_steps: int, peak: float, final: float, power: float
+) -> float:
+    """From `peak` to `final` by a power of what is left of the run, times a linear warm-up.
+
+    The rate of mmsegmentation's recipes. Their warm-up begins at a millionth and multiplies the
+    falling rate, which therefore never quite reaches the peak.
+
+    Args:
+        step: Steps completed before this one, from 0.
+        steps: Length of the run.
+        warmup_steps: Length of the warm-up; 0 for none.
+        peak: Value at the beginning but for the warm-up.
+        final: Value at the end of the run, one step after the last.
+        power: 1 for a straight line.
+
+    Example:
+        >>> [warmup_poly(s, 4, warmup_steps=0, peak=8, final=0, power=1) for s in range(4)]
+        [8.0, 6.0, 4.0, 2.0]
+
+    """
+    rate = final + (peak - final) * (1 - step / steps) ** power
+    if step >= warmup_steps:
+        return rate
+    return rate * (WARMUP_RATIO + (1 - WARMUP_RATIO) * step / warmup_steps)

@@ -1,0 +1,88 @@
+"""midway eval NAME ...: the evaluations, each one file in `midway.evals`.
+
+An evaluation is a module with a function `evaluate`, whose arguments are its options. One that
+starts from a protocol has `PROTOCOLS` too, which make the configuration that the options change
+and `evaluate` takes, and `config_from_json` if it can be resumed. `report` tells the results to
+people.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from midway.cli.options import parse
+from midway.config import read_json
+from midway.errors import MidwayError
+from midway.registry import available, find
+
+PACKAGE = "midway.evals"
+USAGE = """usage: midway eval NAME [--field value ...] [--json]
+       midway eval segmentation --protocol PROTOCOL --run RUN --data.root DIR [--json]
+       midway eval segmentation --resume FOLDER [--json]
+
+midway eval NAME --help names the fields. Evaluations:"""
+
+
+def main(words: Sequence[str]) -> dict[str, Any] | None:
+    """Run an evaluation of a network."""
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        for name, module in _evaluations().items():
+            print(f"  {name:<20} {(module.__doc__ or '').splitlines()[0]}")
+        raise SystemExit(0)
+    name, *rest = words
+    prog = f"midway eval {name}"
+    if name not in available(PACKAGE) or not hasattr(find(PACKAGE, name), "evaluate"):
+        raise MidwayError(f"no evaluation '{name}'; there are {', '.join(_evaluations())}")
+    module = find(PACKAGE, name)
+    if hasattr(module, "PROTOCOLS"):
+        config, rest, resume = _start(module, rest, prog)
+        config = parse(type(config), rest, prog=prog, default=config)
+        results = module.evaluate(config, resume=True) if resume else module.evaluate(config)
+    else:
+        results = parse(module.evaluate, rest, prog=prog)
+    if results is not None and hasattr(module, "report"):
+        print(module.report(results))
+    return results
+
+
+def _start(module: ModuleType, words: list[str], prog: str) -> tuple[Any, list[str], bool]:
+    """Configuration to depart from, the other words, and whether it is that of a run to resume."""
+    folder, words = _taken("--resume", words)
+    if folder is not None:
+        if not hasattr(module, "config_from_json"):
+            raise MidwayError(f"{prog}: has nothing to resume; start it anew")
+        path = Path(folder) / "config.json"
+        config = module.config_from_json(read_json(path), where=str(path))
+        return replace(config, run=replace(config.run, folder=Path(folder))), words, True
+    name, words = _taken("--protocol", words)
+    if name is None and {"-h", "--help"} & {*words}:
+        names = "\n".join(f"  {each}" for each in module.PROTOCOLS)
+        print(f"usage: {prog} --protocol NAME [--field value ...] [--json]\n\nProtocols:\n{names}")
+        print(f"\n{prog} --protocol NAME --help names the fields.")
+        raise SystemExit(0)
+    if name not in module.PROTOCOLS:
+        wrong = "no protocol" if name is None else f"no protocol '{name}'"
+        raise MidwayError(
+            f"{prog}: {wrong}; give --protocol and one of {', '.join(module.PROTOCOLS)}"
+        )
+    return module.PROTOCOLS[name](), words, False
+
+
+def _taken(flag: str, words: list[str]) -> tuple[str | None, list[str]]:
+    """Value of a flag, as `--flag value` or `--flag=value`, and the words without it."""
+    for place, word in enumerate(words):
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2], words[:place] + words[place + 1 :]
+        if word == flag:
+            if place + 1 == len(words):
+                raise MidwayError(f"{flag}: give its value behind it")
+            return words[place + 1], words[:place] + words[place + 2 :]
+    return None, words
+
+
+def _evaluations() -> dict[str, ModuleType]:
+    modules = {name: find(PACKAGE, name) for name in available(PACKAGE)}
+    return {name: module for name, module in modules.items() if hasattr(module, "evaluate")}

@@ -1,0 +1,258 @@
+"""Segmentation without training: patches take the labels of their nearest neighbours.
+
+The dense nearest-neighbour readout of Hummingbird (Balazevic et al., 2023): a memory of labelled
+patches is drawn from the training images; each patch of a test image lets its neighbours in it
+vote. It compares networks in minutes, also while they train.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from torch import Tensor
+from torch.nn import functional as F
+
+from midway.data.segmentation import SegmentationData, WalkingToursData, find_labelled
+from midway.data.segmentation_layouts import IGNORE
+from midway.data.segmentation_loader import WholeImage, whole_images
+from midway.errors import MidwayError
+from midway.evals.linear_segmentation import class_shares
+from midway.evals.segmentation_inference import classes_at
+from midway.evals.segmentation_metrics import SegmentationMetric, scores
+from midway.evals.segmentation_results import score_table, write_confusion, write_results
+from midway.models.dense_encoder import DenseEncoder
+from midway.models.encoder_source import EncoderSource, open_encoder
+
+QUERIES_AT_ONCE = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnnConfig:
+    """A nearest-neighbour readout and what it reads."""
+
+    protocol: str
+    """The dataset's name with its scales."""
+    encoder: Annotated[EncoderSource, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=EncoderSource
+    )
+    data: SegmentationData
+    """Images are taken whole, at the test scale, in training and test alike."""
+    level: int = -1
+    """Level whose patches are compared; -1 is the top."""
+    neighbours: int = 30
+    temperature: float = 0.02
+    """Of the softmax over cosines that weighs the neighbours' votes."""
+    memory_size: int = 65_536
+    """Patches in the memory at most, equally many of each training image."""
+    seed: int = 0
+    """Of what is drawn into the memory, and of fresh weights."""
+    accelerator: Literal["auto", "cpu"] = "auto"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Of the encoder; neighbours are searched in float32."""
+    folder: Path | None = None
+    """Where ``results.json`` and ``confusion.png`` are written, if anywhere."""
+
+    def __post_init__(self) -> None:
+        if min(self.neighbours, self.memory_size) < 1 or self.temperature <= 0:
+            raise MidwayError(
+                "neighbours and memory_size must be 1 or more and temperature above 0; change "
+                "what is not"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Memory:
+    """Labelled patches."""
+
+    features: Tensor
+    """Of unit length, shape (patches, dim)."""
+    shares: Tensor
+    """Share of the patch that each class covers, shape (patches, classes)."""
+
+    def vote(self, features: Tensor, *, neighbours: int, temperature: float) -> Tensor:
+        """Classes of patches by the weighted vote of their nearest neighbours.
+
+        Args:
+            features: Of the patches asked for, of any length, shape (N, dim).
+            neighbours: How many vote; all if the memory has fewer.
+            temperature: Divides the cosines before the softmax that weighs the votes.
+
+        Returns:
+            Shape (N, classes).
+
+        """
+        queries = F.normalize(features.float(), dim=1)
+        return torch.cat(
+            [self._vote(part, neighbours, temperature) for part in queries.split(QUERIES_AT_ONCE)]
+        )
+
+    def _vote(self, queries: Tensor, neighbours: int, temperature: float) -> Tensor:
+        count = min(neighbours, len(self.features))
+        cosines, indices = (queries @ self.features.T).topk(count, dim=1, sorted=False)
+        weights = (cosines / temperature).softmax(1)
+        return (weights.unsqueeze(2) * self.shares[indices]).sum(1)
+
+
+def _presets() -> dict[str, Callable[[], KnnConfig]]:
+    scenes: dict[str, Any] = {"test_scale": (2048, 512)}
+    datasets = (
+        SegmentationData(dataset="bdd100k"),
+        SegmentationData(dataset="cityscapes"),
+        SegmentationData(dataset="ade20k", **scenes),
+        WalkingToursData(dataset="wt_sem", **scenes),
+        SegmentationData(dataset="camvid", num_workers=1),
+        SegmentationData(dataset="synthetic", num_workers=1, test_scale=(256, 192)),
+    )
+    names = (data.dataset.replace("_", "-") for data in datasets)
+    return {
+        name: lambda name=name, data=data: KnnConfig(protocol=name, data=data)
+        for name, data in zip(names, datasets, strict=True)
+    }
+
+
+PROTOCOLS = _presets()
+
+
+def evaluate(config: KnnConfig) -> dict[str, Any]:
+    """Score a network by the nearest neighbours of its patches.
+
+    Raises:
+        MidwayError: Unusable data or network, or no labelled training pixel.
+
+    """
+    torch.manual_seed(config.seed)
+    opened = open_encoder(config.encoder)
+    use_gpu = config.accelerator == "auto" and torch.cuda.is_available()
+    device = torch.device("cuda" if use_gpu else "cpu")
+    train, test = find_labelled(config.data, "train"), find_labelled(config.data, "val")
+    encoder = opened.encoder.to(device)
+    start = time.perf_counter()
+    memory = build_memory(
+        encoder,
+        whole_images(train, config.data),
+        config,
+        num_classes=len(train.class_names),
+        per_image=max(1, config.memory_size // len(train)),
+    )
+    built = time.perf_counter()
+    metric = SegmentationMetric(len(test.class_names), device)
+    for each in whole_images(test, config.data):
+        metric.add(
+            predict(encoder, memory, each.image, each.labels, config), each.labels.to(device)
+        )
+    confusion = metric.confusion()
+    source = asdict(replace(config.encoder, weights_sha256=opened.weights_sha256))
+    results = {
+        "protocol": {"name": f"knn {config.protocol}", **_settings(config)},
+        "encoder": {**source, "checkpoint_sha256": opened.file_sha256},
+        **scores(confusion, test.class_names),
+        "images": {"train": len(train), "test": len(test)},
+        "memory": len(memory.features),
+        "seed": config.seed,
+        "seconds": {
+            "memory": round(built - start, 1),
+            "test": round(time.perf_counter() - built, 1),
+        },
+    }
+    if config.folder:
+        write_results(config.folder, results)
+        write_confusion(config.folder / "confusion.png", confusion, test.class_names)
+    return results
+
+
+def report(results: dict[str, Any]) -> str:
+    """What `evaluate` returned, for people."""
+    seconds = results["seconds"]
+    return (
+        f"{score_table(results)}\n"
+        f"{results['memory']} patches remembered in {seconds['memory']} s, "
+        f"{results['images']['test']} images scored in {seconds['test']} s"
+    )
+
+
+def build_memory(
+    encoder: DenseEncoder,
+    images: Iterable[WholeImage],
+    config: KnnConfig,
+    *,
+    num_classes: int,
+    per_image: int,
+) -> Memory:
+    """Labelled patches of training images, at most `per_image` of each.
+
+    Where an image has more, they are drawn so that each of its classes has the same chance; of
+    sky and road there is always enough.
+
+    Raises:
+        MidwayError: No patch has a label.
+
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    features, shares = [], []
+    for each in images:
+        level_map = feature_map(encoder, each.image, config)
+        covered = _patch_shares(each, level_map, encoder.patch_size, num_classes)
+        weights = (covered / covered.sum(0).clamp(min=1e-12)).sum(1)
+        count = min(per_image, int(weights.count_nonzero()))
+        if count:
+            chosen = torch.multinomial(weights, count, generator=generator)
+            found = F.normalize(level_map.flatten(1).T.float(), dim=1)
+            features.append(found[chosen.to(found.device)])
+            shares.append(covered[chosen].to(found.device))
+    if not features:
+        raise MidwayError("nearest neighbours: no training pixel has a class; check the labels")
+    return Memory(features=torch.cat(features), shares=torch.cat(shares))
+
+
+def predict(
+    encoder: DenseEncoder, memory: Memory, image: Tensor, labels: Tensor, config: KnnConfig
+) -> Tensor:
+    """Classes of an image at the size of its labels.
+
+    Args:
+        encoder: Frozen.
+        memory: What it is compared with.
+        image: ImageNet-normalised, shape (3, height, width).
+        labels: Only their size counts, (label height, label width).
+        config: Level, neighbours and temperature.
+
+    """
+    level_map = feature_map(encoder, image, config)
+    votes = memory.vote(
+        level_map.flatten(1).T, neighbours=config.neighbours, temperature=config.temperature
+    )
+    votes = votes.T.unflatten(1, level_map.shape[1:])
+    patch, (rows, columns) = encoder.patch_size, level_map.shape[1:]
+    whole = F.interpolate(votes[None], (rows * patch, columns * patch), mode="bilinear")[0]
+    inside = whole[:, : image.shape[1], : image.shape[2]]
+    return classes_at(inside, (labels.shape[0], labels.shape[1]))
+
+
+@torch.no_grad()
+def feature_map(encoder: DenseEncoder, image: Tensor, config: KnnConfig) -> Tensor:
+    """Features of a whole image, filled up to whole patches, shape (dim, rows, columns)."""
+    device = next(encoder.parameters()).device
+    patch = encoder.patch_size
+    filled = F.pad(image.to(device), (0, -image.shape[2] % patch, 0, -image.shape[1] % patch))
+    is_mixed = config.precision == "bf16-mixed"
+    with torch.autocast(device.type, torch.bfloat16, enabled=is_mixed):
+        return encoder.maps(filled[None], (config.level,))[0][0]
+
+
+def _patch_shares(each: WholeImage, level_map: Tensor, patch: int, num_classes: int) -> Tensor:
+    """Share of each patch that each class covers, (patches, classes) on the CPU."""
+    rows, columns = level_map.shape[1:]
+    size = (each.image.shape[1], each.image.shape[2])
+    labels = F.interpolate(each.labels[None, None].float(), size, mode="nearest-exact")
+    fill = (0, columns * patch - size[1], 0, rows * patch - size[0])
+    labels = F.pad(labels[0], fill, value=IGNORE).to(torch.uint8)
+    return class_shares(labels, (rows, columns), num_classes)
+
+
+def _settings(config: KnnConfig) -> dict[str, Any]:
+    names = ("level", "neighbours", "temperature", "memory_size", "precision")
+    return {name: getattr(config, name) for name in names} | {"scale": config.data.test_scale}

@@ -1,0 +1,186 @@
+"""Semantic segmentation as the paper measures it: train a readout, score it, show it."""
+
+import json
+import time
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from midway.config import to_json
+from midway.data.segmentation import LabelledImages, find_labelled
+from midway.data.segmentation_loader import SegmentationLoader, WholeImage, whole_images
+from midway.errors import MidwayError
+from midway.evals.segmentation_inference import classes_at, predict_logits
+from midway.evals.segmentation_metrics import SegmentationMetric, scores
+from midway.evals.segmentation_protocols import PROTOCOLS, SegmentationConfig, config_from_json
+from midway.evals.segmentation_readout import SegmentationReadout
+from midway.evals.segmentation_results import (
+    score_table,
+    shown_indices,
+    write_confusion,
+    write_picture,
+    write_results,
+)
+from midway.models.encoder_source import EncoderSource, OpenedEncoder, open_encoder
+from midway.nn.evaluating import evaluating
+from midway.train.run import check_run_folder
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+__all__ = ["PROTOCOLS", "config_from_json", "evaluate", "report"]
+
+INTERRUPTED = 3
+"""Exit code of a run that was asked to stop and can be resumed."""
+
+
+def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, Any] | None:
+    """Train a readout on a network's features and score it on the test images.
+
+    The folder of the run gets, beside what every run leaves, ``results.json``, ``pictures`` and
+    ``confusion.png``.
+
+    Args:
+        config: The protocol, the network and the data.
+        resume: Go on with the readout in ``config.run.folder``.
+
+    Returns:
+        What is in ``results.json``; None in all processes but the first.
+
+    Raises:
+        MidwayError: Unusable data or network, or a run folder that is not empty.
+
+    """
+    from midway.train.fit import fit  # imports lightning, which takes seconds
+    from midway.train.launch import launch, on_first_rank
+
+    torch.manual_seed(config.run.seed)
+    opened = open_encoder(config.encoder)
+    source = replace(config.encoder, weights_sha256=opened.weights_sha256)
+    config = replace(config, encoder=source)
+    train, test = find_labelled(config.data, "train"), find_labelled(config.data, "val")
+    readout = SegmentationReadout(opened.encoder, config.readout, len(train.class_names))
+    fabric = launch(config.run)
+    on_first_rank(
+        fabric, partial(check_run_folder, config.run.folder, to_json(config), resume=resume)
+    )
+    if fabric.world_size > 1:
+        _synchronise_norms(readout, fabric)
+    loader = SegmentationLoader(
+        train,
+        config.data,
+        seed=config.run.seed,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+    summary = fit(
+        readout,
+        loader,
+        fabric=fabric,
+        optim=config.optim,
+        run=config.run,
+        config=to_json(config),
+        resume=resume,
+    )
+    if summary.interrupted:
+        told = {"folder": str(config.run.folder), "interrupted": True, "exit_code": INTERRUPTED}
+        return told if summary.is_main else None
+    start = time.perf_counter()
+    confusion = _test(readout, test, config, fabric)
+    if not summary.is_main:
+        return None
+    results = {
+        "protocol": {"name": config.protocol, "version": config.version()},
+        "encoder": _told(config.encoder, opened),
+        **scores(confusion, test.class_names),
+        "images": {"train": len(train), "test": len(test)},
+        "steps": summary.steps,
+        "seed": config.run.seed,
+        "seconds": {
+            "train": _seconds_trained(config.run.folder),
+            "test": round(time.perf_counter() - start, 1),
+        },
+        "folder": str(config.run.folder),
+    }
+    write_confusion(config.run.folder / "confusion.png", confusion, test.class_names)
+    write_results(config.run.folder, results)
+    return results
+
+
+def report(results: dict[str, Any]) -> str:
+    """What `evaluate` returned, for people."""
+    folder = results["folder"]
+    if results.get("interrupted"):
+        return f"interrupted; go on by --resume {folder}"
+    return f"{score_table(results)}\n{Path(folder) / 'results.json'}"
+
+
+def _test(
+    readout: SegmentationReadout, test: LabelledImages, config: SegmentationConfig, fabric: "Fabric"
+) -> torch.Tensor:
+    """Confusion matrix over the test images, shared out over the processes."""
+    from midway.train.launch import autocast
+
+    shown = shown_indices(len(test), config.num_pictures)
+    metric = SegmentationMetric(len(test.class_names), fabric.device)
+    ranks = {"rank": fabric.global_rank, "world_size": fabric.world_size}
+    with evaluating(readout):
+        for each in whole_images(test, config.data, **ranks):
+            with autocast(fabric.device, config.run):
+                logits = predict_logits(
+                    lambda images: readout.outputs(images)[0],
+                    each.image.to(fabric.device),
+                    config.inference,
+                )
+            labels = each.labels.to(fabric.device)
+            predicted = classes_at(logits, (labels.shape[0], labels.shape[1]))
+            metric.add(predicted, labels)
+            if each.index in shown:
+                _show(test, each, predicted, config.run.folder)
+    return metric.confusion()
+
+
+def _show(test: LabelledImages, each: WholeImage, predicted: torch.Tensor, folder: Path) -> None:
+    image, classes = test.read(each.index)
+    name = test[each.index].name.replace("/", "_")
+    write_picture(
+        folder / "pictures" / f"{name}.png",
+        np.asarray(image),
+        classes,
+        predicted.cpu().numpy().astype(np.uint8),
+        test.class_names,
+    )
+
+
+def _synchronise_norms(readout: SegmentationReadout, fabric: "Fabric") -> None:
+    """Let batch norms of the head see the batches of all processes."""
+    if not any(isinstance(part, nn.BatchNorm2d) for part in readout.head.modules()):
+        return
+    if fabric.device.type != "cuda":
+        raise MidwayError(
+            "batch norm cannot be synchronised between processes on a CPU; evaluate by UperNet in "
+            "one process there"
+        )
+    nn.SyncBatchNorm.convert_sync_batchnorm(readout)
+
+
+def _told(source: EncoderSource, opened: OpenedEncoder) -> dict[str, Any]:
+    """Which network it was, for the results."""
+    names = ("run", "weights", "features", "untrained")
+    values = asdict(source)
+    return {name: values[name] for name in names} | {
+        "checkpoint": opened.file,
+        "checkpoint_sha256": opened.file_sha256,
+        "weights_sha256": opened.weights_sha256,
+    }
+
+
+def _seconds_trained(folder: Path) -> float:
+    """Time in the training loop, that before an interruption included."""
+    last = (folder / "metrics.jsonl").read_text().splitlines()[-1]
+    return round(json.loads(last)["seconds"], 1)

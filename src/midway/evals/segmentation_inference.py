@@ -1,0 +1,97 @@
+"""Prediction for whole images: at once, or window by window."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from midway.errors import MidwayError
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceConfig:
+    """How test images go through the network."""
+
+    mode: Literal["slide", "whole"] = "slide"
+    window: tuple[int, int] = (512, 512)
+    """Height and width of a window, in pixels."""
+    stride: tuple[int, int] = (341, 341)
+    """From a window to the next, down and to the right."""
+    batch_size: int = 8
+    """Windows at a time."""
+
+    def __post_init__(self) -> None:
+        if min(*self.window, *self.stride, self.batch_size) < 1:
+            raise MidwayError("inference: window, stride and batch_size must be 1 or more")
+        if self.stride[0] > self.window[0] or self.stride[1] > self.window[1]:
+            raise MidwayError(
+                f"inference.stride {self.stride} is longer than the window {self.window} and would "
+                "leave pixels out; make it shorter"
+            )
+
+
+def windows(length: int, window: int, stride: int) -> list[tuple[int, int]]:
+    """Begin and end of the windows along a side; the last is moved back to end with it.
+
+    Example:
+        >>> windows(1280, 512, 341)
+        [(0, 512), (341, 853), (682, 1194), (768, 1280)]
+
+    """
+    count = max(length - window + stride - 1, 0) // stride + 1
+    starts = [max(0, min(number * stride, length - window)) for number in range(count)]
+    return [(start, min(start + window, length)) for start in starts]
+
+
+def predict_logits(
+    logits_of: Callable[[Tensor], Tensor], image: Tensor, config: InferenceConfig
+) -> Tensor:
+    """Logits of one image of any size, averaged where windows overlap.
+
+    Args:
+        logits_of: From images (B, 3, h, w) to logits (B, classes, h, w).
+        image: Shape (3, height, width). A side shorter than the window is taken as it is.
+        config: Whole or by windows.
+
+    Returns:
+        Shape (classes, height, width).
+
+    """
+    if config.mode == "whole":
+        return logits_of(image[None])[0]
+    height, width = image.shape[1:]
+    places = [
+        (slice(*rows), slice(*columns))
+        for rows in windows(height, config.window[0], config.stride[0])
+        for columns in windows(width, config.window[1], config.stride[1])
+    ]
+    total = counts = None
+    for first in range(0, len(places), config.batch_size):
+        part = places[first : first + config.batch_size]
+        logits = logits_of(torch.stack([image[:, rows, columns] for rows, columns in part]))
+        if total is None or counts is None:
+            total = logits.new_zeros(logits.shape[1], height, width)
+            counts = logits.new_zeros(height, width)
+        for (rows, columns), window_logits in zip(part, logits, strict=True):
+            total[:, rows, columns] += window_logits
+            counts[rows, columns] += 1
+    assert total is not None
+    assert counts is not None
+    return total / counts
+
+
+def classes_at(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Likeliest classes at the size of the labels, to which the logits are stretched.
+
+    Args:
+        logits: Shape (classes, height, width).
+        size: Height and width wanted.
+
+    Returns:
+        Shape `size`.
+
+    """
+    return F.interpolate(logits[None], size, mode="bilinear")[0].argmax(0)

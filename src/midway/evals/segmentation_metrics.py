@@ -1,0 +1,93 @@
+"""Scores of predicted classes over all pixels of a dataset at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from midway.data.segmentation_layouts import IGNORE
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationScore:
+    """How well labels are predicted, over all pixels of a dataset at once, in percent."""
+
+    miou: float
+    """Mean over the classes that truth or prediction has."""
+    accuracy: float
+    """Share of pixels that are right."""
+    iou: tuple[float, ...]
+    """Intersection over union of each class; NaN for a class that neither has."""
+
+
+class SegmentationMetric:
+    """Counts pixels by true and predicted class, over images and over the processes of a run."""
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self._matrix = MulticlassConfusionMatrix(
+            num_classes, ignore_index=IGNORE, validate_args=False
+        ).to(device)
+
+    def add(self, predictions: Tensor, labels: Tensor) -> None:
+        """Count the pixels of some images; those labelled `IGNORE` are left out.
+
+        Args:
+            predictions: Classes, of any shape.
+            labels: Likewise.
+
+        """
+        self._matrix.update(predictions.long(), labels.long())
+
+    def confusion(self) -> Tensor:
+        """Pixels of each true (row) and predicted (column) class, those of all processes summed.
+
+        Every process has to ask.
+        """
+        return self._matrix.compute().cpu()
+
+
+def score_of(confusion: Tensor) -> SegmentationScore:
+    """Score of a confusion matrix of shape (classes, classes), rows being the truth."""
+    counts = confusion.double()
+    right = counts.diagonal()
+    iou = 100 * right / (counts.sum(0) + counts.sum(1) - right)
+    return SegmentationScore(
+        miou=iou.nanmean().item(),
+        accuracy=(100 * right.sum() / counts.sum()).item(),
+        iou=tuple(iou.tolist()),
+    )
+
+
+def scores(confusion: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
+    """mIoU, pixel accuracy and the table of the classes, as results hold them."""
+    score = score_of(confusion)
+    return {
+        "miou": score.miou,
+        "accuracy": score.accuracy,
+        "classes": class_table(confusion, class_names),
+    }
+
+
+def class_table(confusion: Tensor, class_names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """IoU, accuracy (recall) and share of the labelled pixels of each class, in percent.
+
+    A number that does not exist, because no pixel has the class, is None.
+    """
+    counts = confusion.double()
+    labelled, right = counts.sum(1), counts.diagonal()
+    columns = {
+        "iou": 100 * right / (counts.sum(0) + labelled - right),
+        "accuracy": 100 * right / labelled,
+        "pixels": 100 * labelled / counts.sum(),
+    }
+    return {
+        name: {key: _number(values[index]) for key, values in columns.items()}
+        for index, name in enumerate(class_names)
+    }
+
+
+def _number(value: Tensor) -> float | None:
+    return round(value.item(), 4) if value.isfinite() else None

@@ -1,0 +1,153 @@
+"""A segmentation readout as something to train: an encoder, frozen or not, and its head."""
+
+from collections import defaultdict
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from midway.data.segmentation_layouts import IGNORE
+from midway.data.segmentation_loader import SegmentationBatch
+from midway.data.segmentation_views import as_network_input
+from midway.errors import MidwayError
+from midway.models.dense_encoder import DenseEncoder
+from midway.models.upernet import NUM_MAPS, LinearReadout, UperNet
+from midway.train.objective import Objective, ParameterGroup, StepOutput, parameter_groups
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadoutConfig:
+    """What is trained on the features, and whether they are."""
+
+    kind: Literal["linear", "upernet"]
+    levels: tuple[int, ...]
+    """Levels read, 1-based, negative ones from the top. For the linear readout one is FlowE's
+    head, several are iBOT's; UperNet takes four, from low to high."""
+    frozen: bool = True
+    """Train the head alone."""
+    drop_path: float = 0.0
+    """Stochastic depth of an encoder that is finetuned."""
+    layer_decay: float = 1.0
+    """Factor on the learning rate from one block to the one below, if finetuned."""
+    auxiliary_weight: float = 0.4
+    """Of the loss of UperNet's auxiliary head."""
+
+    def __post_init__(self) -> None:
+        rules = {
+            "levels: give one or more": bool(self.levels),
+            f"levels: UperNet takes {NUM_MAPS}, not {len(self.levels)}": (
+                self.kind == "linear" or len(self.levels) == NUM_MAPS
+            ),
+            "drop_path: give 0 or more, and below 1": 0 <= self.drop_path < 1,
+            "layer_decay: give a number above 0, and 1 at most": 0 < self.layer_decay <= 1,
+        }
+        for rule, holds in rules.items():
+            if not holds:
+                raise MidwayError(f"readout.{rule}")
+
+
+class SegmentationReadout(Objective):
+    """Cross-entropy of a head on an encoder's feature maps.
+
+    The loss is divided by the number of all pixels, ignored ones too, as mmsegmentation does.
+
+    Args:
+        encoder: Trained as well if the config says so.
+        config: Which head, and what it reads.
+        num_classes: Of the dataset.
+
+    Raises:
+        MidwayError: The encoder lacks a level, or cannot be finetuned.
+
+    """
+
+    def __init__(self, encoder: DenseEncoder, config: ReadoutConfig, num_classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        encoder.resolved(config.levels)
+        if config.frozen:
+            encoder.requires_grad_(False)
+        else:
+            encoder.set_drop_path(config.drop_path)
+        self.head = (
+            LinearReadout(len(config.levels) * encoder.width, num_classes)
+            if config.kind == "linear"
+            else UperNet(encoder.width, num_classes)
+        )
+        self.train()
+
+    def train(self, mode: bool = True) -> "SegmentationReadout":
+        """A frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.config.frozen:
+            self.encoder.eval()
+        return self
+
+    def forward(self, batch: SegmentationBatch) -> StepOutput:
+        """Loss of a batch of crops, which are distorted and normalised here, on their device."""
+        images = as_network_input(batch.images, batch.distortion, batch.sizes)
+        labels = batch.labels.long()
+        logits, *auxiliary = self.outputs(images)
+        loss = _cross_entropy(logits, labels)
+        labelled = labels != IGNORE
+        right = (logits.detach().argmax(1) == labels) & labelled
+        logs = {"head_loss": loss.detach(), "pixel_accuracy": right.sum() / labelled.sum()}
+        for each in auxiliary:
+            loss = loss + self.config.auxiliary_weight * _cross_entropy(each, labels)
+        return StepOutput(loss=loss, logs=logs)
+
+    def outputs(self, images: Tensor) -> list[Tensor]:
+        """Logits at the size of the images; when training, those of auxiliary heads after.
+
+        Args:
+            images: ImageNet-normalised, shape (B, 3, H, W). Where the patch size does not divide
+                a side, the mean colour fills up the last patch.
+
+        Returns:
+            Shape (B, classes, H, W) each, in float32.
+
+        """
+        height, width = images.shape[-2:]
+        patch = self.encoder.patch_size
+        images = F.pad(images, (0, -width % patch, 0, -height % patch))
+        with torch.no_grad() if self.config.frozen else nullcontext():
+            maps = self.encoder.maps(images, self.config.levels)
+        size = images.shape[-2:]
+        return [
+            F.interpolate(logits.float(), size, mode="bilinear")[..., :height, :width]
+            for logits in self.head(maps)
+        ]
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Those of the head; of a finetuned encoder by layer, each with its learning rate."""
+        head = parameter_groups(self.head, "head")
+        if self.config.frozen:
+            return head
+        encoder = parameter_groups(self.encoder, "encoder")
+        return [part for group in encoder for part in self._by_layer(group)] + head
+
+    def _by_layer(self, group: ParameterGroup) -> list[ParameterGroup]:
+        """The same parameters, layer by layer, with a learning rate that falls downwards."""
+        encoder = self.encoder
+        layer_of = {id(p): encoder.layer_of(name) for name, p in encoder.named_parameters()}
+        layers: dict[int, list[nn.Parameter]] = defaultdict(list)
+        for parameter in group.parameters:
+            layers[layer_of[id(parameter)]].append(parameter)
+        return [
+            replace(
+                group,
+                name=f"{group.name}/layer_{layer}",
+                parameters=parameters,
+                lr_scale=self.config.layer_decay ** (encoder.depth + 1 - layer),
+            )
+            for layer, parameters in sorted(layers.items())
+        ]
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
+    return total / labels.numel()

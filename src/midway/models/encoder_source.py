@@ -1,0 +1,121 @@
+"""Where the encoder of a readout comes from: a run, a file, timm, or fresh weights."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from midway.errors import MidwayError
+from midway.models.dense_encoder import BackwardEncoder, DenseEncoder, VitEncoder, weights_hash
+from midway.models.encoder_file import is_encoder_file, load_encoder
+from midway.models.midway import MidwayNetwork
+from midway.models.network_file import read_network_file
+from midway.models.release import Told
+from midway.models.timm_encoder import TimmEncoder
+from midway.models.vit import EncoderConfig, VisionTransformer
+from midway.models.weights import build
+
+TIMM = "timm:"
+RANDOM = "random"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSource:
+    """Which encoder a readout reads."""
+
+    run: str = ""
+    """Run folder, release .pth, .ckpt, .safetensors (of Midway, or an encoder with timm's names),
+    hub id, timm:NAME, or random for a fresh ViT-S/16."""
+    weights: Literal["teacher", "student"] = "teacher"
+    """Which half of a Midway network: the EMA teacher or the student."""
+    features: Literal["encoder", "backward"] = "encoder"
+    """The encoder's levels, or Midway's backward features at the levels of its dynamics."""
+    untrained: bool = False
+    """Take the sizes of the network but fresh weights, drawn by the run's seed."""
+    told: Annotated[Told, tyro.conf.OmitArgPrefixes] = field(default_factory=Told)
+    """For a release file, where its arguments are silent or wrong."""
+    weights_sha256: str = ""
+    """Hash that the weights must have; filled in when a run begins, and checked on a resume."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedEncoder:
+    """An encoder with what tells which it is."""
+
+    encoder: DenseEncoder
+    weights_sha256: str
+    """Of names and values of its tensors, whatever file they were in."""
+    file: str | None
+    """The checkpoint that it was read from, if any."""
+    file_sha256: str | None
+
+
+def open_encoder(source: EncoderSource) -> OpenedEncoder:
+    """Encoder of a source, in evaluation mode; fresh weights come from torch's generator.
+
+    Raises:
+        MidwayError: No such network, not readable, without the features wanted, or with other
+            weights than they must be.
+
+    """
+    if not source.run:
+        raise MidwayError(
+            "no network: give a run folder or checkpoint by --run RUN, or --run timm:NAME, or "
+            "--run random"
+        )
+    encoder, file = _opened(source)
+    found = weights_hash(encoder)
+    if source.weights_sha256 and found != source.weights_sha256:
+        raise MidwayError(
+            f"{source.run}: holds other weights than this readout began with (SHA-256 {found[:12]} "
+            f"instead of {source.weights_sha256[:12]}); put the old file back or start anew"
+        )
+    return OpenedEncoder(
+        encoder=encoder.eval(),
+        weights_sha256=found,
+        file=None if file is None else str(file),
+        file_sha256=None if file is None else _file_hash(file),
+    )
+
+
+def _opened(source: EncoderSource) -> tuple[DenseEncoder, Path | None]:
+    if source.run.startswith(TIMM):
+        _check_plain(source)
+        name = source.run.removeprefix(TIMM)
+        return TimmEncoder(name, pretrained=not source.untrained), None
+    if source.run == RANDOM:
+        _check_plain(source)
+        return VitEncoder(VisionTransformer(EncoderConfig())), None
+    if is_encoder_file(source.run):
+        _check_plain(source)
+        vit = load_encoder(source.run, heads=source.told.encoder_heads)
+        if source.untrained:
+            return VitEncoder(VisionTransformer(vit.config)), None
+        return VitEncoder(vit), Path(source.run)
+    file = read_network_file(source.run)
+    if source.untrained:
+        return _part(MidwayNetwork(file.config(source.told)), source), None
+    return _part(build(file, source.told), source), file.path
+
+
+def _part(network: MidwayNetwork, source: EncoderSource) -> DenseEncoder:
+    is_teacher = source.weights == "teacher"
+    vit = network.teacher.encoder if is_teacher else network.encoder
+    if source.features == "encoder":
+        return VitEncoder(vit)
+    return BackwardEncoder(vit, network.teacher if is_teacher else network.dynamics)
+
+
+def _check_plain(source: EncoderSource) -> None:
+    if source.features == "backward":
+        raise MidwayError(
+            f"{source.run}: is an encoder alone and has no backward features; take --features "
+            "encoder"
+        )
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

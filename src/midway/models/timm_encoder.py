@@ -1,0 +1,79 @@
+"""Any plain vision transformer of timm as an encoder; timm itself is optional."""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from midway.data.colour import IMAGENET_MEAN, IMAGENET_STD
+from midway.errors import MidwayError
+from midway.models.dense_encoder import DenseEncoder, Images, Map
+
+
+class TimmEncoder(DenseEncoder):
+    """A ViT of timm, given images in the colours that it was trained with.
+
+    Args:
+        name: As `timm.create_model` takes it, such as ``vit_small_patch16_224.dino``.
+        pretrained: With its published weights, else with fresh ones.
+
+    Raises:
+        MidwayError: timm is not installed, has no such model, cannot get its weights, or the
+            model is no plain ViT.
+
+    """
+
+    def __init__(self, name: str, *, pretrained: bool) -> None:
+        super().__init__()
+        self.model = _created(name, pretrained=pretrained)
+        self.width, self.depth = int(self.model.embed_dim), len(self.model.blocks)
+        self.patch_size = int(self.model.patch_embed.patch_size[0])
+        colours = self.model.pretrained_cfg
+        own_mean, own_std = torch.tensor((colours["mean"], colours["std"]))
+        mean, std = torch.tensor((IMAGENET_MEAN, IMAGENET_STD))
+        self.register_buffer("scale", (std / own_std)[:, None, None], persistent=False)
+        self.register_buffer(
+            "shift", ((mean - own_mean) / own_std)[:, None, None], persistent=False
+        )
+        self.scale: Tensor
+        self.shift: Tensor
+
+    def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
+        """One map a level, the model's final norm applied, without class and register tokens."""
+        wanted = self.resolved(levels)
+        rising = sorted({*wanted})
+        found: Sequence[Tensor] = self.model.forward_intermediates(
+            images * self.scale + self.shift,
+            indices=[level - 1 for level in rising],
+            norm=True,
+            output_fmt="NCHW",
+            intermediates_only=True,
+        )
+        by_level = dict(zip(rising, found, strict=True))
+        return [by_level[level] for level in wanted]
+
+    def set_drop_path(self, p: float) -> None:
+        """Give the blocks timm's own stochastic depth, growing linearly."""
+        drop_path = importlib.import_module("timm.layers").DropPath
+        for index, block in enumerate(self.model.blocks):
+            block.drop_path1 = drop_path(p * index / max(self.depth - 1, 1))
+            block.drop_path2 = drop_path(p * index / max(self.depth - 1, 1))
+
+
+def _created(name: str, *, pretrained: bool) -> Any:
+    try:
+        timm = importlib.import_module("timm")
+    except ImportError as error:
+        raise MidwayError(
+            f"timm:{name} needs timm ({error}); install it by pip install timm"
+        ) from None
+    try:
+        model = timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
+    except (RuntimeError, ValueError, TypeError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MidwayError(f"timm:{name} cannot be made: {reason}; check the name") from None
+    if not all(hasattr(model, part) for part in ("blocks", "patch_embed", "forward_intermediates")):
+        raise MidwayError(f"timm:{name} is no plain vision transformer; take one of timm's vit_*")
+    return model

@@ -1,0 +1,151 @@
+"""Readout heads for segmentation: linear, and UperNet on a pyramid made of a plain ViT.
+
+UperNet is that of Xiao et al. (2018) as mmsegmentation builds it, on iBOT's pyramid.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Map = Float[Tensor, "batch channels rows columns"]
+POOL_SIZES = (1, 2, 3, 6)
+NUM_MAPS = 4
+"""Feature maps that UperNet reads, from low to high."""
+DROPOUT = 0.1
+AUXILIARY_MAP = 2
+"""Which map of the pyramid the auxiliary head reads: the one at the encoder's own stride."""
+AUXILIARY_CHANNELS = 256
+CLASSIFIER_STD = 0.01
+
+
+class LinearReadout(nn.Module):
+    """One 1x1 convolution from the concatenated maps to logits (iBOT's and FlowE's linear head).
+
+    Args:
+        channels: Of all maps together.
+        num_classes: Channels of the logits.
+
+    """
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.classifier = _classifier(channels, num_classes)
+
+    def forward(self, maps: Sequence[Map]) -> tuple[Map, ...]:
+        """Logits at the resolution of the maps, alone in a tuple."""
+        return (self.classifier(torch.cat([*maps], dim=1)),)
+
+
+class UperNet(nn.Module):
+    """Pyramid pooling on the coarsest map, a feature pyramid over all, one classifier.
+
+    Args:
+        width: Channels of the encoder's maps; those of the head are as many.
+        num_classes: Channels of the logits.
+
+    """
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.pyramid = Pyramid(width)
+        self.pooled = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(size), ConvNormRelu(width, width, 1))
+            for size in POOL_SIZES
+        )
+        self.bottleneck = ConvNormRelu((1 + len(POOL_SIZES)) * width, width, 3)
+        finer = range(NUM_MAPS - 1)
+        self.laterals = nn.ModuleList(ConvNormRelu(width, width, 1) for _ in finer)
+        self.outputs = nn.ModuleList(ConvNormRelu(width, width, 3) for _ in finer)
+        self.fusion = ConvNormRelu(NUM_MAPS * width, width, 3)
+        self.dropout = nn.Dropout2d(DROPOUT)
+        self.classifier = _classifier(width, num_classes)
+        self.auxiliary = AuxiliaryHead(width, num_classes)
+
+    def forward(self, maps: Sequence[Map]) -> tuple[Map, ...]:
+        """Logits at four times the encoder's resolution; when training, auxiliary ones after.
+
+        Args:
+            maps: Four maps of the encoder at its own stride.
+
+        """
+        pyramid = self.pyramid(maps)
+        logits = self.classifier(self.dropout(self.fuse(pyramid)))
+        if not self.training:
+            return (logits,)
+        return logits, self.auxiliary(pyramid[AUXILIARY_MAP])
+
+    def fuse(self, pyramid: Sequence[Map]) -> Map:
+        """What the classifier reads, at the resolution of the finest map."""
+        coarsest = pyramid[-1]
+        pooled = [_resized(pool(coarsest), coarsest) for pool in self.pooled]
+        path = [lateral(x) for lateral, x in zip(self.laterals, pyramid, strict=False)]
+        path.append(self.bottleneck(torch.cat([coarsest, *pooled], dim=1)))
+        for index in reversed(range(len(self.laterals))):
+            path[index] = path[index] + _resized(path[index + 1], path[index])
+        outputs = [output(x) for output, x in zip(self.outputs, path, strict=False)] + path[-1:]
+        return self.fusion(torch.cat([_resized(x, outputs[0]) for x in outputs], dim=1))
+
+
+class Pyramid(nn.Module):
+    """Four maps of one stride made 4 and 2 times finer, left as it is, and 2 times coarser."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(
+            [
+                nn.Sequential(_doubled(width), nn.BatchNorm2d(width), nn.GELU(), _doubled(width)),
+                _doubled(width),
+                nn.Identity(),
+                nn.MaxPool2d(2),
+            ]
+        )
+
+    def forward(self, maps: Sequence[Map]) -> list[Map]:
+        """One map of each scale, channels unchanged."""
+        return [scale(x) for scale, x in zip(self.scales, maps, strict=True)]
+
+
+class AuxiliaryHead(nn.Module):
+    """A small fully convolutional head, there to train the encoder's middle."""
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv = ConvNormRelu(width, AUXILIARY_CHANNELS, 3)
+        self.dropout = nn.Dropout2d(DROPOUT)
+        self.classifier = _classifier(AUXILIARY_CHANNELS, num_classes)
+
+    def forward(self, x: Map) -> Map:
+        """Logits at the resolution of `x`."""
+        return self.classifier(self.dropout(self.conv(x)))
+
+
+class ConvNormRelu(nn.Module):
+    """Convolution without bias that keeps the size, batch norm, ReLU."""
+
+    def __init__(self, channels: int, out_channels: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, out_channels, kernel, padding=kernel // 2, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Map) -> Map:
+        """Transformed map of the same size."""
+        return F.relu(self.norm(self.conv(x)))
+
+
+def _doubled(width: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
+
+
+def _classifier(channels: int, num_classes: int) -> nn.Conv2d:
+    conv = nn.Conv2d(channels, num_classes, kernel_size=1)
+    nn.init.normal_(conv.weight, std=CLASSIFIER_STD)
+    nn.init.zeros_(conv.get_parameter("bias"))
+    return conv
+
+
+def _resized(x: Map, like: Map) -> Map:
+    return F.interpolate(x, like.shape[-2:], mode="bilinear")

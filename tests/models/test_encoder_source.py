@@ -1,0 +1,190 @@
+"""Encoders come from runs, files, timm and nowhere; what cannot serve is told."""
+
+import hashlib
+import sys
+import types
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from midway.errors import MidwayError
+from midway.models.dense_encoder import VitEncoder
+from midway.models.encoder_source import EncoderSource, open_encoder
+from midway.models.release import Told
+from midway.models.vit import VisionTransformer
+from midway.models.weights import save
+
+from .networks import ENCODER, random_network
+
+IMAGES = torch.randn(2, 3, 24, 40, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return random_network()
+
+
+@pytest.fixture
+def saved(network, tmp_path):
+    path = tmp_path / "net.safetensors"
+    save(network, path)
+    return path
+
+
+def maps_of(source, levels=(4,)):
+    with torch.no_grad():
+        return open_encoder(source).encoder.maps(IMAGES, levels)
+
+
+def test_a_midway_file_gives_teacher_and_student_and_both_kinds_of_features(network, saved):
+    run = str(saved)
+    (teacher,) = maps_of(EncoderSource(run=run))
+    torch.testing.assert_close(teacher, VitEncoder(network.teacher.encoder).maps(IMAGES, (4,))[0])
+    (student,) = maps_of(EncoderSource(run=run, weights="student"))
+    torch.testing.assert_close(student, VitEncoder(network.encoder).maps(IMAGES, (4,))[0])
+    (backward,) = maps_of(EncoderSource(run=run, weights="student", features="backward"), (1,))
+    assert not torch.allclose(backward, VitEncoder(network.encoder).maps(IMAGES, (1,))[0])
+
+
+def test_what_was_opened_is_told_by_hashes(saved):
+    opened = open_encoder(EncoderSource(run=str(saved)))
+    assert opened.file == str(saved)
+    assert opened.file_sha256 == hashlib.sha256(saved.read_bytes()).hexdigest()
+    assert not opened.encoder.training
+    pinned = EncoderSource(run=str(saved), weights_sha256=opened.weights_sha256)
+    assert open_encoder(pinned).weights_sha256 == opened.weights_sha256
+    torch.manual_seed(1)
+    save(random_network(), saved)
+    with pytest.raises(MidwayError, match="holds other weights than this readout began with"):
+        open_encoder(pinned)
+
+
+def test_untrained_networks_have_the_sizes_of_the_file_and_weights_of_the_seed(saved):
+    source = EncoderSource(run=str(saved), untrained=True)
+    torch.manual_seed(3)
+    one = open_encoder(source)
+    torch.manual_seed(3)
+    two = open_encoder(source)
+    assert one.weights_sha256 == two.weights_sha256 != open_encoder(source).weights_sha256
+    assert one.weights_sha256 != open_encoder(EncoderSource(run=str(saved))).weights_sha256
+    assert one.encoder.width == 24
+    assert one.file is None
+
+
+def test_a_file_of_an_encoder_with_timms_names_is_read_sizes_and_all(tmp_path):
+    torch.manual_seed(0)
+    vit = VisionTransformer(ENCODER).eval()
+    path = str(tmp_path / "vit.safetensors")
+    state = {name: tensor.contiguous() for name, tensor in vit.state_dict().items()}
+    save_file(state | {"head.weight": torch.zeros(10, 24), "head.bias": torch.zeros(10)}, path)
+    source = EncoderSource(run=path, told=Told(encoder_heads=2))
+    (found,) = maps_of(source)
+    torch.testing.assert_close(found, VitEncoder(vit).maps(IMAGES, (4,))[0])
+    with pytest.raises(MidwayError, match="encoder alone and has no backward features"):
+        open_encoder(EncoderSource(run=path, features="backward"))
+    save_file(state | {"blocks.0.ls1.gamma": torch.ones(24)}, path)
+    with pytest.raises(MidwayError, match=r"1 tensors are missing, unknown .*blocks.0.ls1.gamma"):
+        open_encoder(source)
+    save_file({"weight": torch.ones(2)}, path)
+    with pytest.raises(MidwayError, match="no ViT with timm's names"):
+        open_encoder(source)
+
+
+def test_a_random_encoder_is_a_vit_s():
+    torch.manual_seed(0)
+    encoder = open_encoder(EncoderSource(run="random")).encoder
+    assert (encoder.width, encoder.depth, encoder.patch_size) == (384, 12, 16)
+
+
+def test_no_network_is_told(tmp_path):
+    with pytest.raises(MidwayError, match="give a run folder or checkpoint by --run RUN"):
+        open_encoder(EncoderSource())
+    with pytest.raises(MidwayError, match="no such file or folder"):
+        open_encoder(EncoderSource(run=str(tmp_path / "nothing.pth")))
+
+
+class StandIn(nn.Module):
+    """What the adapter uses of timm's VisionTransformer, with our ViT inside."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        vit = VisionTransformer(ENCODER)
+        for part in ("cls_token", "pos_embed", "patch_embed", "blocks", "norm"):
+            setattr(self, part, getattr(vit, part))
+        self.patch_embed.patch_size = (8, 8)
+        self.embed_dim = 24
+        self.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.4, 0.5)}
+        self.inner = [vit]
+
+    def forward_intermediates(self, x, indices, norm, output_fmt, intermediates_only):
+        assert (norm, output_fmt, intermediates_only) == (True, "NCHW", True)
+        assert indices == sorted(indices)  # timm gives them in the order of its blocks
+        return VitEncoder(self.inner[0]).maps(x, [index + 1 for index in indices])
+
+
+@pytest.fixture
+def fake_timm(monkeypatch):
+    made = []
+
+    def create_model(name, *, pretrained, num_classes, dynamic_img_size):
+        made.append((name, pretrained, num_classes, dynamic_img_size))
+        if name == "resnet":
+            return nn.Linear(1, 1)
+        if name != "vit_tiny":
+            raise RuntimeError(f"Unknown model ({name})")
+        return StandIn()
+
+    class DropPath(nn.Module):
+        def __init__(self, p):
+            super().__init__()
+            self.p = p
+
+    timm = types.ModuleType("timm")
+    timm.create_model = create_model
+    layers = types.ModuleType("timm.layers")
+    layers.DropPath = DropPath
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    monkeypatch.setitem(sys.modules, "timm.layers", layers)
+    return made
+
+
+def test_a_model_of_timm_is_read_in_its_own_colours(fake_timm):
+    opened = open_encoder(EncoderSource(run="timm:vit_tiny"))
+    assert fake_timm == [("vit_tiny", True, 0, True)]
+    encoder = opened.encoder
+    assert (encoder.width, encoder.depth, encoder.patch_size) == (24, 4, 8)
+    pixels = torch.rand(2, 3, 24, 40)
+    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+    def normalised(mean, std):
+        return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+    maps = encoder.maps(normalised(mean, std), (4, 2))
+    own = normalised((0.5, 0.5, 0.5), (0.5, 0.4, 0.5))
+    expected = VitEncoder(encoder.model.inner[0]).maps(own, (4, 2))
+    torch.testing.assert_close(maps, expected, atol=1e-4, rtol=1e-4)
+    assert encoder.layer_of("model.blocks.2.mlp.fc1.weight") == 3
+    encoder.set_drop_path(0.3)
+    rates = [block.drop_path2.p for block in encoder.model.blocks]
+    assert rates == pytest.approx([0, 0.1, 0.2, 0.3])
+    open_encoder(EncoderSource(run="timm:vit_tiny", untrained=True))
+    assert fake_timm[-1] == ("vit_tiny", False, 0, True)
+
+
+def test_timm_models_that_cannot_serve_are_told(fake_timm):
+    with pytest.raises(MidwayError, match=r"timm:vit_x cannot be made: Unknown model \(vit_x\)"):
+        open_encoder(EncoderSource(run="timm:vit_x"))
+    with pytest.raises(MidwayError, match="no plain vision transformer"):
+        open_encoder(EncoderSource(run="timm:resnet"))
+    with pytest.raises(MidwayError, match="has no backward features"):
+        open_encoder(EncoderSource(run="timm:vit_tiny", features="backward"))
+
+
+def test_a_missing_timm_is_told_with_the_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MidwayError, match=r"needs timm .*; install it by pip install timm"):
+        open_encoder(EncoderSource(run="timm:vit_small_patch16_224"))
