@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
@@ -25,7 +26,9 @@ class Orientation:
         Raises:
             BadClipError: It turns by no multiple of 90 degrees.
         """
-        side_data = frame.side_data.get("DISPLAYMATRIX")
+        # `frame.side_data` would make a cycle of the two, and megabytes wait for the collector.
+        held = SideDataContainer(frame)  # pyright: ignore[reportCallIssue] - its stub has no __init__
+        side_data = held.get("DISPLAYMATRIX")
         if side_data is None:
             return cls(False, False, False)
         # Stored (x, y) is shown at (a x + c y, b x + d y), up to a shift.
