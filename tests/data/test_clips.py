@@ -86,7 +86,7 @@ def test_clips_that_cannot_be_used_are_listed_with_the_reason(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda root: None, "root: does not exist; point data.root at"),
+        (lambda root: None, "root: does not exist; give a folder or"),
         (lambda root: root.mkdir(), "root: holds no files: no video and no image; point data.root"),
         (
             lambda root: (root.mkdir(), (root / "a.txt").touch()),

@@ -1,14 +1,15 @@
 """Files by location: a local path, or a URL of any file system that fsspec knows."""
 
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
+from midway.data.clip import BadClipError
 from midway.errors import MidwayError
 
 
@@ -36,27 +37,34 @@ def open_binary(location: str) -> BinaryIO:
 
     Raises:
         OSError: It is not there or cannot be read.
+        BadClipError: It is no regular file.
+        MidwayError: It is a URL of a kind that cannot be opened here.
     """
     if is_url(location):
-        files, path = url_to_fs(location)
+        files, path = _file_system(location)
         return cast("BinaryIO", files.open(path, "rb"))
-    return Path(location).open("rb")
+    path = Path(location)
+    # To open a pipe is to wait for whoever writes to it, and a device may never end.
+    if path.exists() and not path.is_file():
+        raise BadClipError(location, "is no regular file", "give a file or remove it")
+    return path.open("rb")
 
 
 def find_files(root: str) -> list[FoundFile]:
     """A single file, or all files below a folder.
 
-    Names that start with a dot are passed over, links to folders are not followed, and what is no
-    regular file (a pipe, a device) is left out: to read one may never end.
+    Names that start with a dot are passed over, and links to folders are not followed. What cannot
+    be opened (a pipe, a device, a link to nothing) is listed too: whoever tries says why.
 
     Raises:
         MidwayError: `root` does not exist, or a folder cannot be read.
     """
+    root = root.removeprefix("file://")
     if is_url(root):
         return _remote_files(root)
-    if not Path(root).exists():
-        raise MidwayError(f"{root}: does not exist; point data.root at a folder that does")
     base = Path(root)
+    if not base.exists():
+        raise MidwayError(f"{root}: does not exist; give a folder or a file that does")
     if not base.is_dir():
         return [_local_file(str(base), base.name, base.stat())]
     return list(_walk(str(base), ""))
@@ -71,29 +79,36 @@ def _walk(folder: str, prefix: str) -> Iterator[FoundFile]:
                 name = prefix + entry.name
                 if entry.is_dir(follow_symlinks=False):
                     yield from _walk(entry.path, f"{name}/")
-                elif entry.is_file():
-                    yield _local_file(entry.path, name, entry.stat())
+                elif not entry.is_dir():
+                    status = entry.stat(follow_symlinks=entry.is_file())
+                    yield _local_file(entry.path, name, status)
     except OSError as error:
         raise MidwayError(
             f"{error.filename}: cannot be read ({error.strerror}); make it readable or move it "
-            "out of data.root"
+            "elsewhere"
         ) from error
 
 
 def _local_file(path: str, name: str, status: os.stat_result) -> FoundFile:
-    if not stat.S_ISREG(status.st_mode):
-        raise MidwayError(f"{path}: is neither a folder nor a file; point data.root at one")
     return FoundFile(path, name, status.st_size, str(status.st_mtime_ns))
 
 
+def _file_system(url: str) -> tuple[AbstractFileSystem, str]:
+    """What opens a URL, and the path within it."""
+    try:
+        return url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise MidwayError(f"{url}: cannot be opened ({error}); check the URL") from error
+
+
 def _remote_files(root: str) -> list[FoundFile]:
-    files, base = url_to_fs(root)
+    files, base = _file_system(root)
     try:
         found = cast("dict[str, dict[str, Any]]", files.find(base, detail=True))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # each kind of file system has errors of its own
         raise MidwayError(f"{root}: cannot be listed ({error}); check the URL") from error
     if not found:
-        raise MidwayError(f"{root}: does not exist or is empty; point data.root at one that is not")
+        raise MidwayError(f"{root}: does not exist or is empty; give one that is not")
     listed = []
     for path, info in found.items():
         name = path[len(base) :].lstrip("/") or path.rpartition("/")[2]

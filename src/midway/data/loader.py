@@ -1,9 +1,11 @@
 """Batches of pairs by step, the same ones whatever the workers, processes and restarts."""
 
+import math
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -137,12 +139,10 @@ class PairLoader:
             for keys in map(self.keys, range(start, stop))
             for first in range(0, len(keys), items_per_task)
         )
-        results = workers.map(tasks)
-        for step in range(start, stop):
-            samples: list[PairSample] = []
-            for _ in range(0, len(self.keys(step)), items_per_task):
-                samples += [_owned(sample) for sample in next(results)]
-            batch = _collate(samples)
+        samples = (list(map(_owned, task_samples)) for task_samples in workers.map(tasks))
+        tasks_per_step = math.ceil(self._items_per_step / self._world_size / items_per_task)
+        while parts := list(islice(samples, tasks_per_step)):
+            batch = _collate([sample for part in parts for sample in part])
             yield batch.pin_memory() if torch.cuda.is_available() else batch
 
     def _key(self, position: int) -> tuple[int, int]:

@@ -4,7 +4,6 @@ Headers are written by strangers: whatever is read from one is checked before it
 """
 
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,7 +143,7 @@ def open_stream(location: str) -> OpenStream:
         OSError: It cannot be read at all; FFmpeg's errors are no subclass of one error either,
             so call this within `named_errors`.
     """
-    size = None if is_url(location) else _size(location)
+    size = None if is_url(location) else Path(location).stat().st_size
     with open_binary(location) as file:
         head = file.read(8)
     if not head:
@@ -192,14 +191,6 @@ def named_errors(location: str) -> Iterator[None]:
         raise BadClipError(
             location, f"cannot be read as video ({error.strerror or error})", COPY_AGAIN
         ) from error
-
-
-def _size(path: str) -> int:
-    status = Path(path).stat()
-    # To open a pipe is to wait for whoever writes to it.
-    if not stat.S_ISREG(status.st_mode):
-        raise BadClipError(path, "is no regular file", "give a video file or remove it")
-    return status.st_size
 
 
 def _video_stream(location: str, container: InputContainer) -> VideoStream:

@@ -2,27 +2,29 @@
 
 Each worker is a fresh process with a pipe to this one and memory shared with it. It announces the
 clip that it is about to read; if it dies on it, or the kernel's alarm ends it because it took too
-long, another worker takes its place, and the task is done again without that clip.
+long, another worker takes its place, and the task is done again without that clip. A clip on which
+SIGKILL ends a worker is read once more: a decoder does not do that, but a user does, or the system
+when memory runs short, and which sample comes must not hang on it.
 
 The arrays of a result travel through the shared memory and are not copied on the way.
 """
 
-import mmap
 import os
 import pickle
 import signal
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from multiprocessing.reduction import DupFd
+from queue import SimpleQueue
+from threading import Thread
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from midway.data.shared_memory import Packed, SharedMemory
 from midway.errors import MidwayError
 
 TaskT = TypeVar("TaskT")
@@ -34,8 +36,7 @@ SLOT_BYTES = 64 * 2**20
 """Shared memory for the arrays of one result; pages never written to take no memory."""
 MAX_SILENT_DEATHS = 3
 """Workers in a row that may die before they announce a clip."""
-_ALIGNMENT = 64
-_POLL_SECONDS = 0.5
+_GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Reading:
@@ -76,6 +77,7 @@ class Workers(Generic[TaskT, ResultT]):
         self._work = work
         self._timeout_seconds = timeout_seconds
         self._silent_deaths = 0
+        self._killed: set[str] = set()
         self._closed = False
         self._workers = [self._start() for _ in range(num_workers)]
 
@@ -133,13 +135,13 @@ class Workers(Generic[TaskT, ResultT]):
                 return
 
     def _receive(self) -> Iterator[tuple[int, "_Result | MidwayError"]]:
-        """Results that the workers have sent, with their numbers; waits for them a little."""
+        """Results that the workers have sent, with their numbers; waits until there is news."""
         by_connection = {worker.connection: worker for worker in self._workers}
-        for connection in wait(list(by_connection), _POLL_SECONDS):
+        for connection in wait(list(by_connection)):
             worker = by_connection[connection]  # pyright: ignore[reportArgumentType]
             try:
                 message = worker.connection.recv()
-            except (EOFError, ConnectionError):
+            except (EOFError, OSError):  # it has died, perhaps in the middle of a message
                 if not self._closed:
                     self._replace(worker)
                 continue
@@ -153,7 +155,7 @@ class Workers(Generic[TaskT, ResultT]):
                 worker.free.append(job.slot)
                 yield job.number, message
             else:
-                yield job.number, _Result(worker, job.slot, *message)
+                yield job.number, _Result(message, worker, job.slot)
 
     def _replace(self, worker: "_Worker") -> None:
         """Start a worker for one that died, without the clip that it died on."""
@@ -161,9 +163,11 @@ class Workers(Generic[TaskT, ResultT]):
         code = worker.process.exitcode or 0
         if code >= 0:
             raise RuntimeError(f"a reading process ended with exit code {code}; see its traceback")
-        how = signal.Signals(-code).name
-        if worker.reading is not None:
-            self.lost[worker.reading] = (
+        how, clip = signal.Signals(-code).name, worker.reading
+        if clip is not None and -code == signal.SIGKILL and clip not in self._killed:
+            self._killed.add(clip)
+        elif clip is not None:
+            self.lost[clip] = (
                 f"takes more than {self._timeout_seconds:g} s to read"
                 if -code == signal.SIGALRM
                 else f"ends the process that reads it ({how})"
@@ -178,6 +182,8 @@ class Workers(Generic[TaskT, ResultT]):
         fresh = self._start()
         # Results of the old one that nobody has taken yet still lie in its memory.
         self._workers[self._workers.index(worker)] = fresh
+        if self._closed:  # meanwhile, in another thread
+            fresh.process.kill()
         for job in worker.jobs:
             fresh.give((job.number, job.task), self.lost)
 
@@ -187,39 +193,10 @@ class Workers(Generic[TaskT, ResultT]):
         process = get_context("spawn").Process(
             target=_serve, args=(there, memory, self._work, self._timeout_seconds), daemon=True
         )
-        process.start()
+        with _signals_held_back():
+            process.start()
         there.close()
         return _Worker(process, here, memory)
-
-
-class SharedMemory:
-    """Memory that a process and those it spawns see alike; gone with the last of them.
-
-    Unlike a named block it needs no room in ``/dev/shm``, and nothing is left when a process is
-    killed.
-    """
-
-    def __init__(self, size: int) -> None:
-        if hasattr(os, "memfd_create"):
-            descriptor = os.memfd_create("midway")
-        else:
-            with tempfile.TemporaryFile() as file:
-                descriptor = os.dup(file.fileno())
-        os.ftruncate(descriptor, size)
-        self._attach(descriptor, size)
-
-    def __getstate__(self) -> tuple[Any, int]:
-        return DupFd(self._descriptor), self.size
-
-    def __setstate__(self, state: tuple[Any, int]) -> None:
-        self._attach(state[0].detach(), state[1])
-
-    def __del__(self) -> None:
-        os.close(self._descriptor)
-
-    def _attach(self, descriptor: int, size: int) -> None:
-        self._descriptor, self.size = descriptor, size
-        self.bytes = memoryview(mmap.mmap(descriptor, size))
 
 
 @dataclass(frozen=True)
@@ -252,18 +229,14 @@ class _Worker:
 
 @dataclass(frozen=True)
 class _Result:
-    """What a worker sent: a pickle, and where its arrays lie: in memory, or sent along."""
+    """What a worker sent, of which the arrays lie in one of its slots."""
 
+    packed: Packed
     worker: _Worker
     slot: int
-    pickled: bytes
-    places: list[tuple[int, int]]
-    sent: list[bytes]
 
     def load(self) -> Any:
-        memory = self.worker.memory[self.slot].bytes
-        buffers = [memory[start:end] for start, end in self.places]
-        return pickle.loads(self.pickled, buffers=[*buffers, *self.sent])
+        return self.packed.load(self.worker.memory[self.slot])
 
     def release(self) -> None:
         self.worker.free.append(self.slot)
@@ -278,40 +251,45 @@ def _serve(
     """What a worker does, until the other end of its pipe is closed."""
     # A signal to the whole group is for the parent to answer: it still needs results to end its
     # step, and ends the workers when they are done.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    inbox: SimpleQueue[bytes] = SimpleQueue()
+    Thread(target=_fill, args=(inbox, connection), daemon=True).start()
+
+    def send(message: str | MidwayError | Packed) -> None:
+        # No time counts while the other end does not listen.
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        with suppress(ConnectionError):  # it has gone: `_fill` ends this process
+            connection.send(message)
 
     def announce(clip: str) -> None:
-        connection.send(clip)
+        send(clip)
         # Nobody handles it, so it ends the process, even in the middle of a decoder's code.
         signal.setitimer(signal.ITIMER_REAL, timeout_seconds)
 
     while True:
+        task, slot, lost = pickle.loads(inbox.get())
         try:
-            task, slot, lost = connection.recv()
-            try:
-                result = work(task, Reading(lost, announce))
-            except MidwayError as error:
-                result = error
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            connection.send(
-                result if isinstance(result, MidwayError) else _packed(result, memory[slot].bytes)
-            )
-        except (EOFError, ConnectionError):
-            return
+            result = Packed.into(memory[slot], work(task, Reading(lost, announce)))
+        except MidwayError as error:
+            result = error
+        send(result)
 
 
-def _packed(result: object, memory: memoryview) -> tuple[bytes, list[tuple[int, int]], list[bytes]]:
-    """A result as `_Result` takes it, its arrays in the shared memory as far as there is room."""
-    arrays: list[pickle.PickleBuffer] = []
-    pickled = pickle.dumps(result, protocol=5, buffer_callback=arrays.append)
-    places, end = [], 0
-    for number, array in enumerate(arrays):
-        data = array.raw()
-        start = -(-end // _ALIGNMENT) * _ALIGNMENT
-        if start + data.nbytes > len(memory):
-            return pickled, places, [bytes(rest.raw()) for rest in arrays[number:]]
-        end = start + data.nbytes
-        memory[start:end] = data
-        places.append((start, end))
-    return pickled, places, []
+def _fill(inbox: "SimpleQueue[bytes]", connection: Connection) -> None:
+    """Take tasks as they come, so that who sends them never waits, and end with the sender."""
+    with suppress(EOFError, OSError):
+        while True:
+            inbox.put(connection.recv_bytes())
+    os._exit(0)
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """A process that starts meanwhile gets none of `_GROUP_SIGNALS` until it can ignore them."""
+    resource_tracker.ensure_running()  # would start meanwhile as well, and let them through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

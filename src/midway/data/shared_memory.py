@@ -1,0 +1,74 @@
+"""Memory that processes share, and objects that travel with their arrays in it."""
+
+import mmap
+import os
+import pickle
+import tempfile
+from dataclasses import dataclass
+from multiprocessing.reduction import DupFd
+from typing import Any
+
+_ALIGNMENT = 64
+
+
+class SharedMemory:
+    """Memory that a process and those it spawns see alike; gone with the last of them.
+
+    Unlike a named block it needs no room in ``/dev/shm``, and nothing is left when a process is
+    killed.
+
+    Args:
+        size: Bytes; pages never written to take no memory.
+    """
+
+    def __init__(self, size: int) -> None:
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("midway")
+        else:
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        os.ftruncate(descriptor, size)
+        self._attach(descriptor, size)
+
+    def __getstate__(self) -> tuple[Any, int]:
+        return DupFd(self._descriptor), len(self.bytes)
+
+    def __setstate__(self, state: tuple[Any, int]) -> None:
+        self._attach(state[0].detach(), state[1])
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def _attach(self, descriptor: int, size: int) -> None:
+        self._descriptor = descriptor
+        self.bytes = memoryview(mmap.mmap(descriptor, size))
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An object as a pickle, and its arrays: where they lie in the memory, or sent along."""
+
+    pickled: bytes
+    places: list[tuple[int, int]]
+    sent: list[bytes]
+
+    @classmethod
+    def into(cls, memory: SharedMemory, value: object) -> "Packed":
+        """Copy the arrays of `value` into the memory, as far as there is room."""
+        arrays: list[pickle.PickleBuffer] = []
+        pickled = pickle.dumps(value, protocol=5, buffer_callback=arrays.append)
+        places, end = [], 0
+        for number, array in enumerate(arrays):
+            data = array.raw()
+            start = -(-end // _ALIGNMENT) * _ALIGNMENT
+            if start + data.nbytes > len(memory.bytes):
+                return cls(pickled, places, [bytes(rest.raw()) for rest in arrays[number:]])
+            end = start + data.nbytes
+            memory.bytes[start:end] = data
+            places.append((start, end))
+        return cls(pickled, places, [])
+
+    def load(self, memory: SharedMemory) -> Any:
+        """The object; its arrays are views of the memory."""
+        buffers = [memory.bytes[start:end] for start, end in self.places]
+        return pickle.loads(self.pickled, buffers=[*buffers, *self.sent])
