@@ -131,6 +131,24 @@ def test_a_video_that_is_damaged_halfway_leaves_nothing(tmp_path: Path, capsys):
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
+def test_a_video_whose_second_frame_is_lost_is_told_to_have_one(tmp_path: Path, capsys):
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for step in range(2):
+            image = made.scene(step, SIZE)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        second = [packet.pos for packet in container.demux(video=0) if packet.size][1]
+    assert second is not None
+    path.write_bytes(path.read_bytes()[:second])
+    assert main(["flow", str(path), "-o", str(tmp_path / "x.mp4"), "--method", "zero"]) == 2
+    assert capsys.readouterr().err.endswith("has a single frame; give at least two frames\n")
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
 def one_frame(tmp_path: Path) -> Path:
     config = WorldConfig(height=48, width=64, num_frames=1, fps=8)
     return write_videos(tmp_path, config, seeds=[9])[0]

@@ -201,6 +201,14 @@ def build_network_again(config) -> FlowNetwork:
     return build_network(config)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"parts": ()}, {"every_steps": 0}, {"overlap": 1.0}, {"tiles_at_once": 0}]
+)
+def test_a_validation_that_cannot_be_is_refused_before_the_run(config, changes):
+    with pytest.raises(MidwayError, match=r"give 1 or more of both|give an overlap"):
+        replace(config.validation, **changes)
+
+
 def test_no_network_is_an_error_in_one_line(config):
     with pytest.raises(MidwayError, match=r"give --start.network RUN"):
         build_network(replace(config, start=StartConfig()))

@@ -58,10 +58,15 @@ class FlowDataConfig:
     num_workers: int = 4
 
     def __post_init__(self) -> None:
+        if not self.parts:
+            raise MidwayError("data.parts: no dataset; give one part or more")
         counts = {name: getattr(self, name) for name in ("batch_size", "pairs_per_epoch")}
+        counts |= {"crop": min(self.crop), "repeats": min(part.repeats for part in self.parts)}
         for name, value in counts.items():
             if value < 1:
                 raise MidwayError(f"data.{name} = {value}; give 1 or more")
+        if self.num_workers < 0:
+            raise MidwayError(f"data.num_workers = {self.num_workers}; give 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

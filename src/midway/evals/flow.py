@@ -60,7 +60,12 @@ def evaluate(
         how: How flow is found.
         folder: For results.json and pictures of evenly chosen pairs; none are written without.
         num_pictures: How many.
+
+    Raises:
+        MidwayError: The data or the network cannot be read, or an option makes no sense.
     """
+    if num_pictures < 0:
+        raise MidwayError(f"num_pictures = {num_pictures}; give 0 or more")
     start = time.monotonic()
     pairs = list_pairs(dataset, data.root, split)
     pictures = folder / "pictures" if folder else None

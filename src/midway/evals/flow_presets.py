@@ -12,8 +12,10 @@ from midway.data.flow_loader import (
     FlowDataConfig,
     FlowPart,
 )
+from midway.errors import MidwayError
 from midway.evals.results import protocol_version
 from midway.models.flow import DptConfig
+from midway.models.flow_tiles import TileConfig
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
 
@@ -62,6 +64,15 @@ class ValidationConfig:
     every_steps: int = 3_750
     overlap: float = 0.7
     tiles_at_once: int = 8
+
+    def __post_init__(self) -> None:
+        # What is wrong here would else be told after the first 3,750 steps.
+        if not self.parts or self.every_steps < 1:
+            raise MidwayError(
+                f"validation of {len(self.parts)} datasets every {self.every_steps} steps; give 1 "
+                "or more of both"
+            )
+        TileConfig(overlap=self.overlap, batch_size=self.tiles_at_once)
 
 
 @dataclass(frozen=True, kw_only=True)
