@@ -18,6 +18,7 @@ from midway.data.flow_colours import flow_to_rgb
 from midway.data.flow_files import read_flow
 from midway.data.synthetic import WorldConfig, write_videos
 from midway.models.flow import FlowNetwork, save_flow_network
+from midway.models.flow_predictor import FlowMethod
 from tests.data import made_flow_sets as made
 from tests.models.test_flow import CONFIG
 
@@ -113,10 +114,39 @@ def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path: Path):
         config = WorldConfig(height=48, width=64, num_frames=length, fps=8, num_objects=1)
         (path,) = write_videos(tmp_path, config, seeds=[number])
         tracemalloc.start()
-        flow(path, out=tmp_path / "flow.mp4", method="zero")
+        flow(path, out=tmp_path / "flow.mp4", how=FlowMethod(method="zero"))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_a_video_that_is_damaged_halfway_leaves_nothing(tmp_path: Path, capsys):
+    config = WorldConfig(height=48, width=64, num_frames=200, fps=25, num_objects=2)
+    (path,) = write_videos(tmp_path, config, seeds=[0])
+    data = path.read_bytes()
+    middle = len(data) // 2
+    path.write_bytes(data[:middle] + bytes(len(data) // 4) + data[middle + len(data) // 4 :])
+    assert main(["flow", str(path), "-o", str(tmp_path / "out.mp4"), "--method", "zero"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_video_whose_second_frame_is_lost_is_told_to_have_one(tmp_path: Path, capsys):
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for step in range(2):
+            image = made.scene(step, SIZE)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        second = [packet.pos for packet in container.demux(video=0) if packet.size][1]
+    assert second is not None
+    path.write_bytes(path.read_bytes()[:second])
+    assert main(["flow", str(path), "-o", str(tmp_path / "x.mp4"), "--method", "zero"]) == 2
+    assert capsys.readouterr().err.endswith("has a single frame; give at least two frames\n")
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
 def one_frame(tmp_path: Path) -> Path:
@@ -137,6 +167,13 @@ def one_frame(tmp_path: Path) -> Path:
         (["{a}", "{b}", "-o", "{tmp}/x.flo", "--method", "finetuned"], "give --run"),
         (["{a}", "{b}", "-o", "{tmp}/x.flo", "--run", "{a}"], "takes no network"),
         (["{a}", "{b}"], "--out"),
+        (["{a}", "{b}", "-o", "{tmp}/no/x.flo"], "no folder"),
+        (["{a}", "{b}", "-o", "{tmp}/x.flo", "--picture", "{tmp}/x.flo2"], "no image format"),
+        (["{a}", "{b}", "-o", "{tmp}/x.flo", "--picture", "{a}"], "is an input and would be lost"),
+        (["{a}", "{b}", "-o", "{tmp}/x.flo", "--max-pixels", "-1"], "give a length, or 0"),
+        (["{a}", "{b}", "-o", "{tmp}/x.flo", "--radius", "0"], "give 1 patch or more"),
+        (["{one}", "-o", "{tmp}/x.webm"], "ending in .mp4"),
+        (["{one}", "-o", "{tmp}/x.mp4", "--picture", "{tmp}/x.png"], "leave --picture out"),
     ],
 )
 def test_what_is_wrong_is_one_line(images, tmp_path: Path, capsys, words, message):

@@ -1,5 +1,6 @@
 """Flow files: exact round trips, real files read right, bad ones refused in plain words."""
 
+import io
 import struct
 import sys
 import zlib
@@ -195,6 +196,13 @@ def test_tartanair_arrays_are_read_as_numpy_wrote_them(tmp_path: Path, flow):
     np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), flow)
 
 
+def archive():
+    """What `np.savez` writes, which numpy's own reader takes under any name."""
+    file = io.BytesIO()
+    np.savez(file, flow=np.zeros((4, 4, 2)))
+    return file.getvalue()
+
+
 def write_bytes(data):
     return lambda path: path.write_bytes(data)
 
@@ -204,6 +212,8 @@ def write_bytes(data):
     [
         ("a.pfm", write_bytes(b"Pf\n2 2\n-1\n" + bytes(16)), "header 'PF'"),
         ("a.pfm", write_bytes(b"PF\n2 2\n-1\n" + bytes(47)), "need 58"),
+        ("a.pfm", write_bytes(b"PF\n2 2\n..\n" + bytes(48)), "header 'PF'"),
+        ("a.npy", lambda path: path.write_bytes(archive()), "not a whole .npy"),
         ("a.png", write_bytes(b"no picture"), "cannot be read as PNG"),
         ("a.png", lambda path: Image.new("RGB", (4, 4)).save(path), "of the kind rgb24"),
         ("a.npy", write_bytes(b"no array"), "not a whole .npy"),

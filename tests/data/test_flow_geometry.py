@@ -52,6 +52,15 @@ def test_a_single_known_vector_keeps_its_place():
     assert resized[:, 1, 10].tolist() == [3, 4]
 
 
+def test_of_vectors_that_fall_on_one_pixel_the_last_stays_and_of_none_nothing():
+    flow = torch.arange(2 * 300 * 400.0).view(2, 300, 400)
+    flow[:, 0, 0] = torch.inf
+    resized = resize_flow(flow, (100, 100))
+    torch.testing.assert_close(resized[0], flow[0, 2::3, 3::4] / 4)
+    torch.testing.assert_close(resized[1], flow[1, 2::3, 3::4] / 3)
+    assert (resize_flow(torch.full((2, 4, 6), torch.inf), (2, 3)) == torch.inf).all()
+
+
 @pytest.mark.parametrize(("horizontal", "vertical"), [(True, False), (False, True), (True, True)])
 def test_mirrored_flow_is_that_of_the_mirrored_images(horizontal, vertical):
     generator = torch.Generator().manual_seed(1)

@@ -72,6 +72,22 @@ def test_processes_share_a_step_without_overlap(config):
         FlowLoader(config, seed=1, world_size=3)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"parts": ()}, "no dataset"),
+        ({"parts": (replace(PARTS[0], repeats=0),)}, "repeats = 0; give 1 or more"),
+        ({"batch_size": 0}, "batch_size = 0; give 1 or more"),
+        ({"pairs_per_epoch": 0}, "pairs_per_epoch = 0; give 1 or more"),
+        ({"crop": (0, 16)}, "crop = 0; give 1 or more"),
+        ({"num_workers": -1}, "num_workers = -1; give 0 or more"),
+    ],
+)
+def test_senseless_settings_are_refused(config, changes, message):
+    with pytest.raises(MidwayError, match=message):
+        replace(config, **changes)
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_missing_or_damaged_file_stops_with_its_name(config, num_workers):
     config = replace(config, num_workers=num_workers)

@@ -108,10 +108,30 @@ def test_the_1024_of_things_are_every_seventh_of_all_but_the_last_698(tmp_path: 
             for frame in range(6, 16):
                 (folder / f"OpticalFlowInto{direction}_{frame:04d}_L.pfm").touch()
     (tmp_path / "frames_cleanpass").mkdir()
-    full = list_pairs("things", tmp_path, "test")
+    full = list_pairs("things", tmp_path, "test-clean")
     assert len(full) == 7866
-    assert list_pairs("things", tmp_path, "test1024") == full[:-698:7]
+    assert list_pairs("things", tmp_path, "test1024-clean") == full[:-698:7]
     assert len(full[:-698:7]) == 1024
+    shutil.rmtree(tmp_path / "optical_flow/TEST/A/0007")
+    with pytest.raises(MidwayError, match=r"7848 test pairs below .* is taken from 7866"):
+        list_pairs("things", tmp_path, "test1024-clean")
+
+
+def test_one_rendering_does_not_pass_for_both(tmp_path: Path):
+    made.write_sintel(tmp_path)
+    shutil.rmtree(tmp_path / "training/final")
+    with pytest.raises(MidwayError, match=r"no final pair of split 'subval' .* split 'subval-cle"):
+        list_pairs("sintel", tmp_path, "subval")
+    assert len(list_pairs("sintel", tmp_path, "subval-clean")) == 4
+
+
+def test_files_that_a_system_leaves_beside_the_data_are_no_pairs(tmp_path: Path):
+    for dataset, split in (("things", "train"), ("tartanair", "all"), ("kitti", "all")):
+        before = pairs_of(dataset, tmp_path / dataset, split)
+        for pair in before:
+            flow = Path(pair.flow)
+            flow.with_name(f"._{flow.name}").touch()
+        assert list_pairs(dataset, tmp_path / dataset, split) == before
 
 
 def test_chairs_is_divided_by_its_list(tmp_path: Path):
@@ -122,6 +142,9 @@ def test_chairs_is_divided_by_its_list(tmp_path: Path):
     with pytest.raises(MidwayError, match="2 lines for 3 pairs"):
         list_pairs("chairs", tmp_path, "val")
     (tmp_path / "chairs_split.txt").unlink()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MidwayError, match=r"expected .*00001_flow.flo, found nothing"):
+        list_pairs("chairs", tmp_path / "empty", "val")
     with pytest.raises(MidwayError, match=r"no chairs_split.txt or"):
         list_pairs("chairs", tmp_path, "val")
 
@@ -171,6 +194,9 @@ def test_files_of_different_sizes_are_no_pair(tmp_path: Path):
     with pytest.raises(MidwayError, match=f"{pair.target} has 24x32 pixels, .* 23x32"):
         load_pair(pair)
     shutil.copy(tmp_path / "whole.png", pair.source)
+    (tmp_path / "mask.png").write_text("no mask")
+    with pytest.raises(MidwayError, match=r"mask.png: cannot be read as an image"):
+        load_pair(replace(pair, occlusions=str(tmp_path / "mask.png")))
     write_flo(pair.flow, made.constant_flow(size=(24, 30)))
     with pytest.raises(MidwayError, match=f"{pair.flow} has 24x30 pixels"):
         load_pair(pair)

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,14 +13,17 @@ from PIL import Image
 
 from midway.cli.options import parse
 from midway.data.flow_files import is_known, read_flow
+from midway.data.flow_sets import FLOW_SETS
 from midway.errors import MidwayError
-from midway.evals.flow import FlowRoot, evaluate, report
+from midway.evals.flow import Dataset, FlowRoot, evaluate, report
 from midway.models.flow import FlowNetwork, save_flow_network
+from midway.models.flow_predictor import FlowMethod
 from midway.models.weights import save
 from tests.data import made_flow_sets as made
 from tests.models.networks import random_network
 from tests.models.test_flow import CONFIG
 
+ZERO = FlowMethod(method="zero")
 FLOWS = {
     "middlebury": ("middlebury", "*/flow10.flo", 6),
     "chairs": ("flyingchairs", "*-gt.flo", 6),
@@ -59,7 +63,7 @@ def test_zero_flow_on_real_pairs_has_the_error_of_a_slow_loop(shared_data: Path,
 
 def test_zero_flow_on_the_real_sparse_pair_counts_its_valid_pixels(shared_data: Path):
     root = shared_data / "flow/kitti"
-    results = evaluate(dataset="kitti", data=FlowRoot(root=root), method="zero")
+    results = evaluate(dataset="kitti", data=FlowRoot(root=root), how=ZERO)
     assert results["pairs"] == 1
     assert results["epe"] == pytest.approx(51.0, abs=0.05)
     # Pillow decodes the high byte of each number: u and v to 4 pixels, and no validity.
@@ -82,7 +86,7 @@ def test_the_folder_holds_results_and_pictures(sintel, tmp_path: Path):
         dataset="sintel",
         data=sintel,
         split="subval-clean",
-        method="zero",
+        how=ZERO,
         folder=folder,
         num_pictures=2,
     )
@@ -93,6 +97,7 @@ def test_the_folder_holds_results_and_pictures(sintel, tmp_path: Path):
     assert written["renderings"].keys() == {"clean"}
     assert written["by_pixels"]["epe_40"] is None
     assert written["weights_sha256"] is None
+    assert written["protocol"]["name"] == "flow sintel subval-clean"
     names = sorted(path.name for path in (folder / "pictures").iterdir())
     assert names == [
         "00000_temple_2_clean_frame_0001.png",
@@ -102,7 +107,9 @@ def test_the_folder_holds_results_and_pictures(sintel, tmp_path: Path):
 
 
 def test_pixels_find_the_shift_of_the_dummies(sintel):
-    results = evaluate(dataset="sintel", data=sintel, split="subval-clean", method="pixels")
+    results = evaluate(
+        dataset="sintel", data=sintel, split="subval-clean", how=FlowMethod(method="pixels")
+    )
     assert results["epe"] < 0.6 * math.hypot(*made.SHIFT)
 
 
@@ -113,11 +120,9 @@ def test_networks_are_read_and_named_by_their_hash(sintel, tmp_path: Path):
             dataset="sintel",
             data=sintel,
             split="subval-final",
-            method=method,
-            run=tmp_path / "net.safetensors",
-            level=2,
-            radius=1,
+            how=FlowMethod(method=method, run=tmp_path / "net.safetensors", level=2, radius=1),
         )
+        assert (results["method"], results["level"], results["radius"]) == (method, 2, 1)
         assert 0 < results["epe"] < 30
     torch.manual_seed(0)
     save_flow_network(
@@ -127,14 +132,34 @@ def test_networks_are_read_and_named_by_their_hash(sintel, tmp_path: Path):
         dataset="sintel",
         data=sintel,
         split="subval-final",
-        method="finetuned",
-        run=tmp_path / "run",
-        overlap=0.5,
+        how=FlowMethod(run=tmp_path / "run", overlap=0.5),
         folder=tmp_path / "out",
         num_pictures=0,
     )
     assert results["epe"] == pytest.approx(math.hypot(*made.SHIFT), abs=1)  # an untrained head
     assert len(json.loads((tmp_path / "out/results.json").read_text())["weights_sha256"]) == 64
+
+
+def test_the_version_is_that_of_the_settings_and_not_of_the_machine(sintel, tmp_path: Path):
+    save(random_network(), tmp_path / "net.safetensors")
+
+    def version(split="subval-clean", **how):
+        run = None if how.get("method") == "zero" else tmp_path / "net.safetensors"
+        made_by = FlowMethod(**{"method": "features", "level": 2, "radius": 1, **how}, run=run)
+        return evaluate(dataset="sintel", data=sintel, split=split, how=made_by)["protocol"][
+            "version"
+        ]
+
+    first = version()
+    assert len(first) == 12
+    # What the method has no use for does not count.
+    assert version(tiles_at_once=3, overlap=0.5) == first
+    others = [version("subval-final"), version(level=1), version(radius=2), version(method="zero")]
+    assert len({first, *others}) == 5
+
+
+def test_the_command_offers_every_dataset():
+    assert set(get_args(Dataset)) == set(FLOW_SETS)
 
 
 def test_what_is_missing_or_damaged_is_told_in_a_line(sintel):
@@ -143,7 +168,7 @@ def test_what_is_missing_or_damaged_is_told_in_a_line(sintel):
     (flow,) = sintel.root.glob("training/flow/temple_3/frame_0002.flo")
     flow.write_bytes(flow.read_bytes()[:-8])
     with pytest.raises(MidwayError, match=r"temple_3/frame_0002.flo has \d+ bytes"):
-        evaluate(dataset="sintel", data=sintel, split="subval", method="zero")
+        evaluate(dataset="sintel", data=sintel, split="subval", how=ZERO)
     made.save_flow(flow, made.constant_flow() + np.float32(np.inf))
     with pytest.raises(MidwayError, match=r"temple_3/frame_0002.flo: no pixel of the true flow"):
-        evaluate(dataset="sintel", data=sintel, split="subval", method="zero")
+        evaluate(dataset="sintel", data=sintel, split="subval", how=ZERO)

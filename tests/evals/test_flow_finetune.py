@@ -102,6 +102,31 @@ def test_a_protocol_comes_back_from_its_json(name):
     assert config_from_json(values, where="test") == config
 
 
+def test_the_version_of_a_protocol_is_that_of_its_numbers_and_not_of_the_machine():
+    protocols = {name: make() for name, make in PROTOCOLS.items()}
+    assert {name: config.protocol for name, config in protocols.items()} == {
+        name: name for name in PROTOCOLS
+    }
+    assert len({config.version() for config in protocols.values()}) == len(PROTOCOLS)
+    config = protocols["paper"]
+    moved = replace(
+        config,
+        data=replace(config.data, root=Path("elsewhere"), num_workers=9),
+        validation=replace(config.validation, tiles_at_once=1),
+        run=replace(config.run, folder=Path("elsewhere"), log_every=1, seed=5),
+        start=replace(config.start, network="another"),
+    )
+    assert moved.version() == config.version()
+    for changed in (
+        replace(config, data=replace(config.data, crop=(224, 224))),
+        replace(config, start=replace(config.start, frozen=True)),
+        replace(config, optim=replace(config.optim, lr=1e-4)),
+        replace(config, dpt=replace(config.dpt, fused_width=128)),
+        replace(config, run=replace(config.run, precision="bf16-mixed")),
+    ):
+        assert changed.version() != config.version()
+
+
 def test_a_run_keeps_the_best_and_the_last_network_and_scores_the_best(config):
     results = evaluate(config)
     folder = config.run.folder
@@ -113,6 +138,8 @@ def test_a_run_keeps_the_best_and_the_last_network_and_scores_the_best(config):
     assert results is not None
     assert results["pairs"] == 8
     assert results["steps"] == 6
+    assert results["protocol"] == {"name": "synthetic", "version": config.version()}
+    assert json.loads((folder / "results.json").read_text()) == results
     # One tile covers the pairs, so overlap does not matter.
     assert results["epe"] == pytest.approx(min(line["epe"] for line in found), rel=1e-4)
     assert len(list((folder / "pictures").glob("*.png"))) == 8
@@ -172,6 +199,14 @@ def test_frozen_only_the_head_moves(config):
 def build_network_again(config) -> FlowNetwork:
     torch.manual_seed(config.run.seed)
     return build_network(config)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"parts": ()}, {"every_steps": 0}, {"overlap": 1.0}, {"tiles_at_once": 0}]
+)
+def test_a_validation_that_cannot_be_is_refused_before_the_run(config, changes):
+    with pytest.raises(MidwayError, match=r"give 1 or more of both|give an overlap"):
+        replace(config.validation, **changes)
 
 
 def test_no_network_is_an_error_in_one_line(config):

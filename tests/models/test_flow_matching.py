@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from midway.data.flow_geometry import warp
 from midway.data.synthetic import World, WorldConfig
@@ -39,6 +40,15 @@ def test_nothing_is_found_outside_the_image_and_equals_stay():
     rows = torch.arange(5.0)[:, None] + flow[0, 1]
     assert rows.min() >= 0
     assert rows.max() <= 4
+
+
+def test_the_memory_of_matching_does_not_grow_with_the_offsets():
+    features = torch.randn(1, 76, 30, 40)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        match_maps(features, features, radius=3)
+    allocated_bytes = sum(max(event.self_cpu_memory_usage, 0) for event in seen.events() or ())
+    # All that is ever allocated: a product for each of the 49 offsets would be 49 times this.
+    assert allocated_bytes < 20 * features.nbytes
 
 
 def test_equal_frames_do_not_move_by_their_features():

@@ -97,13 +97,16 @@ def test_confident_pixels_win():
     assert (flow[:, :, 24:] == 1).all()
 
 
-@pytest.mark.parametrize("size", [(10, 61), (45, 12), (8, 12)])
-def test_a_small_image_is_enlarged_and_its_flow_scaled_back(size):
+@pytest.mark.parametrize(
+    ("size", "enlarged"),
+    [((10, 61), (16, 98)), ((45, 12), (90, 24)), ((8, 12), (16, 24)), ((7, 9), (19, 24))],
+)
+def test_a_small_image_is_enlarged_in_its_shape_and_its_flow_scaled_back(size, enlarged):
     seen = []
 
     def network(source, target):
         seen.append(source.shape[2:])
-        height, width = max(size[0], 16), max(size[1], 24)
+        height, width = enlarged
         flow = torch.tensor([width / size[1], height / size[0]])[:, None, None]
         return with_uncertainty(flow.expand(len(source), 2, 16, 24))
 

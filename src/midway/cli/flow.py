@@ -1,7 +1,9 @@
 """midway flow A B -o out.flo | midway flow VIDEO -o flow.mp4: optical flow of images or a video."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,13 +18,18 @@ from midway.cli.options import parse
 from midway.data.clip import BadClipError
 from midway.data.flow_colours import flow_to_rgb, longest_pixels
 from midway.data.flow_files import flow_suffixes, write_flow
-from midway.data.frame_folder import read_image
+from midway.data.frame_folder import IMAGE_SUFFIXES, read_image
 from midway.data.video import VIDEO_SUFFIXES, VideoFile
 from midway.errors import MidwayError
-from midway.models.flow_predictor import FlowMethod, Method, Predictor, flow_predictor
+from midway.models.flow_predictor import FlowMethod, Predictor, flow_predictor
 
 LONGEST_QUANTILE = 0.99
 """Of the motion in a frame of a video: few stray pixels do not set the colours of what follows."""
+WRITTEN_VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv")
+"""Containers that hold H.264."""
+ENCODER_OPTIONS = {"crf": "18", "preset": "veryfast"}
+"""The encoder keeps frames waiting to look ahead: with this preset 10 of them, by default 40."""
+PIXELS = FlowMethod(method="pixels")
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
@@ -37,12 +44,7 @@ def flow(
     *,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     picture: Path | None = None,
-    method: Method = "pixels",
-    run: Path | None = None,
-    overlap: float = 0.9,
-    tiles_at_once: int = 8,
-    level: int = 3,
-    radius: int = 5,
+    how: Annotated[FlowMethod, tyro.conf.OmitArgPrefixes] = PIXELS,
     max_pixels: float = 0.0,
 ) -> dict[str, Any]:
     """Optical flow from one image to another, or from each frame of a video to the next.
@@ -53,26 +55,13 @@ def flow(
         out: Flow file (.flo, .pfm, .png as KITTI's, .flo5 or .npy); of a video, a video of the
             flow's colours.
         picture: Also the flow's colours as an image.
-        method: No motion; matching of pixels, of a pretrained network's features, or of what its
-            dynamics predict; a finetuned flow network.
-        run: Folder or file of the network, for all but zero and pixels.
-        overlap: Share of a tile that the next one covers again (finetuned).
-        tiles_at_once: Tiles that the network sees at once (finetuned).
-        level: Encoder level that is matched (features, dynamics).
-        radius: How far to look, in patches (features, dynamics).
+        how: How flow is found.
         max_pixels: Motion that has full colour; 0 for the longest, in a video the longest so far.
     """
+    if not 0 <= max_pixels < inf:
+        raise MidwayError(f"--max-pixels {max_pixels}: give a length, or 0 for the longest motion")
     _check_names(first, second, out, picture)
-    predict = flow_predictor(
-        FlowMethod(
-            method=method,
-            run=run,
-            overlap=overlap,
-            tiles_at_once=tiles_at_once,
-            level=level,
-            radius=radius,
-        )
-    )
+    predict = flow_predictor(how)
     if second is None:
         return _video(first, out, predict, max_pixels)
     return _pair(first, second, out, picture, predict, max_pixels)
@@ -80,18 +69,26 @@ def flow(
 
 def _check_names(first: Path, second: Path | None, out: Path, picture: Path | None) -> None:
     """Complain before the work, not after it."""
-    if second is not None and out.suffix.lower() not in flow_suffixes():
+    if second is None and first.suffix.lower() not in VIDEO_SUFFIXES:
+        raise MidwayError(f"{first}: no video, and no second image; give two images or a video")
+    if second is None and picture:
+        raise MidwayError(f"{picture}: a video has no picture beside it; leave --picture out")
+    if second is None and out.suffix.lower() not in WRITTEN_VIDEO_SUFFIXES:
+        raise MidwayError(
+            f"{out}: flow of a video is written as a video; give a name like flow.mp4, ending in "
+            f"{', '.join(WRITTEN_VIDEO_SUFFIXES)}"
+        )
+    if second and out.suffix.lower() not in flow_suffixes():
         raise MidwayError(
             f"{out}: no flow format; give a name ending in {', '.join(flow_suffixes())}"
         )
-    if second is None and first.suffix.lower() not in VIDEO_SUFFIXES:
-        raise MidwayError(f"{first}: no video, and no second image; give two images or a video")
-    if second is None and out.suffix.lower() not in VIDEO_SUFFIXES:
-        raise MidwayError(
-            f"{out}: flow of a video is written as a video; give a name like flow.mp4"
-        )
-    if second is None and picture:
-        raise MidwayError(f"{picture}: a video has no picture beside it; leave --picture out")
+    if picture and picture.suffix.lower() not in IMAGE_SUFFIXES:
+        raise MidwayError(f"{picture}: no image format; give a name like flow.png")
+    for written in filter(None, (out, picture)):
+        if not written.parent.is_dir():
+            raise MidwayError(f"{written}: no folder {written.parent}; make it first")
+        if written.resolve() in [read.resolve() for read in (first, second) if read]:
+            raise MidwayError(f"{written}: is an input and would be lost; give another name")
 
 
 def _pair(
@@ -119,40 +116,50 @@ def _pair(
 
 def _video(path: Path, out: Path, predict: Predictor, max_pixels: float) -> dict[str, Any]:
     # Frames are read, and their flow is written, one at a time: memory does not grow with length.
-    unfinished = out.with_name(f"{out.stem}.unfinished{out.suffix}")
     longest, count = max_pixels or 1.0, 0
-    with VideoFile(str(path)) as video, av.open(str(unfinished), "w") as container:
-        rate = Fraction(video.fps).limit_denominator(1001)
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
-        # 4:2:0 holds even sizes only.
-        stream.width, stream.height = video.width + video.width % 2, video.height + video.height % 2
-        stream.pix_fmt = "yuv420p"
-        source = None
-        for target in _frames(video):
-            if source is not None:
-                found = predict(source, target)
-                if not max_pixels:
-                    lengths = np.hypot(found[..., 0], found[..., 1])
-                    longest = max(longest, float(np.quantile(lengths, LONGEST_QUANTILE)))
-                colours = _even(flow_to_rgb(found, longest))
-                container.mux(stream.encode(VideoFrame.from_ndarray(colours, "rgb24")))
-                count += 1
-            source = target
-        container.mux(stream.encode())
-    if not count:
-        unfinished.unlink()
-        raise BadClipError(str(path), "has a single frame", "give at least two frames")
-    unfinished.replace(out)
+    with VideoFile(str(path)) as video, _unfinished(out) as unfinished:
+        with av.open(str(unfinished), "w") as container:
+            rate = Fraction(video.fps).limit_denominator(1001)
+            stream = container.add_stream("libx264", rate=rate, options=ENCODER_OPTIONS)
+            # 4:2:0 holds even sizes only.
+            stream.width = video.width + video.width % 2
+            stream.height = video.height + video.height % 2
+            stream.pix_fmt = "yuv420p"
+            source = None
+            for target in _frames(video):
+                if source is not None:
+                    found = predict(source, target)
+                    if not max_pixels:
+                        lengths = np.hypot(found[..., 0], found[..., 1])
+                        longest = max(longest, float(np.quantile(lengths, LONGEST_QUANTILE)))
+                    colours = _even(flow_to_rgb(found, longest))
+                    container.mux(stream.encode(VideoFrame.from_ndarray(colours, "rgb24")))
+                    count += 1
+                source = target
+            container.mux(stream.encode())
+        if not count:
+            raise BadClipError(str(path), "has a single frame", "give at least two frames")
     print(f"{out}: flow of {count} pairs of frames, full colour at {longest:.1f} px")
     return {"out": str(out), "pairs": count, "max_pixels": longest}
 
 
+@contextmanager
+def _unfinished(path: Path) -> Iterator[Path]:
+    """A name to write to, which becomes `path` at the end; after an error there is neither."""
+    unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def _frames(video: VideoFile) -> Iterator[NDArray[np.uint8]]:
-    """Every frame once, in order."""
+    """Each frame once, in order; those that follow faster than the video's mean rate are passed."""
     last_seconds = -1.0
-    for number in range(round(video.duration_seconds * video.fps) + 1):
-        # Half a frame late: times in a file are rounded either way.
-        (frame,) = video.frames_at([(number + 0.5) / video.fps])
+    numbers = range(round(video.duration_seconds * video.fps) + 1)
+    # Half a frame late: times in a file are rounded either way.
+    for frame in video.frames_in_order([(number + 0.5) / video.fps for number in numbers]):
         if frame.seconds > last_seconds:
             last_seconds = frame.seconds
             yield frame.image

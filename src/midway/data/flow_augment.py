@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from midway.data.colour import apply_colour
+from midway.data.distortion import NEUTRAL, ColourParameters
 from midway.data.flow_geometry import mirror_flow, mirror_image, resize_flow, resize_image
 from midway.data.flow_sets import FlowExample
 from midway.errors import MidwayError
@@ -73,13 +75,8 @@ def augment(example: FlowExample, crop: tuple[int, int], rng: np.random.Generato
     flow = mirror_flow(flow, horizontal=horizontal, vertical=vertical)
     box = int(rng.integers(size[0] - crop[0] + 1)), int(rng.integers(size[1] - crop[1] + 1))
     source, target, flow = (_cut(part, box, crop) for part in (source, target, flow))
-    jitter = _draw_jitter(rng)
-    is_separate = rng.random() < P_SEPARATE_JITTER
-    return FlowCrop(
-        source=_jittered(source, *jitter),
-        target=_jittered(target, *(_draw_jitter(rng) if is_separate else jitter)),
-        flow=flow.contiguous(),
-    )
+    source, target = _jittered(torch.stack([source, target]), rng)
+    return FlowCrop(source=source, target=target, flow=flow.contiguous())
 
 
 def _tensors(example: FlowExample) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,39 +108,18 @@ def _new_size(
     return height, width
 
 
-def _draw_jitter(rng: np.random.Generator) -> tuple[list[float], list[int]]:
-    """Factors of brightness, contrast and saturation, the turn of the hue, and their order."""
-    factors = np.array([1, 1, 1, 0]) + rng.uniform(-1, 1, 4) * JITTER
-    return factors.tolist(), rng.permutation(4).tolist()
-
-
-def _jittered(image: Tensor, factors: list[float], order: list[int]) -> Tensor:
-    """Bytes of a float image (3, H, W) in [0, 255], its colours changed in the given order."""
-    for which in order:
-        if which == 3:
-            image = _turn_hue(image, factors[3])
-            continue
-        grey = _luma(image)
-        base = (torch.zeros(()), grey.mean(), grey)[which]
-        image = torch.lerp(base.expand_as(image), image, factors[which]).clamp_(0, 255)
-    return image.round().to(torch.uint8)
-
-
-def _luma(image: Tensor) -> Tensor:
-    return 0.299 * image[:1] + 0.587 * image[1:2] + 0.114 * image[2:]
-
-
-def _turn_hue(image: Tensor, turns: float) -> Tensor:
-    """Turn the hue circle of HSV, value and saturation unchanged."""
-    red, green, blue = image
-    value, lowest = image.amax(0), image.amin(0)
-    chroma = value - lowest
-    divisor = chroma.clamp(min=1e-6)  # without chroma any hue will do
-    sixths = torch.where(
-        value == red,
-        (green - blue) / divisor,
-        torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+def _jittered(frames: Tensor, rng: np.random.Generator) -> Tensor:
+    """Bytes of both frames, floats in [0, 255] of shape (2, 3, H, W), with other colours."""
+    num_draws = 2 if rng.random() < P_SEPARATE_JITTER else 1
+    factors = np.array(NEUTRAL) + rng.uniform(-1, 1, (num_draws, 4)) * JITTER
+    order = rng.permuted(np.tile(np.arange(4), (num_draws, 1)), axis=1)
+    both, neither = np.ones(2, bool), np.zeros(2, bool)
+    parameters = ColourParameters(
+        jitter=both,
+        factors=np.broadcast_to(factors.astype(np.float32), (2, 4)),
+        order=np.broadcast_to(order, (2, 4)),
+        grey=neither,
+        blur_sigma=np.zeros(2, np.float32),
+        solarise=neither,
     )
-    sixths = (sixths + 6 * turns) % 6
-    shares = torch.stack([(sixths - 3).abs() - 1, 2 - (sixths - 2).abs(), 2 - (sixths - 4).abs()])
-    return lowest + chroma * shares.clamp_(0, 1)
+    return apply_colour(frames, parameters).round().to(torch.uint8)

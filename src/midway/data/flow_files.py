@@ -31,7 +31,8 @@ FLO_UNKNOWN = np.float32(1666666752)
 KITTI_ZERO = 32768
 KITTI_STEPS = 64
 """Steps in a pixel of KITTI's 16-bit numbers."""
-_PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+(-?[\d.]+(?:[eE][-+]?\d+)?)[ \t\r]*\n")
+_NUMBER = rb"-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+(" + _NUMBER + rb")[ \t\r]*\n")
 _AGAIN = "fetch it again"
 
 
@@ -221,7 +222,7 @@ def read_npy(path: Path | str) -> FloatFlow:
     """
     with Path(path).open("rb") as file:
         try:
-            flow = np.load(file, allow_pickle=False)
+            flow = np.lib.format.read_array(file, allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise MidwayError(f"not a whole .npy file: {path} ({error}); {_AGAIN}") from None
     _check_shape(path, flow)

@@ -17,7 +17,8 @@ def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
     """Flow of images resized to `size`, in their pixels.
 
     Flow that is known everywhere is interpolated. Otherwise each known vector goes to the pixel
-    that its own centre falls on, and pixels that get none are unknown (infinite).
+    that its own centre falls on, and pixels that get none are unknown (infinite). Of several that
+    fall on one pixel the last one stays.
     """
     height, width = flow.shape[1:]
     factors = flow.new_tensor([size[1] / width, size[0] / height])
@@ -28,9 +29,14 @@ def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
         ((rows + 0.5) * factors[1]).long(),
         ((columns + 0.5) * factors[0]).long(),
     )
-    resized = flow.new_full((2, *size), torch.inf)
-    resized[:, new_rows, new_columns] = flow[:, rows, columns] * factors[:, None]
-    return resized
+    places = new_rows * size[1] + new_columns
+    # Which one an assignment to repeated places leaves would depend on the number of threads.
+    numbers = torch.arange(len(places), device=flow.device)
+    last = places.new_full((size[0] * size[1],), -1).scatter_reduce(0, places, numbers, "amax")
+    known = last >= 0
+    resized = flow.new_full((2, len(last)), torch.inf)
+    resized[:, known] = flow[:, rows, columns][:, last[known]] * factors[:, None]
+    return resized.unflatten(1, size)
 
 
 def mirror_image(image: Tensor, *, horizontal: bool, vertical: bool) -> Tensor:

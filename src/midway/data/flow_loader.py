@@ -3,18 +3,17 @@
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from midway.data.flow_augment import FlowCrop, augment, fixed_crop
 from midway.data.flow_sets import FlowPair, list_pairs, load_pair
+from midway.data.order import epoch_order
 from midway.errors import MidwayError
 
 
@@ -59,10 +58,15 @@ class FlowDataConfig:
     num_workers: int = 4
 
     def __post_init__(self) -> None:
+        if not self.parts:
+            raise MidwayError("data.parts: no dataset; give one part or more")
         counts = {name: getattr(self, name) for name in ("batch_size", "pairs_per_epoch")}
+        counts |= {"crop": min(self.crop), "repeats": min(part.repeats for part in self.parts)}
         for name, value in counts.items():
             if value < 1:
                 raise MidwayError(f"data.{name} = {value}; give 1 or more")
+        if self.num_workers < 0:
+            raise MidwayError(f"data.num_workers = {self.num_workers}; give 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +151,7 @@ class FlowLoader:
 
     def _key(self, position: int) -> tuple[int, int]:
         epoch, place = divmod(position, self._epoch_size)
-        return epoch, int(_order(self._seed, epoch, len(self._dataset))[place])
+        return epoch, int(epoch_order(self._seed, epoch, len(self._dataset))[place])
 
 
 class _Crops(Dataset):
@@ -179,11 +183,6 @@ class _Crops(Dataset):
         part = int(np.searchsorted(self._ends, index, side="right"))
         first = int(self._ends[part - 1]) if part else 0
         return self._pairs[part][(index - first) % len(self._pairs[part])]
-
-
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, epoch]).permutation(size)
 
 
 def _collate(crops: Sequence[FlowCrop | MidwayError]) -> FlowBatch | MidwayError:

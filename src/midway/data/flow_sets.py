@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from midway.data.flow_files import FloatFlow, read_flow
 from midway.data.frame_folder import read_image
@@ -17,6 +16,8 @@ SINTEL_SUBVAL = ("temple_2", "temple_3")
 """Training scenes of MPI-Sintel that the protocol of CroCo v2 validates on."""
 SPRING_SUBVAL = "0041"
 KITTI_SUBVAL_PAIRS = 10
+THINGS_TEST_PAIRS = 7_866
+"""Of the left camera and one rendering."""
 THINGS_1024_DROPPED, THINGS_1024_STEP = 698, 7
 
 
@@ -92,6 +93,13 @@ def list_pairs(dataset: str, root: Path, split: str = "all") -> list[FlowPair]:
             f"{dataset}: no pair of split '{split}' below {root}; expected {known.layout}, "
             f"found {found}"
         )
+    # Half of the data must not pass for all of it.
+    missing = {*known.renderings} - {pair.rendering for pair in pairs}
+    if missing and not rendering:
+        raise MidwayError(
+            f"{dataset}: no {' and no '.join(missing)} pair of split '{split}' below {root}; fetch "
+            f"the rest, or ask for split '{part}-{pairs[0].rendering}'"
+        )
     return pairs
 
 
@@ -118,9 +126,12 @@ def load_pair(pair: FlowPair) -> FlowExample:
 
 
 def read_mask(path: str) -> NDArray[np.bool_]:
-    """Where an 8-bit mask of Sintel (`occlusions`, `invalid`) is set, shape (height, width)."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("L")) > 127
+    """Where an 8-bit mask of Sintel (`occlusions`, `invalid`) is set, shape (height, width).
+
+    Raises:
+        MidwayError: The file is missing or no image.
+    """
+    return read_image(path)[..., 0] > 127
 
 
 def _sintel(root: Path, split: str) -> Iterator[FlowPair]:
@@ -145,12 +156,12 @@ def _sintel(root: Path, split: str) -> Iterator[FlowPair]:
 def _chairs(root: Path, split: str) -> Iterator[FlowPair]:
     folder = _first(root, "data", "FlyingChairs_release/data", ".")
     names = ("img1.ppm", "img2.ppm", "_flow.flo")
-    flows = sorted(folder.glob("*_flow.flo"))
+    flows = sorted(folder.glob("[0-9]*_flow.flo"))
     if not flows:  # the examples that the authors publish with FlowNet 2
         names = ("img0.ppm", "img1.ppm", "-gt.flo")
         flows = sorted(folder.glob("*-gt.flo"))
     wanted = {"train": "1", "val": "2"}.get(split)
-    split_of = _chairs_split(root, len(flows)) if wanted else [None] * len(flows)
+    split_of = _chairs_split(root, len(flows)) if wanted and flows else [None] * len(flows)
     for flow, belongs in zip(flows, split_of, strict=True):
         if belongs == wanted:
             stem = f"{flow.parent}/{flow.name.removesuffix(names[2])}{names[2][0]}"
@@ -190,12 +201,17 @@ def _things(root: Path, split: str) -> Iterator[FlowPair]:
     for sequence in sorted((root / "optical_flow" / part).glob("*/*")):
         name = sequence.relative_to(root / "optical_flow").as_posix()
         for direction, step in (("future", 1), ("past", -1)):
-            flows = sorted((sequence / f"into_{direction}" / "left").glob("*.pfm"))
+            flows = sorted((sequence / f"into_{direction}" / "left").glob("OpticalFlow*_L.pfm"))
             for flow in flows[:-1] if step == 1 else flows[1:]:
                 source = int(flow.stem.split("_")[1])
                 found.append((name, source, source + step, str(flow)))
     found.sort()
     if split == "test1024":
+        if len(found) != THINGS_TEST_PAIRS:
+            raise MidwayError(
+                f"things: {len(found)} test pairs below {root}, split 'test1024' is taken from "
+                f"{THINGS_TEST_PAIRS}; fetch the rest, or use split 'test'"
+            )
         found = found[: len(found) - THINGS_1024_DROPPED : THINGS_1024_STEP]
     for rendering in ("clean", "final"):
         frames = root / f"frames_{rendering}pass"
@@ -214,7 +230,7 @@ def _tartanair(root: Path, split: str) -> Iterator[FlowPair]:
     folders = [*root.glob("*/*/P*/flow"), *root.glob("*/*/*/P*/flow")]
     for folder in sorted(folders):
         images = f"{folder.parent}/image_left"
-        for flow in sorted(folder.glob("*_flow.npy")):
+        for flow in sorted(folder.glob("[0-9]*_[0-9]*_flow.npy")):
             source, target, _ = flow.stem.split("_")
             yield FlowPair(
                 source=f"{images}/{source}_left.png",
@@ -227,7 +243,7 @@ def _tartanair(root: Path, split: str) -> Iterator[FlowPair]:
 def _kitti(root: Path, split: str) -> Iterator[FlowPair]:
     root = _first(root, "training", ".")
     images = _first(root, "image_2", "colored_0")
-    flows = sorted(_first(root, "flow_occ", "flow").glob("*_10.png"))
+    flows = sorted(_first(root, "flow_occ", "flow").glob("[0-9]*_10.png"))
     chosen = {"all": flows, "subtrain": flows[:-KITTI_SUBVAL_PAIRS]}
     for flow in chosen.get(split, flows[-KITTI_SUBVAL_PAIRS:]):
         number = flow.stem.removesuffix("_10")
@@ -247,7 +263,7 @@ def _spring(root: Path, split: str) -> Iterator[FlowPair]:
         for direction, step in (("FW", 1), ("BW", -1)):
             for side in ("left", "right"):
                 frames = f"{scene}/frame_{side}/frame_{side}"
-                for flow in sorted((scene / f"flow_{direction}_{side}").glob("*.flo5")):
+                for flow in sorted((scene / f"flow_{direction}_{side}").glob("flow_*.flo5")):
                     source = int(flow.stem.rpartition("_")[2])
                     yield FlowPair(
                         source=f"{frames}_{source:04d}.png",

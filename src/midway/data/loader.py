@@ -4,17 +4,15 @@ import math
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from midway.data.background import in_background
+from midway.data.order import epoch_order
 from midway.data.pairs import PairDataset, PairSample
 from midway.data.render import stack_windows
 from midway.data.skipped import SkipLog, SkippedClip
@@ -147,12 +145,7 @@ class PairLoader:
 
     def _key(self, position: int) -> tuple[int, int]:
         epoch, place = divmod(position, len(self.dataset))
-        return epoch, int(_order(self.dataset.seed, epoch, len(self.dataset))[place])
-
-
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, epoch]).permutation(size)
+        return epoch, int(epoch_order(self.dataset.seed, epoch, len(self.dataset))[place])
 
 
 def _owned(sample: PairSample) -> PairSample:

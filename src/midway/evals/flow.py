@@ -4,7 +4,6 @@ The measures and the tiles are those of CroCo v2's published code, as in section
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +11,23 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import tyro
 from PIL import Image
 
-from midway.atomic import write_atomically
 from midway.data.flow_sets import FlowExample, FlowPair, list_pairs, load_pair
 from midway.errors import MidwayError
 from midway.evals.flow_metrics import PairErrors, Scores, pair_errors
 from midway.evals.flow_pictures import flow_picture
+from midway.evals.results import protocol_version, write_results
 from midway.models.flow import BEST
-from midway.models.flow_predictor import FlowMethod, Method, Predictor, flow_predictor
+from midway.models.flow_predictor import FlowMethod, Predictor, flow_predictor
+
+VERSION = 1
+"""Raised when the code makes something else of the same options."""
+FINETUNED = FlowMethod()
 
 Dataset = Literal[
     "sintel", "things", "chairs", "tartanair", "kitti", "spring", "middlebury", "synthetic"
@@ -43,12 +47,7 @@ def evaluate(
     dataset: Dataset,
     data: FlowRoot,
     split: str = "all",
-    method: Method = "finetuned",
-    run: Path | None = None,
-    overlap: float = 0.9,
-    tiles_at_once: int = 8,
-    level: int = 3,
-    radius: int = 5,
+    how: Annotated[FlowMethod, tyro.conf.OmitArgPrefixes] = FINETUNED,
     folder: Path | None = None,
     num_pictures: int = 8,
 ) -> dict[str, Any]:
@@ -58,39 +57,33 @@ def evaluate(
         dataset: Its layout.
         data: Where it is.
         split: A split of it, such as subval; with -clean or -final behind it, of one rendering.
-        method: No motion; matching of pixels, of a pretrained network's features, or of what its
-            dynamics predict; a finetuned flow network.
-        run: Folder or file of the network, for all but zero and pixels.
-        overlap: Share of a tile that the next one covers again (finetuned).
-        tiles_at_once: Tiles that the network sees at once (finetuned).
-        level: Encoder level that is matched (features, dynamics).
-        radius: How far to look, in patches (features, dynamics).
+        how: How flow is found.
         folder: For results.json and pictures of evenly chosen pairs; none are written without.
         num_pictures: How many.
+
+    Raises:
+        MidwayError: The data or the network cannot be read, or an option makes no sense.
     """
-    how = FlowMethod(
-        method=method,
-        run=run,
-        overlap=overlap,
-        tiles_at_once=tiles_at_once,
-        level=level,
-        radius=radius,
-    )
+    if num_pictures < 0:
+        raise MidwayError(f"num_pictures = {num_pictures}; give 0 or more")
     start = time.monotonic()
     pairs = list_pairs(dataset, data.root, split)
     pictures = folder / "pictures" if folder else None
     scores = score_pairs(pairs, flow_predictor(how), pictures=pictures, num_pictures=num_pictures)
+    settings = {"dataset": dataset, "split": split, "method": how.method, **how.settings()}
     results = {
-        "dataset": dataset,
-        "split": split,
-        "method": method,
-        "run": None if run is None else str(run),
-        "overlap": overlap if method == "finetuned" else None,
+        "protocol": {
+            "name": f"flow {dataset} {split}",
+            "version": protocol_version(VERSION, settings),
+        },
+        **settings,
+        "run": None if how.run is None else str(how.run),
         **results_of(scores),
+        **provenance(how.run),
         "seconds": time.monotonic() - start,
     }
     if folder:
-        write_results(folder, results, run=run)
+        write_results(folder, results)
     return results
 
 
@@ -161,17 +154,13 @@ def report(results: Mapping[str, Any]) -> str:
     )
 
 
-def write_results(folder: Path, results: dict[str, Any], *, run: Path | None) -> None:
-    """Write `results.json`: the results, with the version, the date and what the weights were."""
-    told = {
-        **results,
+def provenance(run: Path | None) -> dict[str, Any]:
+    """The version of the package, the date, and what the weights were."""
+    return {
         "midway": version("midway-network"),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "weights_sha256": None if run is None else _sha256(run),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(told, indent=2) + "\n"
-    write_atomically(folder / "results.json", lambda file: file.write(text.encode()))
 
 
 def _sha256(run: Path) -> str | None:

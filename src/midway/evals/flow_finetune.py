@@ -19,8 +19,9 @@ from midway.data.colour import normalise
 from midway.data.flow_loader import FlowBatch, FlowLoader, FlowPart
 from midway.data.flow_sets import FlowPair, list_pairs
 from midway.errors import MidwayError
-from midway.evals.flow import report, results_of, score_pairs, write_results
+from midway.evals.flow import provenance, report, results_of, score_pairs
 from midway.evals.flow_presets import PROTOCOLS, FinetuneConfig, ValidationConfig
+from midway.evals.results import write_results
 from midway.models.flow import (
     BEST,
     LAST,
@@ -138,8 +139,14 @@ def evaluate(config: FinetuneConfig, *, resume: bool = False) -> dict[str, Any] 
         pictures=folder / "pictures",
         num_pictures=NUM_PICTURES,
     )
-    results = told | {"overlap": FINAL_OVERLAP, **results_of(scores)}
-    write_results(folder, results, run=folder)
+    results = {
+        "protocol": {"name": config.protocol, "version": config.version()},
+        **told,
+        "overlap": FINAL_OVERLAP,
+        **results_of(scores),
+        **provenance(folder),
+    }
+    write_results(folder, results)
     return results
 
 

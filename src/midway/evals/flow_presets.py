@@ -3,18 +3,31 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from midway.config import to_json
 from midway.data.flow_loader import (
     ABLATION_MIXTURE,
     PAPER_MIXTURE,
     FlowDataConfig,
     FlowPart,
 )
+from midway.errors import MidwayError
+from midway.evals.results import protocol_version
 from midway.models.flow import DptConfig
+from midway.models.flow_tiles import TileConfig
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
 
+VERSION = 1
+"""Raised when the code makes something else of the same configuration."""
+MEASURED = {
+    "data": ("parts", "crop", "augment", "batch_size", "pairs_per_epoch"),
+    "validation": ("parts", "every_steps", "overlap"),
+    "start": ("keep", "encoder", "frozen"),
+    "run": ("steps", "epochs", "precision", "accumulate"),
+}
+"""Fields that decide the numbers of a protocol; the others say where it runs, and on what."""
 SINTEL_SUBVAL = (FlowPart(dataset="sintel", split="subval", folder="Sintel"),)
 OPTIM = OptimConfig(
     lr=2e-5,
@@ -52,17 +65,34 @@ class ValidationConfig:
     overlap: float = 0.7
     tiles_at_once: int = 8
 
+    def __post_init__(self) -> None:
+        # What is wrong here would else be told after the first 3,750 steps.
+        if not self.parts or self.every_steps < 1:
+            raise MidwayError(
+                f"validation of {len(self.parts)} datasets every {self.every_steps} steps; give 1 "
+                "or more of both"
+            )
+        TileConfig(overlap=self.overlap, batch_size=self.tiles_at_once)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """All that a flow finetuning is made of."""
 
+    protocol: str
+    """Name of the protocol that the rest departs from."""
     data: FlowDataConfig
     validation: ValidationConfig
     run: RunConfig
     start: StartConfig = field(default_factory=StartConfig)
     dpt: DptConfig = field(default_factory=DptConfig)
     optim: OptimConfig = OPTIM
+
+    def version(self) -> str:
+        """Short hash of what decides the numbers, the network and the machine left out."""
+        values: dict[str, Any] = to_json(self)
+        parts = {part: {name: values[part][name] for name in MEASURED[part]} for part in MEASURED}
+        return protocol_version(VERSION, parts | {name: values[name] for name in ("dpt", "optim")})
 
 
 def paper() -> FinetuneConfig:
@@ -73,6 +103,7 @@ def paper() -> FinetuneConfig:
     Expect: Sintel validation clean 4.1, final 4.9 (the paper's, for a ViT-S of 300 epochs).
     """
     return FinetuneConfig(
+        protocol="paper",
         data=FlowDataConfig(root=Path("data/flow"), parts=PAPER_MIXTURE),
         validation=ValidationConfig(parts=SINTEL_SUBVAL),
         run=RunConfig(
@@ -94,6 +125,7 @@ def ablation() -> FinetuneConfig:
     sintel = FlowPart(dataset="sintel", split="all-clean", folder="Sintel")
     return replace(
         main,
+        protocol="ablation",
         data=replace(main.data, parts=ABLATION_MIXTURE),
         validation=replace(main.validation, parts=(sintel,)),
         run=replace(main.run, folder=Path("runs/flow.ablation")),
@@ -108,6 +140,7 @@ def short() -> FinetuneConfig:
     main = paper()
     return replace(
         main,
+        protocol="short",
         validation=replace(main.validation, every_steps=2_000),
         optim=replace(OPTIM, lr=1e-4, warmup_epochs=0.25),
         run=replace(main.run, folder=Path("runs/flow.short"), steps=20_000, checkpoint_every=2_000),
@@ -120,6 +153,7 @@ def synthetic() -> FinetuneConfig:
         FlowPart(dataset="synthetic", split="all", folder=name) for name in ("train", "val")
     )
     return FinetuneConfig(
+        protocol="synthetic",
         data=FlowDataConfig(
             root=Path("data/flow"), parts=(train,), crop=(64, 96), batch_size=8, num_workers=1
         ),

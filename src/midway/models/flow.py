@@ -161,12 +161,12 @@ class FlowNetwork(nn.Module):
         Both are ImageNet-normalised, their sides multiples of two patches; positions are
         resampled where the size is not that of pretraining.
         """
-        outputs, top = self.predict(source, target)
+        outputs, top = self._predict(source, target)
         grid = self._grid(source)
         maps = [to_map(self._tokens(name, outputs, top), grid) for name in self.config.dpt.inputs]
         return self.head(maps, (source.shape[-2], source.shape[-1]))
 
-    def predict(self, source: Tensor, target: Tensor) -> tuple[dict[int, LevelOutput], Tensor]:
+    def _predict(self, source: Tensor, target: Tensor) -> tuple[dict[int, LevelOutput], Tensor]:
         """Outputs of the dynamics by level, and the source's features at the top level."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
             levels = (*self.config.dynamics.levels, self.config.encoder.depth)

@@ -4,6 +4,7 @@ For each patch the correlation with the patches round it is turned into a place 
 close to its peak, so that flow is finer than the grid.
 """
 
+from itertools import product
 from typing import Literal
 
 import torch
@@ -21,6 +22,7 @@ PEAK_RADIUS = 1.5
 """Cells round the best one that share in the soft-argmax: a further peak is another match."""
 
 
+@torch.no_grad()
 def match_maps(
     source: Float[Tensor, "batch dim rows columns"],
     target: Float[Tensor, "batch dim rows columns"],
@@ -57,20 +59,25 @@ def match_maps(
 def _cosines(source: Tensor, target: Tensor, radius: int) -> Tensor:
     """Products of each cell with those round it, (batch, offsets, rows, columns), by rows.
 
-    One offset at a time, for the memory of all at once would be many times that of the features.
+    One offset at a time, for the memory of all at once would be many times that of the features;
+    and always in the same memory, for between results that stay the allocator would not put a
+    second product where the first one was: the heap would grow by nearly all of them.
     """
     rows, columns = source.shape[2:]
     padded = F.pad(target, [radius] * 4)
     inside = F.pad(torch.ones_like(target[:1, 0]), [radius] * 4) > 0
-    found = []
-    for top in range(2 * radius + 1):
-        for left in range(2 * radius + 1):
-            place = (..., slice(top, top + rows), slice(left, left + columns))
-            product = (source * padded[place]).sum(1)
-            found.append(product.masked_fill(~inside[place], -torch.inf))
-    return torch.stack(found, dim=1)
+    offsets = list(product(range(2 * radius + 1), repeat=2))
+    found = source.new_empty(len(source), len(offsets), rows, columns)
+    products = torch.empty_like(source)
+    for each, (top, left) in zip(found.unbind(1), offsets, strict=True):
+        place = (..., slice(top, top + rows), slice(left, left + columns))
+        torch.mul(source, padded[place], out=products)
+        torch.sum(products, dim=1, out=each)
+        each.masked_fill_(~inside[place], -torch.inf)
+    return found
 
 
+@torch.no_grad()
 def matching_flow(
     network: MidwayNetwork,
     source: Float[Tensor, "batch 3 height width"],

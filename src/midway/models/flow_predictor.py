@@ -30,7 +30,7 @@ Predictor: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.uint8]], FloatFlo
 class FlowMethod:
     """How flow is found."""
 
-    method: Method
+    method: Method = "finetuned"
     """No motion; matching of pixels, of a pretrained network's features, or of what its dynamics
     predict; a finetuned flow network."""
     run: Path | None = None
@@ -43,6 +43,18 @@ class FlowMethod:
     """Encoder level that is matched (features, dynamics)."""
     radius: int = 5
     """How far to look, in patches (features, dynamics)."""
+
+    def __post_init__(self) -> None:
+        if self.radius < 1:
+            raise MidwayError(f"radius {self.radius}: give 1 patch or more to look at")
+
+    def settings(self) -> dict[str, float]:
+        """What of it decides the flow of a given network."""
+        if self.method == "finetuned":
+            return {"overlap": self.overlap}
+        if self.method in ("features", "dynamics"):
+            return {"level": self.level, "radius": self.radius}
+        return {}
 
 
 def flow_predictor(how: FlowMethod) -> Predictor:
@@ -61,9 +73,7 @@ def flow_predictor(how: FlowMethod) -> Predictor:
     if how.method == "zero":
         return lambda source, target: np.zeros((*source.shape[:2], 2), np.float32)
     if how.method == "pixels":
-        return lambda source, target: _array(
-            pixel_flow(_tensor(source, device), _tensor(target, device))
-        )
+        return lambda source, target: _array(pixel_flow(*_frames(source, target, device)))
     if how.run is None:
         raise MidwayError(f"method {how.method}: no network; give --run FOLDER or FILE")
     if how.method == "finetuned":
@@ -81,8 +91,7 @@ def network_predictor(network: FlowNetwork, *, overlap: float, tiles_at_once: in
     tiles = TileConfig(size=network.config.crop, overlap=overlap, batch_size=tiles_at_once)
 
     def predict(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> FloatFlow:
-        _check_sizes(source, target)
-        first, second = (normalise(_tensor(frame, device)) for frame in (source, target))
+        first, second = normalise(_frames(source, target, device))
         return _array(predict_tiled(network, first, second, tiles))
 
     return predict
@@ -94,10 +103,9 @@ def _matching_predictor(network: MidwayNetwork, how: FlowMethod) -> Predictor:
 
     @torch.no_grad()
     def predict(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> FloatFlow:
-        _check_sizes(source, target)
         height, width = source.shape[:2]
         size = (max(1, round(height / patch)) * patch, max(1, round(width / patch)) * patch)
-        frames = torch.stack([_tensor(frame, device) for frame in (source, target)])
+        frames = _frames(source, target, device)
         first, second = normalise(F.interpolate(frames, size, mode="bilinear")).split(1)
         by = "dynamics" if how.method == "dynamics" else "features"
         flow = matching_flow(network, first, second, by=by, level=how.level, radius=how.radius)
@@ -107,17 +115,14 @@ def _matching_predictor(network: MidwayNetwork, how: FlowMethod) -> Predictor:
     return predict
 
 
-def _check_sizes(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
+def _frames(source: NDArray[np.uint8], target: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Both as floats in [0, 1] of shape (2, 3, height, width)."""
     if source.shape != target.shape:
         raise MidwayError(
             f"frames differ in size: {source.shape[0]}x{source.shape[1]} and "
             f"{target.shape[0]}x{target.shape[1]} pixels; give two of one size"
         )
-
-
-def _tensor(image: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Floats in [0, 1] of shape (3, height, width)."""
-    return torch.tensor(image, device=device).permute(2, 0, 1) / 255
+    return torch.from_numpy(np.stack([source, target])).to(device).permute(0, 3, 1, 2) / 255
 
 
 def _array(flow: Tensor) -> FloatFlow:

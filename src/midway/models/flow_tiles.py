@@ -61,7 +61,8 @@ def predict_tiled(
 ) -> Float[Tensor, "2 height width"]:
     """Flow of a pair of any size.
 
-    An image smaller than a tile is enlarged to it, and its flow is scaled back.
+    An image smaller than a tile is enlarged until it covers one, both axes alike, and its flow is
+    scaled back.
 
     Args:
         network: Gives (batch, 3, *size) of flow and raw uncertainty.
@@ -78,10 +79,11 @@ def predict_tiled(
             f"{target.shape[1]}x{target.shape[2]} pixels; give two of one size"
         )
     height, width = source.shape[1:]
-    enlarged = (max(height, tiles.size[0]), max(width, tiles.size[1]))
     frames = torch.stack([source, target])
-    if enlarged == (height, width):
+    factor = max(tiles.size[0] / height, tiles.size[1] / width)
+    if factor <= 1:
         return _merged(network, frames, tiles)
+    enlarged = (round(height * factor), round(width * factor))
     frames = F.interpolate(frames, enlarged, mode="bicubic")
     flow = F.interpolate(_merged(network, frames, tiles)[None], (height, width), mode="bilinear")[0]
     return flow * flow.new_tensor([width / enlarged[1], height / enlarged[0]])[:, None, None]
