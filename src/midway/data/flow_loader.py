@@ -1,6 +1,5 @@
 """Batches of flow pairs from a mixture of datasets, the same ones after any restart."""
 
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from midway.data.flow_augment import FlowCrop, augment, fixed_crop
 from midway.data.flow_sets import FlowPair, list_pairs, load_pair
+from midway.data.item_loader import load_items
 from midway.data.order import epoch_order
 from midway.errors import MidwayError
 
@@ -133,21 +133,12 @@ class FlowLoader:
         Raises:
             MidwayError: A file is missing or damaged.
         """
-        loader = DataLoader(
+        return load_items(
             self._dataset,
-            batch_sampler=(self.keys(step) for step in range(start_step, stop_step)),
             num_workers=self.config.num_workers,
+            batch_sampler=(self.keys(step) for step in range(start_step, stop_step)),
             collate_fn=_collate,
-            worker_init_fn=_start_worker,
-            pin_memory=torch.cuda.is_available(),
-            # Without its own, the loader takes a number from the global generator, and a resumed
-            # run would go on with others than one that was never stopped.
-            generator=torch.Generator(),
         )
-        for batch in loader:
-            if isinstance(batch, MidwayError):
-                raise batch
-            yield batch
 
     def _key(self, position: int) -> tuple[int, int]:
         epoch, place = divmod(position, self._epoch_size)
@@ -196,10 +187,3 @@ def _collate(crops: Sequence[FlowCrop | MidwayError]) -> FlowBatch | MidwayError
         target=torch.stack([crop.target for crop in whole]),
         flow=torch.stack([crop.flow for crop in whole]),
     )
-
-
-def _start_worker(worker: int) -> None:
-    torch.set_num_threads(1)
-    # A signal to the whole group is for the training process to answer.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)

@@ -1,19 +1,19 @@
 """Batches of labelled crops by step, and test images one by one."""
 
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from typing import Any, Self
+from functools import partial
+from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from midway.data.colour import normalise
+from midway.data.item_loader import load_items
+from midway.data.order import epoch_order
 from midway.data.segmentation import LabelledImages, SegmentationData
 from midway.data.segmentation_layouts import IGNORE
 from midway.data.segmentation_views import Crop, draw_crop, fitted_size
@@ -96,15 +96,20 @@ class SegmentationLoader:
         """This process's share of the steps from `start_step` to before `stop_step`."""
         keys = (self._keys(step) for step in range(start_step, stop_step))
         crops = _Crops(self._images, self._data, self._seed)
-        return _loaded(
-            crops, self._data, batch_sampler=keys, collate_fn=partial(_collate, self._data.crop)
+        return load_items(
+            crops,
+            num_workers=self._data.num_workers,
+            batch_sampler=keys,
+            collate_fn=partial(_collate, self._data.crop),
         )
 
     def _keys(self, step: int) -> list[tuple[int, int]]:
         first, size = step * self._data.batch_size, len(self._images)
         positions = range(first + self._rank, first + self._data.batch_size, self._world_size)
         places = (divmod(position, size) for position in positions)
-        return [(epoch, int(_order(self._seed, epoch, size)[place])) for epoch, place in places]
+        return [
+            (epoch, int(epoch_order(self._seed, epoch, size)[place])) for epoch, place in places
+        ]
 
 
 def whole_images(
@@ -112,7 +117,9 @@ def whole_images(
 ) -> Iterator[WholeImage]:
     """Every `world_size`-th image of a split, read by `data.num_workers` processes."""
     indices = range(rank, len(images), world_size)
-    return _loaded(_Whole(images, data), data, sampler=indices, batch_size=None)
+    return load_items(
+        _Whole(images, data), num_workers=data.num_workers, sampler=indices, batch_size=None
+    )
 
 
 def read_whole_image(images: LabelledImages, data: SegmentationData, index: int) -> WholeImage:
@@ -128,23 +135,6 @@ def read_whole_image(images: LabelledImages, data: SegmentationData, index: int)
         image = image.resize(size, Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
     return WholeImage(index=index, image=normalise(pixels), labels=torch.from_numpy(classes))
-
-
-def _loaded(dataset: Dataset, data: SegmentationData, **options: Any) -> Iterator[Any]:
-    loader = DataLoader(
-        dataset,
-        num_workers=data.num_workers,
-        worker_init_fn=_start_worker,
-        pin_memory=torch.cuda.is_available(),
-        # Without its own, the loader takes a number from the global generator, and a resumed run
-        # would go on with others than one that was never stopped.
-        generator=torch.Generator(),
-        **options,
-    )
-    for item in loader:
-        if isinstance(item, MidwayError):
-            raise item
-        yield item
 
 
 class _Whole(Dataset):
@@ -195,15 +185,3 @@ def _collate(
         sizes=torch.tensor([crop.classes.shape for crop in crops]),
         distortion=torch.tensor([crop.distortion for crop in crops]),
     )
-
-
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, epoch]).permutation(size)
-
-
-def _start_worker(worker: int) -> None:
-    torch.set_num_threads(1)
-    # A signal to the whole group is for the training process to answer, which still needs batches.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)

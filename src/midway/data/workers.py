@@ -9,6 +9,7 @@ when memory runs short, and which sample comes must not hang on it.
 The arrays of a result travel through the shared memory and are not copied on the way.
 """
 
+import ctypes
 import os
 import pickle
 import signal
@@ -16,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -36,6 +38,8 @@ SLOT_BYTES = 64 * 2**20
 """Shared memory for the arrays of one result; pages never written to take no memory."""
 MAX_SILENT_DEATHS = 3
 """Workers in a row that may die before they announce a clip."""
+TASKS_PER_TRIM = 100
+"""glibc keeps the pieces that decoders free, and a worker would grow without end, if slowly."""
 _GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -267,6 +271,7 @@ def _serve(
         # Nobody handles it, so it ends the process, even in the middle of a decoder's code.
         signal.setitimer(signal.ITIMER_REAL, timeout_seconds)
 
+    trim, done = _trim(), 0
     while True:
         task, slot, lost = pickle.loads(inbox.get())
         try:
@@ -274,6 +279,14 @@ def _serve(
         except MidwayError as error:
             result = error
         send(result)
+        if (done := done + 1) % TASKS_PER_TRIM == 0:
+            trim()
+
+
+def _trim() -> Callable[[], object]:
+    """What gives free memory back to the system, where the C library offers it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return partial(trim, 0) if trim else lambda: None
 
 
 def _fill(inbox: "SimpleQueue[bytes]", connection: Connection) -> None:
