@@ -26,7 +26,8 @@ def videos(tmp_path: Path) -> Path:
 
 
 def build(root: Path, file: Path | None = None, *, num_workers: int = 0):
-    return build_index(str(root), file, num_workers=num_workers, timeout_seconds=60)
+    destination = None if file is None else str(file)
+    return build_index(str(root), destination, num_workers=num_workers, timeout_seconds=60)
 
 
 def find(root: Path) -> ClipList:
@@ -104,10 +105,11 @@ def test_a_url_can_be_indexed_and_read_by_its_index(videos, tmp_path, headers_re
     memory = fsspec.filesystem("memory")
     memory.put(str(videos), "/indexed", recursive=True)
     try:
-        with pytest.raises(MidwayError, match=r"memory://indexed: an index is written to a local"):
-            build_index("memory://indexed", num_workers=0, timeout_seconds=60)
+        for place in (None, "memory://indexed/index.jsonl"):
+            with pytest.raises(MidwayError, match=r"written to a local file; name one behind mem"):
+                build_index("memory://indexed", place, num_workers=0, timeout_seconds=60)
         index = tmp_path / "remote.jsonl"
-        build_index("memory://indexed", index, num_workers=0, timeout_seconds=60)
+        build_index("memory://indexed", str(index), num_workers=0, timeout_seconds=60)
         found = find(index)
         assert [clip.name for clip in found.clips] == [f"day{n}/clip.mp4" for n in range(3)]
         assert found.clips[0].location == "memory:///indexed/day0/clip.mp4"
@@ -118,13 +120,32 @@ def test_a_url_can_be_indexed_and_read_by_its_index(videos, tmp_path, headers_re
 
 @pytest.mark.parametrize(
     "text",
-    ["", "nonsense", '{"midway_index": 99, "root": "x"}', '{"midway_index": 1, "root": "x"}\n{"a"'],
+    [
+        "",
+        "nonsense",
+        "[]",
+        '{"clip": "a"}',
+        '{"midway_index": 99, "root": "x"}',
+        '{"midway_index": 1, "root": "x"}\n{"a"',
+    ],
 )
 def test_what_is_no_index_is_refused_where_it_is_named_and_passed_over_in_a_folder(videos, text):
-    (videos / INDEX_NAME).write_text(text)
+    index = videos / INDEX_NAME
+    index.write_text(text)
     assert len(find(videos).clips) == 3
-    with pytest.raises(MidwayError, match=r"midway-index\.jsonl: is no index of videos .*--index-"):
-        find(videos / INDEX_NAME)
+    for use in (find, lambda file: build(videos, file)):
+        with pytest.raises(
+            MidwayError, match=r"midway-index\.jsonl: is no index .*; remove it, or"
+        ):
+            use(index)
+    assert index.read_text() == text
+    index.unlink()
+    assert build(videos).videos == 4
+
+
+def test_a_place_that_cannot_be_written_is_told(videos):
+    with pytest.raises(MidwayError, match=r"/nowhere/i\.jsonl: no file can be written there; name"):
+        build(videos, videos / "nowhere/i.jsonl")
 
 
 def test_records_are_written_as_plain_json(videos):

@@ -12,11 +12,7 @@ from midway.data.measure import Layout, Sampling, measure_layouts, pairs_per_sec
 from midway.data.prepare import prepare
 from midway.data.store import StoreConfig
 from midway.errors import MidwayError
-from tests.data.made_videos import (
-    even_times,
-    waves,
-    write_video,
-)
+from tests.data.made_videos import cut_short, even_times, noise, waves, write_video
 
 QUICK = Sampling(num_clips=3, timed_seconds=0.0)
 
@@ -82,6 +78,19 @@ def test_no_layout_larger_than_the_source_is_tried(tmp_path):
     write_video(tmp_path / "b.mp4", even_times(11), picture=lambda n: np.zeros((400, 404, 3), "u1"))
     found = measure_layouts(str(tmp_path), StoreConfig(), QUICK)
     assert [layout.short_side for layout in found.layouts] == [400, 360, 400]
+
+
+def test_a_clip_that_lacks_its_end_is_no_part_of_the_sample(tmp_path):
+    for name in ("cut", "whole"):
+        write_video(
+            tmp_path / f"{name}.mp4",
+            even_times(41),
+            picture=noise,
+            options={"movflags": "faststart"},
+        )
+    cut_short(tmp_path / "cut.mp4", 0.5)
+    found = measure_layouts(str(tmp_path), StoreConfig(), QUICK)
+    assert (found.sampled_clips, found.clips) == (1, 2)
 
 
 def test_a_folder_of_which_nothing_can_be_read_is_told(tmp_path):

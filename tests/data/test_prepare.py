@@ -271,6 +271,14 @@ def test_bad_clips_are_left_out_and_listed_with_reasons(tmp_path, mixed):
     assert [line["reason"] for line in lines] == [skipped.reason for skipped in summary.skipped]
 
 
+def test_a_name_that_is_no_text_costs_one_clip(tmp_path, videos):
+    shutil.copy(videos / "clip3.mp4", tmp_path / "a.mp4")
+    shutil.copy(videos / "clip3.mp4", os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.mp4"))
+    summary = prepare(str(tmp_path), str(tmp_path / "s.lance"), CONFIG, jobs=0)
+    assert summary.clips == 1
+    assert "has a name that is no UTF-8; rename it" in summary.skipped[0].reason
+
+
 def test_bad_clips_are_tried_again(tmp_path, mixed):
     prepare(str(mixed), str(tmp_path / "s.lance"), CONFIG, jobs=0)
     write_video(mixed / "empty.mp4", even_times(6))

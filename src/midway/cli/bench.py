@@ -46,6 +46,10 @@ def data(
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise MidwayError("--device cuda: no GPU that torch can use; leave it out")
+    if batch_size is not None and batch_size < 1:
+        raise MidwayError(f"--batch-size {batch_size}: give 1 or more")
+    for side in short_sides:
+        StoreConfig(short_side=side)  # says what is wrong with it before anything is measured
     if short_sides:
         require_store_packages("--short-sides")
     console = Console(stderr=True)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -104,7 +103,7 @@ def _index(source: str, destination: str | None, jobs: int) -> dict[str, Any]:
     with _bar("videos") as bar:
         summary = build_index(
             source,
-            None if destination is None else Path(destination),
+            destination,
             num_workers=jobs,
             timeout_seconds=preparation.TIMEOUT_SECONDS,
             tell=lambda done, total: bar("videos", done, total),

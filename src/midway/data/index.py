@@ -5,6 +5,7 @@ has the size and the time of change that it had; so an old index is never wrong,
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -96,8 +97,8 @@ def read_index(location: str) -> tuple[str, dict[str, Record]]:
             return _parse(file)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise MidwayError(
-            f"{location}: is no index of videos ({error}); make it anew with midway prepare SRC "
-            f"{location} --index-only"
+            f"{location}: is no index of videos ({error}); remove it, or make another with midway "
+            "prepare SRC OTHER.jsonl --index-only"
         ) from error
 
 
@@ -110,7 +111,7 @@ def known_records(root: str) -> dict[str, Record]:
 
 def build_index(
     root: str,
-    file: Path | None = None,
+    destination: str | None = None,
     *,
     num_workers: int,
     timeout_seconds: float,
@@ -122,7 +123,7 @@ def build_index(
 
     Args:
         root: Folder or URL.
-        file: Where to write the index; None writes it into the folder.
+        destination: File to write the index to; None writes it into the folder.
         num_workers: Processes that read; 0 reads in this one.
         timeout_seconds: How long one file may take before it counts as unusable.
         tell: Called with how many files are done, and of how many.
@@ -130,15 +131,19 @@ def build_index(
     Raises:
         MidwayError: There is no video, or the index cannot be written there.
     """
-    if file is None:
-        if is_url(root):
-            raise MidwayError(f"{root}: an index is written to a local file; name one behind it")
-        file = Path(index_of(root))
+    destination = destination or index_of(root)
+    if is_url(destination):
+        raise MidwayError(
+            f"{destination}: an index is written to a local file; name one behind {root}"
+        )
+    file = Path(destination)
     root = root if is_url(root) else str(Path(root).resolve())
     videos = [found for found in find_files(root) if is_video(found)]
     if not videos:
         raise MidwayError(f"{root}: holds no video; point midway prepare at a folder that does")
-    before = _records_of(file)
+    if not os.access(file.parent, os.W_OK):
+        raise MidwayError(f"{file}: no file can be written there; name one behind {root}")
+    before = read_index(destination)[1] if file.exists() else {}
     known = {
         video.name: record
         for video in videos
@@ -160,10 +165,6 @@ def build_index(
         unusable=sum(bool(record.error) for record in known.values()),
         reused=len(videos) - len(new),
     )
-
-
-def _records_of(file: Path) -> dict[str, Record]:
-    return read_index(str(file))[1] if file.exists() else {}
 
 
 def _groups(files: list[FoundFile]) -> Iterator[list[FoundFile]]:
@@ -192,7 +193,7 @@ def _write(opened: BinaryIO, root: str, records: Iterable[Record]) -> None:
 def _parse(file: BinaryIO) -> tuple[str, dict[str, Record]]:
     first, *lines = file.read().decode().splitlines() or ["{}"]
     head = json.loads(first)
-    if head.get("midway_index") != VERSION:
-        raise ValueError(f"its version is {head.get('midway_index')}, not {VERSION}")
+    if head["midway_index"] != VERSION:
+        raise ValueError(f"its version is {head['midway_index']}, not {VERSION}")
     records = [Record(**json.loads(line)) for line in lines]
     return str(head["root"]), {record.name: record for record in records}

@@ -198,7 +198,8 @@ def readable_sample(
         try:
             clip = _direct_clip(found[place].source)
             with clip.open() as reader:
-                image = reader.frames_at([0.0])[0].image
+                # Most damaged files lack their end.
+                image = reader.frames_at([0.0, float(clip.frame_seconds[-1])])[0].image
         except BadClipError as error:
             failure = error
             continue

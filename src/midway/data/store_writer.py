@@ -95,6 +95,8 @@ class ClipWriter:
 
     def _announced(self, source: ClipSource, reading: Reading) -> Iterator[Row]:
         """The rows of a clip; a long one is announced again and again, as long as it goes on."""
+        if any("\ud800" <= letter <= "\udfff" for letter in source.name):
+            raise BadClipError(source.location, "has a name that is no UTF-8", "rename it")
         reading(source.name)
         announced = time.monotonic()
         for row in rows_of(source, self.config, threads=self.threads):

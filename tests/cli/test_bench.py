@@ -1,0 +1,41 @@
+"""midway bench data: what it prints, and what it refuses in one line."""
+
+import json
+
+import pytest
+
+from midway.cli import main
+from tests.data.made_videos import even_times, waves, write_video
+
+
+def test_every_layout_is_a_row_with_what_limits_it(tmp_path, capsys):
+    write_video(tmp_path / "a.mp4", even_times(30), picture=waves)
+    root = f"file://{tmp_path}"
+    words = [root, "--short-sides", "300", "720", "--batch-size", "1", "--json"]
+    assert main(["bench", "data", *words]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    told = json.loads(printed[-1])
+    assert (told["root"], told["device"], told["batch_size"]) == (root, "cpu", 1)
+    # Nothing is larger than the 96 pixels of the source.
+    assert [layout["short_side"] for layout in told["layouts"]] == [96, 96]
+    for layout in told["layouts"]:
+        assert f"{layout['layout']}: {layout['limit']} takes longest" in "\n".join(printed)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name a benchmark: midway bench data"),
+        (["speed"], "name a benchmark"),
+        (["data", "nowhere"], "nowhere: does not exist"),
+        (["data", "--batch-size", "0"], "--batch-size 0: give 1 or more"),
+        (["data", ".", "--short-sides", "8"], "short_side = 8; give 16 or more"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(tmp_path, capsys, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "a.mp4", even_times(30), picture=waves)
+    assert main(["bench", *words]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
