@@ -105,6 +105,9 @@ def test_another_layout_is_told_with_what_is_expected_and_what_is_there(tmp_path
         find_labelled(data_of("bdd100k", tmp_path), "train")
     with pytest.raises(MidwayError, match="found no such folder"):
         find_labelled(data_of("bdd100k", tmp_path / "nowhere"), "train")
+    (tmp_path / "file").touch()
+    with pytest.raises(MidwayError, match="found no such folder"):
+        find_labelled(data_of("bdd100k", tmp_path / "file"), "train")
     with pytest.raises(MidwayError, match=r"data.root is not set; .* --data.root"):
         find_labelled(data_of("bdd100k", ""), "train")
 
@@ -167,8 +170,23 @@ def test_images_that_cannot_be_read_are_told(camvid):
 def test_unknown_datasets_and_sizes_are_refused():
     with pytest.raises(MidwayError, match="no 'bdd'; there are bdd100k, cityscapes"):
         SegmentationData(dataset="bdd")
-    with pytest.raises(MidwayError, match="batch_size"):
-        SegmentationData(dataset="bdd100k", batch_size=0)
+    for wrong, message in (
+        ({"batch_size": 0}, "data.batch_size and sides .*: give 1 or more"),
+        ({"test_scale": (0, 5)}, "test_scale: give 1 or more"),
+        ({"num_workers": -1}, "num_workers: give 0"),
+        ({"ratio": (2.0, 0.5)}, "ratio: give two numbers"),
+        ({"max_class_share": 0.0}, "max_class_share: give a number above 0"),
+        ({"p_flip": 7.0}, "p_flip: give a probability"),
+    ):
+        with pytest.raises(MidwayError, match=message):
+            SegmentationData(dataset="bdd100k", **wrong)
+
+
+def test_the_options_of_walking_tours_belong_to_it_alone():
+    with pytest.raises(MidwayError, match="wt_sem has options of its own; take a protocol"):
+        SegmentationData(dataset="wt_sem")
+    with pytest.raises(MidwayError, match=r"data\.dataset = camvid"):
+        WalkingToursData(dataset="camvid")
 
 
 def test_there_are_as_many_classes_and_colours_as_the_benchmarks_have():

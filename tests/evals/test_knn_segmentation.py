@@ -2,6 +2,8 @@
 
 import json
 import math
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,13 @@ from midway.cli import main
 from midway.data.segmentation import SegmentationData
 from midway.data.segmentation_loader import WholeImage
 from midway.errors import MidwayError
-from midway.evals.knn_segmentation import KnnConfig, Memory, build_memory, predict
+from midway.evals.knn_segmentation import (
+    KnnConfig,
+    Memory,
+    build_memory,
+    predict,
+    side_by_side,
+)
 from midway.models.dense_encoder import DenseEncoder
 from midway.models.weights import save
 from tests.data.labelled_folders import paths, write_dummy
@@ -58,11 +66,12 @@ def memory_of(images, per_image=100, config=CONFIG):
 def test_votes_equal_a_slow_loop():
     generator = torch.Generator().manual_seed(0)
     features = torch.nn.functional.normalize(torch.randn(20, 6, generator=generator), dim=1)
-    memory = Memory(features=features, shares=torch.rand(20, 3, generator=generator))
+    mean = torch.randn(6, generator=generator)
+    memory = Memory(mean=mean, features=features, shares=torch.rand(20, 3, generator=generator))
     queries = 5 * torch.randn(4, 6, generator=generator)
     votes = memory.vote(queries, neighbours=7, temperature=0.1)
     for query, found in zip(queries, votes, strict=True):
-        cosines = [float(query @ m / query.norm()) for m in features]
+        cosines = [float((query - mean) @ m / (query - mean).norm()) for m in features]
         nearest = sorted(range(20), key=lambda i, c=cosines: -c[i])[:7]
         weights = [math.exp(cosines[i] / 0.1) for i in nearest]
         slow = sum(w * memory.shares[i] for w, i in zip(weights, nearest, strict=True))
@@ -73,7 +82,7 @@ def test_votes_equal_a_slow_loop():
 def test_perfect_features_find_every_patch_of_images_that_no_patch_divides():
     train = painted([[0, 1, 2, 3], [3, 2, 1, 0]])
     test = painted([[2, 2, 0], [1, 3, 0], [1, 1, 1]], size=(21, 22))
-    predicted = predict(Reader(), memory_of([train]), test.image, test.labels, CONFIG)
+    predicted = predict(Reader(), memory_of([train]), test, CONFIG)
     # Bilinear between patches, so the middles are what can be told.
     assert torch.equal(predicted[4::8, 4::8], test.labels[4::8, 4::8].long())
     assert predicted.shape == (21, 22)
@@ -81,8 +90,8 @@ def test_perfect_features_find_every_patch_of_images_that_no_patch_divides():
 
 def test_the_prediction_has_the_size_of_the_labels():
     train = painted([[0, 1], [2, 3]])
-    labels = torch.zeros(40, 50)
-    assert predict(Reader(), memory_of([train]), train.image, labels, CONFIG).shape == (40, 50)
+    asked = replace(train, labels=torch.zeros(40, 50))
+    assert predict(Reader(), memory_of([train]), asked, CONFIG).shape == (40, 50)
 
 
 def test_labels_of_another_size_than_the_image_cover_the_same_patches():
@@ -160,6 +169,67 @@ def test_images_seen_in_training_are_recognised(place):
     label = paths("camvid", camvid, "val", 0)[1]
     with Image.open(label) as picture:
         assert len(np.unique(np.asarray(picture))) > 3
+
+
+def test_a_direction_that_all_features_share_changes_nothing():
+    class Shifted(Reader):
+        def maps(self, images, levels):
+            return [
+                found + torch.tensor([40.0, 0, 0, 0])[:, None, None]
+                for found in super().maps(images, levels)
+            ]
+
+    train, test = painted([[0, 1, 2, 3], [3, 2, 1, 0]]), painted([[2, 1, 0], [1, 3, 0]])
+    found = []
+    for reader in (Reader(), Shifted()):
+        memory = build_memory(reader, [train], CONFIG, num_classes=NUM_CLASSES, per_image=100)
+        found.append(predict(reader, memory, test, CONFIG))
+    assert torch.equal(*found)
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_images_come_in_order_with_what_was_made_of_them(three_threads):
+    threads = []
+
+    def sums(each):
+        threads.append(torch.get_num_threads())
+        time.sleep(0.02 if each.image.sum() % 2 else 0)
+        return each.image.sum()
+
+    images = [painted([[k % 4, k % 3], [0, 1]]) for k in range(20)]
+    pairs = [*side_by_side(sums, images, torch.device("cpu"))]
+    assert all(each is image for (each, _), image in zip(pairs, images, strict=True))
+    assert [total for _, total in pairs] == [image.image.sum() for image in images]
+    assert threads == [1] * 20
+    assert torch.get_num_threads() == 3
+
+
+def test_an_error_in_a_thread_is_raised_and_torch_has_its_threads_back(three_threads):
+    def broken(each):
+        raise MidwayError("broken")
+
+    with pytest.raises(MidwayError, match="broken"):
+        list(side_by_side(broken, [painted([[0]])], torch.device("cpu")))
+    assert torch.get_num_threads() == 3
+
+
+def test_a_folder_that_cannot_take_the_results_is_told_at_once(place, capsys):
+    words = ["eval", "knn_segmentation", "--protocol", "camvid"]
+    words += ["--run", str(place / "net.safetensors"), "--data.root", str(place / "camvid")]
+    run, file = place / "run", place / "net.safetensors"
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    for folder, message in ((run, "is the folder of a run"), (file, "File exists; give another")):
+        assert main([*words, "--folder", str(folder)]) == 2
+        assert message in capsys.readouterr().err
+    assert [path.name for path in run.iterdir()] == ["config.json"]
 
 
 def test_what_makes_no_sense_is_told(place, capsys):

@@ -184,6 +184,16 @@ def test_a_level_that_there_is_not_leaves_no_folder_behind(place, tmp_path, caps
     assert not folder.exists()
 
 
+def test_test_labels_of_a_wrong_kind_are_told_before_training(place, tmp_path, capsys):
+    write_dummy("camvid", tmp_path / "camvid", train=2, val=2)
+    for path in (tmp_path / "camvid" / "testannot").iterdir():
+        Image.new("L", (80, 48), 77).save(path)
+    folder = tmp_path / "run"
+    assert run(place, "camvid-linear", folder, "--data.root", str(tmp_path / "camvid")) == 2
+    assert "label value 77" in capsys.readouterr().err
+    assert not folder.exists()
+
+
 @pytest.mark.slow
 def test_two_processes_train_and_score_like_one(place, tmp_path):
     words = ["--run.steps", "3", "--optim.lr", "0.01", "--data.batch-size", "4"]

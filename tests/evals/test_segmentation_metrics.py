@@ -8,7 +8,8 @@ import torch
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
-from midway.evals.segmentation_metrics import SegmentationMetric, class_table, score_of
+from midway.errors import MidwayError
+from midway.evals.segmentation_metrics import SegmentationMetric, class_table, score_of, scores
 
 CPU = torch.device("cpu")
 NUM_CLASSES = 7
@@ -77,6 +78,12 @@ def test_the_table_has_what_each_class_got():
     assert table["a"] == {"iou": round(100 * 6 / 9, 4), "accuracy": 75.0, "pixels": 80.0}
     assert table["b"] == {"iou": 25.0, "accuracy": 50.0, "pixels": 20.0}
     assert table["c"] == {"iou": None, "accuracy": None, "pixels": 0.0}
+
+
+def test_no_labelled_pixel_is_no_score():
+    ignored = torch.full((4, 5), 255)
+    with pytest.raises(MidwayError, match="no test pixel has a class"):
+        scores(confusion_of([(ignored * 0, ignored)]), "abcdefg")
 
 
 def _one_of_two(rank: int, folder: str) -> None:

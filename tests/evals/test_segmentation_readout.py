@@ -129,6 +129,23 @@ def test_a_finetuned_encoder_learns_with_layer_decay_as_ibot_counts_layers():
     assert all(p.grad is not None for p in readout.parameters())
 
 
+def test_the_encoder_of_a_teacher_is_finetuned_as_well():
+    torch.manual_seed(0)
+    net = random_network()
+    assert not any(p.requires_grad for p in net.teacher.parameters())
+    readout = SegmentationReadout(VitEncoder(net.teacher.encoder), FINETUNED, 5)
+    readout(batch()).loss.backward()
+    assert all(p.grad is not None for p in net.teacher.encoder.parameters())
+    listed = {id(p) for group in readout.parameter_groups() for p in group.parameters}
+    assert {id(p) for p in net.teacher.encoder.parameters()} < listed
+
+
+def test_a_batch_without_labels_has_no_loss_and_finite_logs():
+    given = replace(batch(), labels=torch.full((2, 32, 40), 255, dtype=torch.uint8))
+    out = SegmentationReadout(encoder(), LINEAR, 5)(given)
+    assert (out.loss, out.logs["pixel_accuracy"]) == (0, 0)
+
+
 def test_drop_path_of_a_finetuned_encoder_grows_from_block_to_block():
     readout = SegmentationReadout(encoder(), FINETUNED, 5)
     rates = [block.drop_path.p for block in readout.encoder.vit.blocks]
@@ -161,6 +178,7 @@ def test_bfloat16_forward_passes_have_float32_logits():
         ({"kind": "upernet", "levels": (1, 2, 3)}, "UperNet takes 4, not 3"),
         ({"drop_path": 1.0}, "drop_path"),
         ({"layer_decay": 0.0}, "layer_decay"),
+        ({"auxiliary_weight": -0.1}, "auxiliary_weight: give 0 or more"),
     ],
 )
 def test_readouts_that_make_no_sense_are_refused(change, message):

@@ -71,6 +71,8 @@ def test_layers_are_the_embeddings_then_the_blocks_then_the_rest():
     for block in range(4):
         inside = {name for name in layers if name.startswith(f"vit.blocks.{block}.")}
         assert {name for name, layer in layers.items() if layer == block + 1} == inside
+    # Those of timm's models that ours have not.
+    assert [encoder.layer_of(f"model.{name}") for name in ("dist_token", "norm_pre.bias")] == [0, 0]
     behind = {name for name, layer in layers.items() if layer == 5}
     assert behind == {"vit.norm.weight", "vit.norm.bias"}
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from midway.errors import MidwayError
 from midway.models.upernet import LinearReadout, UperNet
 
 WIDTH = 384
@@ -60,6 +61,11 @@ def test_odd_grids_are_taken():
     head = UperNet(12, 5).eval()
     (logits,) = head(random_maps(rows=7, columns=5))
     assert logits.shape == (2, 5, 28, 20)
+
+
+def test_maps_that_cannot_be_made_coarser_are_told():
+    with pytest.raises(MidwayError, match="maps of 1x3 patches, and it needs 2x2"):
+        UperNet(12, 5).eval()(random_maps(rows=1, columns=3))
 
 
 def test_a_classifier_begins_small_and_every_parameter_learns():
@@ -152,7 +158,7 @@ def test_heads_agree_with_those_of_transformers_on_copied_weights(part):
         pairs += [*zip(ours.outputs, theirs.fpn_convs, strict=True)]
         classifier, logits = ours.classifier, ours.classifier(ours.fuse(pyramid))
     else:
-        theirs = upernet.UperNetFCNHead(config).eval()
+        theirs = upernet.UperNetFCNHead(config, in_channels=[12] * 4).eval()
         pairs = [(ours.auxiliary.conv, theirs.convs[0])]
         classifier, logits = ours.auxiliary.classifier, ours.auxiliary(pyramid[2])
     for mine, other in pairs:

@@ -58,12 +58,25 @@ class SegmentationData:
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
             raise MidwayError(f"data.dataset: no '{self.dataset}'; there are {', '.join(DATASETS)}")
-        sides = (*self.crop, *self.scale, self.batch_size)
-        if min(sides) < 1 or not 0 < self.ratio[0] <= self.ratio[1] or self.num_workers < 0:
+        if (self.dataset == "wt_sem") != isinstance(self, WalkingToursData):
             raise MidwayError(
-                "data: batch_size, sides of crop and scale must be 1 or more, ratio rise from "
-                "above 0, num_workers be 0 or more; change what is not"
+                f"data.dataset = {self.dataset}: wt_sem has options of its own; take a protocol of "
+                "the dataset that is meant"
             )
+        test_scale = () if self.test_scale == "native" else self.test_scale
+        low, high = self.ratio
+        rules = {
+            "batch_size and sides of crop, scale and test_scale: give 1 or more": (
+                min(*self.crop, *self.scale, *test_scale, self.batch_size) >= 1
+            ),
+            "num_workers: give 0 or more": self.num_workers >= 0,
+            "ratio: give two numbers above 0, the first no larger": 0 < low <= high,
+            "max_class_share: give a number above 0": self.max_class_share > 0,
+            "p_flip: give a probability": 0 <= self.p_flip <= 1,
+        }
+        for rule, holds in rules.items():
+            if not holds:
+                raise MidwayError(f"data.{rule}")
 
     @property
     def layouts(self) -> tuple[Layout, ...]:
@@ -261,10 +274,9 @@ def _is_folder(data: SegmentationData, folder: str) -> bool:
 
 def _entries(root: str) -> str:
     files, path = url_to_fs(root)
-    try:
-        names = sorted(name.rstrip("/").rpartition("/")[2] for name in files.ls(path, detail=False))
-    except OSError:
+    if not files.isdir(path):
         return "no such folder"
+    names = sorted(name.rstrip("/").rpartition("/")[2] for name in files.ls(path, detail=False))
     shown = ", ".join(names[:NAMED_IN_ERRORS]) + (", ..." if len(names) > NAMED_IN_ERRORS else "")
     return shown or "nothing in it"
 

@@ -3,11 +3,17 @@
 The dense nearest-neighbour readout of Hummingbird (Balazevic et al., 2023): a memory of labelled
 patches is drawn from the training images; each patch of a test image lets its neighbours in it
 vote. It compares networks in minutes, also while they train.
+
+Here the mean feature of the memory is taken from all before they are compared: what all patches
+share tells none apart, and in short trainings it is nearly all of a feature.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,7 +33,10 @@ from midway.evals.segmentation_results import score_table, write_confusion, writ
 from midway.models.dense_encoder import DenseEncoder
 from midway.models.encoder_source import EncoderSource, open_encoder
 
-QUERIES_AT_ONCE = 512
+QUERIES_AT_ONCE = 128
+"""Patches compared with the whole memory at a time, by each thread."""
+MAX_THREADS = 16
+"""Images in work at a time, for the sake of memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +77,10 @@ class KnnConfig:
 class Memory:
     """Labelled patches."""
 
+    mean: Tensor
+    """Of the features before it was taken from them, shape (dim,)."""
     features: Tensor
-    """Of unit length, shape (patches, dim)."""
+    """Less their mean and of unit length, shape (patches, dim)."""
     shares: Tensor
     """Share of the patch that each class covers, shape (patches, classes)."""
 
@@ -85,7 +96,7 @@ class Memory:
             Shape (N, classes).
 
         """
-        queries = F.normalize(features.float(), dim=1)
+        queries = F.normalize(features.float() - self.mean, dim=1)
         return torch.cat(
             [self._vote(part, neighbours, temperature) for part in queries.split(QUERIES_AT_ONCE)]
         )
@@ -129,6 +140,8 @@ def evaluate(config: KnnConfig) -> dict[str, Any]:
     use_gpu = config.accelerator == "auto" and torch.cuda.is_available()
     device = torch.device("cuda" if use_gpu else "cpu")
     train, test = find_labelled(config.data, "train"), find_labelled(config.data, "val")
+    if config.folder:
+        _claim(config.folder)
     encoder = opened.encoder.to(device)
     start = time.perf_counter()
     memory = build_memory(
@@ -140,10 +153,9 @@ def evaluate(config: KnnConfig) -> dict[str, Any]:
     )
     built = time.perf_counter()
     metric = SegmentationMetric(len(test.class_names), device)
-    for each in whole_images(test, config.data):
-        metric.add(
-            predict(encoder, memory, each.image, each.labels, config), each.labels.to(device)
-        )
+    predicted = partial(predict, encoder, memory, config=config)
+    for each, classes in side_by_side(predicted, whole_images(test, config.data), device):
+        metric.add(classes, each.labels.to(device))
     confusion = metric.confusion()
     source = asdict(replace(config.encoder, weights_sha256=opened.weights_sha256))
     results = {
@@ -193,35 +205,37 @@ def build_memory(
     """
     generator = torch.Generator().manual_seed(config.seed)
     features, shares = [], []
-    for each in images:
-        level_map = feature_map(encoder, each.image, config)
+    device = next(encoder.parameters()).device
+    mapped = partial(feature_map, encoder, config=config)
+    for each, level_map in side_by_side(mapped, images, device):
         covered = _patch_shares(each, level_map, encoder.patch_size, num_classes)
         weights = (covered / covered.sum(0).clamp(min=1e-12)).sum(1)
         count = min(per_image, int(weights.count_nonzero()))
         if count:
             chosen = torch.multinomial(weights, count, generator=generator)
-            found = F.normalize(level_map.flatten(1).T.float(), dim=1)
-            features.append(found[chosen.to(found.device)])
-            shares.append(covered[chosen].to(found.device))
+            features.append(level_map.flatten(1).T.float()[chosen.to(device)])
+            shares.append(covered[chosen].to(device))
     if not features:
         raise MidwayError("nearest neighbours: no training pixel has a class; check the labels")
-    return Memory(features=torch.cat(features), shares=torch.cat(shares))
+    remembered = torch.cat(features)
+    mean = remembered.mean(0)
+    return Memory(
+        mean=mean, features=F.normalize(remembered - mean, dim=1), shares=torch.cat(shares)
+    )
 
 
-def predict(
-    encoder: DenseEncoder, memory: Memory, image: Tensor, labels: Tensor, config: KnnConfig
-) -> Tensor:
-    """Classes of an image at the size of its labels.
+def predict(encoder: DenseEncoder, memory: Memory, each: WholeImage, config: KnnConfig) -> Tensor:
+    """Classes of an image at the size of its labels, of which nothing else counts.
 
     Args:
         encoder: Frozen.
-        memory: What it is compared with.
-        image: ImageNet-normalised, shape (3, height, width).
-        labels: Only their size counts, (label height, label width).
+        memory: What the image is compared with.
+        each: The image.
         config: Level, neighbours and temperature.
 
     """
-    level_map = feature_map(encoder, image, config)
+    image, labels = each.image, each.labels
+    level_map = feature_map(encoder, each, config)
     votes = memory.vote(
         level_map.flatten(1).T, neighbours=config.neighbours, temperature=config.temperature
     )
@@ -233,14 +247,48 @@ def predict(
 
 
 @torch.no_grad()
-def feature_map(encoder: DenseEncoder, image: Tensor, config: KnnConfig) -> Tensor:
+def feature_map(encoder: DenseEncoder, each: WholeImage, config: KnnConfig) -> Tensor:
     """Features of a whole image, filled up to whole patches, shape (dim, rows, columns)."""
     device = next(encoder.parameters()).device
-    patch = encoder.patch_size
+    patch, image = encoder.patch_size, each.image
     filled = F.pad(image.to(device), (0, -image.shape[2] % patch, 0, -image.shape[1] % patch))
     is_mixed = config.precision == "bf16-mixed"
     with torch.autocast(device.type, torch.bfloat16, enabled=is_mixed):
         return encoder.maps(filled[None], (config.level,))[0][0]
+
+
+def side_by_side(
+    function: Callable[[WholeImage], Tensor], images: Iterable[WholeImage], device: torch.device
+) -> Iterator[tuple[WholeImage, Tensor]]:
+    """Each image with what a function makes of it, in their order; on a CPU one image a core.
+
+    Cores that share every operation wait for the slowest of them hundreds of times an image: on a
+    machine that does anything else, that costs three times the work.
+    """
+    cores = torch.get_num_threads()
+    count = min(cores, MAX_THREADS) if device.type == "cpu" else 1
+    waiting: deque[tuple[WholeImage, Future[Tensor]]] = deque()
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for each in images:
+                waiting.append((each, pool.submit(function, each)))
+                if len(waiting) > 2 * count:
+                    image, result = waiting.popleft()
+                    yield image, result.result()
+            for image, result in waiting:
+                yield image, result.result()
+    finally:
+        torch.set_num_threads(cores)  # some of its libraries keep one number for all threads
+
+
+def _claim(folder: Path) -> None:
+    """Make the folder of the results, before minutes are spent on what goes there."""
+    if (folder / "config.json").exists():
+        raise MidwayError(f"--folder {folder}: is the folder of a run; give another")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MidwayError(f"--folder {folder}: {error.strerror}; give another") from None
 
 
 def _patch_shares(each: WholeImage, level_map: Tensor, patch: int, num_classes: int) -> Tensor:

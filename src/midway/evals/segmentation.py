@@ -64,6 +64,7 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
     source = replace(config.encoder, weights_sha256=opened.weights_sha256)
     config = replace(config, encoder=source)
     train, test = find_labelled(config.data, "train"), find_labelled(config.data, "val")
+    test.read(0)  # labels of a wrong kind are told now, not after the training
     readout = SegmentationReadout(opened.encoder, config.readout, len(train.class_names))
     fabric = launch(config.run)
     on_first_rank(

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from midway.data.segmentation_layouts import IGNORE
+from midway.errors import MidwayError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,14 @@ def score_of(confusion: Tensor) -> SegmentationScore:
 
 
 def scores(confusion: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
-    """mIoU, pixel accuracy and the table of the classes, as results hold them."""
+    """mIoU, pixel accuracy and the table of the classes, as results hold them.
+
+    Raises:
+        MidwayError: No pixel was counted.
+
+    """
+    if not confusion.any():
+        raise MidwayError("segmentation score: no test pixel has a class; check the labels")
     score = score_of(confusion)
     return {
         "miou": score.miou,

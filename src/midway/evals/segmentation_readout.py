@@ -43,6 +43,7 @@ class ReadoutConfig:
             ),
             "drop_path: give 0 or more, and below 1": 0 <= self.drop_path < 1,
             "layer_decay: give a number above 0, and 1 at most": 0 < self.layer_decay <= 1,
+            "auxiliary_weight: give 0 or more": self.auxiliary_weight >= 0,
         }
         for rule, holds in rules.items():
             if not holds:
@@ -69,9 +70,9 @@ class SegmentationReadout(Objective):
         self.config = config
         self.encoder = encoder
         encoder.resolved(config.levels)
-        if config.frozen:
-            encoder.requires_grad_(False)
-        else:
+        # Both ways: the teacher's encoder, read by default, comes frozen from its network.
+        encoder.requires_grad_(not config.frozen)
+        if not config.frozen:
             encoder.set_drop_path(config.drop_path)
         self.head = (
             LinearReadout(len(config.levels) * encoder.width, num_classes)
@@ -95,7 +96,8 @@ class SegmentationReadout(Objective):
         loss = _cross_entropy(logits, labels)
         labelled = labels != IGNORE
         right = (logits.detach().argmax(1) == labels) & labelled
-        logs = {"head_loss": loss.detach(), "pixel_accuracy": right.sum() / labelled.sum()}
+        accuracy = right.sum() / labelled.sum().clamp(min=1)
+        logs = {"head_loss": loss.detach(), "pixel_accuracy": accuracy}
         for each in auxiliary:
             loss = loss + self.config.auxiliary_weight * _cross_entropy(each, labels)
         return StepOutput(loss=loss, logs=logs)

@@ -15,6 +15,8 @@ from midway.nn.blocks import Block
 
 Images = Float[Tensor, "batch 3 height width"]
 Map = Float[Tensor, "batch channels rows columns"]
+EMBEDDINGS = ("patch_embed", "pos_embed", "cls_token", "reg_token", "dist_token", "norm_pre")
+"""Names, in timm and here, of what is before the blocks."""
 
 
 class DenseEncoder(nn.Module, ABC):
@@ -57,7 +59,7 @@ class DenseEncoder(nn.Module, ABC):
 
         """
         part = name.partition(".")[2]
-        if part.startswith(("patch_embed", "pos_embed", "cls_token", "reg_token")):
+        if part.startswith(EMBEDDINGS):
             return 0
         if part.startswith("blocks."):
             return int(part.split(".")[1]) + 1

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from midway.errors import MidwayError
+
 Map = Float[Tensor, "batch channels rows columns"]
 POOL_SIZES = (1, 2, 3, 6)
 NUM_MAPS = 4
@@ -70,7 +72,16 @@ class UperNet(nn.Module):
         Args:
             maps: Four maps of the encoder at its own stride.
 
+        Raises:
+            MidwayError: Maps of a side of one patch, which cannot be made coarser.
+
         """
+        rows, columns = maps[0].shape[-2:]
+        if min(rows, columns) < 2:
+            raise MidwayError(
+                f"UperNet: maps of {rows}x{columns} patches, and it needs 2x2; take larger images, "
+                "crops or windows"
+            )
         pyramid = self.pyramid(maps)
         logits = self.classifier(self.dropout(self.fuse(pyramid)))
         if not self.training:
