@@ -27,9 +27,10 @@ from midway.data.segmentation_layouts import IGNORE
 from midway.data.segmentation_loader import WholeImage, whole_images
 from midway.errors import MidwayError
 from midway.evals.linear_segmentation import class_shares
+from midway.evals.results import write_results
 from midway.evals.segmentation_inference import classes_at
 from midway.evals.segmentation_metrics import SegmentationMetric, scores
-from midway.evals.segmentation_results import score_table, write_confusion, write_results
+from midway.evals.segmentation_results import score_table, write_confusion
 from midway.models.dense_encoder import DenseEncoder
 from midway.models.encoder_source import EncoderSource, open_encoder
 

@@ -15,6 +15,7 @@ from midway.config import to_json
 from midway.data.segmentation import LabelledImages, find_labelled
 from midway.data.segmentation_loader import SegmentationLoader, WholeImage, whole_images
 from midway.errors import MidwayError
+from midway.evals.results import write_results
 from midway.evals.segmentation_inference import classes_at, predict_logits
 from midway.evals.segmentation_metrics import SegmentationMetric, scores
 from midway.evals.segmentation_protocols import PROTOCOLS, SegmentationConfig, config_from_json
@@ -24,7 +25,6 @@ from midway.evals.segmentation_results import (
     shown_indices,
     write_confusion,
     write_picture,
-    write_results,
 )
 from midway.models.encoder_source import EncoderSource, OpenedEncoder, open_encoder
 from midway.nn.evaluating import evaluating

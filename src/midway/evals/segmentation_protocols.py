@@ -3,8 +3,6 @@
 Where the papers say nothing the defaults follow mmsegmentation and iBOT; see docs/SEGMENTATION.md.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +13,7 @@ import tyro
 from midway.config import from_json, to_json
 from midway.data.segmentation import SegmentationData, WalkingToursData
 from midway.errors import MidwayError
+from midway.evals.results import protocol_version
 from midway.evals.segmentation_inference import InferenceConfig
 from midway.evals.segmentation_readout import ReadoutConfig
 from midway.models.encoder_source import EncoderSource
@@ -72,8 +71,7 @@ class SegmentationConfig:
         for part, names in MACHINE.items():
             parts[part] = {k: v for k, v in parts[part].items() if k not in names}
         parts["run"] = {name: values["run"][name] for name in MEASURING}
-        text = json.dumps([VERSION, parts], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return protocol_version(VERSION, parts)
 
 
 def config_from_json(values: Mapping[str, Any], *, where: str) -> SegmentationConfig:

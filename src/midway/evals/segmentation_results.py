@@ -1,10 +1,8 @@
-"""What an evaluation by segmentation leaves behind: numbers, pictures, a confusion matrix."""
+"""What an evaluation by segmentation leaves to look at: pictures, a confusion matrix."""
 
-import json
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -21,13 +19,6 @@ RIGHT, WRONG, UNLABELLED = (225, 225, 225), (200, 0, 0), (0, 0, 0)
 NAMED_CLASSES = 30
 """Beyond this number the names beside a matrix could not be read."""
 LEGEND_COLUMNS = 6
-
-
-def write_results(folder: Path, results: dict[str, Any]) -> None:
-    """Write ``results.json``."""
-    text = json.dumps(results, indent=2) + "\n"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "results.json", lambda file: file.write(text.encode()))
 
 
 def shown_indices(count: int, num_pictures: int) -> set[int]:
