@@ -89,9 +89,16 @@ def test_processes_share_out_the_same_batch(ten_clips, reference):
         assert sorted(pair for part in parts for pair in pairs_of(part)) == sorted(whole)
 
 
-def test_a_later_start_goes_on_with_the_same_batches(ten_clips, reference):
-    resumed = loader_of(ten_clips, draws_per_clip=2).batches(3, 7)
-    assert [pairs_of(batch) for batch in resumed] == reference[3:]
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_later_start_goes_on_with_the_same_batches_on_any_number_of_processes(
+    ten_clips, reference, world_size
+):
+    ranks = [
+        loader_of(ten_clips, draws_per_clip=2, rank=rank, world_size=world_size).batches(3, 7)
+        for rank in range(world_size)
+    ]
+    for whole, *parts in zip(reference[3:], *ranks, strict=True):
+        assert sorted(pair for part in parts for pair in pairs_of(part)) == sorted(whole)
 
 
 def test_a_pass_holds_every_item_once_whatever_the_processes(ten_clips):
@@ -224,6 +231,19 @@ def test_one_process_lists_what_all_of_them_found_at_the_start(tmp_path):
     for rank in (1, 0):
         loader_of(root, max_bad_share=0.5, folder=run, rank=rank, world_size=2)
     assert listed(run) == ["text.mp4"]
+
+
+def test_processes_that_fail_on_the_same_clip_list_it_once(tmp_path):
+    root, run = tmp_path / "data", tmp_path / "run"
+    broken_clips(root, ["bad"])
+    write_frames(root / "good", [f"{frame}.png" for frame in range(16)])
+    ranks = [
+        loader_of(root, max_bad_share=0.5, folder=run, rank=rank, world_size=2).batches(0, 8)
+        for rank in range(2)
+    ]
+    for _ in zip(*ranks, strict=True):
+        pass
+    assert listed(run) == ["bad/*.png"]
 
 
 def test_half_a_line_of_a_killed_run_is_no_obstacle(tmp_path):

@@ -24,7 +24,7 @@ class SkipLog:
         total: How many clips there are, good and bad.
         max_share: Share of them that may be bad.
         folder: Where to keep `skipped.jsonl`, one ``{"clip", "reason"}`` a line; what it lists
-            from before is not listed twice. None writes nothing.
+            from before, or from another process, is not listed twice. None writes nothing.
     """
 
     def __init__(self, *, total: int, max_share: float, folder: Path | None) -> None:
@@ -32,7 +32,6 @@ class SkipLog:
         self._max_share = max_share
         self._path = None if folder is None else folder / "skipped.jsonl"
         self._clips: dict[str, SkippedClip] = {}
-        self._listed = set() if self._path is None else _listed_clips(self._path)
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -47,11 +46,10 @@ class SkipLog:
         Raises:
             MidwayError: More than the allowed share of all clips is bad.
         """
-        for clip in skipped:
-            if clip.clip not in self._clips:
-                self._clips[clip.clip] = clip
-                if write:
-                    self._list(clip)
+        new = {clip.clip: clip for clip in skipped if clip.clip not in self._clips}
+        self._clips |= new
+        if new and write and self._path:
+            _list(new, self._path)
         if len(self) > self._max_share * self._total:
             first = next(iter(self._clips.values()))
             listed = f"; {self._path} lists all" if self._path and len(self) > 1 else ""
@@ -61,12 +59,14 @@ class SkipLog:
                 f"{first.reason}{listed}"
             )
 
-    def _list(self, clip: SkippedClip) -> None:
-        if self._path is None or clip.clip in self._listed:
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(clip)) + "\n")
+
+def _list(clips: dict[str, SkippedClip], path: Path) -> None:
+    listed = _listed_clips(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        for name, clip in clips.items():
+            if name not in listed:
+                file.write(json.dumps(asdict(clip)) + "\n")
 
 
 def _listed_clips(path: Path) -> set[str]:
