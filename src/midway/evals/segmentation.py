@@ -59,26 +59,16 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
     from midway.train.fit import fit  # imports lightning, which takes seconds
     from midway.train.launch import launch, on_first_rank
 
-    torch.manual_seed(config.run.seed)
-    opened = open_encoder(config.encoder)
-    source = replace(config.encoder, weights_sha256=opened.weights_sha256)
-    config = replace(config, encoder=source)
+    config, opened = _opened(config)
     train, test = find_labelled(config.data, "train"), find_labelled(config.data, "val")
     test.read(0)  # labels of a wrong kind are told now, not after the training
     readout = SegmentationReadout(opened.encoder, config.readout, len(train.class_names))
     fabric = launch(config.run)
-    on_first_rank(
-        fabric, partial(check_run_folder, config.run.folder, to_json(config), resume=resume)
-    )
+    folder = config.run.folder
+    on_first_rank(fabric, partial(check_run_folder, folder, to_json(config), resume=resume))
     if fabric.world_size > 1:
         _synchronise_norms(readout, fabric)
-    loader = SegmentationLoader(
-        train,
-        config.data,
-        seed=config.run.seed,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-    )
+    loader = SegmentationLoader(train, config.data, seed=config.run.seed, **_ranks(fabric))
     summary = fit(
         readout,
         loader,
@@ -89,10 +79,11 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
         resume=resume,
     )
     if summary.interrupted:
-        told = {"folder": str(config.run.folder), "interrupted": True, "exit_code": INTERRUPTED}
+        told = {"folder": str(folder), "interrupted": True, "exit_code": INTERRUPTED}
         return told if summary.is_main else None
     start = time.perf_counter()
     confusion = _test(readout, test, config, fabric)
+    seconds = round(time.perf_counter() - start, 1)
     if not summary.is_main:
         return None
     results = {
@@ -102,14 +93,11 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
         "images": {"train": len(train), "test": len(test)},
         "steps": summary.steps,
         "seed": config.run.seed,
-        "seconds": {
-            "train": _seconds_trained(config.run.folder),
-            "test": round(time.perf_counter() - start, 1),
-        },
-        "folder": str(config.run.folder),
+        "seconds": {"train": _seconds_trained(folder), "test": seconds},
+        "folder": str(folder),
     }
-    write_confusion(config.run.folder / "confusion.png", confusion, test.class_names)
-    write_results(config.run.folder, results)
+    write_confusion(folder / "confusion.png", confusion, test.class_names)
+    write_results(folder, results)
     return results
 
 
@@ -121,6 +109,14 @@ def report(results: dict[str, Any]) -> str:
     return f"{score_table(results)}\n{Path(folder) / 'results.json'}"
 
 
+def _opened(config: SegmentationConfig) -> tuple[SegmentationConfig, OpenedEncoder]:
+    """The encoder, and the configuration that tells its weights for a resume to check."""
+    torch.manual_seed(config.run.seed)
+    opened = open_encoder(config.encoder)
+    source = replace(config.encoder, weights_sha256=opened.weights_sha256)
+    return replace(config, encoder=source), opened
+
+
 def _test(
     readout: SegmentationReadout, test: LabelledImages, config: SegmentationConfig, fabric: "Fabric"
 ) -> torch.Tensor:
@@ -129,9 +125,8 @@ def _test(
 
     shown = shown_indices(len(test), config.num_pictures)
     metric = SegmentationMetric(len(test.class_names), fabric.device)
-    ranks = {"rank": fabric.global_rank, "world_size": fabric.world_size}
     with evaluating(readout):
-        for each in whole_images(test, config.data, **ranks):
+        for each in whole_images(test, config.data, **_ranks(fabric)):
             with autocast(fabric.device, config.run):
                 logits = predict_logits(
                     lambda images: readout.outputs(images)[0],
@@ -144,6 +139,10 @@ def _test(
             if each.index in shown:
                 _show(test, each, predicted, config.run.folder)
     return metric.confusion()
+
+
+def _ranks(fabric: "Fabric") -> dict[str, int]:
+    return {"rank": fabric.global_rank, "world_size": fabric.world_size}
 
 
 def _show(test: LabelledImages, each: WholeImage, predicted: torch.Tensor, folder: Path) -> None:
