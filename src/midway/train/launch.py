@@ -1,5 +1,6 @@
 """Processes and devices of a run: one, several of a machine, torchrun or SLURM."""
 
+import atexit
 import os
 from collections.abc import Callable
 
@@ -41,7 +42,14 @@ def launch(run: RunConfig) -> Fabric:
         accelerator=run.accelerator, devices=devices, num_nodes=num_nodes, plugins=plugins
     )
     fabric.launch()
+    # Lightning does it for NCCL alone, and gloo aborts a process that ends while its threads run.
+    atexit.register(_leave_process_group)
     return fabric
+
+
+def _leave_process_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def on_first_rank(fabric: Fabric, check: Callable[[], None]) -> None:
