@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -280,6 +282,24 @@ def test_an_error_in_a_worker_arrives_as_its_one_line(tmp_path, num_workers):
     with pytest.raises(MidwayError, match="2 clips in a row could not be read") as raised:
         list(loader.batches(0, 1))
     assert "\n" not in str(raised.value)
+
+
+LEAVING = """
+import sys
+from pathlib import Path
+from tests.data.test_loader import loader_of
+
+if __name__ == "__main__":
+    batches = loader_of(Path(sys.argv[1]), num_workers=2).batches(0, 100)
+    next(batches)
+    raise SystemExit(7)
+"""
+
+
+def test_a_script_that_leaves_amid_its_batches_ends(ten_clips):
+    command = [sys.executable, "-c", LEAVING, str(ten_clips)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (7, b"")
 
 
 class Trap:

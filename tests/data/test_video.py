@@ -76,10 +76,7 @@ def test_a_frame_by_time_is_that_of_decoding_through(shared_data, name):
     with VideoFile(str(path)) as video:
         assert abs(video.duration_seconds - times[-1]) < 1.5 / video.fps
         together = video.frames_at(asked)
-        # One call for each decodes a file with a single keyframe as often: four will do.
-        alone = {
-            int(place): video.frames_at([asked[place]])[0] for place in rng.permutation(20)[:4]
-        }
+        alone = {place: video.frames_at([asked[place]])[0] for place in rng.permutation(20)}
     for place, frame in [*enumerate(together), *alone.items()]:
         assert frame.seconds == pytest.approx(times[expected[place]], abs=1e-3)
         np.testing.assert_array_equal(frame.image, images[expected[place]])

@@ -4,12 +4,11 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 from midway.data.blank_tail import blank_tail_start
 from midway.data.clip import BadClipError, Clip
 from midway.data.files import FoundFile, find_files
-from midway.data.frame_folder import IMAGE_SUFFIXES, group_sequences, natural_key
+from midway.data.frame_folder import group_sequences, natural_key
 from midway.data.gaps import has_pair
 from midway.data.index import (
     INDEX_NAME,
@@ -19,6 +18,7 @@ from midway.data.index import (
     known_records,
     read_header,
     read_index,
+    records_that_hold,
 )
 from midway.data.skipped import SkippedClip
 from midway.data.store import is_store, read_store
@@ -85,14 +85,13 @@ def _clips_in(
     root: str, known: dict[str, Record], fps: float
 ) -> tuple[list[Clip], list[SkippedClip]]:
     files = find_files(root)
-    images = [file for file in files if PurePosixPath(file.name).suffix.lower() in IMAGE_SUFFIXES]
+    clips: list[Clip] = [*group_sequences(files, fps=fps)]
     videos = [file for file in files if is_video(file)]
-    if not images and not videos:
+    if not clips and not videos:
         raise MidwayError(
             f"{root}: holds {'files, but' if files else 'no files:'} no video and no image; "
             "point data.root at a folder of videos or of frames"
         )
-    clips: list[Clip] = [*group_sequences(images, fps=fps)]
     skipped = []
     for file, record in zip(videos, _headers(root, videos, known), strict=True):
         if record.error:
@@ -104,11 +103,7 @@ def _clips_in(
 
 def _headers(root: str, videos: list[FoundFile], known: dict[str, Record]) -> list[Record]:
     """Records of all videos; headers are read of those that are new or have changed."""
-    records = {
-        file.name: record
-        for file in videos
-        if (record := known.get(file.name)) and record.holds_for(file)
-    }
+    records = records_that_hold(known, videos)
     new = [file for file in videos if file.name not in records]
     if len(new) > _MANY_FILES:
         _log.warning(

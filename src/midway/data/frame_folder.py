@@ -61,17 +61,19 @@ class FrameSequence:
 
 
 def group_sequences(files: Iterable[FoundFile], *, fps: float) -> list[FrameSequence]:
-    """Sort images into sequences by folder and by their names around the frame number.
+    """Sort the images among some files into sequences, by folder and by name around the number.
 
     Images without a number are one sequence a folder, in natural order, one frame a count.
 
     Args:
-        files: The images.
+        files: Of any kind.
         fps: Rate at which frame numbers count: files numbered 0, 30, 60 at 30 are 1 s apart.
     """
     groups: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
     for file in sorted(files, key=lambda file: natural_key(file.name)):
         path = PurePosixPath(file.name)
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
         match = _NUMBERED.fullmatch(path.stem)
         pattern = f"{match['before']}*{match['after']}{path.suffix}" if match else ""
         group = groups[(path.parent / pattern).as_posix()]

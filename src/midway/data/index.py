@@ -36,10 +36,6 @@ class Record:
     fps: float = 0.0
     error: str = ""
 
-    def holds_for(self, file: FoundFile) -> bool:
-        """Whether the file is as it was."""
-        return (self.size, self.modified) == (file.size, file.modified)
-
     def clip(self, file: FoundFile) -> VideoClip:
         """The video as a clip."""
         return VideoClip(file.name, file.location, self.duration_seconds, self.fps)
@@ -109,6 +105,16 @@ def known_records(root: str) -> dict[str, Record]:
     return {}
 
 
+def records_that_hold(records: dict[str, Record], files: Iterable[FoundFile]) -> dict[str, Record]:
+    """Those of the records, by name, whose files are as they were."""
+    return {
+        file.name: record
+        for file in files
+        if (record := records.get(file.name))
+        and (record.size, record.modified) == (file.size, file.modified)
+    }
+
+
 def build_index(
     root: str,
     destination: str | None = None,
@@ -144,11 +150,7 @@ def build_index(
     if not os.access(file.parent, os.W_OK):
         raise MidwayError(f"{file}: no file can be written there; name one behind {root}")
     before = read_index(destination)[1] if file.exists() else {}
-    known = {
-        video.name: record
-        for video in videos
-        if (record := before.get(video.name)) and record.holds_for(video)
-    }
+    known = records_that_hold(before, videos)
     new = [video for video in videos if video.name not in known]
     with Workers(
         _read_headers, num_workers=num_workers, timeout_seconds=timeout_seconds

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from midway.data.decode_through import ClipSource, VideoSource
 from midway.data.files import find_files, is_url
-from midway.data.frame_folder import IMAGE_SUFFIXES, group_sequences, natural_key
+from midway.data.frame_folder import group_sequences, natural_key
 from midway.data.index import is_video
 from midway.data.prepare_on_ray import RayWorkers
 from midway.data.skipped import SkippedClip
@@ -95,10 +95,9 @@ def find_sources(root: str, *, source_fps: float) -> list[SizedSource]:
         for file in files
         if is_video(file)
     ]
-    images = [file for file in files if PurePosixPath(file.name).suffix.lower() in IMAGE_SUFFIXES]
     found += [
         SizedSource(sequence, sum(sizes[frame] for frame in sequence.frames))
-        for sequence in group_sequences(images, fps=source_fps)
+        for sequence in group_sequences(files, fps=source_fps)
     ]
     if not found:
         raise MidwayError(f"{root}: holds no video and no image; give a folder that does")

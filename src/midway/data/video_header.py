@@ -51,10 +51,6 @@ class Timing:
     """From the start of the first frame to that of the last."""
     fps: float
     """Frames a second, on average."""
-    width: int
-    """Columns as stored: a rotation is told by the frames alone."""
-    height: int
-    """Rows as stored."""
 
 
 @dataclass
@@ -115,12 +111,11 @@ class OpenStream:
             raise BadClipError(
                 self.location, "has a single frame", "give at least two frames or remove it"
             )
-        context = stream.codec_context
-        return Timing(length - 1 / fps, fps, context.width, context.height)
+        return Timing(length - 1 / fps, fps)
 
 
 def read_timing(location: str) -> Timing:
-    """What the header of a video says of its length, rate and size; decodes next to nothing.
+    """What the header of a video says of its length and rate; decodes next to nothing.
 
     Raises:
         BadClipError: The file is no video, has a single frame, or lacks these.

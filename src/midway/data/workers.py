@@ -9,6 +9,7 @@ when memory runs short, and which sample comes must not hang on it.
 The arrays of a result travel through the shared memory and are not copied on the way.
 """
 
+import atexit
 import ctypes
 import os
 import pickle
@@ -83,7 +84,12 @@ class Workers(Generic[TaskT, ResultT]):
         self._silent_deaths = 0
         self._killed: set[str] = set()
         self._closed = False
-        self._workers = [self._start() for _ in range(num_workers)]
+        self._workers: list[_Worker] = []
+        # Whoever never closes this could not leave else: Python waits for its processes at the end,
+        # and these do not listen to its signal.
+        atexit.register(self.close)
+        for _ in range(num_workers):
+            self._workers.append(self._start())
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +105,7 @@ class Workers(Generic[TaskT, ResultT]):
     def close(self) -> None:
         """End the processes, whatever they are doing; a `map` in another thread ends as well."""
         self._closed = True
+        atexit.unregister(self.close)
         for worker in self._workers:
             worker.process.kill()
             worker.process.join()
