@@ -101,19 +101,31 @@ def test_measure_prints_a_table_and_a_choice(tmp_path, capsys):
         (["x.lance", "--jobs", "0"], "--jobs 0: give 1 or more"),
         (["x.lance", "--fps", "0"], "fps = 0.0; give a rate above 0"),
         (["x.mp4"], "ends in .lance"),
-        (["x.lance", "--ray"], "no Ray cluster runs here"),
+        (["--measure", "--index-only"], "give one of them"),
         (["x.lance", "--short-sid", "3"], "did you mean --short-side?"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(tmp_path, capsys, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     write_video(Path("a.mp4"), even_times(5))
     assert main(["prepare", "a.mp4", *words]) == 2
     told = capsys.readouterr().err
     assert told.startswith("midway: ")
     assert message in told
     assert told.count("\n") == 1
+
+
+def test_without_a_cluster_ray_is_told_how_to_start_one(tmp_path, capsys, monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    def find_none(*arguments: object, **options: object) -> None:
+        raise ConnectionError
+
+    # One may run on this machine, for another test.
+    monkeypatch.setattr(ray, "init", find_none)
+    write_video(tmp_path / "a.mp4", even_times(5))
+    assert main(["prepare", str(tmp_path), str(tmp_path / "x.lance"), "--ray"]) == 2
+    assert "no Ray cluster runs here; start one with `ray start --head`" in capsys.readouterr().err
 
 
 def test_an_index_is_made_where_it_is_asked_for(tmp_path, capsys):

@@ -72,11 +72,11 @@ def test_a_file_that_is_new_or_has_changed_is_read_again(videos, headers_read):
     assert lengths == {"day1/clip.mp4": 26, "day2/clip.mp4": 18, "new.mp4": 31}
 
 
-def test_building_it_again_reads_only_what_changed(videos):
+def test_building_it_again_reads_what_changed_or_could_not_be_used(videos):
     build(videos)
     write_video(videos / "new.mp4", even_times(31))
     summary = build(videos)
-    assert (summary.videos, summary.reused) == (5, 4)
+    assert (summary.videos, summary.unusable, summary.reused) == (5, 1, 3)
     assert read_index(str(videos / INDEX_NAME))[1]["new.mp4"].duration_seconds == pytest.approx(3.0)
 
 
@@ -164,6 +164,8 @@ def test_a_file_that_does_not_come_to_an_end_is_recorded_as_unusable(videos):
     build_index(str(videos), num_workers=1, timeout_seconds=1e-5)
     with pytest.raises(MidwayError, match=r"day0/clip\.mp4: takes more than 1e-05 s to read; re-e"):
         find(videos)
+    assert build(videos).unusable == 0
+    assert len(find(videos).clips) == 1
 
 
 def test_a_folder_without_videos_has_no_index(tmp_path):

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import lance
 import numpy as np
@@ -19,11 +18,9 @@ import pytest
 from PIL import Image
 
 from midway.data import store_writer
-from midway.data.decode_through import ClipSource
 from midway.data.prepare import PrepareSummary, Progress, find_sources, prepare
-from midway.data.prepare_on_ray import RayWorkers
 from midway.data.store import StoreConfig, read_store
-from midway.data.store_writer import ClipWriter, Written
+from midway.data.store_writer import ClipWriter
 from midway.data.video import VideoFile
 from midway.data.workers import Reading
 from midway.errors import MidwayError
@@ -189,7 +186,6 @@ def test_an_interruption_keeps_what_is_complete_and_the_rest_follows(
 SCRIPT = """
 import sys, time
 from midway.data.prepare import prepare
-from midway.data.prepare_on_ray import RayWorkers
 from midway.data.store import StoreConfig
 
 print("ready", flush=True)
@@ -258,6 +254,18 @@ def mixed(tmp_path: Path) -> Path:
 
 
 BAD = ["cut.mkv", "empty.mp4", "frames/*.png", "sound.mp4", "text.mov"]
+
+
+def test_a_store_that_cannot_be_cleaned_is_complete_all_the_same(tmp_path, videos, monkeypatch):
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError("no right to remove")
+
+    monkeypatch.setattr(lance.LanceDataset, "cleanup_old_versions", refuse)
+    with pytest.raises(
+        MidwayError, match=r"s\.lance: is complete, but .* \(no right to remove\); "
+    ):
+        prepare(str(videos), str(tmp_path / "s.lance"), CONFIG, jobs=0)
+    assert len(read_store(str(tmp_path / "s.lance"))) == NUM_CLIPS
 
 
 def test_bad_clips_are_left_out_and_listed_with_reasons(tmp_path, mixed):
@@ -372,50 +380,3 @@ def test_a_source_without_clips_is_told_with_the_remedy(tmp_path):
         with pytest.raises(MidwayError, match=message):
             prepare(str(source), str(tmp_path / "t.lance"), CONFIG, jobs=0)
     assert not (tmp_path / "t.lance").exists()
-
-
-@pytest.fixture(scope="module")
-def ray_cluster() -> Any:
-    ray = pytest.importorskip("ray")
-    ray.init(
-        num_cpus=1,
-        include_dashboard=False,
-        object_store_memory=80 * 2**20,
-        log_to_driver=False,
-        configure_logging=False,
-    )
-    yield ray
-    ray.shutdown()
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_ray_gives_the_same_rows(tmp_path, videos, uninterrupted, ray_cluster):
-    destination = tmp_path / "s.lance"
-    prepare(str(videos), str(destination), CONFIG, on_ray=True, commit_seconds=0)
-    assert rows_of(destination).equals(uninterrupted)
-    assert has_no_leftovers(destination)
-
-
-class CrashingWriter(ClipWriter):
-    """As a decoder that dies on one clip."""
-
-    def __call__(self, sources: tuple[ClipSource, ...], reading: Reading) -> Written:
-        if any(source.name == "clip4.mp4" and not reading.lost for source in sources):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(sources, reading)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_ray_names_the_clip_that_crashes_its_process(tmp_path, videos, ray_cluster):
-    destination = str(tmp_path / "s.lance")
-    prepare(str(videos / "clip12.mp4"), destination, CONFIG, jobs=0)
-    sources = [each.source for each in find_sources(str(videos), source_fps=30)[:4]]
-    writer = CrashingWriter(destination=destination, config=CONFIG)
-    with RayWorkers(writer, timeout_seconds=60) as workers:
-        written = list(workers.map([(*sources[:3],), (sources[3],)]))
-    assert [each.frames for each in written] == [10, 0, 11, 12]
-    (skipped,) = written[1].skipped
-    assert skipped.clip == "clip4.mp4"
-    assert f"{videos / 'clip4.mp4'}: ends the process that reads it (Worker" in skipped.reason

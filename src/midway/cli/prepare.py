@@ -71,6 +71,8 @@ def prepare(
     if jobs is not None and jobs < 1:
         raise MidwayError(f"--jobs {jobs}: give 1 or more")
     jobs = jobs or _num_cores()
+    if measure + index_only + ray > 1:
+        raise MidwayError("--measure, --index-only and --ray: give one of them")
     if index_only:
         return _index(source, destination, jobs)
     if measure:
@@ -84,15 +86,8 @@ def prepare(
             source, destination, config, jobs=jobs, on_ray=ray, tell=partial(_tell, bar)
         )
     _print_summary(summary)
-    return {
-        "destination": destination,
-        "clips": summary.clips,
-        "frames": summary.frames,
-        "bytes": summary.bytes,
-        "new_clips": summary.new_clips,
+    return asdict(summary) | {
         "skipped": len(summary.skipped),
-        "skipped_list": summary.skipped_list,
-        "interrupted": summary.interrupted,
         "exit_code": INTERRUPTED if summary.interrupted else 0,
     }
 

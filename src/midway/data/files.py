@@ -32,6 +32,11 @@ def is_url(location: str) -> bool:
     return "://" in location
 
 
+def absolute(location: str) -> str:
+    """The same place for a process that works in another folder."""
+    return location if is_url(location) else str(Path(location).absolute())
+
+
 def open_binary(location: str) -> BinaryIO:
     """Open a file for reading, from the start.
 

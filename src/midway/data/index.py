@@ -1,12 +1,13 @@
 """An index of the headers of many videos, so that training on 70,000 files starts in seconds.
 
 One JSON line a video, below a first line that names the root. A record counts as long as the file
-has the size and the time of change that it had; so an old index is never wrong, only slower.
+has the size and the time of change that it had; so an old index is never wrong, only slower. To
+build it again reads what is new, has changed or could not be used.
 """
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -125,7 +126,8 @@ def build_index(
 ) -> IndexSummary:
     """Read the headers of all videos below a folder, and write its index.
 
-    What an earlier index of the same place says of unchanged files is taken over.
+    What an earlier index of the same place says of unchanged files is taken over, unless they could
+    not be used: why may have passed, as a slow disk does.
 
     Args:
         root: Folder or URL.
@@ -150,16 +152,18 @@ def build_index(
     if not os.access(file.parent, os.W_OK):
         raise MidwayError(f"{file}: no file can be written there; name one behind {root}")
     before = read_index(destination)[1] if file.exists() else {}
-    known = records_that_hold(before, videos)
+    usable = {name: record for name, record in before.items() if not record.error}
+    known = records_that_hold(usable, videos)
     new = [video for video in videos if video.name not in known]
+    groups = [new[start : start + _FILES_PER_TASK] for start in range(0, len(new), _FILES_PER_TASK)]
     with Workers(
-        _read_headers, num_workers=num_workers, timeout_seconds=timeout_seconds
+        _read_headers,
+        num_workers=min(num_workers, len(groups)),
+        timeout_seconds=timeout_seconds,
     ) as workers:
-        done = len(known)
-        for records in workers.map(_groups(new)):
+        for records in workers.map(groups):
             known |= {record.name: record for record in records}
-            done += len(records)
-            tell(done, len(videos))
+            tell(len(known), len(videos))
     write_atomically(file, lambda opened: _write(opened, root, known.values()))
     return IndexSummary(
         file=str(file),
@@ -167,11 +171,6 @@ def build_index(
         unusable=sum(bool(record.error) for record in known.values()),
         reused=len(videos) - len(new),
     )
-
-
-def _groups(files: list[FoundFile]) -> Iterator[list[FoundFile]]:
-    for start in range(0, len(files), _FILES_PER_TASK):
-        yield files[start : start + _FILES_PER_TASK]
 
 
 def _read_headers(files: list[FoundFile], reading: Reading) -> list[Record]:

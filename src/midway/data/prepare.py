@@ -6,14 +6,13 @@ goes on where it ended, to the same rows in the same order.
 """
 
 import json
-import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from midway.data.decode_through import ClipSource, VideoSource
-from midway.data.files import find_files, is_url
+from midway.data.files import absolute, find_files, is_url
 from midway.data.frame_folder import group_sequences, natural_key
 from midway.data.index import is_video
 from midway.data.prepare_on_ray import RayWorkers
@@ -80,7 +79,7 @@ def find_sources(root: str, *, source_fps: float) -> list[SizedSource]:
     Nothing is opened, so a file need not be what its name says.
 
     Args:
-        root: Path or URL of a folder, or of one video.
+        root: Path or URL of a folder of videos, of folders of frames, or of both; or of a video.
         source_fps: Rate at which the numbers of frame files count.
 
     Raises:
@@ -117,12 +116,11 @@ def prepare(
 ) -> PrepareSummary:
     """Write all clips below `source` into a frame store, or go on with one begun before.
 
-    A clip whose name is in the store is not looked at again. One that cannot be read to its end
-    is left out, and tried again the next time. A `KeyboardInterrupt` ends the work; what is
-    complete is kept.
+    A clip whose name is in the store is not looked at again. One that cannot be read to its end is
+    left out, and tried again the next time. A `KeyboardInterrupt` keeps what is complete.
 
     Args:
-        source: Path or URL of a folder of videos, of folders of frames, or of both; or of a video.
+        source: Path or URL, as for `find_sources`.
         destination: New or begun store: path or URL that Lance knows, ending in ``.lance``.
         config: Which frames, and how.
         jobs: Processes that decode; 0 decodes in this one, which a broken video may crash.
@@ -135,52 +133,48 @@ def prepare(
         MidwayError: There is nothing to prepare, or the destination is no store, was begun with
             other settings, or is written to by another process.
     """
+    if on_ray:  # its processes work elsewhere
+        source, destination = absolute(source), absolute(destination)
     found = find_sources(source, source_fps=config.source_fps)
     store = StoreCommits(destination, config)
     present = {clip.name for clip in read_store(destination)}
     left = [each for each in found if each.source.name not in present]
-    # Few long clips still keep the cores of all jobs busy.
-    threads = 1 if on_ray else max(1, jobs // max(1, len(left)))
-    writer = ClipWriter(destination=destination, config=config, threads=threads)
     skips = _SkipList(destination)
     done, frames, interrupted = len(found) - len(left), 0, False
-    committed_at = time.monotonic()
     try:
-        with closing(_written(writer, left, jobs, on_ray, task_bytes)) as results:
+        with closing(_written(destination, config, left, jobs, on_ray, task_bytes)) as results:
             for written in results:
                 store.add(written.fragments)
                 skips.add(written.skipped)
                 done, frames = done + written.num_sources, frames + written.frames
                 tell(Progress(done=done, total=len(found), frames=frames, skipped=len(skips.clips)))
-                if time.monotonic() > committed_at + commit_seconds:
+                if store.pending_seconds > commit_seconds:
                     store.commit()
-                    committed_at = time.monotonic()
     except KeyboardInterrupt:
         interrupted = True
     store.commit()
     if not interrupted:
         store.clean()
-    clips = len(read_store(destination))
-    return PrepareSummary(
-        destination=destination,
-        clips=clips,
-        frames=store.frames,
-        bytes=store.num_bytes,
-        new_clips=clips - len(present),
-        skipped=tuple(skips.clips),
-        skipped_list=str(skips.path) if skips.clips else None,
-        interrupted=interrupted,
-    )
+    return _summary(store, skips, len(present), interrupted)
 
 
 def _written(
-    writer: ClipWriter, left: list[SizedSource], jobs: int, on_ray: bool, task_bytes: int
+    destination: str,
+    config: StoreConfig,
+    left: list[SizedSource],
+    jobs: int,
+    on_ray: bool,
+    task_bytes: int,
 ) -> Generator[Written]:
     """Results of all tasks, in the order of the clips."""
     if on_ray:
+        writer = ClipWriter(destination=destination, config=config)
         with RayWorkers(writer, timeout_seconds=TIMEOUT_SECONDS) as cluster:
             yield from cluster.map(_tasks(left, task_bytes, cluster.num_cpus))
         return
+    # Few long clips still keep the cores of all jobs busy.
+    threads = max(1, jobs // max(1, len(left)))
+    writer = ClipWriter(destination=destination, config=config, threads=threads)
     tasks = _tasks(left, task_bytes, jobs)
     with Workers(
         writer, num_workers=min(jobs, len(tasks)), timeout_seconds=TIMEOUT_SECONDS
@@ -221,3 +215,19 @@ class _SkipList:
             self.clips.append(clip)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(clip)) + "\n")
+
+
+def _summary(
+    store: StoreCommits, skips: _SkipList, clips_before: int, interrupted: bool
+) -> PrepareSummary:
+    clips = len(read_store(store.location))
+    return PrepareSummary(
+        destination=store.location,
+        clips=clips,
+        frames=store.frames,
+        bytes=store.num_bytes,
+        new_clips=clips - clips_before,
+        skipped=tuple(skips.clips),
+        skipped_list=str(skips.path) if skips.clips else None,
+        interrupted=interrupted,
+    )

@@ -1,5 +1,6 @@
 """The one process that adds to a frame store: it makes the store, and each commit is atomic."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import timedelta
@@ -40,6 +41,7 @@ class StoreCommits:
     def __init__(self, location: str, config: StoreConfig) -> None:
         self.location = location
         self._pending: list[FragmentMetadata] = []
+        self._committed_at = time.monotonic()
         self._make(config)
         self._dataset, begun = open_store(location)
         for name, value in asdict(begun).items():
@@ -64,6 +66,11 @@ class StoreCommits:
             for file in fragment.metadata.files
         )
 
+    @property
+    def pending_seconds(self) -> float:
+        """Time since the last commit, or since this was made."""
+        return time.monotonic() - self._committed_at
+
     def add(self, fragments: Iterable["FragmentMetadata"]) -> None:
         """Keep written files for the next commit."""
         self._pending += fragments
@@ -78,6 +85,7 @@ class StoreCommits:
 
         # Taken first: after an interruption in the middle they must not be added once more.
         fragments, self._pending = self._pending, []
+        self._committed_at = time.monotonic()
         if not fragments:
             return
         try:
@@ -99,9 +107,19 @@ class StoreCommits:
             ) from error
 
     def clean(self) -> None:
-        """Remove what killed runs left behind, and older versions; no other process may write."""
-        with lance_errors():
-            self._dataset.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+        """Remove what killed runs left behind, and older versions; no other process may write.
+
+        Raises:
+            MidwayError: The store does not let go of them.
+        """
+        try:
+            with lance_errors():
+                self._dataset.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+        except LanceError as error:
+            raise MidwayError(
+                f"{self.location}: is complete, but what is no longer needed in it cannot be "
+                f"removed ({error}); run the same command again"
+            ) from error
 
     def _make(self, config: StoreConfig) -> None:
         require_store_packages(self.location)
