@@ -81,6 +81,16 @@ def test_workers_change_nothing(ten_clips, reference, num_workers):
     assert [pairs_of(batch) for batch in loader.batches(0, 7)] == reference
 
 
+def test_batches_of_many_tasks_are_the_same_too(ten_clips):
+    """A worker goes on with its next tasks before the batch of the first ones is put together."""
+    fields = {"draws_per_clip": 4, "batch_size": 80}
+    alone, shared = (
+        [pairs_of(b) for b in loader_of(ten_clips, num_workers=n, **fields).batches(0, 4)]
+        for n in (0, 2)
+    )
+    assert alone == shared
+
+
 def test_processes_share_out_the_same_batch(ten_clips, reference):
     ranks = [
         loader_of(ten_clips, draws_per_clip=2, rank=rank, world_size=2).batches(0, 7)

@@ -56,6 +56,25 @@ def test_tasks_are_taken_only_as_they_are_needed():
         assert len(taken) <= 2 + workers_module.SLOTS
 
 
+def slow_at_first(task: int, reading: Reading) -> int:
+    if task == 0:
+        time.sleep(2)
+    return task
+
+
+def test_no_more_results_wait_behind_a_slow_task_than_the_workers_have_slots():
+    taken = []
+
+    def tasks() -> Iterator[int]:
+        for task in range(100):
+            taken.append(task)
+            yield task
+
+    with Workers(slow_at_first, num_workers=2, timeout_seconds=60) as workers:
+        assert next(workers.map(tasks())) == 0
+        assert len(taken) == 2 * workers_module.SLOTS
+
+
 def arrays_of(task: int, reading: Reading) -> dict[str, Any]:
     rng = np.random.default_rng(task)
     return {"small": rng.random(7), "large": rng.integers(0, 256, (task, 1024), dtype=np.uint8)}
@@ -94,6 +113,16 @@ def test_large_tasks_and_many_clips_do_not_wait_for_each_other():
     with Workers(announce_often, num_workers=1, timeout_seconds=5) as workers:
         assert list(workers.map(tasks)) == [1 << 20] * 4
         assert workers.lost == {}
+
+
+def test_results_stay_as_they_are_while_the_workers_go_on():
+    sizes = [3, 1, 2, 1, 3, 2, 1, 2]
+    with Workers(arrays_of, num_workers=1, timeout_seconds=60) as workers:
+        results = list(workers.map(sizes))
+    for size, result in zip(sizes, results, strict=True):
+        expected = arrays_of(size, Reading({}, lambda clip: None))
+        np.testing.assert_array_equal(result["small"], expected["small"])
+        np.testing.assert_array_equal(result["large"], expected["large"])
 
 
 def read_clips(clips: list[str], reading: Reading) -> list[str]:

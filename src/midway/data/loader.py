@@ -137,7 +137,7 @@ class PairLoader:
             for keys in map(self.keys, range(start, stop))
             for first in range(0, len(keys), items_per_task)
         )
-        samples = (list(map(_owned, task_samples)) for task_samples in workers.map(tasks))
+        samples = workers.map(tasks)
         tasks_per_step = math.ceil(self._items_per_step / self._world_size / items_per_task)
         while parts := list(islice(samples, tasks_per_step)):
             batch = _collate([sample for part in parts for sample in part])
@@ -146,12 +146,6 @@ class PairLoader:
     def _key(self, position: int) -> tuple[int, int]:
         epoch, place = divmod(position, len(self.dataset))
         return epoch, int(epoch_order(self.dataset.seed, epoch, len(self.dataset))[place])
-
-
-def _owned(sample: PairSample) -> PairSample:
-    """The sample with windows of its own: a worker writes over those that it sent."""
-    motion, initial = (window.copy() for window in sample.windows)
-    return replace(sample, windows=(motion, initial))
 
 
 def _collate(samples: list[PairSample]) -> PairBatch:

@@ -3,9 +3,9 @@
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
+from midway.data.closable import Closable
 from midway.data.decode_through import ClipSource
 from midway.data.store_writer import ClipWriter, Written
 from midway.data.workers import Reading
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Task = tuple[ClipSource, ...]
 
 
-class RayWorkers:
+class RayWorkers(Closable):
     """Does tasks on the cluster that this process has joined, or joins the one that runs.
 
     A clip that crashes or hangs a process of the cluster is found by doing the clips of its task
@@ -54,15 +54,8 @@ class RayWorkers:
         self._writer, self._timeout_seconds = writer, timeout_seconds
         self._flying: deque[tuple[Task, ObjectRef[Any]]] = deque()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Call off what is under way, and leave the cluster if it was joined."""
         for _, flying in self._flying:
             self._ray.cancel(flying, force=True)
         if self._joined:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from multiprocessing.reduction import DupFd
 from typing import Any
 
+import numpy as np
+
 _ALIGNMENT = 64
 
 
@@ -50,7 +52,7 @@ class Packed:
 
     pickled: bytes
     places: list[tuple[int, int]]
-    sent: list[bytes]
+    sent: list[bytearray]
 
     @classmethod
     def into(cls, memory: SharedMemory, value: object) -> "Packed":
@@ -62,13 +64,16 @@ class Packed:
             data = array.raw()
             start = -(-end // _ALIGNMENT) * _ALIGNMENT
             if start + data.nbytes > len(memory.bytes):
-                return cls(pickled, places, [bytes(rest.raw()) for rest in arrays[number:]])
+                return cls(pickled, places, [bytearray(rest.raw()) for rest in arrays[number:]])
             end = start + data.nbytes
             memory.bytes[start:end] = data
             places.append((start, end))
         return cls(pickled, places, [])
 
     def load(self, memory: SharedMemory) -> Any:
-        """The object; its arrays are views of the memory."""
-        buffers = [memory.bytes[start:end] for start, end in self.places]
+        """The object, with arrays of its own: the memory may be written over afterwards."""
+        # NumPy lets other threads go on while it copies.
+        buffers = [
+            np.frombuffer(memory.bytes[start:end], np.uint8).copy() for start, end in self.places
+        ]
         return pickle.loads(self.pickled, buffers=[*buffers, *self.sent])

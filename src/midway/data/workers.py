@@ -6,7 +6,7 @@ long, another worker takes its place, and the task is done again without that cl
 SIGKILL ends a worker is read once more: a decoder does not do that, but a user does, or the system
 when memory runs short, and which sample comes must not hang on it.
 
-The arrays of a result travel through the shared memory and are not copied on the way.
+The arrays of a result travel through the shared memory, out of which they are copied here.
 """
 
 import atexit
@@ -24,9 +24,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from queue import SimpleQueue
 from threading import Thread
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
+from midway.data.closable import Closable
 from midway.data.shared_memory import Packed, SharedMemory
 from midway.errors import MidwayError
 
@@ -64,7 +64,7 @@ class Reading:
 Work = Callable[[TaskT, Reading], ResultT]
 
 
-class Workers(Generic[TaskT, ResultT]):
+class Workers(Closable, Generic[TaskT, ResultT]):
     """Does tasks in processes of their own; a context manager.
 
     Args:
@@ -91,17 +91,6 @@ class Workers(Generic[TaskT, ResultT]):
         for _ in range(num_workers):
             self._workers.append(self._start())
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """End the processes, whatever they are doing; a `map` in another thread ends as well."""
         self._closed = True
@@ -113,8 +102,7 @@ class Workers(Generic[TaskT, ResultT]):
     def map(self, tasks: Iterable[TaskT]) -> Iterator[ResultT]:
         """Results in the order of the tasks, which are taken from the iterable as they are needed.
 
-        Arrays in a result are overwritten once the next result is asked for. After an error, or
-        when it was not seen to its end, the workers are of no more use.
+        After an error, or when it was not seen to its end, the workers are of no more use.
 
         Raises:
             MidwayError: The work raised it, or workers die before they begin to read.
@@ -125,27 +113,29 @@ class Workers(Generic[TaskT, ResultT]):
                 yield self._work(task, Reading(self.lost, lambda clip: None))
             return
         numbered = enumerate(tasks)
-        results: dict[int, _Result | MidwayError] = {}
-        number, exhausted = 0, False
+        results: dict[int, ResultT | MidwayError] = {}
+        given, number, exhausted = 0, 0, False
+        # Bounds what waits behind a slow task; below it, some worker has a free slot.
+        most_ahead = SLOTS * len(self._workers)
         while not self._closed:
-            while not exhausted and (free := [w for w in self._workers if w.free]):
+            while not exhausted and given - number < most_ahead:
                 job = next(numbered, None)
                 exhausted = job is None
                 if job is not None:
-                    max(free, key=lambda worker: len(worker.free)).give(job, self.lost)
+                    max(self._workers, key=lambda worker: len(worker.free)).give(job, self.lost)
+                    given += 1
             if number in results:
                 result = results.pop(number)
                 if isinstance(result, MidwayError):
                     raise result
-                yield result.load()
-                result.release()
+                yield result
                 number += 1
             elif any(worker.jobs for worker in self._workers):
                 results.update(self._receive())
             else:
                 return
 
-    def _receive(self) -> Iterator[tuple[int, "_Result | MidwayError"]]:
+    def _receive(self) -> Iterator[tuple[int, ResultT | MidwayError]]:
         """Results that the workers have sent, with their numbers; waits until there is news."""
         by_connection = {worker.connection: worker for worker in self._workers}
         for connection in wait(list(by_connection)):
@@ -162,11 +152,10 @@ class Workers(Generic[TaskT, ResultT]):
                 continue
             job = worker.jobs.popleft()
             worker.reading = None
-            if isinstance(message, MidwayError):
-                worker.free.append(job.slot)
-                yield job.number, message
-            else:
-                yield job.number, _Result(message, worker, job.slot)
+            if isinstance(message, Packed):
+                message = message.load(worker.memory[job.slot])
+            worker.free.append(job.slot)
+            yield job.number, message
 
     def _replace(self, worker: "_Worker") -> None:
         """Start a worker for one that died, without the clip that it died on."""
@@ -191,7 +180,6 @@ class Workers(Generic[TaskT, ResultT]):
                     f"{len(self._workers)} of them? give fewer"
                 )
         fresh = self._start()
-        # Results of the old one that nobody has taken yet still lie in its memory.
         self._workers[self._workers.index(worker)] = fresh
         if self._closed:  # meanwhile, in another thread
             fresh.process.kill()
@@ -236,21 +224,6 @@ class _Worker:
         self.jobs.append(_Job(number, task, slot))
         with suppress(ConnectionError):  # it has died: reading from it will tell
             self.connection.send((task, slot, dict(lost)))
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What a worker sent, of which the arrays lie in one of its slots."""
-
-    packed: Packed
-    worker: _Worker
-    slot: int
-
-    def load(self) -> Any:
-        return self.packed.load(self.worker.memory[self.slot])
-
-    def release(self) -> None:
-        self.worker.free.append(self.slot)
 
 
 def _serve(
