@@ -139,3 +139,13 @@ def test_an_index_is_made_where_it_is_asked_for(tmp_path, capsys):
         assert Path(told["file"]).is_file()
     assert main([*words[:2], "index.txt", *words[2:]]) == 2
     assert "an index ends in .jsonl" in capsys.readouterr().err
+
+
+def test_a_source_of_which_nothing_can_be_read_ends_in_an_error(tmp_path, capsys):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (videos / name).write_text("no video")
+    assert main(["prepare", str(videos), str(tmp_path / "s.lance"), *SMALL]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert f"{videos}: none of its 2 clips could be read; the first: {videos}/a.mp4: cannot" in told

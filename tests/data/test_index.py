@@ -129,10 +129,17 @@ def test_a_url_can_be_indexed_and_read_by_its_index(videos, tmp_path, headers_re
         '{"midway_index": 1, "root": "x"}\n{"a"',
     ],
 )
-def test_what_is_no_index_is_refused_where_it_is_named_and_passed_over_in_a_folder(videos, text):
+def test_what_is_no_index_is_refused_where_it_is_named_and_told_of_in_a_folder(
+    videos, text, caplog
+):
     index = videos / INDEX_NAME
+    assert len(find(videos).clips) == 3
+    assert caplog.messages == []
     index.write_text(text)
     assert len(find(videos).clips) == 3
+    (told,) = caplog.messages
+    assert told.startswith(f"{index}: is no index of videos")
+    assert told.endswith("; until then headers are read anew")
     for use in (find, lambda file: build(videos, file)):
         with pytest.raises(
             MidwayError, match=r"midway-index\.jsonl: is no index .*; remove it, or"

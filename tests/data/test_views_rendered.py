@@ -193,6 +193,9 @@ def test_rendering_on_a_device_never_asks_it_for_a_value() -> None:
         parameters.colour.flatten(LOCALS),
     )
     render_together(initial.to("meta"), boxes, flip, colour, out, dtype=torch.half)
+    # A meta tensor has no values: had one been asked for, it would have said so.
+    with pytest.raises(RuntimeError, match="meta"):
+        out.sum().item()
 
 
 @pytest.mark.gpu

@@ -86,6 +86,11 @@ def prepare(
             source, destination, config, jobs=jobs, on_ray=ray, tell=partial(_tell, bar)
         )
     _print_summary(summary)
+    if not summary.clips and not summary.interrupted:
+        raise MidwayError(
+            f"{source}: none of its {len(summary.skipped)} clips could be read; the first: "
+            f"{summary.skipped[0].reason}"
+        )
     return asdict(summary) | {
         "skipped": len(summary.skipped),
         "exit_code": INTERRUPTED if summary.interrupted else 0,

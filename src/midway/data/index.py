@@ -6,9 +6,9 @@ build it again reads what is new, has changed or could not be used.
 """
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -23,6 +23,7 @@ from midway.errors import MidwayError
 
 INDEX_NAME = "midway-index.jsonl"
 VERSION = 1
+_log = logging.getLogger(__name__)
 _FILES_PER_TASK = 64
 
 
@@ -100,10 +101,13 @@ def read_index(location: str) -> tuple[str, dict[str, Record]]:
 
 
 def known_records(root: str) -> dict[str, Record]:
-    """Records of the index that lies in a folder; none if there is none that can be read."""
-    with suppress(MidwayError):
+    """Records of the index that lies in a folder; none, and a warning, if it cannot be read."""
+    try:
         return read_index(index_of(root))[1]
-    return {}
+    except MidwayError as error:
+        if not isinstance(error.__cause__, OSError):  # else there is none
+            _log.warning("%s; until then headers are read anew", error)
+        return {}
 
 
 def records_that_hold(records: dict[str, Record], files: Iterable[FoundFile]) -> dict[str, Record]:
