@@ -146,6 +146,37 @@ def test_the_camera_has_the_speed_it_was_given():
     assert np.sqrt(np.square(steps).sum(axis=1).mean()) == pytest.approx(20, rel=0.1)
 
 
+@pytest.mark.parametrize(("seed", "sign"), [(4, 1), (5, -1)])
+def test_a_pan_moves_the_backdrop_alone_and_always_as_fast(seed, sign):
+    still = WorldConfig(num_objects=3, camera_speed=0.0, object_speed=0.0)
+    world = World(replace(still, pan_speed=16.0), seed)
+    for source_seconds in (0.0, 1.3):
+        flow = world.flow(source_seconds, source_seconds + 0.5).flow
+        is_backdrop = world.frame(source_seconds).instances == 0
+        np.testing.assert_allclose(flow[is_backdrop] - (sign * 8.0, 0.0), 0, atol=1e-4)
+        np.testing.assert_allclose(flow[~is_backdrop], 0, atol=1e-4)
+
+
+def test_the_camera_stays_on_the_axis_along_which_it_reaches():
+    world = World(WorldConfig(camera_reach=(0.3, 0.0)), 3)
+    x, y = np.transpose([world.camera_motion(0.0, seconds) for seconds in np.linspace(0, 9, 40)])
+    assert np.abs(x).max() > 1
+    # What is left is the camera's turning and growing about the centre, which hardly moves it.
+    assert np.abs(y).max() < 0.1 * np.abs(x).max()
+
+
+def test_shorter_periods_make_a_finer_backdrop():
+    coarse, fine = (
+        World(WorldConfig(num_objects=0, backdrop_periods=periods), 3).frame(0.0).image
+        for periods in ((0.5, 0.9), (0.1, 0.2))
+    )
+
+    def roughness(image):
+        return np.abs(np.diff(image.astype(float), axis=1)).mean()
+
+    assert roughness(fine) > 2 * roughness(coarse)
+
+
 def test_points_move_5_to_20_pixels_a_second_on_average():
     speeds = [np.hypot(*World(CONFIG, s).flow(0.0, 1.0).flow.T).mean() for s in range(20)]
     assert 5 < np.mean(speeds) < 20

@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import interpolate
 
-from midway.data.render import stack_windows
-from midway.data.views import ViewParameters, ViewsConfig, cut_windows, draw_boxes, draw_views
+from midway.data.colour import normalise
+from midway.data.render import render_views, stack_windows
+from midway.data.views import (
+    ViewParameters,
+    ViewsConfig,
+    cut_windows,
+    draw_boxes,
+    draw_views,
+    stack_views,
+)
 from midway.errors import MidwayError
 from tests.data.drawn_views import (
     CONFIG,
@@ -21,6 +30,7 @@ from tests.data.drawn_views import (
     draw_each,
     draw_many,
     noise_frames,
+    windows_of,
 )
 
 FRAME_SIZES = [(720, 1280), (96, 128)]
@@ -112,6 +122,18 @@ def test_flips_blur_and_solarisation_come_as_often_as_their_kind_says() -> None:
     np.testing.assert_allclose(solarised, expected, atol=tolerance)
     assert (solarised[expected == 0] == 0).all()
     assert (drawn.colour.factors[0] != drawn.colour.factors[1]).any(1).all()
+
+
+def test_colours_that_are_not_distorted_stay_as_they_are() -> None:
+    config = dataclasses.replace(CONFIG, distort_colours=False)
+    frames = noise_frames(1, 48, 64)
+    drawn = draw_each(config, 48, 64, 1)
+    views = render_views(config, windows_of(drawn, frames), stack_views(drawn))
+    top, left, height, width = drawn[0].windows[0]
+    for frame, view in zip(frames[0], views.motion, strict=True):
+        crop = torch.from_numpy(frame[top : top + height, left : left + width]).permute(2, 0, 1)
+        plain = interpolate(crop[None], config.motion_size, mode="bicubic", antialias=True)
+        torch.testing.assert_close(view, normalise(plain / 255), atol=0.02, rtol=0)
 
 
 def test_the_seed_alone_decides() -> None:

@@ -128,6 +128,22 @@ def test_a_resumed_run_equals_an_uninterrupted_one(videos: Path, tmp_path: Path)
     assert all(torch.equal(one["model"][name], two["model"][name]) for name in one["model"])
 
 
+def test_a_run_begins_from_the_weights_of_another(videos: Path, tmp_path: Path) -> None:
+    import midway
+
+    before, after = _small(videos, tmp_path / "before"), _small(videos, tmp_path / "after")
+    train(before)
+    still = replace(
+        after,
+        method=replace(after.method, start=str(tmp_path / "before")),
+        # As good as none, and the decay goes with it.
+        optim=replace(after.optim, lr=1e-30, final_lr=0.0),
+    )
+    train(still)
+    one, two = (midway.load(tmp_path / run).encoder.state_dict() for run in ("before", "after"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
 @pytest.mark.parametrize("missing", ["method", "data", "optim", "run"])
 def test_a_configuration_without_a_part_is_told(missing: str) -> None:
     values = {name: part for name, part in to_json(midway_tiny()).items() if name != missing}

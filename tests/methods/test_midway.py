@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from midway.data.render import Views
 from midway.errors import MidwayError
 from midway.experiments.synthetic import midway_tiny
 from midway.methods.midway import Midway, MidwayConfig
+from midway.models.weights import save
 from midway.train.objective import Position
 
 CONFIG = midway_tiny().method
@@ -15,6 +17,14 @@ assert isinstance(CONFIG, MidwayConfig)
 
 def _position(step: int, *, pairs: int = 40) -> Position:
     return Position(step=step, steps=1000, steps_per_epoch=100.0, pairs=pairs)
+
+
+def _views() -> Views:
+    return Views(
+        motion=torch.randn(2, 2, 3, *CONFIG.views.motion_size),
+        globals=torch.randn(4, 2, 3, *CONFIG.views.global_size),
+        locals=torch.randn(2 * CONFIG.views.num_local, 2, 3, *CONFIG.views.local_size),
+    )
 
 
 def test_the_last_layer_gets_no_gradient_in_the_first_epoch_and_then_does() -> None:
@@ -68,14 +78,7 @@ def test_micro_batches_move_the_centre_and_lose_as_one_batch_does() -> None:
     whole = Midway(CONFIG)
     parts = Midway(CONFIG)
     parts.load_state_dict(whole.state_dict())
-    views = [
-        Views(
-            motion=torch.randn(2, 2, 3, *CONFIG.views.motion_size),
-            globals=torch.randn(4, 2, 3, *CONFIG.views.global_size),
-            locals=torch.randn(2 * CONFIG.views.num_local, 2, 3, *CONFIG.views.local_size),
-        )
-        for _ in range(2)
-    ]
+    views = [_views() for _ in range(2)]
     both = Views(
         motion=torch.cat([each.motion for each in views], 1),
         globals=torch.cat([each.globals for each in views], 1),
@@ -101,8 +104,60 @@ def test_micro_batches_move_the_centre_and_lose_as_one_batch_does() -> None:
         {"final_teacher_momentum": float("nan")},
         {"dynamics_weight_decay": -1.0},
         {"frozen_last_layer_epochs": -1.0},
+        {"dino_weight": -1.0},
+        {"encoder_lr_scale": float("inf")},
     ],
 )
 def test_a_setting_out_of_range_is_refused(change: dict) -> None:
     with pytest.raises(MidwayError, match=f"method.{next(iter(change))}"):
         replace(CONFIG, **change)
+
+
+def test_the_dino_term_counts_by_its_weight_and_is_left_out_at_zero() -> None:
+    torch.manual_seed(0)
+    views, state = _views(), Midway(CONFIG).state_dict()
+    outputs = {}
+    for weight in (1.0, 3.0, 0.0):
+        method = Midway(replace(CONFIG, dino_weight=weight))
+        method.load_state_dict(state)
+        outputs[weight] = method.losses(views)
+        outputs[weight].loss.backward()
+        method.after_step(_position(0))
+        has_gradient = [p.grad is not None for p in method.network.head.parameters()]
+        assert all(has_gradient) if weight else not any(has_gradient)
+        assert bool(method.network.dino_loss.center.any()) is bool(weight)
+    dense, dino = (outputs[1.0].logs[f"{term}_loss"] for term in ("dense", "dino"))
+    torch.testing.assert_close(outputs[3.0].loss.detach(), dense + 3 * dino)
+    torch.testing.assert_close(outputs[0.0].loss.detach(), dense)
+    assert "dino_loss" not in outputs[0.0].logs
+
+
+def test_a_frozen_encoder_gets_no_gradient_and_the_dynamics_do() -> None:
+    frozen = replace(CONFIG, encoder_lr_scale=0.0, dino_weight=0.0)
+    method = Midway(frozen)
+    method.losses(_views()).loss.backward()
+    assert all(p.grad is None for p in method.encoder.parameters())
+    assert all(p.grad is not None for p in method.network.dynamics.parameters())
+    assert not [g for g in method.parameter_groups() if g.name.startswith("encoder")]
+
+
+def test_the_encoder_learns_at_its_own_rate() -> None:
+    groups = Midway(replace(CONFIG, encoder_lr_scale=0.1)).parameter_groups()
+    scales = {group.name.partition("/")[0]: group.lr_scale for group in groups}
+    assert scales == {"encoder": 0.1, "head": 1.0, "dynamics": 1.0}
+
+
+def test_weights_to_start_from_are_taken_over_whole(tmp_path: Path) -> None:
+    before, after = Midway(CONFIG), Midway(CONFIG)
+    save(before.network, tmp_path / "before.safetensors")
+    after.start_from(str(tmp_path / "before.safetensors"))
+    state = after.network.state_dict()
+    assert all(torch.equal(state[name], x) for name, x in before.network.state_dict().items())
+
+
+def test_weights_of_another_size_are_refused_by_name(tmp_path: Path) -> None:
+    fewer = replace(CONFIG.network.dynamics, num_latents=3)
+    other = Midway(replace(CONFIG, network=replace(CONFIG.network, dynamics=fewer)))
+    save(other.network, tmp_path / "other.safetensors")
+    with pytest.raises(MidwayError, match=r"other\.safetensors: .*motion_tokens differs"):
+        Midway(CONFIG).start_from(str(tmp_path / "other.safetensors"))

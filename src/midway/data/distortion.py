@@ -75,3 +75,16 @@ def draw_colour(
         blur_sigma=(sigma * (chance[:, 2] < p_blur)).astype(np.float32),
         solarise=chance[:, 3] < p_solarise,
     )
+
+
+def undistorted(num_images: int) -> ColourParameters:
+    """Parameters that leave the colours of `num_images` images as they are."""
+    never = np.zeros(num_images, np.bool_)
+    return ColourParameters(
+        jitter=never,
+        factors=np.tile(np.array(NEUTRAL, np.float32), (num_images, 1)),
+        order=np.tile(np.arange(4), (num_images, 1)),
+        grey=never,
+        blur_sigma=np.zeros(num_images, np.float32),
+        solarise=never,
+    )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import av
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from midway.data.flow_files import write_flo
-from midway.data.textures import TEXTURES, Array, Backdrop, Outline, Texture
+from midway.data.textures import BACKDROPS, TEXTURES, Array, Outline, Texture
 from midway.errors import MidwayError
 
 CLASS_NAMES: tuple[str, ...] = ("background", *TEXTURES)
@@ -41,6 +41,16 @@ class WorldConfig:
     """Root mean square speed of an object's own motion in pixels per second."""
     camera_speed: float = 8.0
     """Root mean square speed of the background in pixels per second; objects follow it."""
+    camera_reach: tuple[float, float] = (0.15, 0.15)
+    """How far the background swings to either side along x and y, as shares of the height; 0 for
+    no motion along that axis."""
+    pan_speed: float = 0.0
+    """Constant speed of the background beside its swing, in pixels per second: to the right in
+    worlds of even seed, to the left in others. The camera follows its objects: they stay."""
+    backdrop: Literal["blots", "clouds"] = "blots"
+    """Even blots of four colours, or clouds of which no two places look alike."""
+    backdrop_periods: tuple[float, float] = (0.25, 0.9)
+    """Shortest and longest period of the backdrop, as shares of the height."""
     texture_period_pixels: tuple[float, float] = (6.0, 10.0)
     """Shortest and longest period of the objects' textures."""
     saturation: float = 1.0
@@ -85,16 +95,26 @@ class Flow:
 class Motion:
     """A pose (x, y in pixels, angle, log scale) that swings about its mean as a sum of sines.
 
-    Paths are smooth, never end, and never leave for good.
+    Paths are smooth, never end, and never leave for good, unless there is a `drift`.
     """
 
     mean: Array
     amplitudes: Array
     frequencies: Array
     phases: Array
+    drift: float = 0.0
+    """Steady motion of the mean to the right, in pixels per second."""
 
     @classmethod
-    def random(cls, rng: np.random.Generator, *, mean: Array, reach: Array, speed: float) -> Self:
+    def random(
+        cls,
+        rng: np.random.Generator,
+        *,
+        mean: Array,
+        reach: Array,
+        speed: float,
+        drift: float = 0.0,
+    ) -> Self:
         """A motion within `reach` of `mean` with `speed` root mean square pixels per second."""
         shape = (2, 4)
         amplitudes = np.broadcast_to(reach / 2, shape)
@@ -105,6 +125,7 @@ class Motion:
             amplitudes=amplitudes,
             frequencies=frequencies * speed / natural_speed,
             phases=rng.uniform(0, 2 * np.pi, shape),
+            drift=drift,
         )
 
     def carried_by(self, camera: Self, parallax: float) -> "Motion":
@@ -122,7 +143,12 @@ class Motion:
         swing = self.amplitudes * np.sin(self.frequencies * seconds + self.phases)
         x, y, angle, log_scale = (self.mean + swing.sum(axis=0)).tolist()
         scale = np.exp(log_scale)
-        return x, y, float(scale * np.cos(angle)), float(scale * np.sin(angle))
+        return (
+            x + self.drift * seconds,
+            y,
+            float(scale * np.cos(angle)),
+            float(scale * np.sin(angle)),
+        )
 
     def to_image(self, x: Array, y: Array, seconds: float) -> tuple[Array, Array]:
         """Image coordinates of points given in the surface's own coordinates."""
@@ -170,10 +196,15 @@ class World:
         self._camera = Motion.random(
             rng,
             mean=np.array([*self._centre, 0, 0]),
-            reach=np.array([0.15 * height, 0.15 * height, 0.03, 0.04]),
+            reach=np.array([*(share * height for share in config.camera_reach), 0.03, 0.04]),
             speed=config.camera_speed,
+            drift=-config.pan_speed if seed % 2 else config.pan_speed,
         )
-        self._backdrop = Backdrop.random(rng, saturation=config.saturation, size=height)
+        self._backdrop = BACKDROPS[config.backdrop].random(
+            rng,
+            saturation=config.saturation,
+            periods=tuple(share * height for share in config.backdrop_periods),
+        )
         # Whole rounds of all classes keep them equally frequent.
         rounds = -(-config.num_objects // len(TEXTURES))
         class_ids = rng.permuted(np.tile(1 + np.arange(len(TEXTURES)), (rounds, 1)), axis=1)

@@ -116,7 +116,7 @@ class Texture:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Backdrop:
+class Blots:
     """Smooth blots of four colours without end or repetition."""
 
     colours: Array
@@ -125,11 +125,13 @@ class Backdrop:
     phases: Array
 
     @classmethod
-    def random(cls, rng: np.random.Generator, *, saturation: float, size: float) -> Self:
-        """A backdrop whose blots suit a frame `size` pixels high."""
+    def random(
+        cls, rng: np.random.Generator, *, saturation: float, periods: tuple[float, ...]
+    ) -> Self:
+        """A backdrop of waves between the shortest and the longest of `periods`, in pixels."""
         shape = (3, 4)
         angle = rng.uniform(0, 2 * np.pi, shape)
-        number = 2 * np.pi / (size * rng.uniform(0.25, 0.9, shape))
+        number = 2 * np.pi / rng.uniform(min(periods), max(periods), shape)
         return cls(
             colours=np.concatenate([contrasting_colours(rng, saturation) for _ in range(2)]),
             waves=(number * np.array([np.cos(angle), np.sin(angle)]))
@@ -148,6 +150,50 @@ class Backdrop:
             fields.append(np.add.reduce(terms))
         first, second, third, fourth = self.colours
         return mix(mix(first, second, fields[0]), mix(third, fourth, fields[1]), fields[2])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Clouds:
+    """A backdrop of which no two places look alike: waves of all periods in each colour."""
+
+    waves: Array
+    """Wave vectors in radians per pixel, shape (3, waves, 2)."""
+    phases: Array
+    saturation: float
+
+    NUM_WAVES = 24
+    CONTRAST = 0.22
+    """Standard deviation of a channel, whose mean is 0.5."""
+
+    @classmethod
+    def random(
+        cls, rng: np.random.Generator, *, saturation: float, periods: tuple[float, ...]
+    ) -> Self:
+        """Clouds with waves between the shortest and the longest of `periods`, in pixels."""
+        shape = (3, cls.NUM_WAVES)
+        angle = rng.uniform(0, 2 * np.pi, shape)
+        period = np.exp(rng.uniform(np.log(min(periods)), np.log(max(periods)), shape))
+        return cls(
+            waves=(2 * np.pi / period * np.array([np.cos(angle), np.sin(angle)]))
+            .transpose(1, 2, 0)
+            .astype(np.float32),
+            phases=rng.uniform(0, 2 * np.pi, shape).astype(np.float32),
+            saturation=saturation,
+        )
+
+    def colour(self, x: Array, y: Array) -> Array:
+        """RGB, most of it in 0 to 1, shape (..., 3)."""
+        gain = self.CONTRAST / np.sqrt(self.NUM_WAVES / 2)
+        channels = [
+            np.sin(np.multiply.outer(x, u) + np.multiply.outer(y, v) + phases).sum(-1)
+            for (u, v), phases in zip(self.waves.transpose(0, 2, 1), self.phases, strict=True)
+        ]
+        colours = 0.5 + gain * np.stack(channels, axis=-1)
+        grey = (colours @ LUMINANCE)[..., None]
+        return grey + self.saturation * (colours - grey)
+
+
+BACKDROPS: dict[str, type[Blots | Clouds]] = {"blots": Blots, "clouds": Clouds}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from midway.data.distortion import ColourParameters, draw_colour
+from midway.data.distortion import ColourParameters, draw_colour, undistorted
 from midway.errors import MidwayError
 
 P_FLIP = 0.5
@@ -44,6 +44,8 @@ class ViewsConfig:
     local_area: tuple[float, float] = (0.05, 0.4)
     """Share of the initial crop."""
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    distort_colours: bool = True
+    """Whether colours are changed at random, and crops blurred and solarised."""
 
     def __post_init__(self) -> None:
         for name in ("motion_size", "global_size", "local_size"):
@@ -102,7 +104,9 @@ def draw_views(
             np.array([P_BLUR[kind] for kind in kinds]),
             np.array([P_SOLARISE[kind] for kind in kinds]),
             rng,
-        ),
+        )
+        if config.distort_colours
+        else undistorted(len(kinds)),
     )
 
 

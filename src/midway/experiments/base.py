@@ -111,6 +111,8 @@ def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
     on_first_rank(fabric, partial(check_run_folder, run.folder, config, resume=resume))
     torch.manual_seed(run.seed)
     method = build_method(experiment.method)
+    if (start := experiment.method.start) and not resume:
+        method.start_from(start)
     return fit(
         method,
         pair_loader(

@@ -22,6 +22,9 @@ class MethodConfig:
 
     name: str
     """File of the method in `midway.methods`."""
+    start: str = ""
+    """Run folder or weights file, of a network of the same sizes, that training begins from; fresh
+    weights if empty."""
 
 
 class Method(Objective):
@@ -51,6 +54,10 @@ class Method(Objective):
     @abstractmethod
     def losses(self, views: Views) -> StepOutput:
         """Loss of the crops of a batch of pairs."""
+
+    @abstractmethod
+    def start_from(self, path: str) -> None:
+        """Take over the weights of a trained network; MidwayError if its sizes are others."""
 
     def forward(self, batch: PairBatch) -> StepOutput:
         """Loss of a batch of frame pairs, whose views are made here, on its device."""

@@ -14,6 +14,7 @@ from midway.methods.base import Method, MethodConfig
 from midway.models.dynamics import mean_or_sum
 from midway.models.midway import MidwayNetwork, NetworkConfig
 from midway.models.vit import VisionTransformer
+from midway.models.weights import load
 from midway.train.objective import ParameterGroup, Position, StepOutput, parameter_groups
 from midway.train.schedules import cosine
 
@@ -27,6 +28,10 @@ class MidwayConfig(MethodConfig):
     views: ViewsConfig = field(default_factory=ViewsConfig)
     dense_over_levels: Literal["mean", "sum"] = "sum"
     """Dense loss over levels: the release's sum or the paper's mean."""
+    dino_weight: float = 1.0
+    """Weight of the DINO term beside the dense one; 0 leaves it and its crops out."""
+    encoder_lr_scale: float = 1.0
+    """Factor on the encoder's learning rate; 0 freezes it, and the dynamics learn alone."""
     teacher_momentum: float = 0.996
     """EMA momentum at the start; it rises along a cosine."""
     final_teacher_momentum: float = 1.0
@@ -50,6 +55,10 @@ class MidwayConfig(MethodConfig):
                 0 <= self.final_teacher_momentum <= 1
             ),
             f"dynamics_weight_decay = {decay}; give 0 or more": 0 <= decay < inf,
+            f"dino_weight = {self.dino_weight}; give 0 or more": 0 <= self.dino_weight < inf,
+            f"encoder_lr_scale = {self.encoder_lr_scale}; give 0 or more": (
+                0 <= self.encoder_lr_scale < inf
+            ),
             f"frozen_last_layer_epochs = {self.frozen_last_layer_epochs}; give 0 or more": (
                 0 <= self.frozen_last_layer_epochs < inf
             ),
@@ -68,6 +77,10 @@ class Midway(Method):
         super().__init__()
         self.config = config
         self.network = MidwayNetwork(config.network)
+        if config.dino_weight == 0:
+            self.network.head.requires_grad_(False)
+        if config.encoder_lr_scale == 0:
+            self.network.encoder.requires_grad_(False)
 
     @classmethod
     def from_config(cls, config: MidwayConfig) -> Self:
@@ -85,13 +98,33 @@ class Midway(Method):
         return self.config.views
 
     def losses(self, views: Views) -> StepOutput:
-        """DINO term plus dense term, equally weighted."""
+        """DINO term plus dense term, equally weighted in the paper."""
         outputs = self.network.forward_both_orders(*views.motion).levels
         dense = mean_or_sum(outputs, self.config.dense_over_levels)
-        dino = self._dino(views)
         by_level = {f"dense_loss_{level}": out.loss.detach() for level, out in outputs.items()}
-        terms = {"dino_loss": dino.detach(), "dense_loss": dense.detach()}
-        return StepOutput(loss=dino + dense, logs=terms | by_level)
+        logs = {"dense_loss": dense.detach()} | by_level
+        if self.config.dino_weight == 0:
+            return StepOutput(loss=dense, logs=logs)
+        dino = self._dino(views)
+        loss = self.config.dino_weight * dino + dense
+        return StepOutput(loss=loss, logs={"dino_loss": dino.detach()} | logs)
+
+    def start_from(self, path: str) -> None:
+        """Take over the weights of a network of the same sizes.
+
+        Raises:
+            MidwayError: No such network, or one of other sizes.
+
+        """
+        state = load(path).state_dict()
+        own = self.network.state_dict()
+        other = [name for name in own if name not in state or state[name].shape != own[name].shape]
+        if other or len(own) != len(state):
+            raise MidwayError(
+                f"method.start = {path}: is no network of the sizes of this experiment "
+                f"({(other or [*state])[0]} differs); give one trained with the same method.network"
+            )
+        self.network.load_state_dict(state)
 
     def _dino(self, views: Views) -> Tensor:
         """Invariance term over crops: student sees all, teacher the global ones."""
@@ -111,7 +144,7 @@ class Midway(Method):
         """Encoder and head follow the schedules; the dynamics have their own decay."""
         network, config = self.network, self.config
         return [
-            *parameter_groups(network.encoder, "encoder"),
+            *parameter_groups(network.encoder, "encoder", lr_scale=config.encoder_lr_scale),
             *parameter_groups(network.head, "head"),
             *parameter_groups(
                 network.dynamics,
@@ -129,7 +162,8 @@ class Midway(Method):
 
     def after_step(self, position: Position) -> None:
         """Move the centre of the teacher's logits, and let the teacher follow."""
-        self.network.dino_loss.move_center()
+        if self.config.dino_weight:
+            self.network.dino_loss.move_center()
         self.network.update_teacher(self.teacher_momentum(position))
 
     def teacher_momentum(self, position: Position) -> float:

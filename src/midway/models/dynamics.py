@@ -17,6 +17,12 @@ from midway.models.bounds import check_at_least
 from midway.nn.blocks import Block, CrossBlock, Gate, GatedBlock, init_transformer
 from midway.nn.dense import normalized_mse
 from midway.nn.embed import resample_positions
+from midway.nn.matching import (
+    AMPLITUDE,
+    sincos_positions,
+    start_carrying,
+    start_comparing,
+)
 
 NORM_EPS = 1e-5
 Features = Float[Tensor, "batch tokens dim"]
@@ -49,6 +55,9 @@ class DynamicsConfig:
 
     init_std: float = 0.02
     """Deviation of the linear layers' weights before training."""
+    starts_matching: bool = False
+    """Whether attention begins by comparing and carrying tokens, and the position tables with sines
+    and cosines (see `midway.nn.matching`), not as published."""
 
     def __post_init__(self) -> None:
         sizes = ("midway_width", "midway_depth", "midway_heads", "num_latents", "forward_depth")
@@ -193,6 +202,22 @@ class Dynamics(TargetSide):
             {str(level): ForwardDynamics(dim, config) for level in config.levels}
         )
         init_transformer(self, config.init_std)
+        if config.starts_matching:
+            self._start_matching(grid)
+
+    def _start_matching(self, grid: tuple[int, int]) -> None:
+        stacks = [model.blocks for model in self.forward_models.values()]
+        if self.config.latent_dynamics:
+            path = self.midway_path
+            stacks += path.blocks.values()
+            table = sincos_positions(grid, self.config.midway_width)
+            # What sets target tokens apart from those of the source at the same place.
+            is_target = AMPLITUDE / 2 * torch.randn(self.config.midway_width)
+            path.pos_embed.data.copy_(torch.cat([table, table + is_target], dim=1))
+        for blocks in stacks:
+            start_comparing(blocks[0].attn)
+            for block in blocks:
+                start_carrying(block.attn)
 
     def forward(
         self,

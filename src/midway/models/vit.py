@@ -11,6 +11,7 @@ from midway.errors import MidwayError
 from midway.models.bounds import check_at_least
 from midway.nn.blocks import Block, init_transformer
 from midway.nn.embed import PatchEmbed, resample_positions
+from midway.nn.matching import sincos_positions
 
 NORM_EPS = 1e-6
 
@@ -32,6 +33,8 @@ class EncoderConfig:
 
     init_std: float = 0.02
     """Deviation of the linear layers' weights before training."""
+    sincos_positions: bool = False
+    """Whether positions begin as sines and cosines, not as noise (see `midway.nn.matching`)."""
 
     def __post_init__(self) -> None:
         check_at_least("encoder", self, patch_size=1, width=1, depth=1, heads=1, num_registers=0)
@@ -83,6 +86,8 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         init_transformer(self, config.init_std)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if config.sincos_positions:
+            self.pos_embed.data.copy_(sincos_positions(config.grid, dim))
         nn.init.trunc_normal_(self.cls_token, std=0.02)
 
     def levels(

@@ -65,6 +65,7 @@ def parameter_groups(
     *,
     weight_decay: float | Literal["scheduled"] = "scheduled",
     clip: bool = True,
+    lr_scale: float = 1.0,
 ) -> list[ParameterGroup]:
     """The trainable parameters of a module as two groups: decayed, and not decayed.
 
@@ -75,6 +76,7 @@ def parameter_groups(
         name: Name of the first group; the second is called ``<name>/no_decay``.
         weight_decay: Of the first group.
         clip: Of both groups.
+        lr_scale: Of both groups.
 
     """
     decayed: list[nn.Parameter] = []
@@ -84,8 +86,16 @@ def parameter_groups(
             is_free = parameter.ndim <= 1 or key.rpartition(".")[2] == "bias"
             (free if is_free else decayed).append(parameter)
     groups = [
-        ParameterGroup(name=name, parameters=decayed, weight_decay=weight_decay, clip=clip),
-        ParameterGroup(name=f"{name}/no_decay", parameters=free, weight_decay=0, clip=clip),
+        ParameterGroup(
+            name=name,
+            parameters=decayed,
+            weight_decay=weight_decay,
+            clip=clip,
+            lr_scale=lr_scale,
+        ),
+        ParameterGroup(
+            name=f"{name}/no_decay", parameters=free, weight_decay=0, clip=clip, lr_scale=lr_scale
+        ),
     ]
     return [group for group in groups if group.parameters]
 

@@ -1,0 +1,69 @@
+"""Make the network in which motion has emerged: three worlds, three runs, and what came of each.
+
+The videos and the runs stay in the folder, and what is there already is not made again.
+
+    python benchmarks/motion.py --folder motion --seed 0
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from midway.data.synthetic import WorldConfig, write_videos
+from midway.evals.motion_probe import motion_probe, synthetic_pairs
+from midway.experiments import motion
+from midway.experiments.base import Experiment, train
+from midway.models.weights import load
+
+STAGES = {
+    "pan": (motion.pan, motion.PAN, 240),
+    "drift": (motion.drift, motion.DRIFT, 480),
+    "things": (motion.things, motion.THINGS, 480),
+}
+"""Experiment, world and number of videos."""
+PROBE_TRAIN, PROBE_TEST = range(1_000_000, 1_000_100), range(2_000_000, 2_000_060)
+GAP_SECONDS = 0.5
+
+
+def main() -> None:
+    """Train, and print one JSON object a stage."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("motion"))
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    for name, (experiment, world, num_videos) in STAGES.items():
+        videos = options.folder / "videos" / name
+        if not videos.exists():
+            write_videos(videos, world, seeds=range(num_videos))
+        run = placed(experiment(), name, options.folder, options.seed)
+        if not (run.run.folder / "checkpoints").exists():
+            train(run)
+        found = {"stage": name, "seed": options.seed, **probed(run.run.folder, world)}
+        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.flush()
+
+
+def placed(experiment: Experiment, name: str, folder: Path, seed: int) -> Experiment:
+    """The experiment with its files below `folder`."""
+    runs = folder / f"seed-{seed}"
+    start = experiment.method.start and str(runs / Path(experiment.method.start).name)
+    return replace(
+        experiment,
+        method=replace(experiment.method, start=start),
+        data=replace(experiment.data, root=str(folder / "videos" / name)),
+        run=replace(experiment.run, folder=runs / f"motion.{name}", seed=seed),
+    )
+
+
+def probed(run: Path, world: WorldConfig) -> dict[str, dict[str, float]]:
+    """What a linear probe reads of the motion in the world that the run has seen."""
+    train_pairs = synthetic_pairs(world, PROBE_TRAIN, GAP_SECONDS, 2)
+    test_pairs = synthetic_pairs(world, PROBE_TEST, GAP_SECONDS, 1)
+    score = motion_probe(load(run), train_pairs, test_pairs)
+    return {"patch_flow": asdict(score.flow), "camera_motion": asdict(score.camera)}
+
+
+if __name__ == "__main__":
+    main()
