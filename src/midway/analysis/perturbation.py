@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from midway.errors import MidwayError
-from midway.models.dynamics import ForwardDynamics
+from midway.models.dynamics import ForwardDynamics, LevelOutput
 from midway.models.midway import MidwayNetwork
 from midway.nn.evaluating import evaluating
 
@@ -53,12 +53,53 @@ def perturbation_heatmaps(
 
     """
     grid = network.grid(target)
+    check_level(network, level)
     tokens = range(grid[0] * grid[1]) if tokens is None else tokens
-    _check(network, level, tokens, grid)
-    model = network.dynamics.forward_models[str(level)]
     with evaluating(network):
-        out = network(source.expand_as(target), target).levels[level]
-    v, latents = out.source_backward, network.dynamics.raise_latents(out.motion_latents)
+        output = network(source.expand_as(target), target).levels[level]
+    return output_heatmaps(
+        network,
+        output,
+        grid,
+        level=level,
+        tokens=tokens,
+        num_draws=num_draws,
+        seed=seed,
+        chunk=chunk,
+    )
+
+
+@torch.no_grad()
+def output_heatmaps(
+    network: MidwayNetwork,
+    output: LevelOutput,
+    grid: tuple[int, int],
+    *,
+    level: int,
+    tokens: Sequence[int],
+    num_draws: int = 16,
+    seed: int = 0,
+    chunk: int = 64,
+) -> Float[Tensor, "batch perturbed rows columns"]:
+    """As `perturbation_heatmaps`, of what the network has already said of pairs.
+
+    Args:
+        network: Likewise.
+        output: Of the network at this level.
+        grid: Rows and columns of patches.
+        level: Likewise, as are the others.
+        tokens: Source patches to perturb.
+        num_draws: K.
+        seed: Of the draws.
+        chunk: Perturbations pushed at a time.
+
+    Raises:
+        MidwayError: A level without forward model, or a token outside the image.
+
+    """
+    _check_tokens(tokens, grid)
+    model = network.dynamics.forward_models[str(level)]
+    v, latents = output.source_backward, network.dynamics.raise_latents(output.motion_latents)
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randn(num_draws, v.shape[2], generator=generator).to(v)
     # One perturbation a token and draw, those of a token together; place 0 is the class token.
@@ -105,12 +146,19 @@ def _arrived(
     return F.cosine_similarity(pushed[1:], direction, dim=1)
 
 
-def _check(
-    network: MidwayNetwork, level: int, tokens: Sequence[int], grid: tuple[int, int]
-) -> None:
+def check_level(network: MidwayNetwork, level: int) -> None:
+    """See that a level has a forward model.
+
+    Raises:
+        MidwayError: It has none.
+
+    """
     levels = network.config.dynamics.levels
     if level not in levels:
         raise MidwayError(f"level {level} has no forward model; choose one of {levels}")
+
+
+def _check_tokens(tokens: Sequence[int], grid: tuple[int, int]) -> None:
     outside = [token for token in tokens if not 0 <= token < grid[0] * grid[1]]
     if outside:
         raise MidwayError(
