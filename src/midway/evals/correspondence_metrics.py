@@ -62,9 +62,7 @@ def true_places(
     known = flow.isfinite().all(0)
     seen = known if occluded is None else known & ~occluded
     vectors = _by_patch(torch.where(seen, flow, torch.nan), grid).double()
-    num_known, num_seen = (
-        _by_patch(mask[None].float(), grid)[0].sum(1) for mask in (known, seen)
-    )
+    num_known, num_seen = (_by_patch(mask[None].float(), grid)[0].sum(1) for mask in (known, seen))
     steps = vectors.nanmedian(2).values.T / vectors.new_tensor(patch)
     tokens = torch.arange(rows * columns)
     starts = torch.stack([tokens % columns, tokens // columns], dim=1).double()

@@ -54,9 +54,7 @@ def open_network(source: NetworkSource) -> OpenedNetwork:
         )
     if source.run == RANDOM or source.untrained:
         is_random = source.run == RANDOM
-        config = (
-            NetworkConfig() if is_random else read_network_file(source.run).config(source.told)
-        )
+        config = NetworkConfig() if is_random else read_network_file(source.run).config(source.told)
         torch.manual_seed(source.weights_seed)
         network = MidwayNetwork(config)
     else:
