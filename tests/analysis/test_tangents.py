@@ -34,9 +34,10 @@ def model_of(**dynamics: object) -> ForwardDynamics:
 def inputs(config: DynamicsConfig) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     num_latents = config.num_latents if config.latent_dynamics else 0
-    return tuple(
+    features, latents, directions = (
         torch.randn(count, 24, generator=generator).double() for count in (17, num_latents, 3)
     )
+    return features, latents, directions
 
 
 @pytest.mark.parametrize("dynamics", VARIANTS)

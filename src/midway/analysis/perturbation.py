@@ -50,7 +50,7 @@ def perturbation_heatmaps(
             are instructions for it.
 
     Raises:
-        MidwayError: A level without forward model, or a token outside the image.
+        MidwayError: A level without forward model, a token outside the image, or no draws.
 
     """
     grid = network.grid(target)
@@ -98,10 +98,10 @@ def output_heatmaps(
         dtype: Of the tangents.
 
     Raises:
-        MidwayError: A level without forward model, or a token outside the image.
+        MidwayError: A token outside the image, or no draws.
 
     """
-    _check_tokens(tokens, grid)
+    _check(tokens, grid, num_draws)
     model = network.dynamics.forward_models[str(level)]
     assert isinstance(model, ForwardDynamics)
     v, latents = output.source_backward, network.dynamics.raise_latents(output.motion_latents)
@@ -120,6 +120,16 @@ def output_heatmaps(
     return found.mean(2).unflatten(2, grid)
 
 
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """Fastest precision of tangents that a device has instructions for."""
+    if device.type != "cpu":
+        return torch.bfloat16
+    # Before torch 2.11 there is no such question, and float32 is the safe answer.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    is_fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return torch.bfloat16 if is_fast else torch.float32
+
+
 def check_level(network: MidwayNetwork, level: int) -> None:
     """See that a level has a forward model.
 
@@ -132,7 +142,9 @@ def check_level(network: MidwayNetwork, level: int) -> None:
         raise MidwayError(f"level {level} has no forward model; choose one of {levels}")
 
 
-def _check_tokens(tokens: Sequence[int], grid: tuple[int, int]) -> None:
+def _check(tokens: Sequence[int], grid: tuple[int, int], num_draws: int) -> None:
+    if num_draws < 1:
+        raise MidwayError(f"{num_draws} draws: give 1 or more")
     outside = [token for token in tokens if not 0 <= token < grid[0] * grid[1]]
     if outside:
         raise MidwayError(
