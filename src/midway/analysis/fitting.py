@@ -42,7 +42,12 @@ def fit(
         short_side: Pixels of the shorter side afterwards, 0 for the side that the network is made
             for. Both sides are rounded to whole patches, each on its own.
 
+    Raises:
+        MidwayError: A negative side.
+
     """
+    if short_side < 0:
+        raise MidwayError(f"short side of {short_side} pixels: give 0 or more")
     config = network.config.encoder
     height, width = images.shape[2:]
     factor = (short_side or min(config.image_size)) / min(height, width)

@@ -189,7 +189,11 @@ def _add_wheel(figure: Figure) -> None:
 
 @rc_context(STYLE)
 def heatmaps(
-    sources: Array, targets: Array, points: Array, maps: Mapping[str, Array], true_points: Array
+    sources: Array,
+    targets: Array,
+    points: Array,
+    maps: Mapping[str, Array],
+    true_points: Array | None = None,
 ) -> Figure:
     """Where a perturbed source patch arrives in the target (sec. 4.4, figure 6).
 
@@ -199,8 +203,8 @@ def heatmaps(
         sources: RGB bytes (N, H, W, 3).
         targets: Likewise.
         points: Column x and row y of a pixel of the perturbed patch, (N, 2).
-        maps: Cosines (N, rows, columns) of each network.
-        true_points: Where the points are in the target, likewise.
+        maps: Cosines (N, rows, columns) of each network or level.
+        true_points: Where the points are in the target, likewise; None if that is not known.
 
     """
     size, patches = sources.shape[1:3], next(iter(maps.values())).shape[1:]
@@ -210,15 +214,16 @@ def heatmaps(
     for column, heat in enumerate(maps.values(), start=1):
         for axes, each in zip(grid[:, column], np.asarray(heat), strict=True):
             _lay_over(axes, each, size)
-    for row, point, true_point in zip(
-        grid, np.asarray(points), np.asarray(true_points), strict=True
-    ):
+    for row, point in zip(grid, np.asarray(points), strict=True):
         for axes in row:
             axes.add_patch(_chosen_patch(point, size[1] / patches[1], size[0] / patches[0]))
-        for axes in row[1:]:
-            axes.plot(*true_point, **TRUE_PLACE, scalex=False, scaley=False)
-    chosen = Patch(**CHOSEN_PATCH, label="perturbed patch")
-    _legend(figure, [chosen, Line2D([], [], **TRUE_PLACE, label="where it truly is in the target")])
+    marks: list[Any] = [Patch(**CHOSEN_PATCH, label="perturbed patch")]
+    if true_points is not None:
+        for row, true_point in zip(grid, np.asarray(true_points), strict=True):
+            for axes in row[1:]:
+                axes.plot(*true_point, **TRUE_PLACE, scalex=False, scaley=False)
+        marks.append(Line2D([], [], **TRUE_PLACE, label="where it truly is in the target"))
+    _legend(figure, marks)
     return figure
 
 

@@ -71,6 +71,17 @@ class Start:
     """Column and row where the look is found again in its own frame, finer than patches."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """How the heatmaps are drawn."""
+
+    number: int
+    """K."""
+    seed: int
+    dtype: torch.dtype | None
+    """Of the tangents; the network's if None."""
+
+
 class NetworkStep(Step[SeenFrame]):
     """By heatmaps, by looks, or by both."""
 
@@ -81,11 +92,10 @@ class NetworkStep(Step[SeenFrame]):
         *,
         level: int,
         short_side: int,
-        num_draws: int,
-        seed: int,
+        draws: Draws,
     ) -> None:
         self.network, self.method, self.level = network, method, level
-        self.short_side, self.num_draws, self.seed = short_side, num_draws, seed
+        self.short_side, self.draws = short_side, draws
         self.levels = (level,) if method == "features" else network.config.levels
         if method != "features":
             check_level(network, level)
@@ -156,8 +166,9 @@ class NetworkStep(Step[SeenFrame]):
             grid,
             level=self.level,
             tokens=tokens.tolist(),
-            num_draws=self.num_draws,
-            seed=self.seed,
+            num_draws=self.draws.number,
+            seed=self.draws.seed,
+            dtype=self.draws.dtype,
         )
         return found[0].float().cpu()[of_point]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from midway.analysis.fitting import check_points, fit
-from midway.analysis.track_steps import FlowStep, NetworkStep, Step
+from midway.analysis.track_steps import Draws, FlowStep, NetworkStep, Step
 from midway.data.flow_files import FloatFlow
 from midway.errors import MidwayError
 from midway.models.flow_matching import matching_flow
@@ -57,6 +57,7 @@ def track_points(
     flow: Predictor | None = None,
     num_draws: int = 16,
     seed: int = 0,
+    dtype: torch.dtype | None = None,
 ) -> Tracks:
     """Follow points from where they start, forward to the last frame and back to the first.
 
@@ -77,6 +78,7 @@ def track_points(
         flow: Finds flow; matching of the network's features at `level` if None.
         num_draws: K, the draws of a heatmap.
         seed: Of the draws.
+        dtype: Of the tangents that heatmaps are made of; the network's if None.
 
     Raises:
         MidwayError: Fewer than two frames, frames of different size, a point or a start outside
@@ -97,7 +99,11 @@ def track_points(
         step = FlowStep(_matching(network, level, short_side))
         return _follow(step, frames, points, start_frames)
     step = NetworkStep(
-        network, method, level=level, short_side=short_side, num_draws=num_draws, seed=seed
+        network,
+        method,
+        level=level,
+        short_side=short_side,
+        draws=Draws(number=num_draws, seed=seed, dtype=dtype),
     )
     return _follow(step, frames, points, start_frames)
 
