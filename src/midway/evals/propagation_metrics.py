@@ -1,0 +1,61 @@
+"""Region similarity J and contour accuracy F of masks (Perazzi et al., 2016, section 5)."""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+from torch.nn import functional as F
+
+TOLERANCE = 0.008
+"""How far contours may be apart, as a share of the image's diagonal."""
+
+Mask = Bool[np.ndarray, "height width"]
+
+
+def region_similarity(predicted: Mask, true: Mask) -> float:
+    """J: intersection over union; 1 if both are empty."""
+    union = (predicted | true).sum()
+    return float((predicted & true).sum() / union) if union else 1.0
+
+
+def contour_accuracy(predicted: Mask, true: Mask) -> float:
+    """F: harmonic mean of precision and recall of contour pixels, matched within a tolerance.
+
+    1 if neither has a contour, 0 if only one has.
+    """
+    found, wanted = contour(predicted), contour(true)
+    if not found.any() or not wanted.any():
+        return float(found.any() == wanted.any())
+    radius = math.ceil(TOLERANCE * math.hypot(*true.shape))
+    precision = (found & dilate(wanted, radius)).sum() / found.sum()
+    recall = (wanted & dilate(found, radius)).sum() / wanted.sum()
+    total = precision + recall
+    return float(2 * precision * recall / total) if total else 0.0
+
+
+def contour(mask: Mask) -> Mask:
+    """Pixels that differ from their neighbour to the right, below, or right below."""
+    padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
+    return (mask != padded[:-1, 1:]) | (mask != padded[1:, :-1]) | (mask != padded[1:, 1:])
+
+
+def dilate(mask: Mask, radius: int) -> Mask:
+    """All pixels within `radius` of one of the mask."""
+    steps = torch.arange(-radius, radius + 1)
+    disk = (steps.square()[:, None] + steps.square() <= radius**2).float()
+    return _convolved(torch.from_numpy(mask), disk).numpy()
+
+
+def _convolved(mask: Tensor, disk: Tensor) -> Tensor:
+    # Row by row of the disk: a row of it is a running maximum, far less work than its product.
+    radius = len(disk) // 2
+    height = mask.shape[0]
+    padded = F.pad(mask.float()[None, None], (0, 0, radius, radius))
+    found = torch.zeros_like(mask)
+    for row, line in enumerate(disk):
+        half = (int(line.sum()) - 1) // 2
+        part = padded[:, :, row : row + height]
+        found |= F.max_pool2d(part, (1, 2 * half + 1), 1, (0, half))[0, 0] > 0
+    return found
