@@ -16,6 +16,8 @@ MIN_KNOWN = 0.125
 scanners is sparse."""
 NEAR = 1.0
 """A patch is found if the place named is no further from the true one than this."""
+ROUNDING = 1e-9
+"""Scores nearer to each other than this are equal."""
 
 Places = Float[Tensor, "patches 2"]
 Maps = Float[Tensor, "patches rows columns"]
@@ -105,7 +107,8 @@ def token_measures(
     pixels = maps.new_tensor(patch_pixels)
     mirrored = 2 * truth.starts - truth.places
     ahead, behind = (_at(maps, places) for places in (truth.places, mirrored))
-    lean = 0.5 * (1 + (ahead - behind).sign())
+    more = ahead - behind
+    lean = 0.5 * (1 + more.sign() * (more.abs() > ROUNDING))
     return {
         "near": ((found - truth.places).norm(dim=1) <= NEAR).double(),
         "epe": ((found - truth.places) * pixels).norm(dim=1),

@@ -30,18 +30,14 @@ _COLUMNS = ("average_jaccard", "position_accuracy", "occlusion_accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackSource:
-    """Where videos with true tracks come from."""
+class WorldVideos:
+    """Synthetic worlds with exact tracks."""
 
-    path: Path | None = None
-    """Pickle or .npz of TAP-Vid, or a folder of them; synthetic worlds are made if none is named.
-    """
     world: WorldConfig = field(
         default_factory=lambda: WorldConfig(
             height=128, width=128, num_frames=24, fps=12, object_speed=30.0, camera_speed=15.0
         )
     )
-    """Of the synthetic videos."""
     first_seed: int = 1_000_000
     """Of the first world; the others follow. Worlds to train on have lower seeds."""
     num_worlds: int = 8
@@ -54,6 +50,17 @@ class TrackSource:
                 "what is not"
             )
 
+
+@dataclass(frozen=True, kw_only=True)
+class TrackSource:
+    """Where videos with true tracks come from."""
+
+    root: Path | None = None
+    """Pickle or .npz of TAP-Vid, or a folder of them; synthetic worlds are made if none is named.
+    """
+    worlds: Annotated[WorldVideos, tyro.conf.OmitArgPrefixes] = field(default_factory=WorldVideos)
+    """Which worlds."""
+
     def videos(self) -> Iterator[TrackedVideo]:
         """Videos one after the other.
 
@@ -61,11 +68,12 @@ class TrackSource:
             MidwayError: A file cannot be read or has another layout.
 
         """
-        if self.path is not None:
-            yield from read_tap_vid(self.path)
+        if self.root is not None:
+            yield from read_tap_vid(self.root)
             return
-        for seed in range(self.first_seed, self.first_seed + self.num_worlds):
-            yield world_video(self.world, seed, self.points_per_world)
+        first, count = self.worlds.first_seed, self.worlds.num_worlds
+        for seed in range(first, first + count):
+            yield world_video(self.worlds.world, seed, self.worlds.points_per_world)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +128,7 @@ def evaluate(
     opened = open_network(network)
     videos = score_videos(opened.network, data.videos(), how)
     # Where the file lies does not decide the numbers.
-    source = to_json(data) if data.path is None else {"file": data.path.name}
+    source = to_json(data.worlds) if data.root is None else {"file": data.root.name}
     settings = {"data": source, **to_json(how)}
     results = {
         "protocol": {
