@@ -69,7 +69,7 @@ class _Evil:
 def test_a_pickle_that_asks_for_more_than_arrays_is_refused_and_not_run(tmp_path, capsys):
     path = _dump(tmp_path / "evil.pkl", [{**VALUES, "points": _Evil()}])
     with pytest.raises(MidwayError, match=r"evil\.pkl: not read.*builtins\.print"):
-        [*read_tap_vid(path)]
+        list(read_tap_vid(path))
     assert capsys.readouterr().out == ""
 
 
@@ -78,7 +78,7 @@ def test_a_pickle_cannot_look_up_a_codec(tmp_path):
         b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x05\x00\x00\x00rot13\x86R."
     )
     with pytest.raises(MidwayError, match="codec rot13"):
-        [*read_tap_vid(tmp_path / "evil.pkl")]
+        list(read_tap_vid(tmp_path / "evil.pkl"))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_pickle_cannot_look_up_a_codec(tmp_path):
 def test_other_layouts_say_what_was_expected_and_found(tmp_path, contents, message):
     path = _dump(tmp_path / "wrong.pkl", contents)
     with pytest.raises(MidwayError, match=message) as error:
-        [*read_tap_vid(path)]
+        list(read_tap_vid(path))
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -121,7 +121,7 @@ def test_files_that_are_none_are_told_of(tmp_path):
         "empty": "no .pkl",
     }.items():
         with pytest.raises(MidwayError, match=message):
-            [*read_tap_vid(tmp_path / name)]
+            list(read_tap_vid(tmp_path / name))
 
 
 def test_tracks_of_a_world_stay_on_their_thing_and_are_hidden_by_what_is_nearer():
