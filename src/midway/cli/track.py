@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,6 +70,8 @@ def track(
         seed: Of the draws.
         flow: How flow is found, by method flow.
     """
+    if not 0 <= fps < inf:
+        raise MidwayError(f"--fps {fps:g}: give a rate, or 0 for all frames")
     _check_names(video, out, picture)
     points = parse_points(point)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
