@@ -104,6 +104,17 @@ def track_points(
     return _follow(step, frames, points, start_frames)
 
 
+def check_length(frames: Frames) -> None:
+    """See that there are frames to move between.
+
+    Raises:
+        MidwayError: There are fewer than two.
+
+    """
+    if len(frames) < 2:
+        raise MidwayError(f"a video of {len(frames)} frame has no motion; give at least two frames")
+
+
 def _follow(step: Step[Any], frames: Frames, points: Tensor, start_frames: Tensor) -> Tracks:
     starts, points = start_frames.cpu(), points.float().cpu()
     found = points[:, None].repeat(1, len(frames), 1)
@@ -162,8 +173,7 @@ def _check_size(found: torch.Size, size: torch.Size, number: int) -> None:
 
 
 def _check(frames: Frames, points: Tensor, start_frames: Tensor) -> None:
-    if len(frames) < 2:
-        raise MidwayError(f"a video of {len(frames)} frame has no motion; give at least two frames")
+    check_length(frames)
     for number in start_frames.tolist():
         if not 0 <= number < len(frames):
             raise MidwayError(
