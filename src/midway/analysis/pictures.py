@@ -82,6 +82,28 @@ def loss_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+@rc_context(STYLE)
+def gate_curves(seconds: Sequence[float], means: Mapping[int, Array]) -> Figure:
+    """Mean gates over a video, a panel a level and a line a block.
+
+    Args:
+        seconds: When the source of each pair is shown.
+        means: Of each level, (pairs, blocks); the blocks are 2, 3 and so on.
+
+    """
+    figure = Figure(figsize=(WIDTH_INCHES, 2.2), dpi=DPI, layout="constrained")
+    panels = figure.subplots(1, len(means), sharey=True, squeeze=False)[0]
+    for axes, (level, of_level) in zip(panels, means.items(), strict=True):
+        lines = np.asarray(of_level).T
+        colours = colormaps["viridis"](np.linspace(0, 0.85, len(lines)))
+        for block, (line, colour) in enumerate(zip(lines, colours, strict=True), start=2):
+            axes.plot(seconds, line, color=colour, linewidth=1.2, label=f"block {block}")
+        axes.set(title=f"level {level}", xlabel="seconds")
+    panels[0].set_ylabel("mean gate")
+    panels[-1].legend()
+    return figure
+
+
 def _curve(axes: Axes, records: Sequence[Mapping[str, Any]], key: str, **style: Any) -> None:
     values = np.array([record[key] for record in records], float)
     axes.plot([record["step"] for record in records], values, linewidth=1.2, **style)

@@ -85,11 +85,7 @@ def track_points(
             them, a level without forward model, or no network where one is needed.
 
     """
-    if len(frames) < 2:
-        raise MidwayError(f"a video of {len(frames)} frame has no motion; give at least two frames")
-    first = frames[int(start_frames[0])] if len(start_frames) else frames[0]
-    check_points(points, first.shape[1:])
-    _check_starts(start_frames, len(frames))
+    _check(frames, points, start_frames)
     if method == "flow" and flow is not None:
         return _follow(FlowStep(flow), frames, points, start_frames)
     if network is None:
@@ -106,6 +102,17 @@ def track_points(
         draws=Draws(number=num_draws, seed=seed, dtype=dtype),
     )
     return _follow(step, frames, points, start_frames)
+
+
+def check_length(frames: Frames) -> None:
+    """See that there are frames to move between.
+
+    Raises:
+        MidwayError: There are fewer than two.
+
+    """
+    if len(frames) < 2:
+        raise MidwayError(f"a video of {len(frames)} frame has no motion; give at least two frames")
 
 
 def _follow(step: Step[Any], frames: Frames, points: Tensor, start_frames: Tensor) -> Tracks:
@@ -165,9 +172,12 @@ def _check_size(found: torch.Size, size: torch.Size, number: int) -> None:
         )
 
 
-def _check_starts(start_frames: Tensor, num_frames: int) -> None:
+def _check(frames: Frames, points: Tensor, start_frames: Tensor) -> None:
+    check_length(frames)
     for number in start_frames.tolist():
-        if not 0 <= number < num_frames:
+        if not 0 <= number < len(frames):
             raise MidwayError(
-                f"start frame {number} is not in the video; choose from 0 to {num_frames - 1}"
+                f"start frame {number} is not in the video; choose from 0 to {len(frames) - 1}"
             )
+    if len(points):
+        check_points(points, frames[int(start_frames.min())].shape[1:])
