@@ -50,7 +50,7 @@ def test_true_places_agree_with_a_loop_over_patches_and_pixels():
             continue
         step = [sorted(float(v[axis]) for v in seen)[(len(seen) - 1) // 2] for axis in (0, 1)]
         place = (column + step[0] / PATCH, row + step[1] / PATCH)
-        if -0.5 <= place[0] < GRID[1] - 0.5 and -0.5 <= place[1] < GRID[0] - 0.5:
+        if -0.5 <= place[0] <= GRID[1] - 0.5 and -0.5 <= place[1] <= GRID[0] - 0.5:
             expected.append((token, *place))
     found = true_places(torch.from_numpy(flow), torch.from_numpy(occluded), GRID)
     assert 2 < len(expected) < 14
@@ -88,6 +88,16 @@ def test_a_map_that_peaks_at_the_start_misses_by_the_flow_and_leans_to_no_side()
 def test_a_map_that_peaks_on_the_other_side_leans_away():
     found = token_measures(_peak((1, 1)), _truth([[2, 1]], [[3, 1]]), (8, 8))
     assert found["lean"].item() == 0
+
+
+def test_the_highest_score_elsewhere_counts_where_scores_differ_there():
+    maps = _peak((2, 1), (2, 1), (0, 0))
+    maps[0, 1, 4] = 0.3
+    truth = _truth([[2, 1], [2, 1], [2, 1]], [[4, 1], [4, 1], [0.5, 0]])
+    found = token_measures(maps, truth, (8, 8))
+    assert found["near"].tolist() == [0, 0, 1]
+    assert found["near_else"][0] == found["near_else"][2] == 1
+    assert found["near_else"][1].isnan()  # nothing but the start has a score
 
 
 def test_lean_reads_scores_between_patches():

@@ -37,7 +37,7 @@ VERSION = 1
 """Raised when the code makes something else of the same options."""
 MATCHERS = ("heatmap", "features", "still")
 """Heatmaps of the forward model; likeness of features; the guess that nothing moves."""
-_COLUMNS = ("near", "epe", "mass_epe", "lean", "at_start")
+_COLUMNS = ("near", "near_else", "epe", "mass_epe", "lean", "at_start")
 
 NetworkOptions = Annotated[NetworkSource, tyro.conf.OmitArgPrefixes]
 DEFAULT_NETWORK = NetworkSource()

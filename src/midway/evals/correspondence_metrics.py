@@ -75,11 +75,18 @@ def true_places(
     return every.chosen(counts)
 
 
-def inside(places: Places, grid: tuple[int, int]) -> Tensor:
-    """Which places lie in a grid of rows and columns of patches; what is NaN does not."""
+def inside(places: Places, grid: tuple[int, int], *, border: float = 0.5) -> Tensor:
+    """Which places lie in a grid of rows and columns of patches; what is NaN does not.
+
+    Args:
+        places: Any.
+        grid: Rows and columns.
+        border: How far beyond the middles of the outermost patches the grid reaches.
+
+    """
     rows, columns = grid
-    last = places.new_tensor([columns, rows]) - 0.5
-    return ((places >= -0.5) & (places < last)).all(1)
+    last = places.new_tensor([columns, rows]) - 1 + border
+    return ((places >= -border) & (places <= last)).all(1)
 
 
 def token_measures(
@@ -93,27 +100,34 @@ def token_measures(
         patch_pixels: Width and height of a patch.
 
     Returns:
-        `near`: whether the highest score is within one patch of the true place; `epe`: its distance
-        from there in pixels; `mass_epe`: that of the centre of mass of what is above half the
-        highest score; `lean`: whether the true place scores higher than the mirrored one (1, 0, or
-        one half if both are equal), where both are in the image; `at_start`: whether the highest
-        score is where the patch was.
+        `near`: whether the highest score is within one patch of the true place; `near_else`: the
+        same of the highest score elsewhere than where the patch was, if scores differ there; `epe`:
+        the distance of the highest score from the true place in pixels; `mass_epe`: that of the
+        centre of mass of what is above half the highest score; `lean`: whether the true place
+        scores higher than the mirrored one (1, 0, or one half if both are equal), where both are
+        between the middles of patches; `at_start`: whether the highest score is where the patch
+        was.
 
     """
     maps = maps.double()
     grid = (maps.shape[1], maps.shape[2])
-    best = maps.flatten(1).argmax(1)
-    found = torch.stack([best % grid[1], best // grid[1]], dim=1).double()
+    found = _highest(maps)
+    others = maps.flatten(1).scatter(1, truth.tokens[:, None], -torch.inf).view_as(maps)
+    rest = maps.flatten(1).scatter(1, truth.tokens[:, None], torch.inf)
+    tells = others.flatten(1).amax(1) - rest.amin(1) > ROUNDING
+    elsewhere = ((_highest(others) - truth.places).norm(dim=1) <= NEAR).double()
     pixels = maps.new_tensor(patch_pixels)
     mirrored = 2 * truth.starts - truth.places
+    both_inside = inside(mirrored, grid, border=0) & inside(truth.places, grid, border=0)
     ahead, behind = (_at(maps, places) for places in (truth.places, mirrored))
     more = ahead - behind
     lean = 0.5 * (1 + more.sign() * (more.abs() > ROUNDING))
     return {
         "near": ((found - truth.places).norm(dim=1) <= NEAR).double(),
+        "near_else": torch.where(tells, elsewhere, torch.nan),
         "epe": ((found - truth.places) * pixels).norm(dim=1),
         "mass_epe": ((centre_of_mass(maps) - truth.places) * pixels).norm(dim=1),
-        "lean": torch.where(inside(mirrored, grid), lean, torch.nan),
+        "lean": torch.where(both_inside, lean, torch.nan),
         "at_start": (found == truth.starts).all(1).double(),
     }
 
@@ -158,6 +172,11 @@ class Tally:
             name: total / self.counts[name] if self.counts[name] else None
             for name, total in self.sums.items()
         }
+
+
+def _highest(maps: Maps) -> Places:
+    best = maps.flatten(1).argmax(1)
+    return torch.stack([best % maps.shape[2], best // maps.shape[2]], dim=1).double()
 
 
 def _by_patch(pixels: Tensor, grid: tuple[int, int]) -> Tensor:
