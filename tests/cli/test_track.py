@@ -115,3 +115,17 @@ def test_what_is_wrong_is_one_line(files, tmp_path: Path, capsys, words, message
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.glob("x.*"))
+
+
+def test_a_real_video_is_tracked_from_its_middle_both_ways(
+    shared_data: Path, files, tmp_path: Path, capsys
+):
+    video, out = shared_data / "video/davis_clips/blackswan.mp4", str(tmp_path / "out.mp4")
+    words = ["--point", "430,150", "--start-seconds", "0.8", "--fps", "5", "--method", "features"]
+    words += ["--run", files["net"], "--short-side", "64", "-o", out, "--json"]
+    assert main(["track", str(video), *words]) == 0
+    found = told(capsys)
+    assert found["seconds"] == pytest.approx([number / 5 for number in range(9)], abs=0.02)
+    assert found["points"][0][4] == [430, 150]
+    assert found["confidence"][0][4] == 1
+    assert [frame.shape for frame in decoded(out)] == [(480, 854, 3)] * 9

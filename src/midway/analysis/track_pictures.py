@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from midway.analysis.tracking import Frames, Tracks
 
-TRAIL = 24
+TRAIL = 12
 """Frames that a track is drawn back."""
 STRIP_FRAMES, STRIP_HEIGHT = 4, 180
 """How many frames are in a strip, and how many pixels high they are."""
