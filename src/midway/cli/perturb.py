@@ -18,6 +18,7 @@ from midway.cli.outputs import check_outputs
 from midway.cli.points import parse_points
 from midway.data.frame_folder import IMAGE_SUFFIXES, read_image
 from midway.errors import MidwayError
+from midway.models.midway import MidwayNetwork
 from midway.models.weights import load
 from midway.nn.evaluating import evaluating
 
@@ -67,22 +68,7 @@ def perturb(
     for each in levels:
         check_level(network, each)
     fitted = fit(images, network, short_side=short_side)
-    with evaluating(network):
-        output = network(*fitted.images.split(1))
-    cells = fitted.cells(points)
-    maps = {
-        each: output_heatmaps(
-            network,
-            output.levels[each],
-            fitted.grid,
-            level=each,
-            tokens=(cells[:, 1] * fitted.grid[1] + cells[:, 0]).tolist(),
-            num_draws=draws,
-            seed=seed,
-            dtype=fast_dtype(fitted.images.device),
-        )[0].cpu()
-        for each in levels
-    }
+    maps = _heatmaps(network, fitted, points, levels, draws, seed)
     pixels = images.permute(0, 2, 3, 1).numpy()
     figure = pictures.heatmaps(
         pixels[:1].repeat(len(points), axis=0),
@@ -102,6 +88,34 @@ def _images(source: Path, target: Path) -> UInt8[Tensor, "2 3 height width"]:
             f"{target} {second.shape[1]} x {second.shape[0]}; resize one"
         )
     return torch.from_numpy(np.stack([first, second])).permute(0, 3, 1, 2)
+
+
+def _heatmaps(
+    network: MidwayNetwork,
+    fitted: Fitted,
+    points: Float[Tensor, "points 2"],
+    levels: Sequence[int],
+    draws: int,
+    seed: int,
+) -> dict[int, Float[Tensor, "points rows columns"]]:
+    """By level; the network runs once for all of them."""
+    with evaluating(network):
+        output = network(*fitted.images.split(1))
+    columns, rows = fitted.cells(points).unbind(1)
+    found = {
+        level: output_heatmaps(
+            network,
+            output.levels[level],
+            fitted.grid,
+            level=level,
+            tokens=(rows * fitted.grid[1] + columns).tolist(),
+            num_draws=draws,
+            seed=seed,
+            dtype=fast_dtype(fitted.images.device),
+        )
+        for level in levels
+    }
+    return {level: heat[0].float().cpu() for level, heat in found.items()}
 
 
 def _hottest(heatmaps: Float[Tensor, "points rows columns"], fitted: Fitted) -> list[dict]:

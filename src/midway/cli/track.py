@@ -24,7 +24,7 @@ from midway.data.video import VideoFile
 from midway.data.video_frames import VideoFrames
 from midway.data.video_writer import WRITTEN_VIDEO_SUFFIXES, writing_video
 from midway.errors import MidwayError
-from midway.models.flow_predictor import FlowMethod, flow_predictor
+from midway.models.flow_predictor import FlowMethod, Predictor, flow_predictor
 from midway.models.weights import load
 
 PIXELS = FlowMethod(method="pixels")
@@ -70,24 +70,18 @@ def track(
         seed: Of the draws.
         flow: How flow is found, by method flow.
     """
-    if not 0 <= fps < inf:
-        raise MidwayError(f"--fps {fps:g}: give a rate, or 0 for all frames")
-    _check_names(video, out, picture)
+    _check(video, out, picture, fps)
     points = parse_points(point)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    is_flow = method == "flow"
-    if is_flow and flow.method in ("features", "dynamics"):
-        flow = replace(flow, run=flow.run or Path(run))
-    network = None if is_flow else load(run).to(device)
-    predict = flow_predictor(flow) if is_flow else None
+    network = None if method == "flow" else load(run).to(device)
+    predict = _predictor(flow, run) if method == "flow" else None
     with VideoFile(str(video)) as opened:
         frames = VideoFrames(opened, fps=fps)
-        start = _number(frames, start_seconds)
         tracks = track_points(
             network,
             frames,
             points,
-            torch.full((len(points),), start),
+            torch.full((len(points),), _number(frames, start_seconds)),
             method=method,
             level=level,
             short_side=short_side,
@@ -96,18 +90,15 @@ def track(
             seed=seed,
             dtype=fast_dtype(device),
         )
-        with writing_video(out, frames.fps) as write:
-            for number in range(len(frames)):
-                image = frames[number].permute(1, 2, 0).numpy()
-                write(draw_tracks(image, tracks, number))
-        if picture:
-            Image.fromarray(track_strip(frames, tracks)).save(picture)
+        _draw(frames, tracks, out, picture)
     print(f"{out}: {len(points)} points through {len(frames)} frames, by {method}")
-    return _told(out, picture, frames, tracks)
+    return {"out": str(out), "picture": picture and str(picture)} | _told(frames, tracks)
 
 
-def _check_names(video: Path, out: Path, picture: Path | None) -> None:
+def _check(video: Path, out: Path, picture: Path | None, fps: float) -> None:
     """Complain before the work, not after it."""
+    if not 0 <= fps < inf:
+        raise MidwayError(f"--fps {fps:g}: give a rate, or 0 for all frames")
     if out.suffix.lower() not in WRITTEN_VIDEO_SUFFIXES:
         raise MidwayError(
             f"{out}: tracks are drawn into a video; give a name like tracks.mp4, ending in "
@@ -116,6 +107,13 @@ def _check_names(video: Path, out: Path, picture: Path | None) -> None:
     if picture and picture.suffix.lower() not in IMAGE_SUFFIXES:
         raise MidwayError(f"{picture}: no image format; give a name like tracks.png")
     check_outputs([path for path in (out, picture) if path], [video])
+
+
+def _predictor(flow: FlowMethod, run: str) -> Predictor:
+    """What finds flow; by features or dynamics, of the command's network if it has none."""
+    if flow.method in ("features", "dynamics"):
+        flow = replace(flow, run=flow.run or Path(run))
+    return flow_predictor(flow)
 
 
 def _number(frames: VideoFrames, seconds: float) -> int:
@@ -128,10 +126,17 @@ def _number(frames: VideoFrames, seconds: float) -> int:
     return bisect_right(frames.seconds, seconds + ROUNDING_SECONDS) - 1
 
 
-def _told(out: Path, picture: Path | None, frames: VideoFrames, tracks: Tracks) -> dict[str, Any]:
+def _draw(frames: VideoFrames, tracks: Tracks, out: Path, picture: Path | None) -> None:
+    with writing_video(out, frames.fps) as write:
+        for number in range(len(frames)):
+            image = frames[number].permute(1, 2, 0).numpy()
+            write(draw_tracks(image, tracks, number))
+    if picture:
+        Image.fromarray(track_strip(frames, tracks)).save(picture)
+
+
+def _told(frames: VideoFrames, tracks: Tracks) -> dict[str, Any]:
     return {
-        "out": str(out),
-        "picture": str(picture) if picture else None,
         "seconds": frames.seconds,
         "points": tracks.points.tolist(),
         "confidence": tracks.confidence.tolist(),
