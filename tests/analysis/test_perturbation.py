@@ -1,13 +1,15 @@
 """Heatmaps are what forward-mode differentiation says, at the right token, whatever the chunks."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from midway.analysis.perturbation import perturbation_heatmaps, push_forward
+from midway.analysis.perturbation import perturbation_heatmaps
 from midway.errors import MidwayError
-from midway.models.dynamics import ForwardDynamics
 from midway.models.midway import MidwayNetwork
 from tests.models.networks import tiny
 
@@ -31,44 +33,48 @@ SOURCE, TARGET = images(seed=1), images(seed=2)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize(
-    "dynamics", [{}, {"gates": False}, {"gate_input": "own"}, {"latent_dynamics": False}]
-)
-def test_a_pushed_tangent_is_the_central_difference(level, dynamics):
-    network = network_of(**dynamics)
+@pytest.mark.parametrize("latent_dynamics", [True, False])
+def test_heatmaps_are_the_cosines_of_central_differences_at_every_level(level, latent_dynamics):
+    network, step = network_of(latent_dynamics=latent_dynamics), 1e-5
     out = network(SOURCE, TARGET).levels[level]
     v, latents = out.source_backward.detach(), torch.empty(1, 0, 24).double()
-    if network.config.dynamics.latent_dynamics:
+    if latent_dynamics:
         latents = network.dynamics.midway_path.up(out.motion_latents).detach()
-    model, tangent, step = network.dynamics.forward_models[str(level)], torch.randn_like(v), 1e-5
-    pushed = push_forward(model, v[0], latents[0], tangent[0])
+    model = network.dynamics.forward_models[str(level)]
+    draw = torch.randn(1, 24, generator=torch.Generator().manual_seed(0)).double()
+    moved = torch.zeros_like(v)
+    moved[0, 1 + 6] = step * draw[0]
     with torch.no_grad():
-        ahead, behind = (model(v + sign * step * tangent, latents)[0] for sign in (1, -1))
-    difference = (ahead - behind)[0] / (2 * step)
-    assert (pushed - difference).norm() < 1e-6 * difference.norm()
+        ahead, behind = (model(v + sign * moved, latents)[0][0] for sign in (1, -1))
+    expected = F.cosine_similarity((ahead - behind)[1:], draw, dim=1)
+    found = perturbation_heatmaps(network, SOURCE, TARGET, level=level, tokens=[6], num_draws=1)
+    assert (found.flatten() - expected).norm() < 1e-6 * expected.norm()
 
 
 def test_heatmaps_are_the_cosines_of_columns_of_the_jacobian():
-    network, tokens, num_draws = network_of(), (0, 5, 15), 3
-    out = network(SOURCE, TARGET).levels[2]
+    network, tokens, num_draws = network_of(), (0, 5, 11), 3
+    source, target = images(1, 24, 32), images(1, 24, 32, seed=1)
+    out = network(source, target).levels[2]
     v, latents = out.source_backward.detach(), out.motion_latents.detach()
     raised = network.dynamics.midway_path.up(latents).detach()
     model = network.dynamics.forward_models["2"]
     jacobian = torch.autograd.functional.jacobian(lambda x: model(x[None], raised)[0][0], v[0])
     draws = torch.randn(num_draws, 24, generator=torch.Generator().manual_seed(7)).double()
     heatmaps = perturbation_heatmaps(
-        network, SOURCE, TARGET, level=2, tokens=tokens, num_draws=num_draws, seed=7
+        network, source, target, level=2, tokens=tokens, num_draws=num_draws, seed=7
     )
     for place, token in enumerate(tokens):
-        for patch in range(16):
+        for patch, (row, column) in enumerate(product(range(3), range(4))):
             block = jacobian[1 + patch, :, 1 + token]
             cosines = [F.cosine_similarity(block @ r, r, dim=0) for r in draws]
             expected = torch.stack(cosines).mean()
-            torch.testing.assert_close(heatmaps[0, place].flatten()[patch], expected)
+            torch.testing.assert_close(heatmaps[0, place, row, column], expected)
 
 
-def test_an_identity_as_forward_model_lights_up_the_start_alone():
+def test_zero_latents_and_an_identity_as_forward_model_light_up_the_start_alone():
     network = network_of(gates=False)
+    nn.init.zeros_(network.dynamics.midway_path.up.weight)
+    nn.init.zeros_(network.dynamics.midway_path.up.bias)
     for block in network.dynamics.forward_models["3"].blocks:
         for projection in (block.attn.proj, block.mlp.fc2):
             nn.init.zeros_(projection.weight)
@@ -77,30 +83,50 @@ def test_an_identity_as_forward_model_lights_up_the_start_alone():
     torch.testing.assert_close(heatmaps, torch.eye(16).double().view(1, 16, 4, 4))
 
 
-class OneColumnRight(ForwardDynamics):
-    """Predicts that each patch moves one column to the right on a grid of 3 x 4."""
-
-    def forward(self, features, latents):
-        patches = features[:, 1:].unflatten(1, (3, 4)).roll(1, dims=2).flatten(1, 2)
-        return torch.cat([features[:, :1], 2 * patches], dim=1), ()
-
-
-def test_the_heatmap_of_a_shift_is_the_shifted_token_by_rows_and_columns():
-    network = network_of()
-    network.dynamics.forward_models["1"] = OneColumnRight(24, network.config.dynamics)
-    source, target = images(1, 24, 32), images(1, 24, 32)
-    heatmaps = perturbation_heatmaps(network, source, target, level=1, tokens=[5], num_draws=2)
-    expected = torch.zeros(1, 1, 3, 4).double()
-    expected[0, 0, 1, 2] = 1
-    torch.testing.assert_close(heatmaps, expected)
-
-
 @pytest.mark.parametrize("chunk", [1, 5, 1000])
 def test_chunks_change_nothing(chunk):
     network, asked = network_of(), {"level": 3, "tokens": [0, 6, 15], "num_draws": 2}
     whole = perturbation_heatmaps(network, SOURCE, TARGET, **asked)
     parts = perturbation_heatmaps(network, SOURCE, TARGET, **asked, chunk=chunk)
     torch.testing.assert_close(parts, whole)
+
+
+class Largest(TorchDispatchMode):
+    """Keeps the size of the largest tensor that is made."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for each in made if isinstance(made, (tuple, list)) else [made]:
+            self.size = max(self.size, each.numel() if isinstance(each, torch.Tensor) else 0)
+        return made
+
+
+def test_memory_is_bounded_by_the_chunk():
+    network = network_of()
+    sizes = {}
+    for chunk, tokens in ((4, 4), (4, 16), (8, 16)):
+        with Largest() as largest:
+            perturbation_heatmaps(
+                network, SOURCE, TARGET, level=3, tokens=range(tokens), num_draws=8, chunk=chunk
+            )
+        sizes[chunk, tokens] = largest.size
+    assert sizes[4, 16] == sizes[4, 4]
+    assert sizes[8, 16] == 2 * sizes[4, 16]
+
+
+def test_bfloat16_gives_nearly_the_same_heatmaps():
+    network, asked = network_of().float(), {"level": 3, "num_draws": 4}
+    full = perturbation_heatmaps(network, SOURCE.float(), TARGET.float(), **asked)
+    tangents = perturbation_heatmaps(
+        network, SOURCE.float(), TARGET.float(), **asked, dtype=torch.bfloat16
+    )
+    assert tangents.dtype == torch.float32
+    assert (full - tangents).abs().max() < 0.02
+    whole = perturbation_heatmaps(network.bfloat16(), SOURCE.bfloat16(), TARGET.bfloat16(), **asked)
+    assert whole.dtype == torch.bfloat16
+    assert (full - whole).abs().max() < 0.2
 
 
 def test_the_seed_alone_decides_the_draws():

@@ -3,12 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from midway.data.render import Views
 from midway.errors import MidwayError
 from midway.experiments.synthetic import midway_tiny
 from midway.methods.midway import Midway, MidwayConfig
 from midway.models.weights import save
+from midway.train.health import LOW_RANK, LOW_SPREAD
 from midway.train.objective import Position
 
 CONFIG = midway_tiny().method
@@ -161,3 +163,34 @@ def test_weights_of_another_size_are_refused_by_name(tmp_path: Path) -> None:
     save(other.network, tmp_path / "other.safetensors")
     with pytest.raises(MidwayError, match=r"other\.safetensors: .*motion_tokens differs"):
         Midway(CONFIG).start_from(str(tmp_path / "other.safetensors"))
+
+
+def test_health_measures_the_teacher_and_compares_with_copying_the_source() -> None:
+    torch.manual_seed(0)
+    method = Midway(CONFIG).eval()
+    source, target = torch.randn(2, 3, 3, *CONFIG.views.motion_size)
+    with torch.no_grad():
+        found = method.pair_health(source, target)
+        outputs = method.network(source, target).levels
+        levels = method.network.teacher.encoder.levels(source, (3,)), outputs[3].target
+    seen, wanted = (F.normalize(x, dim=2) for x in (levels[0][0], levels[1]))
+    copied = (seen - wanted).square().sum(2).mean()
+    assert found["copy_loss_3"].item() == pytest.approx(copied.item(), rel=1e-5)
+    share = outputs[3].loss / copied
+    assert found["dense_over_copy_3"].item() == pytest.approx(share.item(), rel=1e-5)
+    assert found["gate_3_2"].item() == pytest.approx(outputs[3].gates[0].mean().item())
+    assert {name for name in found if name.startswith("rank")} == {"rank_1", "rank_3", "rank_4"}
+
+
+def test_a_collapsed_teacher_shows_in_rank_and_spread() -> None:
+    torch.manual_seed(0)
+    method = Midway(CONFIG).eval()
+    source, target = torch.randn(2, 3, 3, *CONFIG.views.motion_size)
+    norm = method.network.teacher.encoder.norm
+    with torch.no_grad():
+        well = method.pair_health(source, target)
+        norm.weight.mul_(1e-3)
+        norm.bias.fill_(1.0)
+        ill = method.pair_health(source, target)
+    assert well["rank_4"] > LOW_RANK > ill["rank_4"]
+    assert well["spread_4"] > LOW_SPREAD > ill["spread_4"]

@@ -82,6 +82,28 @@ def loss_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+@rc_context(STYLE)
+def gate_curves(seconds: Sequence[float], means: Mapping[int, Array]) -> Figure:
+    """Mean gates over a video, a panel a level and a line a block.
+
+    Args:
+        seconds: When the source of each pair is shown.
+        means: Of each level, (pairs, blocks); the blocks are 2, 3 and so on.
+
+    """
+    figure = Figure(figsize=(WIDTH_INCHES, 2.2), dpi=DPI, layout="constrained")
+    panels = figure.subplots(1, len(means), sharey=True, squeeze=False)[0]
+    for axes, (level, of_level) in zip(panels, means.items(), strict=True):
+        lines = np.asarray(of_level).T
+        colours = colormaps["viridis"](np.linspace(0, 0.85, len(lines)))
+        for block, (line, colour) in enumerate(zip(lines, colours, strict=True), start=2):
+            axes.plot(seconds, line, color=colour, linewidth=1.2, label=f"block {block}")
+        axes.set(title=f"level {level}", xlabel="seconds")
+    panels[0].set_ylabel("mean gate")
+    panels[-1].legend()
+    return figure
+
+
 def _curve(axes: Axes, records: Sequence[Mapping[str, Any]], key: str, **style: Any) -> None:
     values = np.array([record[key] for record in records], float)
     axes.plot([record["step"] for record in records], values, linewidth=1.2, **style)
@@ -189,7 +211,11 @@ def _add_wheel(figure: Figure) -> None:
 
 @rc_context(STYLE)
 def heatmaps(
-    sources: Array, targets: Array, points: Array, maps: Mapping[str, Array], true_points: Array
+    sources: Array,
+    targets: Array,
+    points: Array,
+    maps: Mapping[str, Array],
+    true_points: Array | None = None,
 ) -> Figure:
     """Where a perturbed source patch arrives in the target (sec. 4.4, figure 6).
 
@@ -199,8 +225,8 @@ def heatmaps(
         sources: RGB bytes (N, H, W, 3).
         targets: Likewise.
         points: Column x and row y of a pixel of the perturbed patch, (N, 2).
-        maps: Cosines (N, rows, columns) of each network.
-        true_points: Where the points are in the target, likewise.
+        maps: Cosines (N, rows, columns) of each network or level.
+        true_points: Where the points are in the target, likewise; None if that is not known.
 
     """
     size, patches = sources.shape[1:3], next(iter(maps.values())).shape[1:]
@@ -210,15 +236,16 @@ def heatmaps(
     for column, heat in enumerate(maps.values(), start=1):
         for axes, each in zip(grid[:, column], np.asarray(heat), strict=True):
             _lay_over(axes, each, size)
-    for row, point, true_point in zip(
-        grid, np.asarray(points), np.asarray(true_points), strict=True
-    ):
+    for row, point in zip(grid, np.asarray(points), strict=True):
         for axes in row:
             axes.add_patch(_chosen_patch(point, size[1] / patches[1], size[0] / patches[0]))
-        for axes in row[1:]:
-            axes.plot(*true_point, **TRUE_PLACE, scalex=False, scaley=False)
-    chosen = Patch(**CHOSEN_PATCH, label="perturbed patch")
-    _legend(figure, [chosen, Line2D([], [], **TRUE_PLACE, label="where it truly is in the target")])
+    marks: list[Any] = [Patch(**CHOSEN_PATCH, label="perturbed patch")]
+    if true_points is not None:
+        for row, true_point in zip(grid, np.asarray(true_points), strict=True):
+            for axes in row[1:]:
+                axes.plot(*true_point, **TRUE_PLACE, scalex=False, scaley=False)
+        marks.append(Line2D([], [], **TRUE_PLACE, label="where it truly is in the target"))
+    _legend(figure, marks)
     return figure
 
 

@@ -19,6 +19,8 @@ COMMANDS = {
     "bench": "say what each stage costs on this machine: midway bench data [DIR]",
     "list": "name the experiments, with what each is",
     "flow": "optical flow of two images or a video: midway flow A B -o out.flo",
+    "perturb": "where a patch goes, for the dynamics: midway perturb A B --point X,Y",
+    "track": "follow points through a video: midway track VIDEO --point X,Y -o out.mp4",
 }
 
 

@@ -1,34 +1,28 @@
 """midway flow A B -o out.flo | midway flow VIDEO -o flow.mp4: optical flow of images or a video."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from fractions import Fraction
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
-import av
 import numpy as np
 import tyro
-from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 from PIL import Image
 
 from midway.cli.options import parse
+from midway.cli.outputs import check_outputs
 from midway.data.clip import BadClipError
 from midway.data.flow_colours import flow_to_rgb, longest_pixels
 from midway.data.flow_files import flow_suffixes, write_flow
 from midway.data.frame_folder import IMAGE_SUFFIXES, read_image
 from midway.data.video import VIDEO_SUFFIXES, VideoFile
+from midway.data.video_writer import WRITTEN_VIDEO_SUFFIXES, writing_video
 from midway.errors import MidwayError
 from midway.models.flow_predictor import FlowMethod, Predictor, flow_predictor
 
 LONGEST_QUANTILE = 0.99
 """Of the motion in a frame of a video: few stray pixels do not set the colours of what follows."""
-WRITTEN_VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv")
-"""Containers that hold H.264."""
-ENCODER_OPTIONS = {"crf": "18", "preset": "veryfast"}
-"""The encoder keeps frames waiting to look ahead: with this preset 10 of them, by default 40."""
 PIXELS = FlowMethod(method="pixels")
 
 
@@ -84,11 +78,7 @@ def _check_names(first: Path, second: Path | None, out: Path, picture: Path | No
         )
     if picture and picture.suffix.lower() not in IMAGE_SUFFIXES:
         raise MidwayError(f"{picture}: no image format; give a name like flow.png")
-    for written in filter(None, (out, picture)):
-        if not written.parent.is_dir():
-            raise MidwayError(f"{written}: no folder {written.parent}; make it first")
-        if written.resolve() in [read.resolve() for read in (first, second) if read]:
-            raise MidwayError(f"{written}: is an input and would be lost; give another name")
+    check_outputs([path for path in (out, picture) if path], [x for x in (first, second) if x])
 
 
 def _pair(
@@ -117,41 +107,21 @@ def _pair(
 def _video(path: Path, out: Path, predict: Predictor, max_pixels: float) -> dict[str, Any]:
     # Frames are read, and their flow is written, one at a time: memory does not grow with length.
     longest, count = max_pixels or 1.0, 0
-    with VideoFile(str(path)) as video, _unfinished(out) as unfinished:
-        with av.open(str(unfinished), "w") as container:
-            rate = Fraction(video.fps).limit_denominator(1001)
-            stream = container.add_stream("libx264", rate=rate, options=ENCODER_OPTIONS)
-            # 4:2:0 holds even sizes only.
-            stream.width = video.width + video.width % 2
-            stream.height = video.height + video.height % 2
-            stream.pix_fmt = "yuv420p"
-            source = None
-            for target in _frames(video):
-                if source is not None:
-                    found = predict(source, target)
-                    if not max_pixels:
-                        lengths = np.hypot(found[..., 0], found[..., 1])
-                        longest = max(longest, float(np.quantile(lengths, LONGEST_QUANTILE)))
-                    colours = _even(flow_to_rgb(found, longest))
-                    container.mux(stream.encode(VideoFrame.from_ndarray(colours, "rgb24")))
-                    count += 1
-                source = target
-            container.mux(stream.encode())
+    with VideoFile(str(path)) as video, writing_video(out, video.fps) as write:
+        source = None
+        for target in _frames(video):
+            if source is not None:
+                found = predict(source, target)
+                if not max_pixels:
+                    lengths = np.hypot(found[..., 0], found[..., 1])
+                    longest = max(longest, float(np.quantile(lengths, LONGEST_QUANTILE)))
+                write(flow_to_rgb(found, longest))
+                count += 1
+            source = target
         if not count:
             raise BadClipError(str(path), "has a single frame", "give at least two frames")
     print(f"{out}: flow of {count} pairs of frames, full colour at {longest:.1f} px")
     return {"out": str(out), "pairs": count, "max_pixels": longest}
-
-
-@contextmanager
-def _unfinished(path: Path) -> Iterator[Path]:
-    """A name to write to, which becomes `path` at the end; after an error there is neither."""
-    unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _frames(video: VideoFile) -> Iterator[NDArray[np.uint8]]:
@@ -163,9 +133,3 @@ def _frames(video: VideoFile) -> Iterator[NDArray[np.uint8]]:
         if frame.seconds > last_seconds:
             last_seconds = frame.seconds
             yield frame.image
-
-
-def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The image with its last row and column repeated where their number is odd."""
-    height, width = image.shape[:2]
-    return np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

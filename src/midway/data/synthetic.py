@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from midway.data.flow_files import write_flo
+from midway.data.looks import other_looks
 from midway.data.textures import BACKDROPS, TEXTURES, Array, Outline, Texture
 from midway.errors import MidwayError
 
@@ -186,9 +187,9 @@ class WorldObject:
 
 
 class World:
-    """One scene without beginning or end, drawn by `seed`."""
+    """One scene without beginning or end, drawn by `seed`; a `look_seed` dresses it otherwise."""
 
-    def __init__(self, config: WorldConfig, seed: int) -> None:
+    def __init__(self, config: WorldConfig, seed: int, *, look_seed: int | None = None) -> None:
         self.config = config
         rng = np.random.default_rng(seed)
         height, width = config.height, config.width
@@ -213,6 +214,8 @@ class World:
             self._object(rng, int(class_id), place=(offset + number * EVEN_STEP) % 1)
             for number, class_id in enumerate(class_ids.flat[: config.num_objects])
         ]
+        if look_seed is not None:
+            self._backdrop, self._objects = other_looks(config, self._objects, look_seed)
 
     def frame(self, seconds: float) -> WorldFrame:
         """The image and its masks at any time."""

@@ -193,7 +193,8 @@ class Clouds:
         return grey + self.saturation * (colours - grey)
 
 
-BACKDROPS: dict[str, type[Blots | Clouds]] = {"blots": Blots, "clouds": Clouds}
+Backdrop = Blots | Clouds
+BACKDROPS: dict[str, type[Backdrop]] = {"blots": Blots, "clouds": Clouds}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from midway.data.render import Views
+from midway.data.loader import PairBatch
+from midway.data.render import Views, render_views
 from midway.data.views import ViewsConfig
 from midway.errors import MidwayError
 from midway.methods.base import Method, MethodConfig
@@ -15,8 +16,13 @@ from midway.models.dynamics import mean_or_sum
 from midway.models.midway import MidwayNetwork, NetworkConfig
 from midway.models.vit import VisionTransformer
 from midway.models.weights import load
+from midway.nn.dense import normalized_mse
+from midway.train.health import effective_rank, spread
 from midway.train.objective import ParameterGroup, Position, StepOutput, parameter_groups
 from midway.train.schedules import cosine
+
+HEALTH_PAIRS = 32
+"""Of a batch that health is measured on, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +131,44 @@ class Midway(Method):
                 f"({(other or [*state])[0]} differs); give one trained with the same method.network"
             )
         self.network.load_state_dict(state)
+
+    def health(self, batch: PairBatch) -> dict[str, Tensor]:
+        """As `pair_health`, of the motion crops of a batch."""
+        motion = render_views(self.views, batch.windows, batch.views).motion
+        return self.pair_health(*motion[:, :HEALTH_PAIRS])
+
+    def pair_health(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Whether there is something to predict, and whether it is predicted.
+
+        Args:
+            source: Shape (batch, 3, height, width), normalised.
+            target: Likewise.
+
+        Returns:
+            By level, the effective rank and the spread of the teacher's patches, which are what is
+            predicted; the loss of the guess that the target has the features that the teacher sees
+            in the source (`copy_loss`), and the dense loss as a share of it (`dense_over_copy`: 1
+            or more is no better than copying); the mean of each forward block's gate.
+
+        """
+        network = self.network
+        outputs = network(source, target).levels
+        frames = torch.cat([source, target])
+        found: dict[str, Tensor] = {}
+        levels = network.config.levels
+        seen = network.teacher.encoder.levels(frames, levels)
+        for level, features in zip(levels, seen, strict=True):
+            patches = features[:, 1:].flatten(0, 1)
+            found[f"rank_{level}"] = effective_rank(patches)
+            found[f"spread_{level}"] = spread(patches)
+            if level in outputs:
+                copied = normalized_mse(*features.chunk(2))
+                found[f"copy_loss_{level}"] = copied
+                # Frames that do not differ at all leave nothing to compare with.
+                found[f"dense_over_copy_{level}"] = outputs[level].loss / copied.clamp(min=1e-6)
+                for block, gate in enumerate(outputs[level].gates, start=2):
+                    found[f"gate_{level}_{block}"] = gate.float().mean()
+        return found
 
     def _dino(self, views: Views) -> Tensor:
         """Invariance term over crops: student sees all, teacher the global ones."""

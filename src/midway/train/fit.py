@@ -13,6 +13,7 @@ from torch import Tensor
 
 from midway.errors import MidwayError
 from midway.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from midway.train.health import Health
 from midway.train.interruption import Interruption
 from midway.train.launch import autocast
 from midway.train.log import Log, Meter
@@ -94,6 +95,7 @@ def fit(
         steps=run.length(steps_per_epoch),
         steps_per_epoch=steps_per_epoch,
         meter=Meter(world_size=fabric.world_size, flops_per_pair=flops_per_pair),
+        health=Health(run=run),
     )
     start = training.load(newest) if newest else 0
     with Interruption() as interruption, training.open_log(start) as log:
@@ -116,6 +118,7 @@ class _Training:
     steps: int
     steps_per_epoch: float
     meter: Meter
+    health: Health
 
     def loop(
         self, start: int, loader: Loader, interruption: Interruption, log: Log | None
@@ -127,7 +130,7 @@ class _Training:
         while step < self.steps and not interrupted:
             torch.manual_seed(_step_seed(run.seed, fabric.global_rank, step))
 
-            outputs, pairs = [], 0
+            outputs, pairs, batch = [], 0, None
             for micro_batch in range(run.accumulate):
                 with self.meter.waiting():
                     batch = next(batches).to(fabric.device)
@@ -156,10 +159,10 @@ class _Training:
             step += 1
             interrupted = interruption.requested()
             self.meter.count(pairs)
-            if step == 1 or step % run.log_every == 0 or step == self.steps:
-                self.report(
-                    log, replace(position, step=step), rates, scalars | {"grad_norm": grad_norm}
-                )
+            scalars |= {"grad_norm": grad_norm}
+            scalars |= (health := self.health.measure(self.objective, batch, step))
+            if health or step == 1 or step % run.log_every == 0 or step == self.steps:
+                self.report(log, replace(position, step=step), rates, scalars)
             is_saved = step % run.checkpoint_every == 0 or step == self.steps or interrupted
             if is_saved or step % MAX_SKIPPED_IN_A_ROW == 0:
                 self.check_finite(step)
@@ -193,6 +196,7 @@ class _Training:
             values |= {"lr": rates.lr, "weight_decay": rates.weight_decay}
             values |= {"skipped_steps": int(skipped_steps), **self.meter.read()}
             log.write(position, values)
+            self.health.warn(values, position.step)
 
     def check_finite(self, step: int) -> None:
         """Give the run up after too many bad steps, on all ranks alike; waits for the device."""

@@ -117,6 +117,18 @@ class Objective(nn.Module, ABC):
         """Every trainable parameter once."""
         return parameter_groups(self)
 
+    def health(self, batch: Any) -> dict[str, Tensor]:
+        """Scalars that tell whether training goes well, by name; the same on every rank.
+
+        Called every some steps after the optimiser's, in evaluation mode and without gradients.
+        Features called ``rank_LEVEL`` and ``spread_LEVEL`` are watched for collapse.
+
+        Args:
+            batch: The last one that was trained on.
+
+        """
+        return {}
+
     def after_backward(self, position: Position) -> None:
         """Called with the gradients complete but not yet clipped; may set some to None."""
 

@@ -26,6 +26,7 @@ CHANGEABLE = frozenset(
         "run.steps",
         "run.epochs",
         "run.log_every",
+        "run.health_every",
         "run.checkpoint_every",
         "run.keep_checkpoints",
         "run.devices",
@@ -61,6 +62,8 @@ class RunConfig:
     """Batches of the loader in one optimiser step, on each rank."""
     log_every: int = 10
     """Optimiser steps between two lines of the log."""
+    health_every: int = 500
+    """Optimiser steps between two looks at whether features collapse; 0 for none."""
     checkpoint_every: int = 1000
     """Optimiser steps between two checkpoints; there is always one at the end."""
     keep_checkpoints: int = 2
@@ -78,6 +81,8 @@ class RunConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise MidwayError(f"bad run setting: run.{name}; it must be at least 1")
+        if self.health_every < 0:
+            raise MidwayError(f"run.health_every = {self.health_every}; give 0 for none, or more")
         if not 0 <= self.seed < 2**63:
             raise MidwayError(f"run.seed = {self.seed}; give a number from 0 to 2**63 - 1")
         if self.steps < 0 or (self.steps == 0 and not 0 < self.epochs < inf):

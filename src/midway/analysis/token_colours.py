@@ -1,0 +1,118 @@
+"""Features and motion latents of a video as colours: their three principal components."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from midway.analysis.dynamics_views import check_length, pair_output, pair_outputs
+from midway.analysis.fitting import fit
+from midway.analysis.perturbation import check_level
+from midway.analysis.tracking import Frames
+from midway.data.video_writer import writing_video
+from midway.models.midway import MidwayNetwork
+
+FITTED_PAIRS = 32
+"""Pairs of frames that decide the colours, spread over the video."""
+CELL_SHARE = 0.06
+"""Height of a row of motion latents, of that of a frame."""
+REACH = 2.0
+"""Standard deviations from the mean to the end of the colours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenColours:
+    """Colours of tokens, the same for all tokens of a video."""
+
+    mean: Float[Tensor, " dim"]
+    axes: Float[Tensor, "dim 3"]
+    """Directions of most variance, each turned so that its largest entry is positive."""
+    deviations: Float[Tensor, "3"]
+
+    def __call__(self, tokens: Float[Tensor, "*tokens dim"]) -> NDArray[np.uint8]:
+        """RGB bytes (*tokens, 3)."""
+        shares = (tokens.double().cpu() - self.mean) @ self.axes / (REACH * self.deviations)
+        return (255 * (shares.clamp(-1, 1) + 1) / 2).round().byte().numpy()
+
+
+def fit_colours(tokens: Float[Tensor, "tokens dim"]) -> TokenColours:
+    """Colours by the principal components of tokens, at least four of them."""
+    tokens = tokens.double().cpu()
+    mean = tokens.mean(0)
+    variances, directions = torch.linalg.eigh((tokens - mean).T @ (tokens - mean) / len(tokens))
+    axes = directions[:, -3:].flip(1)
+    largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
+    deviations = variances[-3:].flip(0).clamp(min=1e-12).sqrt()
+    return TokenColours(mean=mean, axes=axes * largest.sign(), deviations=deviations)
+
+
+def write_token_video(
+    network: MidwayNetwork,
+    frames: Frames,
+    fps: float,
+    path: Path,
+    *,
+    level: int,
+    short_side: int = 0,
+) -> None:
+    """Write a video of each frame but the first beside its features at a level, in colours.
+
+    Below are the motion latents between the frame before and it: a row a level, the highest first,
+    and a cell a latent. Colours are those of the three principal components over the video, each
+    level of the latents having its own.
+
+    Args:
+        network: Its teacher's features are shown: those that are predicted.
+        frames: Of the video, at least two.
+        fps: Of the video that is written.
+        path: Its ending is one of `WRITTEN_VIDEO_SUFFIXES`.
+        level: Of the features.
+        short_side: As for `fit`.
+
+    Raises:
+        MidwayError: A level without forward model, or one frame.
+
+    """
+    check_level(network, level)
+    check_length(frames)
+    spread = np.linspace(0, len(frames) - 2, FITTED_PAIRS)
+    found = [
+        pair_output(network, frames, number, short_side=short_side)
+        for number in np.unique(spread.round().astype(int)).tolist()
+    ]
+    features = fit_colours(torch.cat([each[level].target[0, 1:] for each in found]))
+    latents = {
+        each: fit_colours(torch.cat([output[each].motion_latents[0] for output in found]))
+        for each in reversed(network.config.dynamics.levels)
+        if network.config.dynamics.latent_dynamics
+    }
+    with writing_video(path, fps) as write:
+        for number, levels in pair_outputs(network, frames, short_side=short_side):
+            frame = frames[number + 1]
+            grid = fit(frame[None], network, short_side=short_side).grid
+            image = frame.permute(1, 2, 0).cpu().numpy()
+            patches = features(levels[level].target[0, 1:].unflatten(0, grid))
+            rows = [
+                colours(levels[each].motion_latents[0])[None] for each, colours in latents.items()
+            ]
+            write(_composed(image, patches, rows))
+
+
+def _composed(
+    image: NDArray[np.uint8], patches: NDArray[np.uint8], rows: list[NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """Image and patches side by side, the rows below them, all over the same width."""
+    height, width = image.shape[:2]
+    parts = [np.concatenate([image, _enlarged(patches, (width, height))], axis=1)]
+    parts += [_enlarged(row, (2 * width, max(1, round(CELL_SHARE * height)))) for row in rows]
+    return np.concatenate(parts)
+
+
+def _enlarged(cells: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Cells (rows, columns, 3) at `size` (width, height)."""
+    return np.asarray(Image.fromarray(cells).resize(size, Image.Resampling.NEAREST))

@@ -1,0 +1,256 @@
+"""Masks of objects carried through videos by frozen features: J, F and J&F of DAVIS."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from midway.config import to_json
+from midway.data.colour import normalise
+from midway.data.flow_colours import flow_to_rgb
+from midway.data.mask_videos import (
+    MaskVideo,
+    find_mask_videos,
+    objects_of,
+    read_frame,
+    read_mask,
+)
+from midway.errors import MidwayError
+from midway.evals.flow import provenance
+from midway.evals.mask_propagation import PropagationConfig, hard_masks, propagate, soft_labels
+from midway.evals.propagation_metrics import contour_accuracy, region_similarity
+from midway.evals.results import protocol_version, write_results
+from midway.models.dense_encoder import DenseEncoder
+from midway.models.encoder_source import EncoderSource, open_encoder
+
+VERSION = 1
+"""Raised when the code makes something else of the same options."""
+
+Masks = UInt8[np.ndarray, "frames height width"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRoot:
+    """Which videos with masks."""
+
+    root: Path
+    """DAVIS as it is unpacked, or a folder of videos with `frames` and `masks`, or one such."""
+    split: str = ""
+    """List of names below ImageSets, such as 2017/val; all videos if empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureConfig:
+    """Which features masks are carried by."""
+
+    level: int = -1
+    """Of the encoder; -1 is the top."""
+    short_side: int = 480
+    """Pixels of the frames' shorter side as the encoder sees them, rounded to whole patches; 480 in
+    the protocol. Masks are scored at the size that they have."""
+    accelerator: Literal["auto", "cpu"] = "auto"
+    seed: int = 0
+    """Of fresh weights."""
+
+    def __post_init__(self) -> None:
+        if self.short_side < 1:
+            raise MidwayError(f"short_side {self.short_side}: give 1 pixel or more")
+
+
+DEFAULT_ENCODER, DEFAULT_FEATURES = EncoderSource(), FeatureConfig()
+DEFAULT_HOW = PropagationConfig()
+
+
+def evaluate(
+    *,
+    data: MaskRoot,
+    encoder: Annotated[EncoderSource, tyro.conf.OmitArgPrefixes] = DEFAULT_ENCODER,
+    features: Annotated[FeatureConfig, tyro.conf.OmitArgPrefixes] = DEFAULT_FEATURES,
+    how: Annotated[PropagationConfig, tyro.conf.OmitArgPrefixes] = DEFAULT_HOW,
+    folder: Path | None = None,
+) -> dict[str, Any]:
+    """Score masks that are given in the first frame and carried through the video.
+
+    Args:
+        data: Videos with masks.
+        encoder: Whose features carry them.
+        features: Level and size.
+        how: The protocol.
+        folder: For results.json and the masks, as DAVIS wants them for submission.
+
+    Raises:
+        MidwayError: The data or the network cannot be read.
+
+    """
+    start = time.monotonic()
+    torch.manual_seed(features.seed)
+    opened = open_encoder(encoder)
+    use_gpu = features.accelerator == "auto" and torch.cuda.is_available()
+    network = opened.encoder.to("cuda" if use_gpu else "cpu")
+    videos = find_mask_videos(data.root, data.split)
+    found: dict[str, dict[str, Any]] = {}
+    for video in videos:
+        began = time.monotonic()
+        masks, objects = carry(network, video, features, how)
+        if folder:
+            _write_masks(folder / "masks" / video.name, video, masks)
+        found[video.name] = {
+            "frames": len(masks),
+            "objects": score_masks(video, masks, objects),
+            "seconds": round(time.monotonic() - began, 1),
+        }
+    settings = {"level": features.level, "short_side": features.short_side, **to_json(how)}
+    results = {
+        "protocol": {
+            "name": f"mask propagation {data.split}".rstrip(),
+            "version": protocol_version(VERSION, settings),
+        },
+        **settings,
+        "encoder": {**asdict(encoder), "checkpoint_sha256": opened.file_sha256},
+        **mean_over_objects([video["objects"] for video in found.values()]),
+        "still": mean_over_objects([_still(video) for video in videos]),
+        "videos": found,
+        **provenance(None),
+        "weights_sha256": opened.weights_sha256,
+        "seconds": time.monotonic() - start,
+    }
+    if folder:
+        write_results(folder, results)
+    return results
+
+
+@torch.no_grad()
+def carry(
+    encoder: DenseEncoder, video: MaskVideo, features: FeatureConfig, how: PropagationConfig
+) -> tuple[Masks, list[int]]:
+    """Masks of all frames, the first as it is given, and the objects' ids.
+
+    Args:
+        encoder: Frozen.
+        video: With the mask of its first frame.
+        features: Level and size.
+        how: The protocol.
+
+    Raises:
+        MidwayError: A frame or mask cannot be read, or they differ in size.
+
+    """
+    first, objects = _first_mask(video)
+    device = next(encoder.parameters()).device
+    maps = _feature_maps(encoder, video, first.shape, features, device)
+    size = _fitted_size(first.shape, encoder.patch_size, features.short_side)
+    grid = (size[0] // encoder.patch_size, size[1] // encoder.patch_size)
+    labels = soft_labels(torch.from_numpy(first).to(device), objects, grid)
+    carried = [
+        hard_masks(each, objects, (first.shape[0], first.shape[1])).cpu().numpy()
+        for each in propagate(maps, labels, how)
+    ]
+    return np.stack([first, *carried]), objects
+
+
+def score_masks(
+    video: MaskVideo, masks: Masks, objects: Sequence[int]
+) -> dict[str, dict[str, float]]:
+    """`j`, `f` and `jf` of each object by its id: means over the annotated frames.
+
+    The first frame, which is given, and the last do not count, as in DAVIS's own evaluation.
+
+    Args:
+        video: With the true masks.
+        masks: Of all frames.
+        objects: Ids.
+
+    Raises:
+        MidwayError: A mask cannot be read, differs in size, or none counts.
+
+    """
+    pairs = [
+        (mask, read_mask(path, mask.shape))
+        for mask, path in zip(masks[1:-1], video.masks[1:-1], strict=True)
+        if path is not None
+    ]
+    if not pairs:
+        raise MidwayError(
+            f"{video.name}: no frame between the first and the last has a mask to compare with"
+        )
+    found = {}
+    for number in objects:
+        j = np.mean([region_similarity(mask == number, true == number) for mask, true in pairs])
+        f = np.mean([contour_accuracy(mask == number, true == number) for mask, true in pairs])
+        found[str(number)] = {"j": float(j), "f": float(f), "jf": float((j + f) / 2)}
+    return found
+
+
+def mean_over_objects(videos: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
+    """Means over all objects of all videos, each counting once."""
+    objects = [scores for video in videos for scores in video.values()]
+    return {name: float(np.mean([each[name] for each in objects])) for name in ("j", "f", "jf")}
+
+
+def _still(video: MaskVideo) -> dict[str, dict[str, float]]:
+    """Scores of the guess that the first mask stays where it is."""
+    first, objects = _first_mask(video)
+    return score_masks(video, np.stack([first] * len(video.frames)), objects)
+
+
+def _first_mask(video: MaskVideo) -> tuple[UInt8[np.ndarray, "height width"], list[int]]:
+    path = video.masks[0]
+    assert path is not None, "found videos have the mask of their first frame"
+    size = read_frame(video.frames[0], None).shape[:2]
+    first = read_mask(path, size)
+    return first, objects_of(first, path)
+
+
+def _feature_maps(
+    encoder: DenseEncoder,
+    video: MaskVideo,
+    shape: Sequence[int],
+    features: FeatureConfig,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    size = _fitted_size(shape, encoder.patch_size, features.short_side)
+    for path in video.frames:
+        frame = torch.from_numpy(read_frame(path, shape)).to(device).permute(2, 0, 1)
+        pixels = F.interpolate(frame[None].float(), size, mode="bilinear", antialias=True)
+        yield encoder.maps(normalise(pixels, white=255), (features.level,))[0][0]
+
+
+def _fitted_size(shape: Sequence[int], patch: int, short_side: int) -> tuple[int, int]:
+    factor = short_side / min(shape)
+    height, width = (max(1, round(side * factor / patch)) * patch for side in shape)
+    return height, width
+
+
+def _write_masks(folder: Path, video: MaskVideo, masks: Masks) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    # Colours that differ, evenly round the wheel; the background is black.
+    angle = np.arange(255) * 2.399963
+    wheel = np.stack([np.cos(angle), np.sin(angle)], axis=1)[None].astype(np.float32)
+    colours = np.concatenate([np.zeros((1, 3), np.uint8), flow_to_rgb(wheel, max_pixels=1)[0]])
+    for path, mask in zip(video.frames, masks, strict=True):
+        image = Image.fromarray(mask)
+        image.putpalette(colours.tobytes())
+        image.save(folder / f"{path.stem}.png")
+
+
+def report(results: Mapping[str, Any]) -> str:
+    """Results as a short table for people."""
+    lines = [f"{'':<24}{'J&F':>8}{'J':>8}{'F':>8}"]
+    for name, scores in (("mean over objects", results), ("first mask kept", results["still"])):
+        lines.append(_line(name, scores))
+    for name, video in results["videos"].items():
+        lines += [_line(f"{name} {number}", each) for number, each in video["objects"].items()]
+    return "\n".join(lines)
+
+
+def _line(name: str, scores: Mapping[str, float]) -> str:
+    return f"{name:<24}" + "".join(f"{100 * scores[key]:8.1f}" for key in ("jf", "j", "f"))

@@ -1,0 +1,131 @@
+"""midway track: a video with the tracks drawn, one line for what is wrong."""
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import midway
+from midway.analysis.tracking import track_points
+from midway.cli import main
+from midway.data.synthetic import WorldConfig, write_videos
+from tests.models.networks import random_network
+
+CONFIG = WorldConfig(height=48, width=66, num_frames=6, fps=8, num_objects=2)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    torch.manual_seed(0)
+    midway.save(random_network(), tmp_path / "net.safetensors")
+    (tmp_path / "in").mkdir()
+    (video,) = write_videos(tmp_path / "in", CONFIG, seeds=[0])
+    return {"tmp": str(tmp_path), "net": str(tmp_path / "net.safetensors"), "video": str(video)}
+
+
+def decoded(path: str) -> list[np.ndarray]:
+    with av.open(path) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def told(capsys) -> dict:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_features_are_tracked_as_by_the_function_and_drawn(files, tmp_path: Path, capsys):
+    out, picture = str(tmp_path / "out.mp4"), tmp_path / "out.png"
+    words = ["--point", "20,9", "50,40", "--run", files["net"], "-o", out, "--json"]
+    words += ["--method", "features", "--picture", str(picture), "--start-seconds", "0.26"]
+    assert main(["track", files["video"], *words]) == 0
+    found = told(capsys)
+    frames = torch.from_numpy(np.stack(decoded(files["video"]))).permute(0, 3, 1, 2)
+    expected = track_points(
+        midway.load(files["net"]),
+        frames,
+        torch.tensor([[20.0, 9], [50, 40]]),
+        torch.tensor([2, 2]),
+        method="features",
+    )
+    torch.testing.assert_close(torch.tensor(found["points"]), expected.points)
+    torch.testing.assert_close(torch.tensor(found["confidence"]), expected.confidence)
+    assert found["seconds"] == pytest.approx([number / 8 for number in range(6)])
+    drawn = decoded(out)
+    assert [frame.shape for frame in drawn] == [(48, 66, 3)] * 6
+    red, green, blue = drawn[2][9, 20].astype(int)  # a sure cross is yellow
+    assert min(red, green) > blue + 80
+    with Image.open(picture) as strip:
+        assert strip.height == 180
+
+
+@pytest.mark.parametrize("method", ["midway", "heatmap"])
+def test_the_other_methods_run_at_a_lower_rate(files, tmp_path: Path, capsys, method):
+    out = str(tmp_path / "out.mp4")
+    words = ["--point", "20,9", "--run", files["net"], "-o", out, "--json", "--fps", "4"]
+    assert main(["track", files["video"], *words, "--method", method, "--draws", "2"]) == 0
+    assert told(capsys)["seconds"] == pytest.approx([0, 0.25, 0.5])
+    with av.open(out) as container:
+        assert container.streams.video[0].average_rate == 4
+
+
+def test_flow_needs_no_network_unless_it_is_of_features(files, tmp_path: Path, capsys):
+    words = ["track", files["video"], "--point", "20,9", "--method", "flow", "--json"]
+    words += ["-o", str(tmp_path / "out.mp4")]
+    assert main([*words, "--flow.method", "zero"]) == 0
+    assert told(capsys)["points"] == [[[20, 9]] * 6]
+    assert main([*words, "--flow.method", "features", "--run", files["net"]]) == 0
+    assert told(capsys)["points"] != [[[20, 9]] * 6]
+
+
+def one_frame(tmp_path: Path) -> str:
+    config = WorldConfig(height=48, width=64, num_frames=1, fps=8)
+    return str(write_videos(tmp_path / "in", config, seeds=[9])[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{video}", "--point", "66,3"], "point 66,3 is outside the image of 66 x 48 pixels"),
+        (["{video}", "--point", "3"], "point '3': give X,Y in pixels"),
+        (["{one}", "--point", "3,3"], "has a single frame"),
+        (["{video}", "--point", "3,3", "--level", "4"], "level 4 has no forward model"),
+        (["{video}", "--point", "3,3", "--start-seconds", "9"], "the last frame is at 0.62 s"),
+        (["{video}", "--point", "3,3", "--fps", "-1"], "--fps -1: give"),
+        (["{video}", "--point", "3,3", "-o", "{tmp}/x.png"], "give a name like tracks.mp4"),
+        (["{video}", "--point", "3,3", "-o", "{video}"], "is an input and would be lost"),
+        (["{video}", "--point", "3,3", "--picture", "{tmp}/x.flo"], "no image format"),
+        (["{net}", "--point", "3,3"], "net.safetensors"),
+        (["{tmp}/none.mp4", "--point", "3,3"], "none.mp4"),
+        (["{video}", "--point", "3,3", "--run", "{tmp}/none.pth"], "no such file or folder"),
+        (["{video}", "--point", "3,3", "--method", "flo"], "flow"),
+    ],
+)
+def test_what_is_wrong_is_one_line(files, tmp_path: Path, capsys, words, message):
+    files["one"] = one_frame(tmp_path)
+    given = [word.format(**files) for word in words]
+    if "--run" not in words:
+        given += ["--run", files["net"]]
+    if "-o" not in words:
+        given += ["-o", str(tmp_path / "x.mp4")]
+    assert main(["track", *given]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_a_real_video_is_tracked_from_its_middle_both_ways(
+    shared_data: Path, files, tmp_path: Path, capsys
+):
+    video, out = shared_data / "video/davis_clips/blackswan.mp4", str(tmp_path / "out.mp4")
+    words = ["--point", "430,150", "--start-seconds", "0.8", "--fps", "5", "--method", "features"]
+    words += ["--run", files["net"], "--short-side", "64", "-o", out, "--json"]
+    assert main(["track", str(video), *words]) == 0
+    found = told(capsys)
+    assert found["seconds"] == pytest.approx([number / 5 for number in range(9)], abs=0.02)
+    assert found["points"][0][4] == [430, 150]
+    assert found["confidence"][0][4] == 1
+    assert [frame.shape for frame in decoded(out)] == [(480, 854, 3)] * 9

@@ -1,0 +1,155 @@
+"""Scores of heatmaps end to end: on made worlds, on real pairs, and of maps that are right."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from midway.cli import main
+from midway.data.flow_sets import FlowExample
+from midway.data.synthetic import WorldConfig
+from midway.errors import MidwayError
+from midway.evals import correspondence
+from midway.evals.correspondence import HeatmapConfig, PairSource, score_heatmaps
+from midway.evals.world_pairs import WorldPairs
+from midway.models.weights import save
+
+from ..models.networks import random_network
+
+WORLDS = WorldPairs(
+    world=WorldConfig(height=32, width=40, object_speed=20, camera_speed=20),
+    num_worlds=2,
+    pairs_per_world=2,
+)
+HOW = HeatmapConfig(num_draws=2)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return random_network()
+
+
+def _shifted(pixels: int) -> FlowExample:
+    """Noise that moves to the right by some pixels."""
+    frame = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    flow = np.zeros((32, 48, 2), np.float32)
+    flow[..., 0] = pixels
+    return FlowExample(
+        source=frame, target=np.roll(frame, pixels, axis=1), flow=flow, occluded=None
+    )
+
+
+def test_worlds_are_scored_at_every_level_by_every_matcher(network):
+    scores, num_pairs = score_heatmaps(network, WORLDS.examples(), HOW)
+    assert num_pairs == 4
+    assert [*scores] == ["1", "2", "3"]
+    for groups in scores.values():
+        visible, moving = groups["visible"], groups["moving"]
+        assert 0 < moving["patches"] < visible["patches"] <= 4 * 20
+        for matcher in ("heatmap", "features", "still"):
+            assert 0 <= moving[matcher]["lean"] <= 1
+            assert "lean" not in visible[matcher]
+        assert visible["still"]["at_start"] == 1
+        assert moving["still"]["lean"] == 0.5
+
+
+def test_the_guess_of_no_motion_is_near_where_true_flow_is_short(network):
+    scores, _ = score_heatmaps(network, WORLDS.examples(), HeatmapConfig(levels=(1,), num_draws=1))
+    lengths = []
+    for example in WORLDS.examples():  # 32 x 40 pixels, patches of 8: none is resized
+        for row in range(0, 32, 8):
+            for column in range(0, 40, 8):
+                patch = (slice(row, row + 8), slice(column, column + 8))
+                seen = ~example.occluded[patch]
+                if 2 * seen.sum() <= 64:
+                    continue
+                vectors = np.sort(example.flow[patch][seen].astype(np.float64), axis=0)
+                step = vectors[(len(vectors) - 1) // 2]
+                x, y = column + 3.5 + step[0], row + 3.5 + step[1]
+                if -0.5 <= x <= 39.5 and -0.5 <= y <= 31.5:
+                    lengths.append(np.hypot(*step) / 8)
+    found = scores["1"]["visible"]
+    assert found["patches"] == len(lengths)
+    assert found["still"]["near"] == pytest.approx(np.mean(np.array(lengths) <= 1))
+    assert found["still"]["epe"] == pytest.approx(8 * np.mean(lengths), rel=1e-6)
+    assert scores["1"]["moving"]["patches"] == sum(length >= 1 for length in lengths)
+
+
+def test_heatmaps_that_follow_the_motion_win(network, monkeypatch):
+    def following(_network, _output, grid, *, tokens, **_):
+        cells = torch.tensor(tokens) + 1  # one patch to the right
+        return F.one_hot(cells, grid[0] * grid[1]).float().unflatten(1, grid)[None]
+
+    monkeypatch.setattr(correspondence, "output_heatmaps", following)
+    scores, _ = score_heatmaps(network, iter([_shifted(8)]), HeatmapConfig(levels=(2,)))
+    moving = scores["2"]["moving"]
+    assert moving["patches"] == 4 * 5
+    full = {"near": 1, "near_else": 1, "epe": 0, "mass_epe": 0, "lean": 1, "at_start": 0}
+    assert moving["heatmap"] == full
+    assert moving["still"]["at_start"] == 1
+
+
+def test_features_find_what_moves_by_whole_patches_where_places_do_not_matter(network):
+    # Without positions and context, the first block's MLP sees a patch as it is.
+    with torch.no_grad():
+        network.encoder.pos_embed.zero_()
+        for block in network.encoder.blocks:
+            block.attn.proj.weight.zero_()
+            block.attn.proj.bias.zero_()
+    scores, _ = score_heatmaps(network, iter([_shifted(8)]), HeatmapConfig(levels=(1,)))
+    features = scores["1"]["moving"]["features"]
+    assert (features["near"], features["epe"], features["lean"]) == (1, 0, 1)
+
+
+def test_some_patches_of_a_pair_can_be_scored_alone(network):
+    how = HeatmapConfig(levels=(1,), num_draws=1, tokens_per_pair=7)
+    scores, _ = score_heatmaps(network, WORLDS.examples(), how)
+    assert scores["1"]["visible"]["patches"] == 4 * 7
+
+
+def test_real_pairs_are_scored_from_the_command_line(network, shared_data, tmp_path, capsys):
+    save(network, tmp_path / "net.safetensors")
+    words = ["--run", str(tmp_path / "net.safetensors"), "--data.dataset", "middlebury"]
+    words += ["--data.root", str(shared_data / "flow/middlebury"), "--levels", "3"]
+    words += ["--num-draws", "1", "--accelerator", "cpu", "--folder", str(tmp_path / "out")]
+    assert main(["eval", "correspondence", *words, "--json"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    results = json.loads(printed[-1])
+    assert results == json.loads((tmp_path / "out/results.json").read_text())
+    assert results["pairs"] == 6
+    assert results["levels"]["3"]["visible"]["still"]["at_start"] == 1
+    assert "level 3, visible:" in "\n".join(printed)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no network: give a run folder"),
+        (["--run", "{net}", "--data.dataset", "kitti"], "kitti: no folder; give it by --data.root"),
+        (["--run", "{net}", "--data.root", "x"], "worlds are made, not read; add --data.dataset"),
+        (["--run", "{net}", "--levels", "4"], "level 4 has no forward model"),
+        (["--run", "{net}", "--num-draws", "0"], "num_draws must be 1 or more"),
+        (["--run", "{net}", "--num-worlds", "0"], "no pairs: 0 worlds"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(network, tmp_path, capsys, words, message):
+    save(network, tmp_path / "net.safetensors")
+    words = [word.replace("{net}", str(tmp_path / "net.safetensors")) for word in words]
+    assert main(["eval", "correspondence", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_pairs_without_known_flow_are_an_error(network):
+    example = _shifted(8)
+    example.flow[:] = np.inf
+    with pytest.raises(MidwayError, match="no patch of 1 pairs can be scored"):
+        score_heatmaps(network, iter([example]), HOW)
+
+
+def test_a_source_gives_the_worlds_that_it_names():
+    data = PairSource(worlds=WORLDS)
+    assert len([*data.examples()]) == 4
