@@ -80,7 +80,7 @@ def main() -> None:
     seconds, exposed = median(times[1:]), exposed_seconds(model._forward_module)
     if fabric.is_global_zero:
         told = {"seconds_per_step": seconds, "exposed_seconds": exposed, "share": exposed / seconds}
-        print(json.dumps(vars(args) | told))
+        print(json.dumps(vars(args) | told))  # noqa: T201
 
 
 if __name__ == "__main__":

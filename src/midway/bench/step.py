@@ -137,7 +137,9 @@ class StepBenchmark:
         wall, cpu = self._alone(_call(ours, views))
         memory = _peak_memory(self.device)
         self.tell("measuring the parts")
-        parts = time_parts(method, views, self.autocast_type) | self._ends(ours, views)
+        parts = time_parts(method, views, self.autocast_type, repeats=self.repeats) | self._ends(
+            ours, views
+        )
         plain = self._against(ours, views, agreement) if agreement else None
         flops = flops_per_pair(self.config)
         return StepTimes(
@@ -154,7 +156,7 @@ class StepBenchmark:
 
     def _alone(self, step: Callable[[], object]) -> tuple[float, float]:
         """Median seconds of a step, by the wall and of the process."""
-        rows = [_both_clocks(step, self.device) for _ in range(2 + self.repeats)][2:]
+        rows = [_both_clocks(step, self.device) for _ in range(1 + self.repeats)][1:]
         wall, cpu = zip(*rows, strict=True)
         return median(wall), median(cpu)
 

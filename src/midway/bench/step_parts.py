@@ -11,10 +11,10 @@ from midway.data.render import Views
 from midway.methods.midway import Midway
 from midway.nn.dense import normalized_mse
 
-REPEATS = 3
 
-
-def time_parts(method: Midway, views: Views, autocast_type: torch.dtype | None) -> dict[str, float]:
+def time_parts(
+    method: Midway, views: Views, autocast_type: torch.dtype | None, *, repeats: int
+) -> dict[str, float]:
     """Seconds of each part of the networks for a batch; gradients are cleared.
 
     Each is given inputs of its true shapes and computed by itself, so that the sum can differ from
@@ -24,6 +24,8 @@ def time_parts(method: Midway, views: Views, autocast_type: torch.dtype | None) 
         method: The weights.
         views: A batch.
         autocast_type: Of the forward passes; None for float32.
+        repeats: Times that count, of which the median is given.
+
     """
     device = views.motion.device
     cast = partial(
@@ -38,7 +40,7 @@ def time_parts(method: Midway, views: Views, autocast_type: torch.dtype | None) 
                 outputs = forward()
             torch.autograd.backward(list(outputs), [torch.ones_like(out) for out in outputs])
 
-        seconds[name] = median_seconds(both, device, repeats=REPEATS)
+        seconds[name] = median_seconds(both, device, repeats=repeats)
         method.zero_grad(set_to_none=True)
 
     @torch.no_grad()
@@ -46,7 +48,7 @@ def time_parts(method: Midway, views: Views, autocast_type: torch.dtype | None) 
         with cast():
             parts.teacher()
 
-    seconds["teacher"] = median_seconds(teacher, device, repeats=REPEATS)
+    seconds["teacher"] = median_seconds(teacher, device, repeats=repeats)
     return seconds
 
 
