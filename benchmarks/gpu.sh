@@ -23,12 +23,12 @@ mkdir -p "$RESULTS" "$OUT/videos"
 started=$SECONDS
 
 if [[ ${1:-} == --dry-run ]]; then
-  device=cpu gops=(30) seconds=3 train_seconds=20
+  device=cpu gops=(30) seconds=3 train_seconds=30 data_options=(--batch-size 1)
   steps=("tiny 2" "tiny 4")
   step_options=(--device cpu --precision bf16-mixed --repeats 1)
   train=(synthetic.midway_tiny --data.num-workers 1 --data.batch-size 8 --run.log-every 2)
 else
-  device=cuda gops=(30 250) seconds=40 train_seconds=60
+  device=cuda gops=(30 250) seconds=40 train_seconds=60 data_options=()
   steps=("vits 64" "vits 100" "vits 200" "vitb 64" "vitb 128")
   step_options=(--device cuda --precision bf16-mixed --repeats 10)
   train=(bdd100k.midway_vits --data.num-workers "$(nproc)" --run.precision bf16-mixed --run.log-every 5)
@@ -85,7 +85,7 @@ for gop in gops:
 PY
 }
 attempt videos make_videos
-attempt data midway bench data "$OUT/videos" --short-sides 480 --device "$device" --json
+attempt data midway bench data "$OUT/videos" --short-sides 480 --device "$device" "${data_options[@]}" --json
 attempt store midway prepare "$OUT/videos" "$OUT/frames.lance" --json
 train_for() { # exit code 3 is a run that was asked to stop and wrote its checkpoint
   timeout --signal=TERM --kill-after=60 "$train_seconds" "$PYTHON" -m midway.cli train "${train[@]}" \

@@ -1,4 +1,4 @@
-"""On an accelerator the objective has the numbers that it has on the CPU, and those of the plain step.
+"""On an accelerator the objective has the numbers of the CPU, and those of the plain step.
 
 `MIDWAY_DEVICE` names the device: "cuda" if it is not set, "cpu" to try the test itself.
 """

@@ -118,9 +118,11 @@ class VisionTransformer(nn.Module):
         The last block refines that token alone, since nothing reads the others.
         """
         x = self._embed(images)
-        for block in self.blocks[:-1]:
+        *blocks, last = self.blocks
+        for block in blocks:
             x = block(x)
-        return self.norm(self.blocks[-1](x, num_wanted=1)[:, 0])
+        assert isinstance(last, Block)
+        return self.norm(last.first(x, 1)[:, 0])
 
     def _embed(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]

@@ -111,17 +111,13 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, 4 * dim)
         self.drop_path = DropPath(drop_path)
 
-    def forward(
-        self, x: Tokens, num_wanted: int | None = None
-    ) -> Float[Tensor, "batch wanted dim"]:
-        """Refine the tokens.
+    def forward(self, x: Tokens) -> Tokens:
+        """Refine the tokens; shape unchanged."""
+        return self.first(x, None)
 
-        Args:
-            x: The tokens, all of which are attended to.
-            num_wanted: Only the first so many are refined and returned; None for all.
-
-        """
-        x = x[:, :num_wanted] + self.drop_path(self.attn(self.norm1(x), num_wanted))
+    def first(self, x: Tokens, count: int | None) -> Float[Tensor, "batch count dim"]:
+        """What `forward` makes of the first `count` tokens, without refining the others."""
+        x = x[:, :count] + self.drop_path(self.attn(self.norm1(x), count))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
