@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from midway.bench import matrix_peak as peak_module
 from midway.bench.agreement import Agreement, compare
+from midway.bench.plain_network import Attend
 from midway.bench.plain_step import PlainStep
 from midway.bench.step import FastStep, StepBenchmark, position
 from midway.data.render import Views
@@ -90,15 +92,15 @@ def test_three_steps_of_both_end_at_the_same_weights_teacher_and_centre() -> Non
         torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-3, atol=2e-4, msg=name)
 
 
-@pytest.mark.parametrize("against", [False, True])
-def test_speeds_shares_and_parts_hang_together(against: bool) -> None:
+@pytest.mark.parametrize("against", [None, F.scaled_dot_product_attention])
+def test_speeds_shares_and_parts_hang_together(against: Attend | None) -> None:
     benchmark = StepBenchmark(
         config=CONFIG,
         batch_size=2,
         autocast_type=None,
         device=CPU,
         repeats=1,
-        against_plain=against,
+        against=against,
         tell=lambda what: None,
     )
     times = benchmark.run()
@@ -108,7 +110,7 @@ def test_speeds_shares_and_parts_hang_together(against: bool) -> None:
     assert times.peak_memory_bytes > 2**24
     assert min(times.parts.values()) > 0
     assert {"student 224", "local crops", "teacher", "optimiser", "EMA", "views"} < set(times.parts)
-    assert (times.plain is not None) is against
+    assert (times.plain is None) is (against is None)
     if times.plain:
         assert times.plain.ratio > 0
 

@@ -1,9 +1,11 @@
 """The network computed as a paper's code usually writes it: what ours is held against.
 
-It takes the weights of our modules and nothing else from them. Attention is written out, each frame
+It takes the weights of our modules and nothing else from them. Each frame
 and each order of a pair goes through the networks on its own, crops of one size go together (as
 DINO's multi-crop wrapper does it), and every token is refined whether it is read or not.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +17,19 @@ from midway.models.vit import VisionTransformer
 from midway.nn.blocks import Attention, Block, CrossAttention, CrossBlock, Gate, Mlp
 from midway.nn.dino import DinoHead
 
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From queries, keys and values of shape (batch, heads, tokens, head_dim) to what they read."""
 
-def encode(vit: VisionTransformer, images: Tensor, levels: tuple[int, ...]) -> list[Tensor]:
+
+def attend_written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention as two matrix products; under autocast in the type that it gives them."""
+    scores = (q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5
+    return scores.softmax(dim=-1) @ v
+
+
+def encode(
+    vit: VisionTransformer, images: Tensor, levels: tuple[int, ...], attend: Attend
+) -> list[Tensor]:
     """Normed features after some blocks, a (batch, 1 + patches, dim) tensor each."""
     patches = vit.patch_embed.proj(images).flatten(2).transpose(1, 2)
     cls = vit.cls_token.expand(images.shape[0], -1, -1)
@@ -25,7 +38,7 @@ def encode(vit: VisionTransformer, images: Tensor, levels: tuple[int, ...]) -> l
     outputs = []
     for i, block in enumerate(vit.blocks):
         assert isinstance(block, Block)
-        x = _block(block, x)
+        x = _block(block, x, attend)
         if i + 1 in levels:
             outputs.append(vit.norm(x))
     return outputs
@@ -41,7 +54,11 @@ def project(head: DinoHead, x: Tensor) -> Tensor:
 
 
 def dense_losses(
-    network: MidwayNetwork, source: list[Tensor], target: list[Tensor], grid: tuple[int, int]
+    network: MidwayNetwork,
+    source: list[Tensor],
+    target: list[Tensor],
+    grid: tuple[int, int],
+    attend: Attend,
 ) -> list[Tensor]:
     """Dense loss of each level in one order, from the top down (MODEL.md, Algorithm 1).
 
@@ -50,6 +67,8 @@ def dense_losses(
         source: The student's features of the source at all levels and the top.
         target: The teacher's features of the target, likewise.
         grid: Rows and columns of patches.
+        attend: How attention is computed.
+
     """
     dynamics, teacher, path = network.dynamics, network.teacher, network.dynamics.midway_path
     source_positions, target_positions = (
@@ -68,20 +87,20 @@ def dense_losses(
         tokens = torch.cat((latents, seen, wanted), dim=1)
         for block in path.blocks[name].children():
             assert isinstance(block, Block)
-            tokens = _block(block, tokens)
+            tokens = _block(block, tokens, attend)
         latents = tokens[:, :count] if i == len(levels) - 1 else tokens[:, :count] + latents
-        v = _refine(dynamics, name, source[i], v)
+        v = _refine(dynamics, name, source[i], v, attend)
         with torch.no_grad():
-            v_target = _refine(teacher, name, target[i], v_target)
+            v_target = _refine(teacher, name, target[i], v_target, attend)
         forward_model = dynamics.forward_models[name]
         assert isinstance(forward_model, ForwardDynamics)
-        x = _predict(forward_model, v, _linear(path.up, latents))
+        x = _predict(forward_model, v, _linear(path.up, latents), attend)
         apart = F.normalize(x.float(), dim=-1) - F.normalize(target[i].detach().float(), dim=-1)
         losses.append((apart**2).sum(-1).mean())
     return losses
 
 
-def _predict(model: ForwardDynamics, features: Tensor, latents: Tensor) -> Tensor:
+def _predict(model: ForwardDynamics, features: Tensor, latents: Tensor, attend: Attend) -> Tensor:
     x = torch.cat((latents, features), dim=1)
     count = latents.shape[1]
     inputs: list[Tensor] = []
@@ -89,28 +108,28 @@ def _predict(model: ForwardDynamics, features: Tensor, latents: Tensor) -> Tenso
         assert isinstance(block, Block)
         inputs.append(x)
         if i == 0:
-            x = _block(block, x)
+            x = _block(block, x, attend)
             continue
         gate = model.gates[i - 1]
         assert isinstance(gate, Gate)
         read = inputs[i - 1] if model.gate_input == "previous" else x
         weight = torch.sigmoid(_mlp(gate.mlp, gate.norm(read[:, count:])) + 4.0)
         weight = torch.cat((torch.ones_like(weight[:, :1]).expand(-1, count, -1), weight), dim=1)
-        x = weight * x + _attention(block.attn, block.norm1(x))
+        x = weight * x + _attention(block.attn, block.norm1(x), attend)
         x = x + _mlp(block.mlp, block.norm2(x))
     return x[:, count:]
 
 
-def _refine(side: TargetSide, name: str, x: Tensor, memory: Tensor) -> Tensor:
+def _refine(side: TargetSide, name: str, x: Tensor, memory: Tensor, attend: Attend) -> Tensor:
     block = side.backward_layers[name]
     assert isinstance(block, CrossBlock)
-    x = x + _attention(block.attn, block.norm1(x))
-    x = x + _cross_attention(block.cross_attn, block.norm2(x), block.norm_memory(memory))
+    x = x + _attention(block.attn, block.norm1(x), attend)
+    x = x + _cross_attention(block.cross_attn, block.norm2(x), block.norm_memory(memory), attend)
     return x + _mlp(block.mlp, block.norm3(x))
 
 
-def _block(block: Block, x: Tensor) -> Tensor:
-    x = x + _drop_path(_attention(block.attn, block.norm1(x)), block)
+def _block(block: Block, x: Tensor, attend: Attend) -> Tensor:
+    x = x + _drop_path(_attention(block.attn, block.norm1(x), attend), block)
     return x + _drop_path(_mlp(block.mlp, block.norm2(x)), block)
 
 
@@ -122,25 +141,20 @@ def _drop_path(branch: Tensor, block: Block) -> Tensor:
     return branch * kept.div_(1 - p)
 
 
-def _attention(attn: Attention, x: Tensor) -> Tensor:
+def _attention(attn: Attention, x: Tensor, attend: Attend) -> Tensor:
     batch, tokens, dim = x.shape
     qkv = _linear(attn.qkv, x).reshape(batch, tokens, 3, attn.heads, dim // attn.heads)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
-    return _linear(attn.proj, _mix(q, k, v).transpose(1, 2).reshape(batch, tokens, dim))
+    return _linear(attn.proj, attend(q, k, v).transpose(1, 2).reshape(batch, tokens, dim))
 
 
-def _cross_attention(attn: CrossAttention, x: Tensor, memory: Tensor) -> Tensor:
+def _cross_attention(attn: CrossAttention, x: Tensor, memory: Tensor, attend: Attend) -> Tensor:
     batch, tokens, dim = x.shape
     q, k, v = (
         _linear(layer, read).reshape(batch, -1, attn.heads, dim // attn.heads).transpose(1, 2)
         for layer, read in ((attn.query, x), (attn.key, memory), (attn.value, memory))
     )
-    return _linear(attn.proj, _mix(q, k, v).transpose(1, 2).reshape(batch, tokens, dim))
-
-
-def _mix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    scores = (q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5
-    return scores.softmax(dim=-1) @ v
+    return _linear(attn.proj, attend(q, k, v).transpose(1, 2).reshape(batch, tokens, dim))
 
 
 def _mlp(mlp: Mlp, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from midway.bench.plain_network import dense_losses, encode, project
+from midway.bench.plain_network import Attend, attend_written_out, dense_losses, encode, project
 from midway.data.render import Views
 from midway.methods.midway import Midway
 
@@ -21,12 +21,21 @@ class PlainStep:
         lr: Learning rate.
         clip_norm: Each gradient of encoder and head is scaled down to it.
         autocast_type: Of the forward pass; None for float32.
+        attend: How attention is computed.
+
     """
 
     def __init__(
-        self, method: Midway, *, lr: float, clip_norm: float, autocast_type: torch.dtype | None
+        self,
+        method: Midway,
+        *,
+        lr: float,
+        clip_norm: float,
+        autocast_type: torch.dtype | None,
+        attend: Attend = attend_written_out,
     ) -> None:
         self.method = method
+        self.attend = attend
         self.clip_norm = clip_norm
         self.autocast_type = autocast_type
         groups = method.parameter_groups()
@@ -68,13 +77,16 @@ class PlainStep:
         network = self.method.network
         levels, grid = network.config.levels, network.grid(views.motion)
         source, target = views.motion
-        students = [encode(network.encoder, frame, levels) for frame in (source, target)]
+        students = [
+            encode(network.encoder, frame, levels, self.attend) for frame in (source, target)
+        ]
         with torch.no_grad():
             teachers = [
-                encode(network.teacher.encoder, frame, levels) for frame in (source, target)
+                encode(network.teacher.encoder, frame, levels, self.attend)
+                for frame in (source, target)
             ]
-        there = dense_losses(network, students[0], teachers[1], grid)
-        back = dense_losses(network, students[1], teachers[0], grid)
+        there = dense_losses(network, students[0], teachers[1], grid, self.attend)
+        back = dense_losses(network, students[1], teachers[0], grid, self.attend)
         return [(one + other) / 2 for one, other in zip(there, back, strict=True)]
 
     def _dino(self, views: Views) -> Tensor:
@@ -82,10 +94,10 @@ class PlainStep:
         num_globals, num_locals = len(views.globals), len(views.locals)
         top = (len(network.encoder.blocks),)
         together = [views.globals.flatten(0, 1), views.locals.flatten(0, 1)]
-        classes = [encode(network.encoder, crops, top)[0][:, 0] for crops in together]
+        classes = [encode(network.encoder, crops, top, self.attend)[0][:, 0] for crops in together]
         student = project(head, torch.cat(classes))
         with torch.no_grad():
-            seen = encode(network.teacher.encoder, together[0], top)[0][:, 0]
+            seen = encode(network.teacher.encoder, together[0], top, self.attend)[0][:, 0]
             teacher = project(network.teacher.head, seen)
         return self._cross_entropy(
             student.float().chunk(num_globals + num_locals), teacher.float().chunk(num_globals)

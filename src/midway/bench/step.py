@@ -12,6 +12,7 @@ import torch
 
 from midway.bench.agreement import Agreement, compare
 from midway.bench.matrix_peak import matrix_peak
+from midway.bench.plain_network import Attend
 from midway.bench.plain_step import PlainStep
 from midway.bench.step_parts import time_parts
 from midway.bench.stopwatch import median_seconds, seconds_of
@@ -115,7 +116,8 @@ class StepBenchmark:
     device: torch.device
     repeats: int
     """Steps that count, of which the median is given."""
-    against_plain: bool
+    against: Attend | None
+    """Attention of the plain step that is timed in turn with ours; None for no such step."""
     tell: Callable[[str], None]
     """Called with what is done next."""
 
@@ -130,7 +132,7 @@ class StepBenchmark:
         peak = matrix_peak(self.device, self.autocast_type or torch.float32)
         method = Midway(self.config).to(self.device)
         views, render_seconds = self._views()
-        agreement = self._compare(method, views) if self.against_plain else None
+        agreement = self._compare(method, views) if self.against else None
         ours = FastStep(method, self.autocast_type)
         self.tell("measuring steps")
         _reset_memory(self.device)
@@ -140,7 +142,11 @@ class StepBenchmark:
         parts = time_parts(method, views, self.autocast_type, repeats=self.repeats) | self._ends(
             ours, views
         )
-        plain = self._against(ours, views, agreement) if agreement else None
+        plain = (
+            self._against(ours, views, agreement, self.against)
+            if self.against and agreement
+            else None
+        )
         flops = flops_per_pair(self.config)
         return StepTimes(
             seconds_per_step=wall,
@@ -182,11 +188,17 @@ class StepBenchmark:
         )
         return {"optimiser": median(optimiser), "EMA": averages}
 
-    def _against(self, ours: FastStep, views: Views, agreement: Agreement) -> PlainTimes:
+    def _against(
+        self, ours: FastStep, views: Views, agreement: Agreement, attend: Attend
+    ) -> PlainTimes:
         self.tell("measuring the plain step in turns with ours")
         method = copy.deepcopy(ours.method)
         plain = PlainStep(
-            method, lr=RATES.lr, clip_norm=OPTIM.clip_norm, autocast_type=self.autocast_type
+            method,
+            lr=RATES.lr,
+            clip_norm=OPTIM.clip_norm,
+            autocast_type=self.autocast_type,
+            attend=attend,
         )
         momentum = method.teacher_momentum(position(views))
         turns = []

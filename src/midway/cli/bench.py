@@ -7,8 +7,10 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch.nn import functional as F
 
 from midway.bench.data import STAGES, DataBenchmark, LayoutTimes
+from midway.bench.plain_network import Attend, attend_written_out
 from midway.bench.step import MODELS, StepBenchmark, StepTimes
 from midway.cli.options import parse
 from midway.data.measure import Sampling
@@ -24,6 +26,10 @@ USAGE = """usage: midway bench data [DIR] [--option value ...] [--json]
 data: from a file to the views of a pair, stage by stage.
 step: a training step, part by part, as a share of what the machine can do.
 midway bench data --help and midway bench step --help name the options."""
+PLAIN_ATTENTION: dict[str, Attend] = {
+    "plain": attend_written_out,
+    "plain-sdpa": F.scaled_dot_product_attention,
+}
 NEEDED_PAIRS_PER_SECOND = 1000
 """What one H200 can train."""
 
@@ -90,7 +96,7 @@ def step(
     batch_size: int = 4,
     precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed",
     device: Literal["cpu", "cuda"] = "cpu",
-    against: Literal["nothing", "plain"] = "nothing",
+    against: Literal["nothing", "plain", "plain-sdpa"] = "nothing",
     repeats: int = 5,
 ) -> dict[str, Any]:
     """Time a training step and its parts, on views that are on the device already.
@@ -101,7 +107,8 @@ def step(
         precision: As of `midway train --run.precision`.
         device: Where.
         against: "plain" takes a step as a paper's code usually writes it in turn with ours, after
-            checking that loss and gradients are the same.
+            checking that loss and gradients are the same; "plain-sdpa" with torch's own attention
+            function (`scaled_dot_product_attention`) in it instead of attention written out.
         repeats: Steps that count, of which the median is given.
 
     """
@@ -120,7 +127,7 @@ def step(
             autocast_type=AUTOCAST_TYPES.get(precision),
             device=torch.device(device),
             repeats=repeats,
-            against_plain=against == "plain",
+            against=PLAIN_ATTENTION.get(against),
             tell=lambda what: status.update(what),
         ).run()
     hardware = (
