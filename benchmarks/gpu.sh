@@ -2,7 +2,7 @@
 # What this project wants to know of a GPU, in under 8 minutes, as one table.
 #
 #   benchmarks/gpu.sh             on one GPU
-#   benchmarks/gpu.sh --dry-run   the same steps at toy size on a CPU, in one or two minutes
+#   benchmarks/gpu.sh --dry-run   the same steps at toy size on a CPU, in one or two quiet minutes
 #
 # It needs a Python with PyTorch 2.9 or newer (the usual CUDA images have 2.11). What else is missing
 # goes into a virtual environment on top of it, which sees the image's torch and leaves the image as
@@ -23,10 +23,11 @@ mkdir -p "$RESULTS" "$OUT/videos"
 started=$SECONDS
 
 if [[ ${1:-} == --dry-run ]]; then
-  device=cpu gops=(30) seconds=3 train_seconds=30 data_options=(--batch-size 1)
+  device=cpu gops=(30) seconds=3 train_seconds=300 data_options=(--batch-size 1)
   steps=("tiny 2" "tiny 4")
   step_options=(--device cpu --precision bf16-mixed --repeats 1)
-  train=(synthetic.midway_tiny --data.num-workers 1 --data.batch-size 8 --run.log-every 2)
+  train=(synthetic.midway_tiny --data.num-workers 1 --data.batch-size 8)
+  train+=(--run.steps 4 --run.log-every 1)
 else
   device=cuda gops=(30 250) seconds=40 train_seconds=60 data_options=()
   steps=("vits 64" "vits 100" "vits 200" "vitb 64" "vitb 128")
@@ -121,6 +122,9 @@ for code in sorted(results.glob("*.code"), key=lambda path: path.stat().st_mtime
     elif name == "data":
         layouts = json.loads(lines[-1])["layouts"]
         told = ", ".join(f"{x['layout']}: {x['pairs_per_second']:.0f} pairs/s a core" for x in layouts)
+    elif name == "train" and not metrics.exists():
+        failed.append(name)
+        told = f"FAILED: no step in this time, see {code.with_suffix('.err')}"
     elif name == "train":
         records = [json.loads(line) for line in metrics.read_text().splitlines()]
         settled = records[len(records) // 2 :]
