@@ -26,6 +26,7 @@ class Meter:
         self._world_size = world_size
         self._flops_per_pair = flops_per_pair
         self._seconds_in_all = self._data_in_all = self._communication_in_all = 0.0
+        self._is_settled = False
         self._clear()
 
     @contextmanager
@@ -57,14 +58,18 @@ class Meter:
         if self._world_size > 1:
             communicated = min(seconds, self._steps * exposed_seconds(self._wrapper))
             speeds["communication_wait_share"] = communicated / seconds
-            self._communication_in_all += communicated
-        self._seconds_in_all += seconds
-        self._data_in_all += self._seconds_waited
+            self._communication_in_all += self._is_settled * communicated
+        self._seconds_in_all += self._is_settled * seconds
+        self._data_in_all += self._is_settled * self._seconds_waited
+        self._is_settled = True
         self._clear()
         return speeds
 
     def limit(self) -> str:
-        """What limited the run up to the last reading, in one line."""
+        """What limited the run from its first reading to its last, in one line.
+
+        What comes before the first, the start of loaders and the warming up, does not count.
+        """
         whole = self._seconds_in_all or 1.0
         shares = {"data": self._data_in_all / whole}
         if self._world_size > 1:
