@@ -1,4 +1,4 @@
-"""midway bench data: what it prints, and what it refuses in one line."""
+"""midway bench data, midway bench step: what it prints, and what it refuses in one line."""
 
 import json
 
@@ -22,6 +22,17 @@ def test_every_layout_is_a_row_with_what_limits_it(tmp_path, capsys):
         assert f"{layout['layout']}: {layout['limit']} takes longest" in "\n".join(printed)
 
 
+def test_a_step_is_told_as_a_table_a_sentence_and_json(capsys):
+    words = ["--model", "tiny", "--batch-size", "1", "--precision", "32-true", "--repeats", "1"]
+    assert main(["bench", "step", *words, "--against", "plain", "--json"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    told = json.loads(printed[-1])
+    assert (told["model"], told["device"], told["batch_size"]) == ("tiny", "cpu", 1)
+    assert any(f"{told['plain']['ratio']:.2f} times as long" in line for line in printed)
+    assert any("DINO loss" in line for line in printed)
+    assert told["plain"]["agreement"]["gradient_difference"] < 1e-4
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -30,6 +41,8 @@ def test_every_layout_is_a_row_with_what_limits_it(tmp_path, capsys):
         (["data", "nowhere"], "nowhere: does not exist"),
         (["data", "--batch-size", "0"], "--batch-size 0: give 1 or more"),
         (["data", ".", "--short-sides", "8"], "short_side = 8; give 16 or more"),
+        (["step", "--batch-size", "0"], "--batch-size 0: give 1 or more"),
+        (["step", "--repeats", "0"], "--repeats 0: give 1 or more"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(tmp_path, capsys, monkeypatch, words, message):

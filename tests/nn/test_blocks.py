@@ -70,3 +70,12 @@ def test_bfloat16_attention_on_a_cpu_stays_within_its_rounding_of_the_fused_kern
     rounded = attend(q.bfloat16(), k.bfloat16(), v.bfloat16())
     assert rounded.dtype == torch.bfloat16
     torch.testing.assert_close(rounded.float(), exact, atol=0.02, rtol=0.02)
+
+
+def test_the_first_tokens_alone_are_what_they_are_among_all() -> None:
+    block = Block(12, 3, qkv_bias=True, norm_eps=1e-6)
+    x = torch.randn(2, 5, 12, requires_grad=True)
+    torch.testing.assert_close(block.first(x, 2), block(x)[:, :2])
+    (found,) = torch.autograd.grad(block.first(x, 1).square().sum(), x)
+    (wanted,) = torch.autograd.grad(block(x)[:, :1].square().sum(), x)
+    torch.testing.assert_close(found, wanted)

@@ -250,3 +250,11 @@ def test_half_a_line_at_the_end_of_the_log_is_dropped(tmp_path):
     path.write_text(path.read_text() + '{"step": 6, "lo')
     train(run_config(tmp_path), resume=True)
     assert [step for step, _, _ in losses(tmp_path)] == list(range(1, 11))
+
+
+def test_a_run_ends_with_what_limited_it(tmp_path, capsys):
+    train(run_config(tmp_path, steps=2))
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("limited by ")
+    assert "of its time the run waited" in last
+    assert last.endswith("for data")

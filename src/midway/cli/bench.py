@@ -1,4 +1,4 @@
-"""midway bench data: what each stage costs on this machine."""
+"""midway bench data, midway bench step: what each stage costs on this machine."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -7,23 +7,42 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch.nn import functional as F
 
 from midway.bench.data import STAGES, DataBenchmark, LayoutTimes
+from midway.bench.plain_network import Attend, attend_written_out
+from midway.bench.step import MODELS, StepBenchmark, StepTimes
 from midway.cli.options import parse
 from midway.data.measure import Sampling
 from midway.data.store import StoreConfig, require_store_packages
 from midway.errors import MidwayError
+from midway.methods.midway import MidwayConfig
+from midway.train.cpu_memory import keep_freed_memory
+from midway.train.launch import AUTOCAST_TYPES
 
-BENCHMARKS = ("data",)
+USAGE = """usage: midway bench data [DIR] [--option value ...] [--json]
+       midway bench step [--option value ...] [--json]
+
+data: from a file to the views of a pair, stage by stage.
+step: a training step, part by part, as a share of what the machine can do.
+midway bench data --help and midway bench step --help name the options."""
+PLAIN_ATTENTION: dict[str, Attend] = {
+    "plain": attend_written_out,
+    "plain-sdpa": F.scaled_dot_product_attention,
+}
 NEEDED_PAIRS_PER_SECOND = 1000
 """What one H200 can train."""
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
     """Run a benchmark."""
-    if not words or words[0] not in (*BENCHMARKS, "-h", "--help"):
-        raise MidwayError(f"name a benchmark: midway bench {' | '.join(BENCHMARKS)}")
-    return parse(data, words[1:] if words[0] in BENCHMARKS else words, prog="midway bench data")
+    benchmarks = {"data": data, "step": step}
+    if words and words[0] in benchmarks:
+        return parse(benchmarks[words[0]], words[1:], prog=f"midway bench {words[0]}")
+    if words and words[0] in ("-h", "--help"):
+        print(USAGE)
+        raise SystemExit(0)
+    raise MidwayError(f"name a benchmark: midway bench {' | '.join(benchmarks)}")
 
 
 def data(
@@ -44,8 +63,7 @@ def data(
         seed: Of the sample and the pairs.
 
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise MidwayError("--device cuda: no GPU that torch can use; leave it out")
+    _check_device(device)
     if batch_size is not None and batch_size < 1:
         raise MidwayError(f"--batch-size {batch_size}: give 1 or more")
     for side in short_sides:
@@ -73,6 +91,61 @@ def data(
     }
 
 
+def step(
+    model: Literal["vits", "vitb", "tiny"] = "vits",
+    batch_size: int = 4,
+    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed",
+    device: Literal["cpu", "cuda"] = "cpu",
+    against: Literal["nothing", "plain", "plain-sdpa"] = "nothing",
+    repeats: int = 5,
+) -> dict[str, Any]:
+    """Time a training step and its parts, on views that are on the device already.
+
+    Args:
+        model: ViT-S or ViT-B of the paper, or the quickstart's small network.
+        batch_size: Pairs in a step.
+        precision: As of `midway train --run.precision`.
+        device: Where.
+        against: "plain" takes a step as a paper's code usually writes it in turn with ours, after
+            checking that loss and gradients are the same; "plain-sdpa" with torch's own attention
+            function (`scaled_dot_product_attention`) in it instead of attention written out.
+        repeats: Steps that count, of which the median is given.
+
+    """
+    for name, value in (("batch-size", batch_size), ("repeats", repeats)):
+        if value < 1:
+            raise MidwayError(f"--{name} {value}: give 1 or more")
+    _check_device(device)
+    keep_freed_memory()
+    console = Console(stderr=True)
+    with console.status("measuring") as status:
+        config = MODELS[model]().method
+        assert isinstance(config, MidwayConfig)
+        times = StepBenchmark(
+            config=config,
+            batch_size=batch_size,
+            autocast_type=AUTOCAST_TYPES.get(precision),
+            device=torch.device(device),
+            repeats=repeats,
+            against=PLAIN_ATTENTION.get(against),
+            tell=lambda what: status.update(what),
+        ).run()
+    hardware = (
+        torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    )
+    title = f"{model}, {batch_size} pairs a step, {precision}, {device} ({hardware})"
+    _print_step(times, title)
+    return {
+        "model": model,
+        "batch_size": batch_size,
+        "precision": precision,
+        "device": device,
+        "hardware": hardware,
+        **asdict(times),
+        "share_of_peak": times.share_of_peak,
+    }
+
+
 def _print(layouts: Sequence[LayoutTimes]) -> None:
     table = Table(
         *("layout", "pairs/s", *STAGES, "views by Pillow"),
@@ -93,4 +166,33 @@ def _print(layouts: Sequence[LayoutTimes]) -> None:
         print(
             f"{each.layout}: {each.limit} takes longest; {cores:.1f} cores read "
             f"{NEEDED_PAIRS_PER_SECOND} pairs/s"
+        )
+
+
+def _check_device(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise MidwayError("--device cuda: no GPU that torch can use; leave it out")
+
+
+def _print_step(times: StepTimes, title: str) -> None:
+    table = Table("part", "ms a step", "share", title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    whole = times.seconds_per_step
+    for name, seconds in times.parts.items():
+        table.add_row(name, f"{1e3 * seconds:.1f}", f"{seconds / whole:.1%}")
+    Console().print(table)
+    print(
+        f"{1e3 * whole:.1f} ms a step without views, {times.pairs_per_second:.3g} pairs/s, "
+        f"{times.flops_per_second / 1e12:.3g} TFLOP/s: {times.share_of_peak:.0%} of the "
+        f"{times.peak_flops_per_second / 1e12:.3g} that a matrix product reaches; "
+        f"{times.peak_memory_bytes / 2**30:.1f} GiB at most"
+    )
+    if times.plain:
+        agreement = times.plain.agreement
+        print(
+            f"plain step: {1e3 * times.plain.seconds_per_step:.1f} ms, {times.plain.ratio:.2f} "
+            f"times as long ({times.plain.cpu_ratio:.2f} by time on the cores); in float32 the "
+            f"loss is {agreement.loss_difference:.1e} apart, gradients "
+            f"{agreement.gradient_difference:.1e}"
         )

@@ -17,6 +17,7 @@ from midway.models.bounds import check_at_least
 from midway.nn.blocks import Block, CrossBlock, Gate, GatedBlock, init_transformer
 from midway.nn.dense import normalized_mse
 from midway.nn.embed import resample_positions
+from midway.nn.linear import Linear
 from midway.nn.matching import (
     AMPLITUDE,
     sincos_positions,
@@ -100,7 +101,7 @@ class TargetSide(nn.Module):
 
     def __init__(self, dim: int, config: DynamicsConfig) -> None:
         super().__init__()
-        self.down = nn.Linear(dim, config.midway_width) if config.latent_dynamics else nn.Identity()
+        self.down = Linear(dim, config.midway_width) if config.latent_dynamics else nn.Identity()
         refined = config.levels if config.backward_layers else ()
         self.backward_layers = nn.ModuleDict(
             {
@@ -130,7 +131,7 @@ class MidwayPath(nn.Module):
                 for level in config.levels
             }
         )
-        self.up = nn.Linear(width, dim)
+        self.up = Linear(width, dim)
 
     def positions(
         self, grid: tuple[int, int]

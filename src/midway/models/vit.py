@@ -118,8 +118,16 @@ class VisionTransformer(nn.Module):
         return [found[level] for level in levels]
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
-        """Class token of the last level, one vector an image."""
-        return self.levels(images, (len(self.blocks),))[0][:, 0]
+        """Class token of the last level, one vector an image.
+
+        The last block refines that token alone, since nothing reads the others.
+        """
+        x = self._embed(images)
+        *blocks, last = self.blocks
+        for block in blocks:
+            x = block(x)
+        assert isinstance(last, Block)
+        return self.norm(last.first(x, 1)[:, 0])
 
     def _embed(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]

@@ -5,6 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from midway.nn.linear import Linear
+
 Tokens = Float[Tensor, "batch tokens dim"]
 
 
@@ -14,13 +16,14 @@ Heads = Float[Tensor, "batch heads tokens head_dim"]
 def attend(q: Heads, k: Heads, v: Heads) -> Heads:
     """Softmax attention: torch's fused kernel, but written out for bfloat16 on a CPU.
 
-    There the fused kernel's backward pass alone takes two to ten times as long as both matrix
-    products with a float32 softmax between them (torch 2.13, 17 to 197 tokens).
+    There the fused kernel takes two to seven times as long, forward and backward, as both matrix
+    products with a softmax between them, which computes in float32 inside (torch 2.13, 37 to 404
+    tokens).
     """
     if q.dtype != torch.bfloat16 or q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    return scores.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
+    return scores.softmax(-1) @ v
 
 
 class Attention(nn.Module):
@@ -29,13 +32,16 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int, *, qkv_bias: bool) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = Linear(dim, dim)
 
-    def forward(self, x: Tokens) -> Tokens:
-        """Mix the tokens of each sample; shape unchanged."""
+    def forward(
+        self, x: Tokens, num_wanted: int | None = None
+    ) -> Float[Tensor, "batch wanted dim"]:
+        """Mix the tokens of each sample; all tokens are wanted, or the first `num_wanted`."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = attend(*qkv.unbind(0))
+        q, k, v = qkv.unbind(0)
+        mixed = attend(q[:, :, :num_wanted], k, v)
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
@@ -45,10 +51,10 @@ class CrossAttention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(dim, dim, bias=False)
-        self.key = nn.Linear(dim, dim, bias=False)
-        self.value = nn.Linear(dim, dim, bias=False)
-        self.proj = nn.Linear(dim, dim)
+        self.query = Linear(dim, dim, bias=False)
+        self.key = Linear(dim, dim, bias=False)
+        self.value = Linear(dim, dim, bias=False)
+        self.proj = Linear(dim, dim)
 
     def forward(
         self, x: Tokens, memory: Float[Tensor, "batch memory dim"]
@@ -66,8 +72,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         """Transform each token on its own; shape unchanged."""
@@ -107,7 +113,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tokens) -> Tokens:
         """Refine the tokens; shape unchanged."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return self.first(x, None)
+
+    def first(self, x: Tokens, count: int | None) -> Float[Tensor, "batch count dim"]:
+        """What `forward` makes of the first `count` tokens, without refining the others."""
+        x = x[:, :count] + self.drop_path(self.attn(self.norm1(x), count))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 

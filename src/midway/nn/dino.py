@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from midway.nn.linear import Linear, linear
 from midway.nn.ranks import mean_over_ranks
 
 
@@ -21,7 +22,9 @@ class Prototypes(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch prototypes"]:
         """Logits of unit-length `x`."""
-        return F.linear(x, self.gain * F.normalize(self.direction, dim=-1))
+        # One factor a prototype, so that the large table is gone through once.
+        length = torch.linalg.vector_norm(self.direction, dim=-1, keepdim=True)
+        return linear(x, self.direction * (self.gain / length.clamp_min(1e-12)))
 
 
 class DinoHead(nn.Module):
@@ -30,11 +33,11 @@ class DinoHead(nn.Module):
     def __init__(self, dim: int, *, hidden: int, bottleneck: int, num_prototypes: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(
-            nn.Linear(dim, hidden),
+            Linear(dim, hidden),
             nn.GELU(),
-            nn.Linear(hidden, hidden),
+            Linear(hidden, hidden),
             nn.GELU(),
-            nn.Linear(hidden, bottleneck),
+            Linear(hidden, bottleneck),
         )
         self.last_layer = Prototypes(bottleneck, num_prototypes)
 

@@ -16,7 +16,8 @@ from midway.train.checkpoint import latest_checkpoint, load_checkpoint, save_che
 from midway.train.health import Health
 from midway.train.interruption import Interruption
 from midway.train.launch import autocast
-from midway.train.log import Log, Meter
+from midway.train.log import Log
+from midway.train.meter import Meter
 from midway.train.objective import Loader, Objective, ParameterGroup, Position, StepOutput
 from midway.train.optim import AdamW, OptimConfig, Rates, clip_gradients, rates_at
 from midway.train.run import RunConfig, write_config, write_environment
@@ -94,7 +95,7 @@ def fit(
         run=run,
         steps=run.length(steps_per_epoch),
         steps_per_epoch=steps_per_epoch,
-        meter=Meter(world_size=fabric.world_size, flops_per_pair=flops_per_pair),
+        meter=Meter(model, world_size=fabric.world_size, flops_per_pair=flops_per_pair),
         health=Health(run=run),
     )
     start = training.load(newest) if newest else 0
@@ -169,6 +170,8 @@ class _Training:
             if is_saved:
                 self.save(step)
 
+        if log:
+            log.tell(self.meter.limit())
         fabric.barrier()
         return FitSummary(
             steps=step,

@@ -8,8 +8,11 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.strategies.ddp import DDPStrategy
+from lightning.fabric.strategies.strategy import Strategy
 
 from midway.errors import MidwayError
+from midway.train.cpu_memory import keep_freed_memory
 from midway.train.run import RunConfig
 
 AUTOCAST_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -39,12 +42,26 @@ def launch(run: RunConfig) -> Fabric:
             "set --run.devices, or --run.accelerator cpu"
         )
     fabric = Fabric(
-        accelerator=run.accelerator, devices=devices, num_nodes=num_nodes, plugins=plugins
+        accelerator=run.accelerator,
+        strategy=distributed_strategy(devices * num_nodes),
+        devices=devices,
+        num_nodes=num_nodes,
+        plugins=plugins,
     )
     fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     # Lightning does it for NCCL alone, and gloo aborts a process that ends while its threads run.
     atexit.register(_leave_process_group)
     return fabric
+
+
+def distributed_strategy(world_size: int) -> Strategy | str:
+    """How the processes of a run exchange gradients: DDP, in buckets while backward goes on.
+
+    Gradients live in the buckets, which spares a copy of all of them in memory and a pass over it.
+    """
+    return DDPStrategy(gradient_as_bucket_view=True) if world_size > 1 else "auto"
 
 
 def _leave_process_group() -> None:

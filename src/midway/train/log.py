@@ -1,8 +1,6 @@
 """What a run tells while it runs: JSON lines, TensorBoard events, and a line or bar on stderr."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
@@ -57,6 +55,10 @@ class Log:
         self._events.close()
         self._file.close()
 
+    def tell(self, sentence: str) -> None:
+        """Print a line."""
+        self._console.print(sentence, soft_wrap=True)
+
     def write(self, position: Position, values: dict[str, float]) -> None:
         """Add one record.
 
@@ -81,51 +83,14 @@ class Log:
             self._console.print(f"step {position.step}/{self._steps}  {summary}", soft_wrap=True)
 
 
-class Meter:
-    """Speed since it was last read: pairs a second, waiting for data, arithmetic."""
-
-    def __init__(self, *, world_size: int, flops_per_pair: float | None) -> None:
-        self._world_size = world_size
-        self._flops_per_pair = flops_per_pair
-        self._start = perf_counter()
-        self._pairs = 0
-        self._seconds_waited = 0.0
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Around what waits for data."""
-        start = perf_counter()
-        yield
-        self._seconds_waited += perf_counter() - start
-
-    def count(self, pairs: int) -> None:
-        """Add the pairs of one step, over all ranks."""
-        self._pairs += pairs
-
-    def read(self) -> dict[str, float]:
-        """The speeds, then start anew; call it when the device has caught up with the host.
-
-        ``tflops_per_second`` is that of one device, to compare with what it can do at most.
-        """
-        seconds = perf_counter() - self._start
-        pairs_per_second = self._pairs / seconds
-        speeds = {
-            "pairs_per_second": pairs_per_second,
-            "data_wait_share": self._seconds_waited / seconds,
-        }
-        if self._flops_per_pair is not None:
-            flops = self._flops_per_pair * pairs_per_second / self._world_size
-            speeds["tflops_per_second"] = flops / 1e12
-        self._start, self._pairs, self._seconds_waited = perf_counter(), 0, 0.0
-        return speeds
-
-
 def _summary(values: dict[str, float]) -> str:
     parts = [
         f"loss {values['loss']:.4f}",
         f"{values['pairs_per_second']:.1f} pairs/s",
         f"data wait {values['data_wait_share']:.0%}",
     ]
+    if "communication_wait_share" in values:
+        parts.append(f"communication wait {values['communication_wait_share']:.0%}")
     if "tflops_per_second" in values:
         parts.append(f"{values['tflops_per_second']:.3g} TFLOP/s")
     if values["skipped_steps"]:

@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# What this project wants to know of a GPU, in under 8 minutes, as one table.
+#
+#   benchmarks/gpu.sh             on one GPU
+#   benchmarks/gpu.sh --dry-run   the same steps at toy size on a CPU, in one or two quiet minutes
+#
+# It needs a Python with PyTorch 2.9 or newer (the usual CUDA images have 2.11). What else is missing
+# goes into a virtual environment on top of it, which sees the image's torch and leaves the image as
+# it is: by pip from the network, or from a folder of wheels named by WHEELS. Beside PyAV,
+# tyro and simplejpeg that is lightning, pydantic, rich and the like, all small; there is no lesser
+# mode without them.
+#
+#   PYTHON=python3        interpreter with torch
+#   WHEELS=               folder of wheels, instead of the network
+#   OUT=/tmp/midway-gpu   where environment, data and results go
+set -uo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+OUT=${OUT:-${TMPDIR:-/tmp}/midway-gpu}
+RESULTS=$OUT/results
+rm -rf "$RESULTS" "$OUT/train" "$OUT/frames.lance"
+mkdir -p "$RESULTS" "$OUT/videos"
+started=$SECONDS
+
+if [[ ${1:-} == --dry-run ]]; then
+  device=cpu gops=(30) seconds=3 train_seconds=300 data_options=(--batch-size 1)
+  steps=("tiny 2" "tiny 4")
+  step_options=(--device cpu --precision bf16-mixed --repeats 1)
+  train=(synthetic.midway_tiny --data.num-workers 1 --data.batch-size 8)
+  train+=(--run.steps 4 --run.log-every 1)
+else
+  device=cuda gops=(30 250) seconds=40 train_seconds=60 data_options=()
+  steps=("vits 64" "vits 100" "vits 200" "vitb 64" "vitb 128")
+  step_options=(--device cuda --precision bf16-mixed --repeats 10)
+  train=(bdd100k.midway_vits --data.num-workers "$(nproc)" --run.precision bf16-mixed --run.log-every 5)
+  "$PYTHON" -c 'import torch; assert torch.cuda.is_available()' ||
+    { echo "gpu.sh: $PYTHON has no torch that can use a GPU; set PYTHON, or try --dry-run" >&2; exit 2; }
+fi
+
+# The checkout itself is what runs, whichever environment lends the rest.
+export PYTHONPATH=$PWD/src${PYTHONPATH:+:$PYTHONPATH}
+needed="import av, fsspec, huggingface_hub, jaxtyping, lance, lightning, matplotlib, pydantic, pytest"
+needed+=", pytest_timeout, rich, safetensors, simplejpeg, tensorboard, torchmetrics, tyro"
+if ! "$PYTHON" -c "$needed" 2>/dev/null; then
+  echo "installing what $PYTHON lacks into $OUT/venv"
+  "$PYTHON" -m venv --system-site-packages "$OUT/venv" || exit 2
+  # torch stays the image's: the pin is for development.
+  grep -v '^torch==' constraints.txt >"$OUT/constraints.txt"
+  source=(); [[ -n ${WHEELS:-} ]] && source=(--no-index --find-links "$WHEELS")
+  "$OUT/venv/bin/pip" install --quiet "${source[@]}" --constraint "$OUT/constraints.txt" \
+    '.[store]' pytest pytest-timeout || exit 2
+  PYTHON=$OUT/venv/bin/python
+fi
+midway() { "$PYTHON" -m midway.cli "$@"; }
+
+# Each part is told by its exit code in the table; one that fails does not stop the others.
+attempt() { # name, then the command; its output is kept beside the results
+  local name=$1 begin=$SECONDS; shift
+  echo "== $name"
+  "$@" >"$RESULTS/$name.out" 2>"$RESULTS/$name.err"
+  local code=$?
+  echo "$code $((SECONDS - begin))" >"$RESULTS/$name.code"
+  [[ $code == 0 ]] || tail -n 3 "$RESULTS/$name.err" >&2
+}
+
+attempt parity env MIDWAY_DEVICE=$device "$PYTHON" -m pytest -q -p no:cacheprovider tests/parity/test_device.py
+against=plain # only the first, which also checks loss and gradients
+for each in "${steps[@]}"; do
+  read -r model batch <<<"$each"
+  attempt "step-$model-$batch" midway bench step --model "$model" --batch-size "$batch" \
+    "${step_options[@]}" --against $against --json
+  against=nothing
+done
+
+make_videos() {
+  "$PYTHON" - "$OUT/videos" "$seconds" "${gops[@]}" <<'PY'
+import sys
+from pathlib import Path
+from midway.bench.clips import make_clip
+folder, seconds, *gops = sys.argv[1:]
+for gop in gops:
+    for seed in range(2):
+        path = Path(folder, f"{gop}-{seed}.mp4")
+        if not path.exists():
+            make_clip(path, gop=int(gop), seed=seed, seconds=float(seconds))
+PY
+}
+attempt videos make_videos
+attempt data midway bench data "$OUT/videos" --short-sides 480 --device "$device" "${data_options[@]}" --json
+attempt store midway prepare "$OUT/videos" "$OUT/frames.lance" --json
+train_for() { # exit code 3 is a run that was asked to stop and wrote its checkpoint
+  timeout --signal=TERM --kill-after=60 "$train_seconds" "$PYTHON" -m midway.cli train "${train[@]}" \
+    --data.root "$OUT/frames.lance" --run.folder "$OUT/train"
+  local code=$?
+  [[ $code == 0 || $code == 3 || $code == 124 ]]
+}
+attempt train train_for
+
+"$PYTHON" - "$RESULTS" "$OUT/train/metrics.jsonl" <<'PY'
+import json, sys
+from pathlib import Path
+from statistics import median
+
+results, metrics = map(Path, sys.argv[1:])
+rows, failed = [], []
+for code in sorted(results.glob("*.code"), key=lambda path: path.stat().st_mtime_ns):
+    status, seconds = code.read_text().split()
+    name, told = code.stem, ""
+    lines = code.with_suffix(".out").read_text().splitlines()
+    if status != "0":
+        failed.append(name)
+        told = f"FAILED with exit code {status}, see {code.with_suffix('.err')}"
+    elif name.startswith("step"):
+        step = json.loads(lines[-1])
+        told = (
+            f"{step['pairs_per_second']:.1f} pairs/s, {step['flops_per_second'] / 1e12:.3g} TFLOP/s, "
+            f"{step['share_of_peak']:.0%} of {step['peak_flops_per_second'] / 1e12:.3g}, "
+            f"{step['peak_memory_bytes'] / 2**30:.1f} GiB"
+        )
+        if step["plain"]:
+            told += f"; plain step takes {step['plain']['ratio']:.2f} times as long"
+    elif name == "data":
+        layouts = json.loads(lines[-1])["layouts"]
+        told = ", ".join(f"{x['layout']}: {x['pairs_per_second']:.0f} pairs/s a core" for x in layouts)
+    elif name == "train" and not metrics.exists():
+        failed.append(name)
+        told = f"FAILED: no step in this time, see {code.with_suffix('.err')}"
+    elif name == "train":
+        records = [json.loads(line) for line in metrics.read_text().splitlines()]
+        settled = records[len(records) // 2 :]
+        speed, wait = (median(r[key] for r in settled) for key in ("pairs_per_second", "data_wait_share"))
+        told = f"{speed:.1f} pairs/s from the frame store, data wait {wait:.0%}, {records[-1]['step']} steps"
+    else:
+        told = lines[-1][:90] if lines else "done"
+    rows.append((name, seconds, told))
+width = max(len(name) for name, _, _ in rows)
+print(f"\n{'part':<{width}}  seconds  result")
+for name, seconds, told in rows:
+    print(f"{name:<{width}}  {seconds:>7}  {told}")
+sys.exit(1 if failed else 0)
+PY
+code=$?
+echo "took $((SECONDS - started)) s; everything is in $RESULTS"
+exit $code

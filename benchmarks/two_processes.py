@@ -1,0 +1,87 @@
+"""How much of a step two processes on this machine spend exchanging gradients.
+
+Command: ``python benchmarks/two_processes.py`` (``--model tiny`` for a try). Each process trains
+data-parallel as `midway train --run.devices 2` does (DDP over gloo), on the same resident views.
+It prints a JSON line: seconds a step, the exchange that backward does not hide, and its share.
+"""
+
+import argparse
+import json
+import time
+from statistics import median
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from midway.bench.step import MODELS, FastStep
+from midway.data.render import Views
+from midway.methods.midway import Midway, MidwayConfig
+from midway.train.launch import distributed_strategy
+from midway.train.meter import exposed_seconds
+from midway.train.objective import Objective, StepOutput
+
+
+class _Resident(Objective):
+    """The method on views that are at hand, as an objective that DDP can wrap."""
+
+    def __init__(self, method: Midway) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, batch: Views) -> StepOutput:
+        return self.method.losses(batch)
+
+
+def _draw(config: MidwayConfig, batch: int) -> Views:
+    def noise(count: int, size: tuple[int, int]) -> Tensor:
+        return torch.randn(count, batch, 3, *size)
+
+    sizes = config.views
+    return Views(
+        motion=noise(2, sizes.motion_size),
+        globals=noise(4, sizes.global_size),
+        locals=noise(2 * sizes.num_local, sizes.local_size),
+    )
+
+
+def main() -> None:
+    """Train a few steps in each process and print what they took."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", choices=sorted(MODELS), default="vits")
+    parser.add_argument("--batch-size", type=int, default=8, help="pairs of each process")
+    parser.add_argument("--precision", choices=["bf16", "float32"], default="bf16")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
+    parser.add_argument("--devices", type=int, default=2, help="processes")
+    args = parser.parse_args()
+    fabric = Fabric(
+        accelerator="cpu", devices=args.devices, strategy=distributed_strategy(args.devices)
+    )
+    fabric.launch()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(fabric.global_rank)
+    config = MODELS[args.model]().method
+    assert isinstance(config, MidwayConfig)
+    method = Midway(config)
+    views = _draw(config, args.batch_size)
+    model = fabric.setup_module(_Resident(method))
+    dtype = torch.bfloat16 if args.precision == "bf16" else None
+    step = FastStep(method, dtype)
+    times = []
+    for _ in range(1 + args.steps):
+        fabric.barrier()
+        start = time.perf_counter()
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+            loss = model(views).loss
+        fabric.backward(loss)
+        step.optimise(loss)
+        times.append(time.perf_counter() - start)
+    seconds, exposed = median(times[1:]), exposed_seconds(model._forward_module)
+    if fabric.is_global_zero:
+        told = {"seconds_per_step": seconds, "exposed_seconds": exposed, "share": exposed / seconds}
+        print(json.dumps(vars(args) | told))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Whether our step and the plain one compute the same: loss, and gradient of every parameter."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from midway.bench.plain_step import PlainStep
+from midway.data.render import Views
+from midway.errors import MidwayError
+from midway.methods.midway import Midway
+
+LOSS_TOLERANCE = 1e-5
+GRADIENT_TOLERANCE = 1e-4
+_SPREAD = 1.5
+"""How many times as far as the plain step's ours may lie from float32, in a lower precision."""
+
+Gradients = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How far apart the steps are, relative to the plain step in float32."""
+
+    loss_difference: float
+    """Of the loss in float32."""
+    gradient_difference: float
+    """Largest of any one parameter's gradient in float32: length of the difference by length."""
+    worst_parameter: str
+    loss_error: float | None = None
+    """Of our loss in the lower precision; None where the step is timed in float32."""
+    plain_loss_error: float | None = None
+    gradient_error: float | None = None
+    """Of our gradient in the lower precision, all parameters as one vector."""
+    plain_gradient_error: float | None = None
+
+    def check(self) -> None:
+        """Stop where the steps are not the same.
+
+        Raises:
+            MidwayError: A difference is above what rounding explains.
+        """
+        apart = (
+            self.loss_difference > LOSS_TOLERANCE or self.gradient_difference > GRADIENT_TOLERANCE
+        )
+        if self.gradient_error is not None and self.plain_gradient_error is not None:
+            apart = apart or self.gradient_error > _SPREAD * self.plain_gradient_error
+        if apart:
+            raise MidwayError(
+                f"our step and the plain one disagree: {self}; their times cannot be compared, "
+                "please report it"
+            )
+
+
+def compare(method: Midway, views: Views, autocast_type: torch.dtype | None) -> Agreement:
+    """Loss and gradients of both steps on the same views and weights, without drop path.
+
+    Args:
+        method: Its weights; gradients are cleared.
+        views: Of a batch, small because four steps are computed in lower precision.
+        autocast_type: Lower precision to compare in as well; None for float32 alone.
+    """
+    with _without_drop_path(method):
+        loss, gradients = _gradients(method, _ours(method, views, None))
+        wanted, reference = _gradients(method, _plain(method, views, None))
+        differences = {name: _apart({name: gradients[name]}, reference) for name in gradients}
+        worst = max(differences, key=lambda name: differences[name])
+        float32 = {
+            "loss_difference": abs(loss - wanted) / abs(wanted),
+            "gradient_difference": differences[worst],
+        }
+        if autocast_type is None:
+            return Agreement(**float32, worst_parameter=worst)
+        loss, gradients = _gradients(method, _ours(method, views, autocast_type))
+        error = _apart(gradients, reference)
+        plain_loss, gradients = _gradients(method, _plain(method, views, autocast_type))
+        return Agreement(
+            **float32,
+            worst_parameter=worst,
+            loss_error=abs(loss - wanted) / abs(wanted),
+            plain_loss_error=abs(plain_loss - wanted) / abs(wanted),
+            gradient_error=error,
+            plain_gradient_error=_apart(gradients, reference),
+        )
+
+
+def _ours(method: Midway, views: Views, dtype: torch.dtype | None) -> Callable[[], Tensor]:
+    def loss() -> Tensor:
+        with torch.autocast(views.motion.device.type, dtype=dtype, enabled=dtype is not None):
+            return method.losses(views).loss
+
+    return loss
+
+
+def _plain(method: Midway, views: Views, dtype: torch.dtype | None) -> Callable[[], Tensor]:
+    plain = PlainStep(method, lr=0.0, clip_norm=1.0, autocast_type=dtype)
+    return lambda: plain.loss(views)
+
+
+def _gradients(method: Midway, loss: Callable[[], Tensor]) -> tuple[float, Gradients]:
+    value = loss()
+    value.backward()
+    found = {
+        name: parameter.grad
+        for name, parameter in method.named_parameters()
+        if parameter.grad is not None
+    }
+    method.zero_grad(set_to_none=True)
+    method.network.dino_loss.logit_sum.zero_()
+    method.network.dino_loss.logit_count.zero_()
+    return value.item(), found
+
+
+def _apart(found: Gradients, reference: Gradients) -> float:
+    """Length of the difference of gradients by the reference's, as one vector."""
+    names = list(found)
+    difference = [(found[name] - reference[name]).norm() for name in names]
+    length = [reference[name].norm() for name in names]
+    return (torch.stack(difference).norm() / torch.stack(length).norm()).item()
+
+
+@contextmanager
+def _without_drop_path(method: Midway) -> Iterator[None]:
+    encoder = method.network.encoder
+    mode = encoder.training
+    encoder.eval()
+    try:
+        yield
+    finally:
+        encoder.train(mode)

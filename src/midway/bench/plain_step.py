@@ -1,0 +1,139 @@
+"""A training step as a paper's code usually writes it, on the same weights and views as ours.
+
+Eager, attention written out, a log-softmax for each of the 72 terms, tensors one by one in
+clipping, AdamW and moving average, and numbers read back at every step.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from midway.bench.plain_network import Attend, attend_written_out, dense_losses, encode, project
+from midway.data.render import Views
+from midway.methods.midway import Midway
+
+
+class PlainStep:
+    """The plain twin of a step: forward, backward, clipping, AdamW, centre, moving averages.
+
+    Args:
+        method: Weights and configuration; trained in place.
+        lr: Learning rate.
+        clip_norm: Each gradient of encoder and head is scaled down to it.
+        autocast_type: Of the forward pass; None for float32.
+        attend: How attention is computed.
+
+    """
+
+    def __init__(
+        self,
+        method: Midway,
+        *,
+        lr: float,
+        clip_norm: float,
+        autocast_type: torch.dtype | None,
+        attend: Attend = attend_written_out,
+    ) -> None:
+        self.method = method
+        self.attend = attend
+        self.clip_norm = clip_norm
+        self.autocast_type = autocast_type
+        groups = method.parameter_groups()
+        entries = [
+            {
+                "params": group.parameters,
+                "weight_decay": 0.04 if group.weight_decay == "scheduled" else group.weight_decay,
+            }
+            for group in groups
+        ]
+        self.clipped = [p for group in groups if group.clip for p in group.parameters]
+        self.optimizer = torch.optim.AdamW(entries, lr=lr, foreach=False, fused=False)
+
+    def step(self, views: Views, momentum: float) -> float:
+        """Train on the views of a batch; gives the loss."""
+        loss = self.loss(views)
+        self.optimizer.zero_grad()
+        loss.backward()
+        for parameter in self.clipped:
+            assert parameter.grad is not None
+            factor = self.clip_norm / (parameter.grad.norm(2) + 1e-6)
+            if factor < 1:
+                parameter.grad.mul_(factor)
+        self.optimizer.step()
+        self._move_averages(momentum)
+        return loss.item()
+
+    def loss(self, views: Views) -> Tensor:
+        """Invariance term plus the sum or mean of the dense losses."""
+        device = views.motion.device.type
+        dtype = self.autocast_type
+        with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+            dino = self._dino(views)
+            dense = torch.stack(self._dense(views))
+        over = self.method.config.dense_over_levels
+        return dino + (dense.mean() if over == "mean" else dense.sum())
+
+    def _dense(self, views: Views) -> list[Tensor]:
+        network = self.method.network
+        levels, grid = network.config.levels, network.grid(views.motion)
+        source, target = views.motion
+        students = [
+            encode(network.encoder, frame, levels, self.attend) for frame in (source, target)
+        ]
+        with torch.no_grad():
+            teachers = [
+                encode(network.teacher.encoder, frame, levels, self.attend)
+                for frame in (source, target)
+            ]
+        there = dense_losses(network, students[0], teachers[1], grid, self.attend)
+        back = dense_losses(network, students[1], teachers[0], grid, self.attend)
+        return [(one + other) / 2 for one, other in zip(there, back, strict=True)]
+
+    def _dino(self, views: Views) -> Tensor:
+        network, head = self.method.network, self.method.network.head
+        num_globals, num_locals = len(views.globals), len(views.locals)
+        top = (len(network.encoder.blocks),)
+        together = [views.globals.flatten(0, 1), views.locals.flatten(0, 1)]
+        classes = [encode(network.encoder, crops, top, self.attend)[0][:, 0] for crops in together]
+        student = project(head, torch.cat(classes))
+        with torch.no_grad():
+            seen = encode(network.teacher.encoder, together[0], top, self.attend)[0][:, 0]
+            teacher = project(network.teacher.head, seen)
+        return self._cross_entropy(
+            student.float().chunk(num_globals + num_locals), teacher.float().chunk(num_globals)
+        )
+
+    def _cross_entropy(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
+        dino = self.method.network.dino_loss
+        total, terms = torch.zeros((), device=student[0].device), 0
+        targets = [
+            F.softmax((logits - dino.center) / dino.teacher_temperature, dim=-1)
+            for logits in teacher
+        ]
+        for q, target in enumerate(targets):
+            for v, logits in enumerate(student):
+                same_window = v < len(teacher) and abs(v - q) in (0, len(teacher) // 2)
+                if same_window:
+                    continue
+                log_probability = F.log_softmax(logits / dino.student_temperature, dim=-1)
+                total = total + torch.sum(-target * log_probability, dim=-1).mean()
+                terms += 1
+        self.batch_center = torch.cat(teacher).mean(dim=0, keepdim=True)
+        return total / terms
+
+    @torch.no_grad()
+    def _move_averages(self, momentum: float) -> None:
+        network = self.method.network
+        dino = network.dino_loss
+        dino.center = dino.center * dino.center_momentum + self.batch_center * (
+            1 - dino.center_momentum
+        )
+        followed = (
+            (network.teacher.encoder, network.encoder),
+            (network.teacher.head, network.head),
+            (network.teacher.down, network.dynamics.down),
+            (network.teacher.backward_layers, network.dynamics.backward_layers),
+        )
+        for teacher, student in followed:
+            for old, new in zip(teacher.parameters(), student.parameters(), strict=True):
+                old.data.mul_(momentum).add_((1 - momentum) * new.detach().data)

@@ -1,0 +1,261 @@
+"""What a training step costs on this machine, part by part, and beside a plain one."""
+
+import copy
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+
+from midway.bench.agreement import Agreement, compare
+from midway.bench.matrix_peak import matrix_peak
+from midway.bench.plain_network import Attend
+from midway.bench.plain_step import PlainStep
+from midway.bench.step_parts import time_parts
+from midway.bench.stopwatch import median_seconds, seconds_of
+from midway.data.render import Views, render_views, stack_windows
+from midway.data.views import ViewsConfig, cut_windows, draw_views, stack_views
+from midway.experiments.bdd100k import midway_vitb, midway_vits
+from midway.experiments.synthetic import midway_tiny
+from midway.methods.base import flops_per_pair
+from midway.methods.midway import Midway, MidwayConfig
+from midway.train.objective import Position
+from midway.train.optim import AdamW, OptimConfig, Rates, clip_gradients
+
+MODELS = {"vits": midway_vits, "vitb": midway_vitb, "tiny": midway_tiny}
+OPTIM = OptimConfig(clip="per_tensor")
+RATES = Rates(lr=1e-4, weight_decay=0.04)
+_FRAME = (480, 854)
+
+
+class FastStep:
+    """The step that `midway.train.fit` takes, on views that are on the device already.
+
+    Args:
+        method: Trained in place.
+        autocast_type: Of the forward pass; None for float32.
+    """
+
+    def __init__(self, method: Midway, autocast_type: torch.dtype | None) -> None:
+        self.method = method
+        self.autocast_type = autocast_type
+        self.groups = method.parameter_groups()
+        self.optimizer = AdamW(method, self.groups, OPTIM)
+
+    def step(self, views: Views) -> None:
+        """Train on the views of a batch, without a word from the device."""
+        dtype = self.autocast_type
+        with torch.autocast(views.motion.device.type, dtype=dtype, enabled=dtype is not None):
+            loss = self.method.losses(views).loss
+        loss.backward()
+        self.optimise(loss)
+        self.move_averages(position(views))
+
+    def optimise(self, loss: torch.Tensor) -> None:
+        """Clip and update."""
+        norm = clip_gradients(self.groups, OPTIM)
+        self.optimizer.set_rates(RATES)
+        self.optimizer.step_unless((~torch.isfinite(loss.detach() + norm)).float())
+        self.optimizer.zero_grad()
+
+    @torch.no_grad()
+    def move_averages(self, at: Position) -> None:
+        """Let centre and teacher follow."""
+        self.method.after_step(at)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainTimes:
+    """The plain step on the same weights and views, one in turn with ours."""
+
+    seconds_per_step: float
+    cpu_seconds_per_step: float
+    ratio: float
+    """How many times as long it takes: the median over the turns."""
+    cpu_ratio: float
+    """The same by the time that the process had on its cores: what else they do is left out."""
+    agreement: Agreement
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTimes:
+    """Speed of the step, memory, and seconds of its parts."""
+
+    seconds_per_step: float
+    cpu_seconds_per_step: float
+    """Time that this process had on all its cores."""
+    pairs_per_second: float
+    flops_per_pair: float
+    """Forward and backward, as computed: what nothing reads is left out, and not counted."""
+    flops_per_second: float
+    peak_flops_per_second: float
+    """Of a dense matrix product in the same precision, measured before."""
+    peak_memory_bytes: int
+    """Of the device; of the whole process on a CPU."""
+    parts: dict[str, float]
+    """Seconds of each part by itself, forward and backward."""
+    plain: PlainTimes | None
+
+    @property
+    def share_of_peak(self) -> float:
+        """Arithmetic of the step by the most that the machine does."""
+        return self.flops_per_second / self.peak_flops_per_second
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepBenchmark:
+    """Which network, on how many pairs, how, and where."""
+
+    config: MidwayConfig
+    batch_size: int
+    autocast_type: torch.dtype | None
+    """Of the forward pass; None for float32."""
+    device: torch.device
+    repeats: int
+    """Steps that count, of which the median is given."""
+    against: Attend | None
+    """Attention of the plain step that is timed in turn with ours; None for no such step."""
+    tell: Callable[[str], None]
+    """Called with what is done next."""
+
+    def run(self) -> StepTimes:
+        """Measure.
+
+        Raises:
+            MidwayError: The plain step does not compute the same.
+        """
+        torch.manual_seed(0)
+        self.tell("measuring the peak of matrix products")
+        peak = matrix_peak(self.device, self.autocast_type or torch.float32)
+        method = Midway(self.config).to(self.device)
+        views, render_seconds = self._views()
+        agreement = self._compare(method, views) if self.against else None
+        ours = FastStep(method, self.autocast_type)
+        self.tell("measuring steps")
+        _reset_memory(self.device)
+        wall, cpu = self._alone(_call(ours, views))
+        memory = _peak_memory(self.device)
+        self.tell("measuring the parts")
+        parts = time_parts(method, views, self.autocast_type, repeats=self.repeats) | self._ends(
+            ours, views
+        )
+        plain = (
+            self._against(ours, views, agreement, self.against)
+            if self.against and agreement
+            else None
+        )
+        flops = flops_per_pair(self.config)
+        return StepTimes(
+            seconds_per_step=wall,
+            cpu_seconds_per_step=cpu,
+            pairs_per_second=self.batch_size / wall,
+            flops_per_pair=flops,
+            flops_per_second=flops * self.batch_size / wall,
+            peak_flops_per_second=peak,
+            peak_memory_bytes=memory,
+            parts=parts | {"views": render_seconds},
+            plain=plain,
+        )
+
+    def _alone(self, step: Callable[[], object]) -> tuple[float, float]:
+        """Median seconds of a step, by the wall and of the process."""
+        rows = [_both_clocks(step, self.device) for _ in range(1 + self.repeats)][1:]
+        wall, cpu = zip(*rows, strict=True)
+        return median(wall), median(cpu)
+
+    def _compare(self, method: Midway, views: Views) -> Agreement:
+        self.tell("comparing with the plain step")
+        one = Views(
+            motion=views.motion[:, :1], globals=views.globals[:, :1], locals=views.locals[:, :1]
+        )
+        agreement = compare(method, one, self.autocast_type)
+        agreement.check()
+        return agreement
+
+    def _ends(self, ours: FastStep, views: Views) -> dict[str, float]:
+        """Seconds of the optimiser with clipping, and of the moving averages."""
+        loss = torch.zeros((), device=self.device)
+        optimiser = []
+        for _ in range(3):
+            for parameter in (p for group in ours.groups for p in group.parameters):
+                parameter.grad = torch.full_like(parameter, 1e-6)
+            optimiser.append(seconds_of(lambda: ours.optimise(loss), self.device))
+        averages = median_seconds(
+            lambda: ours.move_averages(position(views)), self.device, repeats=3
+        )
+        return {"optimiser": median(optimiser), "EMA": averages}
+
+    def _against(
+        self, ours: FastStep, views: Views, agreement: Agreement, attend: Attend
+    ) -> PlainTimes:
+        self.tell("measuring the plain step in turns with ours")
+        method = copy.deepcopy(ours.method)
+        plain = PlainStep(
+            method,
+            lr=RATES.lr,
+            clip_norm=OPTIM.clip_norm,
+            autocast_type=self.autocast_type,
+            attend=attend,
+        )
+        momentum = method.teacher_momentum(position(views))
+        turns = []
+        for _ in range(1 + self.repeats):
+            own = _both_clocks(_call(ours, views), self.device)
+            turns.append((own, _both_clocks(lambda: plain.step(views, momentum), self.device)))
+        turns = turns[1:]
+        return PlainTimes(
+            seconds_per_step=median(theirs[0] for _, theirs in turns),
+            cpu_seconds_per_step=median(theirs[1] for _, theirs in turns),
+            ratio=median(theirs[0] / own[0] for own, theirs in turns),
+            cpu_ratio=median(theirs[1] / own[1] for own, theirs in turns),
+            agreement=agreement,
+        )
+
+    def _views(self) -> tuple[Views, float]:
+        """Views of frames of noise, and the seconds that they take to render."""
+        config: ViewsConfig = self.config.views
+        rng = np.random.default_rng(0)
+        frames = rng.integers(0, 256, (2, *_FRAME, 3), dtype=np.uint8)
+        draws = [draw_views(config, *_FRAME, rng) for _ in range(self.batch_size)]
+        cuts = [cut_windows(draw, frames[0], frames[1]) for draw in draws]
+        motion, initial = (
+            stack_windows(windows).to(self.device) for windows in zip(*cuts, strict=True)
+        )
+        parameters = stack_views(draws)
+        made: list[Views] = []
+
+        def render() -> None:
+            made[:] = [render_views(config, (motion, initial), parameters)]
+
+        seconds = median_seconds(render, self.device, repeats=2)
+        return made[0], seconds
+
+
+def _call(ours: FastStep, views: Views) -> Callable[[], None]:
+    """Our step on some views, as a call without arguments."""
+    return lambda: ours.step(views)
+
+
+def position(views: Views) -> Position:
+    """A place in a run at which nothing is frozen."""
+    return Position(step=2, steps=10, steps_per_epoch=1.0, pairs=views.motion.shape[1])
+
+
+def _both_clocks(step: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    cpu = time.process_time()
+    wall = seconds_of(step, device)
+    return wall, time.process_time() - cpu
+
+
+def _reset_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,140 @@
+"""Where the time of a training step goes: each part on its own, forward and backward."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from midway.bench.stopwatch import median_seconds
+from midway.data.render import Views
+from midway.methods.midway import Midway
+from midway.nn.dense import normalized_mse
+
+
+def time_parts(
+    method: Midway, views: Views, autocast_type: torch.dtype | None, *, repeats: int
+) -> dict[str, float]:
+    """Seconds of each part of the networks for a batch; gradients are cleared.
+
+    Each is given inputs of its true shapes and computed by itself, so that the sum can differ from
+    the whole: the device works at its best, but autograd's sums over several uses are missing.
+
+    Args:
+        method: The weights.
+        views: A batch.
+        autocast_type: Of the forward passes; None for float32.
+        repeats: Times that count, of which the median is given.
+
+    """
+    device = views.motion.device
+    cast = partial(
+        torch.autocast, device.type, dtype=autocast_type, enabled=autocast_type is not None
+    )
+    parts = _Parts(method, views)
+    seconds = {}
+    for name, forward in parts.trained().items():
+
+        def both(forward: Callable[[], Sequence[Tensor]] = forward) -> None:
+            with cast():
+                outputs = forward()
+            torch.autograd.backward(list(outputs), [torch.ones_like(out) for out in outputs])
+
+        seconds[name] = median_seconds(both, device, repeats=repeats)
+        method.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def teacher() -> None:
+        with cast():
+            parts.teacher()
+
+    seconds["teacher"] = median_seconds(teacher, device, repeats=repeats)
+    return seconds
+
+
+class _Parts:
+    """The parts of the networks with inputs of random numbers."""
+
+    def __init__(self, method: Midway, views: Views) -> None:
+        self.network = method.network
+        self.frames = views.motion.flatten(0, 1)
+        self.globals, self.locals = views.globals.flatten(0, 1), views.locals.flatten(0, 1)
+        self.num_globals, self.batch = views.globals.shape[:2]
+        self.num_crops = self.num_globals + len(views.locals)
+        rows, columns = self.network.grid(views.motion)
+        self.tokens = 1 + rows * columns
+
+    def trained(self) -> dict[str, Callable[[], Sequence[Tensor]]]:
+        """What has a backward pass, by name."""
+        return {
+            "student 224": self._student,
+            "local crops": lambda: [self.network.encoder(self.locals)],
+            "midway": self._midway,
+            "backward layers": self._backward_layers,
+            "forward dynamics": self._forward_dynamics,
+            "heads": lambda: [self.network.head(self._random(self._crops(), self._dim))],
+            "DINO loss": self._dino_loss,
+        }
+
+    def teacher(self) -> None:
+        """All that the teacher computes: features, backward features, logits."""
+        network, teacher = self.network, self.network.teacher
+        teacher.encoder.levels(self.frames, network.config.levels)
+        teacher.head(teacher.encoder(self.globals))
+        features = self._features()
+        for level in network.config.dynamics.levels:
+            teacher.backward_layers[str(level)](features, features)
+            teacher.down(features)
+
+    @property
+    def _dim(self) -> int:
+        return self.network.config.encoder.width
+
+    def _crops(self) -> int:
+        return self.num_crops * self.batch
+
+    def _student(self) -> list[Tensor]:
+        encoder = self.network.encoder
+        levels = encoder.levels(self.frames, self.network.config.levels)
+        return [*levels, encoder(self.globals)]
+
+    def _midway(self) -> list[Tensor]:
+        config, path = self.network.config.dynamics, self.network.dynamics.midway_path
+        tokens = config.num_latents + 2 * self.tokens
+        found = []
+        for level in config.levels:
+            x = self._random(len(self.frames), tokens, config.midway_width)
+            out = path.blocks[str(level)](x)
+            found += [
+                path.up(out[:, : config.num_latents]),
+                self.network.dynamics.down(self._features()),
+            ]
+        return found
+
+    def _backward_layers(self) -> list[Tensor]:
+        layers = self.network.dynamics.backward_layers
+        return [layer(self._features(), self._features()) for layer in layers.values()]
+
+    def _forward_dynamics(self) -> list[Tensor]:
+        config = self.network.config.dynamics
+        models = self.network.dynamics.forward_models
+        latents = self._random(len(self.frames), config.num_latents, self._dim)
+        target = self._features().detach()
+        return [
+            normalized_mse(model(self._features(), latents)[0], target) for model in models.values()
+        ]
+
+    def _dino_loss(self) -> list[Tensor]:
+        prototypes = self.network.config.head.num_prototypes
+        student = self._random(self.num_crops, self.batch, prototypes)
+        teacher = student[: self.num_globals].detach()
+        if torch.is_autocast_enabled(student.device.type):
+            dtype = torch.get_autocast_dtype(student.device.type)
+            student, teacher = student.to(dtype), teacher.to(dtype)
+        return [self.network.dino_loss(student, teacher)]
+
+    def _features(self) -> Tensor:
+        return self._random(len(self.frames), self.tokens, self._dim)
+
+    def _random(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, device=self.frames.device, requires_grad=True)

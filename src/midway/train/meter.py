@@ -1,0 +1,97 @@
+"""How fast a run goes, and what keeps it from going faster: data, communication or compute."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+from torch.nn.parallel import DistributedDataParallel
+
+NOTICEABLE = 0.1
+"""Share of a run's time from which on waiting is said to limit it."""
+
+
+class Meter:
+    """Speed since it was last read: pairs a second, waiting, arithmetic.
+
+    Args:
+        model: The objective, wrapped for its devices by Fabric.
+        world_size: Number of processes.
+        flops_per_pair: Arithmetic of one pair, forward and backward; None if it is not known.
+
+    """
+
+    def __init__(self, model: Any, *, world_size: int, flops_per_pair: float | None) -> None:
+        self._wrapper = getattr(model, "_forward_module", None)
+        self._world_size = world_size
+        self._flops_per_pair = flops_per_pair
+        self._seconds_in_all = self._data_in_all = self._communication_in_all = 0.0
+        self._is_settled = False
+        self._clear()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around what waits for data."""
+        start = perf_counter()
+        yield
+        self._seconds_waited += perf_counter() - start
+
+    def count(self, pairs: int) -> None:
+        """Add the pairs of one step, over all ranks."""
+        self._pairs += pairs
+        self._steps += 1
+
+    def read(self) -> dict[str, float]:
+        """The speeds, then start anew; call it when the device has caught up with the host.
+
+        ``tflops_per_second`` is that of one device, to compare with what it can do at most.
+        """
+        seconds = perf_counter() - self._start
+        pairs_per_second = self._pairs / seconds
+        speeds = {
+            "pairs_per_second": pairs_per_second,
+            "data_wait_share": self._seconds_waited / seconds,
+        }
+        if self._flops_per_pair is not None:
+            flops = self._flops_per_pair * pairs_per_second / self._world_size
+            speeds["tflops_per_second"] = flops / 1e12
+        if self._world_size > 1:
+            communicated = min(seconds, self._steps * exposed_seconds(self._wrapper))
+            speeds["communication_wait_share"] = communicated / seconds
+            self._communication_in_all += self._is_settled * communicated
+        self._seconds_in_all += self._is_settled * seconds
+        self._data_in_all += self._is_settled * self._seconds_waited
+        self._is_settled = True
+        self._clear()
+        return speeds
+
+    def limit(self) -> str:
+        """What limited the run from its first reading to its last, in one line.
+
+        What comes before the first, the start of loaders and the warming up, does not count.
+        """
+        whole = self._seconds_in_all or 1.0
+        shares = {"data": self._data_in_all / whole}
+        if self._world_size > 1:
+            shares["communication"] = self._communication_in_all / whole
+        worst = max(shares, key=lambda name: shares[name])
+        limit = worst if shares[worst] >= NOTICEABLE else "compute"
+        waits = ", ".join(f"{share:.0%} for {name}" for name, share in shares.items())
+        return f"limited by {limit}; of its time the run waited {waits}"
+
+    def _clear(self) -> None:
+        self._start, self._pairs, self._steps, self._seconds_waited = perf_counter(), 0, 0, 0.0
+
+
+def exposed_seconds(wrapper: Any) -> float:
+    """Seconds a step for which gradients are exchanged when no more of them are computed.
+
+    As DDP measures it by itself, in the first ten backward passes with an exchange and then in one
+    of a hundred; 0 without DDP.
+    """
+    if not isinstance(wrapper, DistributedDataParallel):
+        return 0.0
+    told = wrapper._get_ddp_logging_data()
+    communication = told.get("avg_backward_comm_time", 0)
+    overlap = told.get("avg_backward_compute_comm_overlap_time", 0)
+    return max(0, communication - overlap) / 1e9

@@ -1,0 +1,123 @@
+"""The plain step is a true twin of ours, and the benchmark's figures hang together."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from midway.bench import matrix_peak as peak_module
+from midway.bench.agreement import Agreement, compare
+from midway.bench.plain_network import Attend
+from midway.bench.plain_step import PlainStep
+from midway.bench.step import FastStep, StepBenchmark, position
+from midway.data.render import Views
+from midway.errors import MidwayError
+from midway.experiments.synthetic import midway_tiny
+from midway.methods.midway import Midway, MidwayConfig
+from midway.models.midway import NetworkConfig
+
+CONFIG = midway_tiny().method
+assert isinstance(CONFIG, MidwayConfig)
+CPU = torch.device("cpu")
+
+
+def _method(seed: int = 0, *, drop_path: float = 0.0) -> Midway:
+    torch.manual_seed(seed)
+    assert isinstance(CONFIG, MidwayConfig)
+    network: NetworkConfig = CONFIG.network
+    network = replace(network, encoder=replace(network.encoder, drop_path=drop_path))
+    method = Midway(replace(CONFIG, network=network))
+    # Larger weights than the first ones, so that attention is not all but uniform.
+    with torch.no_grad():
+        for name, parameter in method.named_parameters():
+            if not name.endswith("gain"):
+                parameter += 0.05 * torch.randn_like(parameter)
+    method.network.dino_loss.center.normal_()
+    return method
+
+
+def _views(batch: int = 2) -> Views:
+    sizes = CONFIG.views
+    return Views(
+        motion=torch.randn(2, batch, 3, *sizes.motion_size),
+        globals=torch.randn(4, batch, 3, *sizes.global_size),
+        locals=torch.randn(2 * sizes.num_local, batch, 3, *sizes.local_size),
+    )
+
+
+def test_both_steps_agree_in_float32_on_loss_and_every_gradient_though_drop_path_is_on() -> None:
+    method = _method(drop_path=0.3)
+    method.train()
+    agreement = compare(method, _views(), None)
+    agreement.check()
+    assert agreement.loss_difference < 1e-5
+    assert agreement.gradient_difference < 1e-4
+    assert method.network.encoder.training
+    assert not method.network.dino_loss.logit_count
+
+
+def test_in_bfloat16_ours_is_no_further_from_float32_than_rounding_takes_the_plain_one() -> None:
+    agreement = compare(_method(), _views(4), torch.bfloat16)
+    agreement.check()
+    assert agreement.gradient_error is not None
+    assert agreement.loss_error is not None
+    assert agreement.plain_gradient_error is not None
+    assert 0 < agreement.gradient_error < 1.5 * agreement.plain_gradient_error
+    assert agreement.loss_error < 0.01
+
+
+def test_a_step_that_computes_something_else_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = PlainStep.loss
+    monkeypatch.setattr(PlainStep, "loss", lambda self, views: 1.001 * whole(self, views))
+    with pytest.raises(MidwayError, match="disagree: Agreement"):
+        compare(_method(), _views(), None).check()
+    bad = Agreement(loss_difference=0, gradient_difference=1e-3, worst_parameter="a")
+    with pytest.raises(MidwayError, match="disagree"):
+        bad.check()
+
+
+def test_three_steps_of_both_end_at_the_same_weights_teacher_and_centre() -> None:
+    ours, theirs = _method(), _method()
+    fast = FastStep(ours, None)
+    plain = PlainStep(theirs, lr=1e-4, clip_norm=3.0, autocast_type=None)
+    before = ours.network.encoder.blocks[0].attn.qkv.weight.detach().clone()
+    for _ in range(3):
+        views = _views()
+        fast.step(views)
+        plain.step(views, theirs.teacher_momentum(position(views)))
+    assert (ours.network.encoder.blocks[0].attn.qkv.weight - before).abs().max() > 1e-4
+    for name, value in theirs.state_dict().items():
+        # Adam divides by the gradient's own size: where that is rounding alone, so is the step.
+        torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-3, atol=2e-4, msg=name)
+
+
+@pytest.mark.parametrize("against", [None, F.scaled_dot_product_attention])
+def test_speeds_shares_and_parts_hang_together(against: Attend | None) -> None:
+    benchmark = StepBenchmark(
+        config=CONFIG,
+        batch_size=2,
+        autocast_type=None,
+        device=CPU,
+        repeats=1,
+        against=against,
+        tell=lambda what: None,
+    )
+    times = benchmark.run()
+    assert times.pairs_per_second == pytest.approx(2 / times.seconds_per_step)
+    assert times.flops_per_second == pytest.approx(times.flops_per_pair * times.pairs_per_second)
+    assert times.share_of_peak > 0
+    assert times.peak_memory_bytes > 2**24
+    assert min(times.parts.values()) > 0
+    assert {"student 224", "local crops", "teacher", "optimiser", "EMA", "views"} < set(times.parts)
+    assert (times.plain is None) is (against is None)
+    if times.plain:
+        assert times.plain.ratio > 0
+
+
+def test_the_peak_is_the_work_of_the_largest_product_by_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(peak_module, "SIZES", {"cpu": (16, 64)})
+    monkeypatch.setattr(peak_module, "seconds_of", lambda work, device: 0.5)
+    assert peak_module.matrix_peak(CPU, torch.float32) == 2 * 64**3 / 0.5

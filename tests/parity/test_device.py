@@ -1,0 +1,74 @@
+"""On an accelerator the objective has the numbers of the CPU, and those of the plain step.
+
+`MIDWAY_DEVICE` names the device: "cuda" if it is not set, "cpu" to try the test itself.
+"""
+
+import copy
+import os
+
+import pytest
+import torch
+from torch import Tensor
+
+from midway.bench.agreement import compare
+from midway.data.render import Views
+from midway.experiments.synthetic import midway_tiny
+from midway.methods.midway import Midway, MidwayConfig
+
+DEVICE = torch.device(os.environ.get("MIDWAY_DEVICE", "cuda"))
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        DEVICE.type == "cuda" and not torch.cuda.is_available(), reason="no GPU that torch can use"
+    ),
+]
+
+
+@pytest.fixture
+def method() -> Midway:
+    torch.manual_seed(0)
+    config = midway_tiny().method
+    assert isinstance(config, MidwayConfig)
+    return Midway(config)
+
+
+@pytest.fixture
+def views(method: Midway) -> Views:
+    sizes = method.views
+    return Views(
+        motion=torch.randn(2, 4, 3, *sizes.motion_size),
+        globals=torch.randn(4, 4, 3, *sizes.global_size),
+        locals=torch.randn(2 * sizes.num_local, 4, 3, *sizes.local_size),
+    )
+
+
+def _moved(views: Views) -> Views:
+    return Views(
+        motion=views.motion.to(DEVICE),
+        globals=views.globals.to(DEVICE),
+        locals=views.locals.to(DEVICE),
+    )
+
+
+def _gradients(method: Midway, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
+    loss = method.losses(views).loss
+    loss.backward()
+    found = {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
+    return loss.detach(), found
+
+
+def test_loss_and_gradients_are_those_of_the_cpu(method: Midway, views: Views) -> None:
+    there = copy.deepcopy(method).to(DEVICE)
+    wanted_loss, wanted = _gradients(method, views)
+    found_loss, found = _gradients(there, _moved(views))
+    torch.testing.assert_close(found_loss.cpu(), wanted_loss, rtol=1e-5, atol=0)
+    for name, gradient in wanted.items():
+        assert (found[name].cpu() - gradient).norm() <= 1e-4 * gradient.norm() + 1e-9, name
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_our_step_and_the_plain_one_agree_there(
+    method: Midway, views: Views, dtype: torch.dtype | None
+) -> None:
+    compare(method.to(DEVICE), _moved(views), dtype).check()

@@ -1,0 +1,87 @@
+"""What a run says of what limits it, against times that are known."""
+
+import os
+import socket
+
+import pytest
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from midway.train import meter as module
+from midway.train.meter import Meter, exposed_seconds
+
+
+class Clock:
+    """A clock that only goes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Wrapped:
+    _forward_module = None
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "perf_counter", clock)
+    return clock
+
+
+def _run(meter: Meter, clock: Clock, *, data: float, step: float) -> dict[str, float]:
+    for _ in range(10):
+        with meter.waiting():
+            clock.now += data
+        clock.now += step
+        meter.count(8)
+    return meter.read()
+
+
+def test_a_slow_loader_limits_a_run_and_a_quick_one_does_not(clock: Clock) -> None:
+    meter = Meter(Wrapped(), world_size=1, flops_per_pair=1e9)
+    _run(meter, clock, data=5.0, step=1.0)  # the start, which does not count
+    speeds = _run(meter, clock, data=0.3, step=0.7)
+    assert speeds["data_wait_share"] == pytest.approx(0.3)
+    assert speeds["pairs_per_second"] == pytest.approx(8)
+    assert speeds["tflops_per_second"] == pytest.approx(8e-3)
+    assert meter.limit().startswith("limited by data; of its time the run waited 30% for data")
+    # The verdict is on the whole run, not on what was read last.
+    for _ in range(9):
+        _run(meter, clock, data=0.0, step=1.0)
+    assert meter.limit() == "limited by compute; of its time the run waited 3% for data"
+
+
+def test_what_is_exchanged_when_nothing_is_left_to_compute_limits_a_run_of_two(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "exposed_seconds", lambda wrapper: 0.25)
+    meter = Meter(Wrapped(), world_size=2, flops_per_pair=None)
+    _run(meter, clock, data=5.0, step=1.0)
+    assert _run(meter, clock, data=0.1, step=0.9)["communication_wait_share"] == 0.25
+    assert meter.limit() == (
+        "limited by communication; of its time the run waited 10% for data, 25% for communication"
+    )
+
+
+def test_ddp_tells_how_long_it_communicates_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert exposed_seconds(None) == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    monkeypatch.setitem(os.environ, "GLOO_SOCKET_IFNAME", "lo")
+    distributed.init_process_group("gloo", init_method=address, rank=0, world_size=1)
+    try:
+        ddp = DistributedDataParallel(nn.Linear(4, 4))
+        for _ in range(4):
+            ddp(torch.randn(2, 4)).sum().backward()
+        told = ddp._get_ddp_logging_data()
+        assert told["avg_backward_comm_time"] > 0
+        assert 0 <= exposed_seconds(ddp) <= told["avg_backward_comm_time"] / 1e9
+    finally:
+        distributed.destroy_process_group()
