@@ -1,4 +1,4 @@
-"""Make the network in which motion has emerged: three worlds, three runs, and what came of each.
+"""Make the network in which motion has emerged: four worlds, four runs, and what came of each.
 
 The videos and the runs stay in the folder, and what is there already is not made again.
 
@@ -19,6 +19,7 @@ from midway.models.weights import load
 
 STAGES = {
     "pan": (motion.pan, motion.PAN, 240),
+    "sway": (motion.sway, motion.SWAY, 240),
     "drift": (motion.drift, motion.DRIFT, 480),
     "things": (motion.things, motion.THINGS, 480),
 }

@@ -1,4 +1,4 @@
-"""Three short runs on synthetic worlds after which a small network knows how things move.
+"""Four short runs on synthetic worlds after which a small network knows how things move.
 
 Each begins from the weights of the one before; docs/MOTION.md says what mattered.
 """
@@ -28,7 +28,9 @@ PAN = WorldConfig(
     fps=8.0,
 )
 """A backdrop that goes to the left or to the right, always as fast: in the gap, by one patch."""
-DRIFT = replace(PAN, pan_speed=0.0, camera_speed=20.0, camera_reach=(0.3, 0.3))
+SWAY = replace(PAN, pan_speed=0.0, camera_speed=16.0, camera_reach=(0.4, 0.0))
+"""A backdrop that goes to the left and to the right, now faster, now slower."""
+DRIFT = replace(SWAY, camera_speed=20.0, camera_reach=(0.3, 0.3))
 """A backdrop that drifts any way."""
 THINGS = replace(
     DRIFT,
@@ -110,14 +112,24 @@ def pan() -> Experiment:
     )
 
 
+def sway() -> Experiment:
+    """The dynamics alone go on with motions of any size along the same line.
+
+    Command: ``python benchmarks/motion.py``.
+    Cost: 3 minutes on 2 CPU cores.
+    Expect: docs/MOTION.md.
+    """
+    return _next(pan(), "sway", steps=600)
+
+
 def drift() -> Experiment:
     """The dynamics alone go on with a backdrop that drifts any way.
 
     Command: ``python benchmarks/motion.py``.
-    Cost: 4 minutes on 2 CPU cores.
+    Cost: 6 minutes on 2 CPU cores.
     Expect: docs/MOTION.md.
     """
-    return _next(pan(), "drift", steps=1200)
+    return _next(sway(), "drift", steps=1500)
 
 
 def things() -> Experiment:

@@ -207,15 +207,16 @@ class Dynamics(TargetSide):
             self._start_matching(grid)
 
     def _start_matching(self, grid: tuple[int, int]) -> None:
-        stacks = [model.blocks for model in self.forward_models.values()]
+        transformers = [*self.forward_models.values()]
         if self.config.latent_dynamics:
             path = self.midway_path
-            stacks += path.blocks.values()
+            transformers += path.blocks.values()
             table = sincos_positions(grid, self.config.midway_width)
             # What sets target tokens apart from those of the source at the same place.
             is_target = AMPLITUDE / 2 * torch.randn(self.config.midway_width)
             path.pos_embed.data.copy_(torch.cat([table, table + is_target], dim=1))
-        for blocks in stacks:
+        for transformer in transformers:
+            blocks = [part for part in transformer.modules() if isinstance(part, Block)]
             start_comparing(blocks[0].attn)
             for block in blocks:
                 start_carrying(block.attn)
