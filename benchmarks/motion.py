@@ -15,6 +15,7 @@ from midway.data.synthetic import WorldConfig, write_videos
 from midway.evals.motion_probe import motion_probe, synthetic_pairs
 from midway.experiments import motion
 from midway.experiments.base import Experiment, train
+from midway.methods.midway import MidwayConfig
 from midway.models.weights import load
 
 STAGES = {
@@ -33,28 +34,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("motion"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--without-gates", action="store_true")
     options = parser.parse_args()
+    runs = options.folder / f"seed-{options.seed}{'-no-gates' * options.without_gates}"
     for name, (experiment, world, num_videos) in STAGES.items():
         videos = options.folder / "videos" / name
         if not videos.exists():
             write_videos(videos, world, seeds=range(num_videos))
-        run = placed(experiment(), name, options.folder, options.seed)
+        run = placed(experiment(), videos, runs, options.seed)
+        if options.without_gates:
+            run = ungated(run)
         if not (run.run.folder / "checkpoints").exists():
             train(run)
-        found = {"stage": name, "seed": options.seed, **probed(run.run.folder, world)}
+        found = {"run": str(run.run.folder), **probed(run.run.folder, world)}
         sys.stdout.write(json.dumps(found) + "\n")
         sys.stdout.flush()
 
 
-def placed(experiment: Experiment, name: str, folder: Path, seed: int) -> Experiment:
-    """The experiment with its files below `folder`."""
-    runs = folder / f"seed-{seed}"
+def placed(experiment: Experiment, videos: Path, runs: Path, seed: int) -> Experiment:
+    """The experiment on these videos, beside the runs that it begins from."""
     start = experiment.method.start and str(runs / Path(experiment.method.start).name)
     return replace(
         experiment,
         method=replace(experiment.method, start=start),
-        data=replace(experiment.data, root=str(folder / "videos" / name)),
-        run=replace(experiment.run, folder=runs / f"motion.{name}", seed=seed),
+        data=replace(experiment.data, root=str(videos)),
+        run=replace(experiment.run, folder=runs / experiment.run.folder.name, seed=seed),
+    )
+
+
+def ungated(experiment: Experiment) -> Experiment:
+    """The same without gates in the forward models."""
+    method = experiment.method
+    assert isinstance(method, MidwayConfig)
+    dynamics = replace(method.network.dynamics, gates=False)
+    return replace(
+        experiment, method=replace(method, network=replace(method.network, dynamics=dynamics))
     )
 
 

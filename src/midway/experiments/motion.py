@@ -104,7 +104,7 @@ def pan() -> Experiment:
         ),
         run=RunConfig(
             folder=Path("runs/motion.pan"),
-            steps=600,
+            steps=1200,
             precision="bf16-mixed",
             accelerator="cpu",
             log_every=20,

@@ -20,6 +20,8 @@ from midway.models.midway import NetworkConfig
 from midway.models.release import PARTS, Told, flatten_release, release_sizes
 from midway.models.safe_pickle import named_tensors, read_checkpoint
 
+BUNDLED = Path(__file__).parent.parent / "networks"
+"""Networks that come with the package, as ``NAME.safetensors``."""
 HUB_FILE = "model.safetensors"
 HUB_TIMEOUT_SECONDS = 3
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
@@ -65,6 +67,9 @@ class NetworkFile:
 def read_network_file(path: str | Path) -> NetworkFile:
     """Read a release `.pth`, a run folder, a `.ckpt`, a `.safetensors` file or a hub id.
 
+    The name of a network that comes with the package ("synthetic-tiny") does as well, unless a
+    file or folder here is called so.
+
     Raises:
         MidwayError: No such thing, or not readable.
 
@@ -88,6 +93,8 @@ def _find_file(path: str | Path) -> Path:
             return _newest_checkpoint(found)
     except OSError as error:
         raise MidwayError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    if found.name == str(path) and (bundled := BUNDLED / f"{path}.safetensors").is_file():
+        return bundled
     if found.suffix in SUFFIXES or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path)):
         raise MidwayError(f"{path}: no such file or folder; check the path")
     try:

@@ -31,7 +31,8 @@ def load(
     The keywords are for a release file whose arguments do not tell; they go before them.
 
     Args:
-        path: File or folder, or "owner/name" on the Hugging Face hub.
+        path: File or folder, "owner/name" on the Hugging Face hub, or "synthetic-tiny", the small
+            network that comes with the package.
         encoder_heads: Attention heads of the encoder; from the arguments' `arch` if None.
         midway_heads: Of the midway path; if None, from the arguments, else the published 3 where
             the widths are published ones.
@@ -89,8 +90,13 @@ def build(file: NetworkFile, told: Told) -> MidwayNetwork:
     return network.eval()
 
 
-def save(network: MidwayNetwork, path: Path) -> None:
+def save(network: MidwayNetwork, path: Path, *, half: bool = False) -> None:
     """Write `.safetensors` (configuration in the header) or, for `.pth`, the release layout.
+
+    Args:
+        network: Left as it is.
+        path: New, or replaced; its suffix tells the format.
+        half: Round the weights to half precision, for a file of half the size.
 
     Raises:
         MidwayError: Another suffix, or a network that the release layout cannot hold.
@@ -98,7 +104,10 @@ def save(network: MidwayNetwork, path: Path) -> None:
     """
     if path.suffix not in (".safetensors", ".pth"):
         raise MidwayError(f"{path}: unknown format; give a name ending in .safetensors or .pth")
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {
+        name: (tensor.half() if half else tensor).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
         content = to_safetensors(tensors, {"midway": json.dumps(to_json(network.config))})
