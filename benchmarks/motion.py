@@ -1,15 +1,20 @@
-"""Make the network in which motion has emerged: four worlds, four runs, and what came of each.
+"""In which setting motion emerges: four worlds, four runs, and what came of each.
 
-The videos and the runs stay in the folder, and what is there already is not made again.
+The videos and the runs stay in the folder, and what is there already is not made again. A variant
+changes one thing of the setting that works.
 
     python benchmarks/motion.py --folder motion --seed 0
+    python benchmarks/motion.py --folder motion --seed 0 --variant all-at-once
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from midway.data.synthetic import WorldConfig, write_videos
 from midway.evals.motion_probe import motion_probe, synthetic_pairs
@@ -25,6 +30,25 @@ STAGES = {
     "things": (motion.things, motion.THINGS, 480),
 }
 """Experiment, world and number of videos."""
+
+
+def with_dynamics(experiment: Experiment, **changes: Any) -> Experiment:
+    """The same with other dynamics."""
+    method = experiment.method
+    assert isinstance(method, MidwayConfig)
+    dynamics = replace(method.network.dynamics, **changes)
+    return replace(
+        experiment, method=replace(method, network=replace(method.network, dynamics=dynamics))
+    )
+
+
+VARIANTS: dict[str, Callable[[Experiment], Experiment]] = {
+    "as-is": lambda experiment: experiment,
+    "all-at-once": lambda experiment: experiment,
+    "without-gates": partial(with_dynamics, gates=False),
+    "published-start": partial(with_dynamics, starts_matching=False),
+}
+"""What each changes; `all-at-once` begins with a backdrop that drifts any way."""
 PROBE_TRAIN, PROBE_TEST = range(1_000_000, 1_000_100), range(2_000_000, 2_000_060)
 GAP_SECONDS = 0.5
 
@@ -34,16 +58,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("motion"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--without-gates", action="store_true")
+    parser.add_argument("--variant", choices=[*VARIANTS], default="as-is")
     options = parser.parse_args()
-    runs = options.folder / f"seed-{options.seed}{'-no-gates' * options.without_gates}"
+    runs = options.folder / options.variant / f"seed-{options.seed}"
     for name, (experiment, world, num_videos) in STAGES.items():
+        if options.variant == "all-at-once" and name in ("pan", "sway"):
+            continue
         videos = options.folder / "videos" / name
         if not videos.exists():
             write_videos(videos, world, seeds=range(num_videos))
-        run = placed(experiment(), videos, runs, options.seed)
-        if options.without_gates:
-            run = ungated(run)
+        run = VARIANTS[options.variant](placed(experiment(), videos, runs, options.seed))
         if not (run.run.folder / "checkpoints").exists():
             train(run)
         found = {"run": str(run.run.folder), **probed(run.run.folder, world)}
@@ -52,23 +76,13 @@ def main() -> None:
 
 
 def placed(experiment: Experiment, videos: Path, runs: Path, seed: int) -> Experiment:
-    """The experiment on these videos, beside the runs that it begins from."""
-    start = experiment.method.start and str(runs / Path(experiment.method.start).name)
+    """The experiment on these videos, beginning from the run before if there is one."""
+    start = runs / Path(experiment.method.start).name
     return replace(
         experiment,
-        method=replace(experiment.method, start=start),
+        method=replace(experiment.method, start=str(start) if start.exists() else ""),
         data=replace(experiment.data, root=str(videos)),
         run=replace(experiment.run, folder=runs / experiment.run.folder.name, seed=seed),
-    )
-
-
-def ungated(experiment: Experiment) -> Experiment:
-    """The same without gates in the forward models."""
-    method = experiment.method
-    assert isinstance(method, MidwayConfig)
-    dynamics = replace(method.network.dynamics, gates=False)
-    return replace(
-        experiment, method=replace(method, network=replace(method.network, dynamics=dynamics))
     )
 
 

@@ -52,6 +52,20 @@ def test_omegaconf_arguments_are_read_without_omegaconf(tmp_path: Path) -> None:
     assert same_weights(network, again)
 
 
+def test_half_precision_halves_the_file_and_rounds_the_weights(tmp_path: Path) -> None:
+    network = random_network()
+    for name, half in (("whole", False), ("half", True)):
+        save(network, tmp_path / f"{name}.safetensors", half=half)
+    whole, halved = (
+        (tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "half")
+    )
+    assert halved < 0.6 * whole
+    loaded = load(tmp_path / "half.safetensors").state_dict()
+    for name, tensor in network.state_dict().items():
+        assert loaded[name].dtype == torch.float32
+        torch.testing.assert_close(loaded[name], tensor, rtol=1e-3, atol=1e-6)
+
+
 def test_another_suffix_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(MidwayError, match="unknown format"):
         save(random_network(), tmp_path / "new" / "net.bin")

@@ -16,7 +16,7 @@ COMMANDS = {
     "eval": "score a network: midway eval segmentation --protocol NAME --run RUN --data.root DIR",
     "info": "say what a checkpoint, run folder or .safetensors file holds",
     "export": "write a network as .safetensors or in the release's .pth layout",
-    "bench": "say what each stage costs on this machine: midway bench data [DIR]",
+    "bench": "say what data or a training step cost here: midway bench data|step",
     "list": "name the experiments, with what each is",
     "flow": "optical flow of two images or a video: midway flow A B -o out.flo",
     "perturb": "where a patch goes, for the dynamics: midway perturb A B --point X,Y",
