@@ -49,7 +49,7 @@ def perturb(
         source: Image.
         target: Image of the same size.
         point: X,Y in pixels of the source; its patch is perturbed. Several may be given.
-        run: Network: a file, a run folder, an id on the hub, or the one that comes with the package.
+        run: Network: a file, a run folder, an id on the hub, or synthetic-tiny.
         level: Of the forward models; all if none is given.
         out: Picture to write.
         short_side: Pixels of the images' shorter side as the network sees it; 0 for the side that
