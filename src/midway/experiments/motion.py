@@ -104,7 +104,7 @@ def pan() -> Experiment:
         ),
         run=RunConfig(
             folder=Path("runs/motion.pan"),
-            steps=1200,
+            steps=600,
             precision="bf16-mixed",
             accelerator="cpu",
             log_every=20,
