@@ -12,11 +12,11 @@
 #
 #   PYTHON=python3        interpreter with torch
 #   WHEELS=               folder of wheels, instead of the network
-#   OUT=/tmp/midway-gpu   where environment, data and results go
+#   OUT=runs/gpu          where environment, data and results go
 set -uo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
-OUT=${OUT:-${TMPDIR:-/tmp}/midway-gpu}
+OUT=${OUT:-runs/gpu}
 RESULTS=$OUT/results
 rm -rf "$RESULTS" "$OUT/train" "$OUT/frames.lance"
 mkdir -p "$RESULTS" "$OUT/videos"

@@ -6,6 +6,8 @@ import torch
 from midway.errors import MidwayError
 from midway.models.dynamics import DynamicsConfig, mean_or_sum
 from midway.models.midway import MidwayNetwork, MidwayOutput
+from midway.nn.blocks import Block
+from midway.nn.matching import sincos_positions
 from tests.models.networks import tiny
 
 
@@ -163,3 +165,36 @@ def test_positions_follow_the_image_size() -> None:
 def test_what_does_not_fit_is_told(fields: dict, message: str) -> None:
     with pytest.raises(MidwayError, match=message):
         DynamicsConfig(**fields)
+
+
+def test_a_matching_start_sets_positions_and_tells_targets_from_sources() -> None:
+    path = MidwayNetwork(tiny(starts_matching=True)).dynamics.midway_path
+    source, target = path.positions((4, 4))
+    assert torch.equal(source, sincos_positions((4, 4), 12))
+    apart = target - source
+    assert apart.abs().max() > 0.01
+    torch.testing.assert_close(apart, apart[:, :1].expand_as(apart))
+
+
+def test_a_matching_start_compares_in_the_first_blocks_and_carries_in_all() -> None:
+    dynamics = MidwayNetwork(tiny(starts_matching=True)).dynamics
+    transformers = [*dynamics.midway_path.blocks.values(), *dynamics.forward_models.values()]
+    assert len(transformers) == 6
+    for transformer in transformers:
+        blocks = [part for part in transformer.modules() if isinstance(part, Block)]
+        for number, block in enumerate(blocks):
+            query, key, value = block.attn.qkv.weight.chunk(3)
+            assert torch.equal(query, key) is (number == 0)
+            # Rotations by the value and back by the output projection, each times 0.7.
+            torch.testing.assert_close(
+                block.attn.proj.weight @ value, 0.49 * torch.eye(len(value)), atol=1e-5, rtol=0
+            )
+
+
+def test_as_published_the_position_table_starts_with_zeros() -> None:
+    assert not MidwayNetwork(tiny()).dynamics.midway_path.pos_embed.any()
+
+
+def test_a_matching_start_needs_a_width_for_sines_and_cosines() -> None:
+    with pytest.raises(MidwayError, match="midway_width 18 is no multiple of 4"):
+        DynamicsConfig(midway_width=18, starts_matching=True)

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from midway.errors import MidwayError
 from midway.models.vit import EncoderConfig, VisionTransformer
+from midway.nn.matching import sincos_positions
 
 SMALL = EncoderConfig(image_size=(32, 48), patch_size=8, width=24, depth=4, heads=3)
 
@@ -92,3 +95,13 @@ def test_drop_path_grows_linearly_from_zero() -> None:
 def test_what_does_not_fit_is_told(call, message: str) -> None:
     with pytest.raises(MidwayError, match=message):
         call()
+
+
+def test_positions_of_sines_and_cosines_are_there_from_the_start() -> None:
+    encoder = VisionTransformer(replace(SMALL, sincos_positions=True))
+    assert torch.equal(encoder.pos_embed, sincos_positions((4, 6), 24))
+
+
+def test_positions_of_sines_and_cosines_need_a_multiple_of_four() -> None:
+    with pytest.raises(MidwayError, match="width 18 is no multiple of 4"):
+        EncoderConfig(width=18, heads=3, sincos_positions=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from midway.bench.agreement import compare
+from midway.bench.agreement import GRADIENT_TOLERANCE, LOSS_TOLERANCE, compare
 from midway.data.render import Views
 from midway.experiments.synthetic import midway_tiny
 from midway.methods.midway import Midway, MidwayConfig
@@ -71,4 +71,7 @@ def test_loss_and_gradients_are_those_of_the_cpu(method: Midway, views: Views) -
 def test_our_step_and_the_plain_one_agree_there(
     method: Midway, views: Views, dtype: torch.dtype | None
 ) -> None:
-    compare(method.to(DEVICE), _moved(views), dtype).check()
+    agreement = compare(method.to(DEVICE), _moved(views), dtype)
+    assert agreement.loss_difference <= LOSS_TOLERANCE
+    assert agreement.gradient_difference <= GRADIENT_TOLERANCE
+    agreement.check()  # in bfloat16, beside the plain step's own error

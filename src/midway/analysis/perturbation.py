@@ -121,7 +121,7 @@ def output_heatmaps(
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """Fastest precision of tangents that a device has instructions for."""
+    """Fastest precision that a device has instructions for: bfloat16, or float32 on many CPUs."""
     if device.type != "cpu":
         return torch.bfloat16
     # Before torch 2.11 there is no such question, and float32 is the safe answer.

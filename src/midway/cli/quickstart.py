@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from midway.analysis import pictures
-from midway.analysis.perturbation import perturbation_heatmaps
+from midway.analysis.perturbation import fast_dtype, perturbation_heatmaps
 from midway.analysis.report import Report
 from midway.cli.options import parse
 from midway.data.colour import normalise
@@ -30,6 +30,7 @@ from midway.methods.midway import MidwayConfig
 from midway.models.midway import MidwayNetwork
 from midway.models.weights import load
 
+CPU = torch.device("cpu")
 NUM_VIDEOS = 160
 # Seeds of worlds that no video shows, far from those of the videos.
 PROBE_TRAIN = range(1_000_000, 1_000_100)
@@ -118,16 +119,9 @@ def _experiment(folder: Path, seed: int, steps: int) -> Experiment:
             folder=folder / "run",
             seed=seed,
             steps=steps,
-            precision="bf16-mixed" if _bfloat16_is_fast() else "32-true",
+            precision="bf16-mixed" if fast_dtype(CPU) == torch.bfloat16 else "32-true",
         ),
     )
-
-
-def _bfloat16_is_fast() -> bool:
-    """Whether this CPU has instructions for products in bfloat16; without, they are emulated."""
-    # Before torch 2.11 there is no such question, and float32 is the safe answer.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _untrained(experiment: Experiment) -> MidwayNetwork:

@@ -72,6 +72,11 @@ class DynamicsConfig:
                 f"dynamics: midway_width {self.midway_width} is no multiple of midway_heads "
                 f"{self.midway_heads}; change one"
             )
+        if self.starts_matching and self.midway_width % 4:
+            raise MidwayError(
+                f"dynamics: midway_width {self.midway_width} is no multiple of 4, which the "
+                "positions of starts_matching need; change one"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

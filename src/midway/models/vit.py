@@ -44,6 +44,11 @@ class EncoderConfig:
             raise MidwayError(
                 f"encoder: width {self.width} is no multiple of heads {self.heads}; change one"
             )
+        if self.sincos_positions and self.width % 4:
+            raise MidwayError(
+                f"encoder: width {self.width} is no multiple of 4, which sincos_positions needs; "
+                "change one"
+            )
         if any(side < 1 or side % self.patch_size for side in self.image_size):
             raise MidwayError(
                 f"encoder: image_size {self.image_size} is no multiple of patch_size "
