@@ -4,7 +4,7 @@ The videos and the runs stay in the folder, and what is there already is not mad
 changes one thing of the setting that works.
 
     python benchmarks/motion.py --folder motion --seed 0
-    python benchmarks/motion.py --folder motion --seed 0 --variant all-at-once
+    python benchmarks/motion.py --folder motion --seed 0 --variant deeper-forward --last pan
 """
 
 import argparse
@@ -24,8 +24,8 @@ from midway.methods.midway import MidwayConfig
 from midway.models.weights import load
 
 STAGES = {
-    "pan": (motion.pan, motion.PAN, 240),
-    "sway": (motion.sway, motion.SWAY, 240),
+    "pan": (motion.pan, motion.PAN, 600),
+    "sway": (motion.sway, motion.SWAY, 480),
     "drift": (motion.drift, motion.DRIFT, 480),
     "things": (motion.things, motion.THINGS, 480),
 }
@@ -47,6 +47,7 @@ VARIANTS: dict[str, Callable[[Experiment], Experiment]] = {
     "all-at-once": lambda experiment: experiment,
     "without-gates": partial(with_dynamics, gates=False),
     "published-start": partial(with_dynamics, starts_matching=False),
+    "deeper-forward": partial(with_dynamics, forward_depth=3),
 }
 """What each changes; `all-at-once` begins with a backdrop that drifts any way."""
 PROBE_TRAIN, PROBE_TEST = range(1_000_000, 1_000_100), range(2_000_000, 2_000_060)
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("motion"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--variant", choices=[*VARIANTS], default="as-is")
+    parser.add_argument("--last", choices=[*STAGES], default="things", help="stage to end with")
     options = parser.parse_args()
     runs = options.folder / options.variant / f"seed-{options.seed}"
     for name, (experiment, world, num_videos) in STAGES.items():
@@ -73,6 +75,8 @@ def main() -> None:
         found = {"run": str(run.run.folder), **probed(run.run.folder, world)}
         sys.stdout.write(json.dumps(found) + "\n")
         sys.stdout.flush()
+        if name == options.last:
+            break
 
 
 def placed(experiment: Experiment, videos: Path, runs: Path, seed: int) -> Experiment:

@@ -29,6 +29,8 @@ MODELS = {"vits": midway_vits, "vitb": midway_vitb, "tiny": midway_tiny}
 OPTIM = OptimConfig(clip="per_tensor")
 RATES = Rates(lr=1e-4, weight_decay=0.04)
 _FRAME = (480, 854)
+_WARM_UP = 3
+"""Steps that do not count: the allocator finds its places, libraries choose their kernels."""
 
 
 class FastStep:
@@ -162,8 +164,8 @@ class StepBenchmark:
 
     def _alone(self, step: Callable[[], object]) -> tuple[float, float]:
         """Median seconds of a step, by the wall and of the process."""
-        rows = [_both_clocks(step, self.device) for _ in range(1 + self.repeats)][1:]
-        wall, cpu = zip(*rows, strict=True)
+        rows = [_both_clocks(step, self.device) for _ in range(_WARM_UP + self.repeats)]
+        wall, cpu = zip(*rows[_WARM_UP:], strict=True)
         return median(wall), median(cpu)
 
     def _compare(self, method: Midway, views: Views) -> Agreement:
@@ -202,10 +204,10 @@ class StepBenchmark:
         )
         momentum = method.teacher_momentum(position(views))
         turns = []
-        for _ in range(1 + self.repeats):
+        for _ in range(_WARM_UP + self.repeats):
             own = _both_clocks(_call(ours, views), self.device)
             turns.append((own, _both_clocks(lambda: plain.step(views, momentum), self.device)))
-        turns = turns[1:]
+        turns = turns[_WARM_UP:]
         return PlainTimes(
             seconds_per_step=median(theirs[0] for _, theirs in turns),
             cpu_seconds_per_step=median(theirs[1] for _, theirs in turns),

@@ -159,7 +159,7 @@ def synthetic() -> FinetuneConfig:
         ),
         validation=ValidationConfig(parts=(val,), every_steps=250, overlap=0.5, tiles_at_once=16),
         dpt=DptConfig(widths=(24, 48, 96, 96), fused_width=32, last_width=16),
-        optim=replace(OPTIM, lr=5e-4),
+        optim=replace(OPTIM, lr=1e-4),
         run=RunConfig(
             folder=Path("runs/flow.synthetic"),
             steps=2_000,

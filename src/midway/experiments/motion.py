@@ -30,12 +30,11 @@ PAN = WorldConfig(
 """A backdrop that goes to the left or to the right, always as fast: in the gap, by one patch."""
 SWAY = replace(PAN, pan_speed=0.0, camera_speed=16.0, camera_reach=(0.4, 0.0))
 """A backdrop that goes to the left and to the right, now faster, now slower."""
-DRIFT = replace(SWAY, camera_speed=20.0, camera_reach=(0.3, 0.3))
+DRIFT = replace(SWAY, camera_speed=12.0, camera_reach=(0.3, 0.3))
 """A backdrop that drifts any way."""
 THINGS = replace(
     DRIFT,
     num_objects=4,
-    camera_speed=12.0,
     object_speed=12.0,
     texture_period_pixels=(12.0, 20.0),
 )
@@ -48,7 +47,7 @@ NETWORK = replace(
         TINY.dynamics,
         levels=(1,),
         midway_depth=3,
-        forward_depth=3,
+        forward_depth=2,
         num_latents=1,
         starts_matching=True,
     ),
@@ -97,14 +96,14 @@ def pan() -> Experiment:
             scale_lr=False,
             warmup_epochs=0.0,
             warmup_steps=100,
-            final_lr=3e-4,
+            final_lr=1e-3,
             weight_decay=0.0,
             final_weight_decay=0.0,
             clip_norm=0.5,
         ),
         run=RunConfig(
             folder=Path("runs/motion.pan"),
-            steps=600,
+            steps=800,
             precision="bf16-mixed",
             accelerator="cpu",
             log_every=20,
@@ -119,7 +118,7 @@ def sway() -> Experiment:
     Cost: 3 minutes on 2 CPU cores.
     Expect: docs/MOTION.md.
     """
-    return _next(pan(), "sway", steps=600)
+    return _next(pan(), "sway", steps=1200)
 
 
 def drift() -> Experiment:
@@ -157,6 +156,7 @@ def _next(before: Experiment, name: str, *, steps: int) -> Experiment:
     return replace(
         before,
         method=replace(before.method, start=str(before.run.folder)),
+        optim=replace(before.optim, final_lr=3e-4),
         data=replace(before.data, root=f"motion/{name}"),
         run=replace(before.run, folder=Path(f"runs/motion.{name}"), steps=steps),
     )
