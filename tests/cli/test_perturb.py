@@ -79,6 +79,7 @@ def test_images_of_odd_sides_are_fitted_and_places_are_in_their_pixels(files, tm
         (["{a}", "{b}", "--point", "3,3", "--draws", "0"], "0 draws: give 1 or more"),
         (["{a}", "{small}", "--point", "3,3"], "images differ in size"),
         (["{a}", "{text}", "--point", "3,3"], "cannot be read as an image"),
+        (["{a}", "{tmp}/none.png", "--point", "3,3"], "none.png: no such file; check the path"),
         (["{a}", "{b}", "--point", "3,3", "-o", "{tmp}/x.flo"], "no image format"),
         (["{a}", "{b}", "--point", "3,3", "-o", "{tmp}/no/x.png"], "no folder"),
         (["{a}", "{b}", "--point", "3,3", "-o", "{a}"], "is an input and would be lost"),

@@ -85,6 +85,22 @@ def one_frame(tmp_path: Path) -> str:
     return str(write_videos(tmp_path / "in", config, seeds=[9])[0])
 
 
+def two_sizes(tmp_path: Path) -> str:
+    """A stream that goes on with larger frames."""
+    path = tmp_path / "in" / "mixed.ts"
+    for height in (48, 64):
+        part = path.with_suffix(f".{height}.ts")
+        with av.open(str(part), "w", format="mpegts") as container:
+            stream = container.add_stream("libx264", rate=8)
+            stream.width, stream.height, stream.pix_fmt = 64, height, "yuv420p"
+            frame = av.VideoFrame.from_ndarray(np.zeros((height, 64, 3), np.uint8), "rgb24")
+            for each in [frame] * 4 + [None]:
+                container.mux(stream.encode(each))
+        with path.open("ab") as whole:
+            whole.write(part.read_bytes())
+    return str(path)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -98,13 +114,14 @@ def one_frame(tmp_path: Path) -> str:
         (["{video}", "--point", "3,3", "-o", "{video}"], "is an input and would be lost"),
         (["{video}", "--point", "3,3", "--picture", "{tmp}/x.flo"], "no image format"),
         (["{net}", "--point", "3,3"], "net.safetensors"),
-        (["{tmp}/none.mp4", "--point", "3,3"], "none.mp4"),
+        (["{tmp}/none.mp4", "--point", "3,3"], "none.mp4: no such file; check the path"),
+        (["{mixed}", "--point", "3,3"], "changes its frame size between"),
         (["{video}", "--point", "3,3", "--run", "{tmp}/none.pth"], "no such file or folder"),
         (["{video}", "--point", "3,3", "--method", "flo"], "flow"),
     ],
 )
 def test_what_is_wrong_is_one_line(files, tmp_path: Path, capsys, words, message):
-    files["one"] = one_frame(tmp_path)
+    files |= {"one": one_frame(tmp_path), "mixed": two_sizes(tmp_path)}
     given = [word.format(**files) for word in words]
     if "--run" not in words:
         given += ["--run", files["net"]]

@@ -133,6 +133,17 @@ def test_bad_videos_are_listed_and_stop_a_run_that_allows_none(
     assert (run / "skipped.jsonl").read_text().count("\n") == 2
 
 
+def test_labels_of_another_layout_are_told_before_a_run_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_videos(tmp_path / "videos", WORLD, seeds=[0])
+    words = ["--labels.dataset", "camvid", "--labels.root", str(tmp_path / "videos")]
+    line = _fails(tmp_path / "videos", tmp_path / "run", capsys, *words)
+    assert "not the layout of CamVid" in line
+    assert "expected train/*.png with trainannot/*.png; found world_0000.mp4" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_folder_with_other_files_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,6 +163,8 @@ def test_a_run_folder_with_other_files_is_left_alone(
         (["camvid.midway_tiny", "--data.rot", "x"], "did you mean --data.root?"),
         (["camvid.midway_tiny", "--optim.lr", "fast"], "--optim.lr"),
         (["camvid.midway_tiny", "--method.network.encoder.heads", "5"], "no multiple of heads"),
+        (["camvid.midway_tiny", "--labels.root", "x"], "labels.dataset: not set"),
+        (["camvid.midway_tiny", "--labels.images", "0"], "must be 1 or more"),
         (["--resume"], "give the folder"),
         (["--resume", "nowhere"], "nowhere: no run to resume"),
     ],

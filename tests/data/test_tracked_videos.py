@@ -92,6 +92,13 @@ def test_a_pickle_cannot_look_up_a_codec(tmp_path):
         ([{**VALUES, "points": POINTS[:, :2]}], r"points of shape \(3, 2, 2\)"),
         ([{**VALUES, "occluded": OCCLUDED[:2]}], r"occluded of shape \(2, 4\)"),
         ([{**VALUES, "points": 20 * POINTS}], "divide pixels by the sides"),
+        ([{**VALUES, "points": np.full_like(POINTS, 1.2)}], "visible points outside the image"),
+        ([{**VALUES, "points": np.full_like(POINTS, -0.2)}], "visible points outside the image"),
+        ([{**VALUES, "points": np.full_like(POINTS, np.nan)}], "visible points outside the image"),
+        (
+            [{**VALUES, "video": VIDEO[:1], "points": POINTS[:, :1], "occluded": OCCLUDED[:, :1]}],
+            "expected at least two frames",
+        ),
         ([{**VALUES, "video": VIDEO.astype(float)}], "type float64; expected at least two frames"),
         ([{**VALUES, "video": [b"x", b"y"]}], "a frame is no JPEG"),
         (
@@ -113,15 +120,20 @@ def test_files_that_are_none_are_told_of(tmp_path):
     np.savez(tmp_path / "objects.npz", video=np.array([b"x", None], object))
     (tmp_path / "text.npz").write_text("text")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "video.mp4").write_text("x")
+    (tmp_path / "image.pkl").write_bytes(b"Pid\n.")
     for name, message in {
         "none.pkl": "cannot be read",
         "cut.pkl": "no whole pickle|is damaged",
         "objects.npz": "no .npz of plain arrays",
         "text.npz": "no .npz",
         "empty": "no .pkl",
+        "video.mp4": "video.mp4: no .pkl, .pickle, .npz; give a file of TAP-Vid",
+        "image.pkl": "asks for more than arrays .* or is damaged",
     }.items():
-        with pytest.raises(MidwayError, match=message):
+        with pytest.raises(MidwayError, match=message) as error:
             list(read_tap_vid(tmp_path / name))
+        assert "\n" not in str(error.value)
 
 
 def test_tracks_of_a_world_stay_on_their_thing_and_are_hidden_by_what_is_nearer():

@@ -1,5 +1,6 @@
 """Scores of heatmaps end to end: on made worlds, on real pairs, and of maps that are right."""
 
+import copy
 import json
 
 import numpy as np
@@ -12,9 +13,15 @@ from midway.data.flow_sets import FlowExample
 from midway.data.synthetic import WorldConfig
 from midway.errors import MidwayError
 from midway.evals import correspondence
-from midway.evals.correspondence import HeatmapConfig, PairSource, score_heatmaps
+from midway.evals.correspondence import (
+    HeatmapConfig,
+    PairSource,
+    force_gates_open,
+    score_heatmaps,
+)
 from midway.evals.world_pairs import WorldPairs
 from midway.models.weights import save
+from midway.nn.blocks import Gate
 
 from ..models.networks import random_network
 
@@ -110,6 +117,37 @@ def test_some_patches_of_a_pair_can_be_scored_alone(network):
     assert scores["1"]["visible"]["patches"] == 4 * 7
 
 
+def test_forcing_gates_open_is_as_if_they_had_learnt_to_stay_at_one(network):
+    opened, learnt = copy.deepcopy(network), copy.deepcopy(network)
+    force_gates_open(opened)
+    for part in learnt.modules():
+        if isinstance(part, Gate):
+            part.mlp.fc2.bias.data.fill_(1e4)  # a sigmoid of that is 1
+    own, forced, wanted = (
+        score_heatmaps(each, WORLDS.examples(), HOW)[0] for each in (network, opened, learnt)
+    )
+    assert forced == wanted
+    assert forced != own
+
+
+def test_the_command_says_that_gates_are_open_and_refuses_where_there_are_none(
+    network, tmp_path, capsys
+):
+    save(network, tmp_path / "net.safetensors")
+    save(random_network(gates=False), tmp_path / "none.safetensors")
+    words = ["--height", "32", "--width", "32", "--num-worlds", "1", "--pairs-per-world", "1"]
+    words += ["--levels", "1", "--num-draws", "1", "--open-gates", "--json"]
+    assert main(["eval", "correspondence", "--run", str(tmp_path / "net.safetensors"), *words]) == 0
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first == "1 pairs, gates forced open"
+    assert (json.loads(last)["gates"], json.loads(last)["open_gates"]) == (False, True)
+    none = str(tmp_path / "none.safetensors")
+    assert main(["eval", "correspondence", "--run", none, *words]) == 2
+    assert capsys.readouterr().err == (
+        "midway: the network has no gates to open; leave --open-gates out\n"
+    )
+
+
 def test_real_pairs_are_scored_from_the_command_line(network, shared_data, tmp_path, capsys):
     save(network, tmp_path / "net.safetensors")
     words = ["--run", str(tmp_path / "net.safetensors"), "--data.dataset", "middlebury"]
@@ -133,6 +171,8 @@ def test_real_pairs_are_scored_from_the_command_line(network, shared_data, tmp_p
         (["--run", "{net}", "--levels", "4"], "level 4 has no forward model"),
         (["--run", "{net}", "--num-draws", "0"], "num_draws must be 1 or more"),
         (["--run", "{net}", "--num-worlds", "0"], "no pairs: 0 worlds"),
+        (["--run", "{net}", "--gap-seconds", "nan"], "pairs nan s apart; give 1 or more of each"),
+        (["--run", "{net}", "--moving-patches", "nan"], "moving_patches = nan; give a distance"),
     ],
 )
 def test_what_cannot_be_scored_is_one_line(network, tmp_path, capsys, words, message):

@@ -100,6 +100,29 @@ def test_the_highest_score_elsewhere_counts_where_scores_differ_there():
     assert found["near_else"][1].isnan()  # nothing but the start has a score
 
 
+def test_the_share_at_the_start_agrees_with_a_loop_over_places_for_all_and_for_moving():
+    torch.manual_seed(1)
+    rows, columns = 4, 6
+    tokens = [3, 0, 23, 10, 11, 7, 20, 14]
+    starts = [[token % columns, token // columns] for token in tokens]
+    places = [[x + 1.5 * (number % 2), y] for number, (x, y) in enumerate(starts)]
+    maps = torch.rand(len(tokens), rows, columns)
+    for number, (x, y) in enumerate(starts[:5]):
+        maps[number, y, x] = 2.0
+    truth = _truth(starts, places, columns)
+    found = token_measures(maps, truth, (8, 8))["at_start"]
+    kept = {"visible": [], "moving": []}
+    for number, (x, y) in enumerate(starts):
+        best = max((maps[number, j, i].item(), j, i) for j in range(rows) for i in range(columns))
+        peaks = best[1:] == (y, x)
+        kept["visible"].append(peaks)
+        if np.hypot(places[number][0] - x, places[number][1] - y) >= 1:
+            kept["moving"].append(peaks)
+    assert found.tolist() == kept["visible"]
+    assert found[truth.distances() >= 1].tolist() == kept["moving"]
+    assert 0 < sum(kept["moving"]) < len(kept["moving"]) < len(tokens)
+
+
 def test_lean_reads_scores_between_patches():
     maps = torch.zeros(1, 3, 5)
     maps[0, 1] = torch.tensor([0.0, 0.4, 1.0, 0.0, 0.9])

@@ -187,5 +187,5 @@ def test_readouts_that_make_no_sense_are_refused(change, message):
 
 
 def test_a_level_that_the_encoder_lacks_is_told_before_training():
-    with pytest.raises(MidwayError, match=r"levels 1 to 4; give others by --readout.levels"):
+    with pytest.raises(MidwayError, match=r"levels 1 to 4; choose from those"):
         SegmentationReadout(encoder(), replace(LINEAR, levels=(4, 6, 8, 12)), 5)

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from midway.config import to_json
-from midway.data.synthetic import WorldConfig, write_videos
+from midway.data.segmentation_sample import LabelsConfig
+from midway.data.synthetic import WorldConfig, write_segmentation_dataset, write_videos
 from midway.errors import MidwayError
+from midway.evals.knn_health import KnnHealth
 from midway.experiments.base import Experiment, experiment_from_json, experiments, train
 from midway.experiments.camvid import midway_tiny
 from midway.methods.base import build_method
@@ -109,23 +111,89 @@ def test_a_run_folder_has_all_that_is_needed_and_can_be_loaded(
     assert network.config == experiment.method.network
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(videos: Path, tmp_path: Path) -> None:
-    whole, halved = _small(videos, tmp_path / "whole"), _small(videos, tmp_path / "halved")
-    train(whole)
-    train(halved)
+def _labels(folder: Path, **changes: object) -> LabelsConfig:
+    """Of worlds that the videos do not show."""
+    if not folder.exists():
+        world = WorldConfig(height=48, width=64, num_frames=2, fps=1.0)
+        write_segmentation_dataset(folder, world, train_seeds=[10, 11], val_seeds=[12, 13])
+    settings = {"dataset": "synthetic", "root": str(folder), "scale": (64, 48)}
+    return LabelsConfig(**settings | changes)
+
+
+def _run(folder: Path) -> tuple[list[dict], dict[str, torch.Tensor]]:
+    """Records of a run, and its last weights."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    saved = torch.load(folder / "checkpoints" / "step_00000004.ckpt", weights_only=True)
+    return [json.loads(line) for line in lines], saved["model"]
+
+
+def test_a_run_with_labels_logs_scores_and_trains_bit_for_bit_as_one_without(
+    videos: Path, tmp_path: Path
+) -> None:
+    train(_small(videos, tmp_path / "without", health_every=2))
+    scored = _small(videos, tmp_path / "with", health_every=2)
+    train(replace(scored, labels=_labels(tmp_path / "labels")))
+    (records, weights), (plain, same) = (_run(tmp_path / name) for name in ("with", "without"))
+    assert [record["loss"] for record in records] == [record["loss"] for record in plain]
+    assert all(torch.equal(weights[name], same[name]) for name in same)
+    assert [record["step"] for record in records if "health/knn_miou" in record] == [1, 2, 4]
+    assert all(0 < record.get("health/knn_miou", 1) < 100 for record in records)
+    assert "health/knn_miou" not in {key for record in plain for key in record}
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_scores_included(
+    videos: Path, tmp_path: Path
+) -> None:
+    labels = _labels(tmp_path / "labels")
+    for name in ("whole", "halved"):
+        run = _small(videos, tmp_path / name, health_every=1)
+        train(replace(run, labels=labels))
     (tmp_path / "halved" / "checkpoints" / "step_00000004.ckpt").unlink()
-    train(halved, resume=True)
+    values = json.loads((tmp_path / "halved" / "config.json").read_text())
+    train(experiment_from_json(values, where="config.json"), resume=True)
+    (whole, weights), (halved, same) = (_run(tmp_path / name) for name in ("whole", "halved"))
+    for name in ("loss", "health/knn_miou"):
+        assert [record[name] for record in halved] == [record[name] for record in whole]
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
 
-    def losses(run: str) -> list[float]:
-        lines = (tmp_path / run / "metrics.jsonl").read_text().splitlines()
-        return [json.loads(line)["loss"] for line in lines]
 
-    assert losses("whole") == losses("halved")
-    one, two = (
-        torch.load(tmp_path / run / "checkpoints" / "step_00000004.ckpt", weights_only=True)
-        for run in ("whole", "halved")
-    )
-    assert all(torch.equal(one["model"][name], two["model"][name]) for name in one["model"])
+def test_the_score_is_that_of_the_encoder_that_the_run_saved(videos: Path, tmp_path: Path) -> None:
+    import midway
+
+    labels = _labels(tmp_path / "labels")
+    run = _small(videos, tmp_path / "run", health_every=2)
+    train(replace(run, labels=labels))
+    health = KnnHealth(labels, midway.load(tmp_path / "run").encoder, run.run)
+    health.read()
+    assert _run(tmp_path / "run")[0][-1]["health/knn_miou"] == health()["knn_miou"]
+
+
+def test_labels_may_come_and_go_when_a_run_is_resumed(videos: Path, tmp_path: Path) -> None:
+    run = _small(videos, tmp_path / "run", steps=1, health_every=1)
+    train(run)
+    config = tmp_path / "run" / "config.json"
+    values = json.loads(config.read_text())
+    del values["labels"]  # as a version wrote it that knew none
+    config.write_text(json.dumps(values))
+    labelled = replace(run, labels=_labels(tmp_path / "labels"))
+    for steps, experiment in ((2, labelled), (3, run)):
+        train(replace(experiment, run=replace(run.run, steps=steps)), resume=True)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert ["health/knn_miou" in json.loads(line) for line in lines] == [False, True, False]
+
+
+def test_labels_that_cannot_be_read_stop_a_run_before_it_leaves_anything(
+    videos: Path, tmp_path: Path
+) -> None:
+    run = _small(videos, tmp_path / "run")
+    for labels, message in (
+        (_labels(tmp_path / "labels", root=str(videos)), "not the layout of the synthetic world"),
+        (_labels(tmp_path / "labels", root=str(tmp_path / "none")), "found no such folder"),
+        (_labels(tmp_path / "labels", dataset="camvid"), "not the layout of CamVid"),
+    ):
+        with pytest.raises(MidwayError, match=message):
+            train(replace(run, labels=labels))
+        assert not run.run.folder.exists()
 
 
 def test_a_run_begins_from_the_weights_of_another(videos: Path, tmp_path: Path) -> None:

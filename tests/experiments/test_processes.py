@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from midway.data.synthetic import WorldConfig, write_videos
+from midway.data.synthetic import WorldConfig, write_segmentation_dataset, write_videos
 
 STEPS = 6
 
@@ -31,13 +31,14 @@ def _midway(*, ranks: int = 1) -> list[str]:
     return [sys.executable, "-m", *(several if ranks > 1 else []), "midway.cli"]
 
 
-def _command(videos: Path, run: Path, *, ranks: int = 1) -> list[str]:
+def _command(videos: Path, run: Path, *words: str, ranks: int = 1) -> list[str]:
     return [
         *_midway(ranks=ranks),
         *("train", "camvid.midway_tiny", "--data.root", str(videos), "--run.folder", str(run)),
         *("--data.batch-size", "4", "--data.num-workers", "0"),
         *("--run.steps", str(STEPS), "--run.log-every", "1", "--run.checkpoint-every", "1"),
         *("--run.keep-checkpoints", str(STEPS)),
+        *words,
     ]
 
 
@@ -93,8 +94,15 @@ def _steps(run: Path) -> int:
 def test_two_ranks_give_the_losses_and_weights_of_one_process_with_the_whole_batch(
     videos: Path, whole: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    _run(_command(videos, run, ranks=2))
+    run, labels = tmp_path / "run", tmp_path / "labels"
+    # Scored by the first alone, for which the other must neither wait for ever nor learn otherwise.
+    world = WorldConfig(height=48, width=64, num_frames=2, fps=1.0)
+    write_segmentation_dataset(labels, world, train_seeds=[10, 11], val_seeds=[12])
+    words = ("--labels.dataset", "synthetic", "--labels.root", str(labels))
+    _run(_command(videos, run, *words, "--run.health-every", "2", ranks=2))
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    scored = [record["step"] for record in map(json.loads, lines) if "health/knn_miou" in record]
+    assert scored == [1, 2, 4, 6]
     assert _losses(run) == pytest.approx(_losses(whole), rel=1e-5)
     one, two = _weights(run), _weights(whole)
     for name in two:

@@ -56,6 +56,17 @@ def test_a_slow_loader_limits_a_run_and_a_quick_one_does_not(clock: Clock) -> No
     assert meter.limit() == "limited by compute; of its time the run waited 3% for data"
 
 
+def test_what_is_apart_slows_nothing_down(clock: Clock) -> None:
+    meter = Meter(Wrapped(), world_size=1, flops_per_pair=None)
+    with meter.apart():
+        clock.now += 100
+    speeds = _run(meter, clock, data=0.3, step=0.7)
+    assert speeds == {
+        "data_wait_share": pytest.approx(0.3),
+        "pairs_per_second": pytest.approx(8),
+    }
+
+
 def test_what_is_exchanged_when_nothing_is_left_to_compute_limits_a_run_of_two(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

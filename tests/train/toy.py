@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from midway.train.fit import FitSummary, fit
+from midway.train.health import Probe
 from midway.train.launch import launch
 from midway.train.objective import Objective, Position, StepOutput
 from midway.train.optim import OptimConfig
@@ -112,7 +113,12 @@ def run_config(folder: Path, **changes: object) -> RunConfig:
 
 
 def train(
-    run: RunConfig, loader: ToyLoader | None = None, *, toy: Toy | None = None, resume: bool = False
+    run: RunConfig,
+    loader: ToyLoader | None = None,
+    *,
+    toy: Toy | None = None,
+    resume: bool = False,
+    probe: Probe | None = None,
 ) -> FitSummary:
     return fit(
         toy or Toy(),
@@ -123,6 +129,7 @@ def train(
         config=CONFIG,
         resume=resume,
         flops_per_pair=1e9,
+        probe=probe,
     )
 
 

@@ -77,10 +77,14 @@ def perturb(
         {f"level {each}": heat for each, heat in maps.items()},
     )
     figure.savefig(out)
+    print(f"{out}: heatmaps of {len(points)} points at level {', '.join(map(str, levels))}")
     return {"out": str(out), "levels": {each: _hottest(maps[each], fitted) for each in levels}}
 
 
 def _images(source: Path, target: Path) -> UInt8[Tensor, "2 3 height width"]:
+    for path in (source, target):
+        if not path.exists():
+            raise MidwayError(f"{path}: no such file; check the path")
     first, second = read_image(str(source)), read_image(str(target))
     if first.shape != second.shape:
         raise MidwayError(

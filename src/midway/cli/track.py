@@ -97,6 +97,8 @@ def track(
 
 def _check(video: Path, out: Path, picture: Path | None, fps: float) -> None:
     """Complain before the work, not after it."""
+    if not video.exists():
+        raise MidwayError(f"{video}: no such file; check the path")
     if not 0 <= fps < inf:
         raise MidwayError(f"--fps {fps:g}: give a rate, or 0 for all frames")
     if out.suffix.lower() not in WRITTEN_VIDEO_SUFFIXES:

@@ -59,8 +59,9 @@ def read_numpy_pickle(path: Path) -> Any:
     except OSError as error:
         raise MidwayError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except pickle.UnpicklingError as error:
+        asked = " ".join(str(error).split())  # some of its messages have two lines
         raise MidwayError(
-            f"{path}: not read, its pickle asks for more than arrays ({error}), which could run "
+            f"{path}: not read, its pickle asks for more than arrays ({asked}), which could run "
             "code, or is damaged; fetch it again or save its arrays as .npz"
         ) from None
     except (EOFError, ValueError, TypeError, AttributeError, LookupError, MemoryError) as error:

@@ -21,6 +21,8 @@ LAYOUT = (
     "a dict of names or a list of videos, each a dict of 'video' (frames, height, width, 3) or a "
     "list of JPEG, 'points' (points, frames, 2) from 0 to 1 and 'occluded' (points, frames)"
 )
+MAX_OUTSIDE = 0.05
+"""How far outside the image a visible point may be, in sides: annotators overshoot a little."""
 NUM_STARTS = 4
 """Frames of a synthetic video in which points are chosen."""
 
@@ -43,6 +45,8 @@ def read_tap_vid(path: Path) -> Iterator[TrackedVideo]:
         MidwayError: No such file, another layout, or a file that asks to run code.
 
     """
+    if path.is_file() and path.suffix not in SUFFIXES:
+        raise MidwayError(f"{path}: no {', '.join(SUFFIXES)}; give a file of TAP-Vid, or a folder")
     files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES) if path.is_dir() else [path]
     if not files:
         raise MidwayError(f"{path}: no {', '.join(SUFFIXES)} in it; give a file of TAP-Vid")
@@ -121,8 +125,12 @@ def _video(name: str, values: Any, file: Path) -> TrackedVideo:
         points, occluded = points.astype(np.float64), occluded.astype(np.bool_)
     except (TypeError, ValueError):
         raise MidwayError(f"{where}: points that are no numbers; expected {LAYOUT}") from None
-    if not np.isfinite(points[~occluded]).all() or np.abs(points[~occluded]).max(initial=0) > 2:
-        raise MidwayError(f"{where}: visible points far outside 0 to 1; divide pixels by the sides")
+    visible = points[~occluded]
+    if not (np.abs(visible - 0.5) <= 0.5 + MAX_OUTSIDE).all():
+        raise MidwayError(
+            f"{where}: visible points outside the image, which is 0 to 1; divide pixels by the "
+            "sides, and mark as occluded what is not in the frame"
+        )
     size = np.array([frames.shape[2], frames.shape[1]])
     return TrackedVideo(name=name, frames=frames, points=points * size - 0.5, occluded=occluded)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import tyro
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from midway.analysis.fitting import Fitted, fit
@@ -29,6 +29,7 @@ from midway.evals.correspondence_metrics import (
 from midway.evals.flow import Dataset, provenance
 from midway.evals.results import protocol_version, write_results
 from midway.evals.world_pairs import WorldPairs
+from midway.models.dynamics import ForwardDynamics
 from midway.models.midway import MidwayNetwork
 from midway.models.network_source import NetworkSource, open_network
 from midway.nn.evaluating import evaluating
@@ -96,6 +97,8 @@ class HeatmapConfig:
     """A patch moves if it goes at least so many patches far."""
 
     def __post_init__(self) -> None:
+        if not self.moving_patches >= 0:
+            raise MidwayError(f"moving_patches = {self.moving_patches}; give a distance, 0 or more")
         if self.num_draws < 1 or min(self.tokens_per_pair, self.short_side) < 0:
             raise MidwayError(
                 "num_draws must be 1 or more, tokens_per_pair and short_side 0 or more; change "
@@ -111,6 +114,7 @@ def evaluate(
     network: NetworkOptions = DEFAULT_NETWORK,
     data: PairSource = DEFAULT_DATA,
     how: Annotated[HeatmapConfig, tyro.conf.OmitArgPrefixes] = DEFAULT_HEATMAPS,
+    open_gates: bool = False,
     folder: Path | None = None,
 ) -> dict[str, Any]:
     """Score heatmaps against true flow, beside likeness of features and no motion.
@@ -119,6 +123,8 @@ def evaluate(
         network: Whose forward models are perturbed.
         data: Pairs with flow.
         how: Heatmaps and patches.
+        open_gates: Force the gates of the forward models to 1, to see what they do in a network
+            that learnt with them.
         folder: For results.json; nothing is written without.
 
     Raises:
@@ -127,6 +133,8 @@ def evaluate(
     """
     start = time.monotonic()
     opened = open_network(network)
+    if open_gates:
+        force_gates_open(opened.network)
     scores, num_pairs = score_heatmaps(opened.network, data.examples(), how)
     settings = {"data": _data_settings(data), **to_json(how)}
     results = {
@@ -136,7 +144,8 @@ def evaluate(
         },
         **settings,
         "network": to_json(network),
-        "gates": opened.network.config.dynamics.gates,
+        "gates": opened.network.config.dynamics.gates and not open_gates,
+        "open_gates": open_gates,
         "pairs": num_pairs,
         "levels": scores,
         **provenance(None),
@@ -146,6 +155,20 @@ def evaluate(
     if folder:
         write_results(folder, results)
     return results
+
+
+def force_gates_open(network: MidwayNetwork) -> None:
+    """Take the gates out of the forward models: a missing gate is a gate of 1.
+
+    Raises:
+        MidwayError: There are none.
+
+    """
+    if not network.config.dynamics.gates:
+        raise MidwayError("the network has no gates to open; leave --open-gates out")
+    for model in network.dynamics.forward_models.values():
+        assert isinstance(model, ForwardDynamics)
+        model.gates = nn.ModuleList()
 
 
 def score_heatmaps(
@@ -266,7 +289,8 @@ def _data_settings(data: PairSource) -> dict[str, Any]:
 
 def report(results: Mapping[str, Any]) -> str:
     """Results as tables for people."""
-    lines = [f"{results['pairs']} pairs, gates {'on' if results['gates'] else 'off'}"]
+    gates = "forced open" if results["open_gates"] else "on" if results["gates"] else "off"
+    lines = [f"{results['pairs']} pairs, gates {gates}"]
     for level, groups in results["levels"].items():
         for group, scores in groups.items():
             if not scores["patches"]:

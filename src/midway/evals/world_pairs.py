@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 
 from midway.data.flow_sets import FlowExample
 from midway.data.synthetic import World, WorldConfig
@@ -25,7 +26,7 @@ class WorldPairs:
     gap_seconds: float = 0.5
 
     def __post_init__(self) -> None:
-        if min(self.num_worlds, self.pairs_per_world) < 1 or self.gap_seconds <= 0:
+        if min(self.num_worlds, self.pairs_per_world) < 1 or not 0 < self.gap_seconds < inf:
             raise MidwayError(
                 f"no pairs: {self.num_worlds} worlds of {self.pairs_per_world} pairs "
                 f"{self.gap_seconds} s apart; give 1 or more of each and a gap above 0"

@@ -1,7 +1,7 @@
 """An experiment: a method, its data, its optimiser and its run, as one configuration."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from inspect import getmembers, isfunction, signature
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from midway.config import from_json, to_json
 from midway.data.clips import find_clips
 from midway.data.loader import PairLoader
 from midway.data.pairs import PairDataset, PairsConfig
+from midway.data.segmentation_sample import LabelsConfig
 from midway.data.views import ViewsConfig
 from midway.errors import MidwayError
 from midway.methods.base import MethodConfig, build_method, flops_per_pair, method_config
@@ -33,6 +34,8 @@ class Experiment:
     data: PairsConfig
     optim: OptimConfig
     run: RunConfig
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    """What the encoder is scored on now and then, if anything; nothing is learnt from it."""
 
 
 def experiment_from_json(values: Mapping[str, Any], *, where: str) -> Experiment:
@@ -42,8 +45,9 @@ def experiment_from_json(values: Mapping[str, Any], *, where: str) -> Experiment
         MidwayError: A part is missing, or a key or value is unknown.
 
     """
-    parts = {"data": PairsConfig, "optim": OptimConfig, "run": RunConfig}
+    parts = {"data": PairsConfig, "optim": OptimConfig, "run": RunConfig, "labels": LabelsConfig}
     names = ("method", *parts)
+    values = {"labels": {}, **values}  # runs of older versions have none
     if missing := [name for name in names if name not in values]:
         raise MidwayError(f"{where}: no '{missing[0]}' in it; is it the config.json of a run?")
     for name, value in values.items():
@@ -113,6 +117,12 @@ def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
     method = build_method(experiment.method)
     if (start := experiment.method.start) and not resume:
         method.start_from(start)
+    probe = None
+    if experiment.labels.root and run.health_every:
+        from midway.evals.knn_health import KnnHealth  # imports torchmetrics and matplotlib
+
+        probe = KnnHealth(experiment.labels, method.encoder, run)
+        on_first_rank(fabric, probe.read)
     return fit(
         method,
         pair_loader(
@@ -124,4 +134,5 @@ def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
         config=config,
         resume=resume,
         flops_per_pair=flops_per_pair(experiment.method),
+        probe=probe,
     )

@@ -75,8 +75,8 @@ class DenseEncoder(nn.Module, ABC):
         found = [level if level > 0 else self.depth + 1 + level for level in levels]
         if not all(1 <= level <= self.depth for level in found):
             raise MidwayError(
-                f"levels {tuple(levels)}: the encoder has levels 1 to {self.depth}; give others by "
-                "--readout.levels"
+                f"levels {tuple(levels)}: the encoder has levels 1 to {self.depth}; choose "
+                "from those"
             )
         return found
 
@@ -138,8 +138,8 @@ class BackwardEncoder(DenseEncoder):
         if not {*wanted} <= {*present, self.depth}:
             known = ", ".join(map(str, (*present, self.depth)))
             raise MidwayError(
-                f"levels {tuple(levels)}: the network has backward features at {known}; give "
-                "those by --readout.levels"
+                f"levels {tuple(levels)}: the network has backward features at {known}; "
+                "choose from those"
             )
         *features, above = self.vit.levels(images, (*present, self.depth))
         found = {self.depth: above}

@@ -113,7 +113,9 @@ class VisionTransformer(nn.Module):
         """
         depth = len(self.blocks)
         if any(not 1 <= level <= depth for level in levels):
-            raise MidwayError(f"levels {tuple(levels)}: the encoder has levels 1 to {depth}")
+            raise MidwayError(
+                f"levels {tuple(levels)}: the encoder has levels 1 to {depth}; choose from those"
+            )
         x = self._embed(images)
         found: dict[int, Tensor] = {}
         for level, block in enumerate(self.blocks[: max(levels)], start=1):

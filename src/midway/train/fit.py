@@ -13,7 +13,7 @@ from torch import Tensor
 
 from midway.errors import MidwayError
 from midway.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from midway.train.health import Health
+from midway.train.health import Health, Probe
 from midway.train.interruption import Interruption
 from midway.train.launch import autocast
 from midway.train.log import Log
@@ -52,6 +52,7 @@ def fit(
     config: Mapping[str, Any],
     resume: bool = False,
     flops_per_pair: float | None = None,
+    probe: Probe | None = None,
 ) -> FitSummary:
     """Train an objective to the end of its run, or until asked to stop by a signal.
 
@@ -69,6 +70,8 @@ def fit(
         config: Written to ``config.json``: all that is needed to build the run again.
         resume: Go on from the newest checkpoint of the folder; if it has none, from the beginning.
         flops_per_pair: Arithmetic of one pair, forward and backward, to log TFLOP/s.
+        probe: Measured with the health of the run and after the first step, and logged; given on
+            all ranks or on none.
 
     Raises:
         MidwayError: If the checkpoint or the log is damaged or of another model, or ten steps in a
@@ -96,7 +99,7 @@ def fit(
         steps=run.length(steps_per_epoch),
         steps_per_epoch=steps_per_epoch,
         meter=Meter(model, world_size=fabric.world_size, flops_per_pair=flops_per_pair),
-        health=Health(run=run),
+        health=Health(run=run, probe=probe),
     )
     start = training.load(newest) if newest else 0
     with Interruption() as interruption, training.open_log(start) as log:
@@ -162,7 +165,8 @@ class _Training:
             self.meter.count(pairs)
             scalars |= {"grad_norm": grad_norm}
             scalars |= (health := self.health.measure(self.objective, batch, step))
-            if health or step == 1 or step % run.log_every == 0 or step == self.steps:
+            is_told = bool(health) or self.health.is_probed(step)
+            if is_told or step == 1 or step % run.log_every == 0 or step == self.steps:
                 self.report(log, replace(position, step=step), rates, scalars)
             is_saved = step % run.checkpoint_every == 0 or step == self.steps or interrupted
             if is_saved or step % MAX_SKIPPED_IN_A_ROW == 0:
@@ -198,6 +202,8 @@ class _Training:
             values = dict(zip(scalars, numbers, strict=True))
             values |= {"lr": rates.lr, "weight_decay": rates.weight_decay}
             values |= {"skipped_steps": int(skipped_steps), **self.meter.read()}
+            with self.meter.apart():
+                values |= self.health.probed(position.step)
             log.write(position, values)
             self.health.warn(values, position.step)
 

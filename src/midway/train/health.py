@@ -6,7 +6,7 @@ device, and nothing of it reaches what is trained.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,11 @@ from midway.train.launch import autocast
 from midway.train.objective import Objective
 from midway.train.run import RunConfig
 
+Probe = Callable[[], Mapping[str, float]]
+"""Measures what an objective cannot, from data of its own: scalars by name.
+
+It is called on the first rank alone, so that it must ask nothing of the others, which wait for it.
+"""
 PREFIX = "health/"
 """Of the names of what is measured, in the log."""
 MAX_SAMPLES = 4096
@@ -62,6 +67,7 @@ class Health:
     """Measures an objective every some steps, and warns of each sign of collapse once."""
 
     run: RunConfig
+    probe: Probe | None = None
     warned: set[str] = field(default_factory=set)
     """Names of measures that have been warned of."""
 
@@ -74,13 +80,30 @@ class Health:
             step: Steps completed.
 
         """
-        every = self.run.health_every
-        if not every or step % every:
+        if not self._is_due(step):
             return {}
         device = next(objective.parameters()).device
         with evaluating(objective), autocast(device, self.run):
             found = objective.health(batch)
         return {f"{PREFIX}{name}": value.detach() for name, value in found.items()}
+
+    def is_probed(self, step: int) -> bool:
+        """Whether `probed` has something to say after a step, on every rank alike.
+
+        It has after the first as well, for what features are worth before they have learnt.
+        """
+        is_first = step == 1 and self.run.health_every > 0
+        return self.probe is not None and (is_first or self._is_due(step))
+
+    def probed(self, step: int) -> dict[str, float]:
+        """What the probe finds, by the names in the log; nothing between times."""
+        if self.probe is None or not self.is_probed(step):
+            return {}
+        return {f"{PREFIX}{name}": value for name, value in self.probe().items()}
+
+    def _is_due(self, step: int) -> bool:
+        every = self.run.health_every
+        return every > 0 and step % every == 0
 
     def warn(self, values: Mapping[str, float], step: int) -> None:
         """Say which features have collapsed.

@@ -36,6 +36,13 @@ class Meter:
         yield
         self._seconds_waited += perf_counter() - start
 
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Around what is no training, and does not count."""
+        start = perf_counter()
+        yield
+        self._start += perf_counter() - start
+
     def count(self, pairs: int) -> None:
         """Add the pairs of one step, over all ranks."""
         self._pairs += pairs
