@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from midway.data.synthetic import WorldConfig, write_videos
@@ -50,6 +51,10 @@ VARIANTS: dict[str, Callable[[Experiment], Experiment]] = {
     "deeper-forward": partial(with_dynamics, forward_depth=3),
 }
 """What each changes; `all-at-once` begins with a backdrop that drifts any way."""
+EMERGED = 0.2
+"""Dense loss of `pan` that no guess of the mean of both motions reaches (0.45): it ends there."""
+STEPS_AT_ONCE, NUM_RECENT = 400, 5
+"""Steps of `pan` between two looks at the loss, and logged losses that count."""
 PROBE_TRAIN, PROBE_TEST = range(1_000_000, 1_000_100), range(2_000_000, 2_000_060)
 GAP_SECONDS = 0.5
 
@@ -71,7 +76,7 @@ def main() -> None:
             write_videos(videos, world, seeds=range(num_videos))
         run = VARIANTS[options.variant](placed(experiment(), videos, runs, options.seed))
         if not (run.run.folder / "checkpoints").exists():
-            train(run)
+            train_until(run, below=EMERGED if name == "pan" else 0.0)
         found = {"run": str(run.run.folder), **probed(run.run.folder, world)}
         sys.stdout.write(json.dumps(found) + "\n")
         sys.stdout.flush()
@@ -88,6 +93,22 @@ def placed(experiment: Experiment, videos: Path, runs: Path, seed: int) -> Exper
         data=replace(experiment.data, root=str(videos)),
         run=replace(experiment.run, folder=runs / experiment.run.folder.name, seed=seed),
     )
+
+
+def train_until(experiment: Experiment, *, below: float) -> None:
+    """Train to the end, or until the loss is found below a limit."""
+    run, last = experiment.run, experiment.run.steps
+    stops = range(STEPS_AT_ONCE, last, STEPS_AT_ONCE) if below else ()
+    for steps in (*stops, last):
+        train(replace(experiment, run=replace(run, steps=steps)), resume=run.folder.exists())
+        if recent_loss(run.folder) < below:
+            return
+
+
+def recent_loss(run: Path) -> float:
+    """Mean loss of the last steps that were logged."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()[-NUM_RECENT:]
+    return fmean(json.loads(line)["loss"] for line in lines)
 
 
 def probed(run: Path, world: WorldConfig) -> dict[str, dict[str, float]]:

@@ -103,7 +103,7 @@ def pan() -> Experiment:
         ),
         run=RunConfig(
             folder=Path("runs/motion.pan"),
-            steps=800,
+            steps=3200,
             precision="bf16-mixed",
             accelerator="cpu",
             log_every=20,
