@@ -156,6 +156,7 @@ def test_a_missing_compiler_is_told_before_anything_is_trained(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what torch's compiler says of torch's own code
 @pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None,
     reason="no C++ compiler (g++, or what CXX names), which compiled code on a CPU needs",
