@@ -23,7 +23,7 @@ COMPILER: dict[str, Any] = {
 """How `torch.compile` is called."""
 MAX_VARIANTS = 128
 """Of the code of all regions: kinds, sizes, dtypes, student or teacher, all of which serve at every
-step. Pretraining has 18, and a benchmark against a plain step three times as many; torch's own
+step. Pretraining has some 18, and a benchmark against a plain step three times as many; torch's own
 limit is 8."""
 
 
