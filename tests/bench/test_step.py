@@ -99,6 +99,8 @@ def test_speeds_shares_and_parts_hang_together(against: Attend | None) -> None:
         batch_size=2,
         autocast_type=None,
         device=CPU,
+        compile=False,
+        recompute=False,
         repeats=1,
         against=against,
         tell=lambda what: None,

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from midway.cli import main
+from tests.compilers import Counting, compiler
 from tests.data.made_videos import even_times, waves, write_video
 
 
@@ -31,6 +32,22 @@ def test_a_step_is_told_as_a_table_a_sentence_and_json(capsys):
     assert any(f"{told['plain']['ratio']:.2f} times as long" in line for line in printed)
     assert any("DINO loss" in line for line in printed)
     assert told["plain"]["agreement"]["gradient_difference"] < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_a_compiled_and_recomputed_step_is_told_as_such(capsys):
+    words = ["--model", "tiny", "--batch-size", "1", "--precision", "32-true", "--repeats", "1"]
+    backend = Counting()
+    with compiler(backend):
+        assert main(["bench", "step", *words, "--compile", "--recompute", "--json"]) == 0
+    printed = capsys.readouterr().out
+    told = json.loads(printed.splitlines()[-1])
+    assert told["compile"]
+    assert told["recompute"]
+    assert "compiled, recomputed" in " ".join(printed.split())
+    assert f"with compilation: {told['first_step_seconds']:.0f} s" in printed
+    assert backend.graphs
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ from midway.data.render import Views
 from midway.errors import MidwayError
 from midway.experiments.synthetic import midway_tiny
 from midway.methods.base import Method, MethodConfig, build_method, flops_per_pair, method_config
+from midway.nn.regions import compile_regions, recompute_regions
 from midway.registry import available
 from midway.train.objective import Position
+from tests.compilers import Counting, compiler
 
 CONFIGS: dict[str, MethodConfig] = {"midway": midway_tiny().method}
 POSITION = Position(step=5, steps=10, steps_per_epoch=2.0, pairs=2)
@@ -75,6 +77,26 @@ def test_steps_on_one_batch_lower_the_loss_once_the_centre_has_settled(method: M
         with torch.no_grad():
             method.after_step(POSITION)
     assert losses[-1] < losses[15]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_compiled_and_recomputed_it_has_the_same_loss_and_gradients_and_few_graphs(
+    method: Method,
+) -> None:
+    views, trained = _views(method), [p for p in method.parameters() if p.requires_grad]
+    loss = method.losses(views).loss
+    gradients = torch.autograd.grad(loss, trained)
+    backend = Counting()
+    with compiler(backend):
+        compile_regions(method)
+        recompute_regions(method)
+        found = method.losses(views).loss
+        found_gradients = torch.autograd.grad(found, trained)
+    torch.testing.assert_close(found, loss, rtol=1e-5, atol=0)
+    for ours, wanted in zip(found_gradients, gradients, strict=True):
+        assert (ours - wanted).norm() <= 1e-4 * wanted.norm()
+    assert 0 < backend.graphs < 24
 
 
 def test_its_configuration_survives_json(method: Method) -> None:

@@ -75,7 +75,7 @@ def test_bfloat16_attention_on_a_cpu_stays_within_its_rounding_of_the_fused_kern
 def test_the_first_tokens_alone_are_what_they_are_among_all() -> None:
     block = Block(12, 3, qkv_bias=True, norm_eps=1e-6)
     x = torch.randn(2, 5, 12, requires_grad=True)
-    torch.testing.assert_close(block.first(x, 2), block(x)[:, :2])
-    (found,) = torch.autograd.grad(block.first(x, 1).square().sum(), x)
+    torch.testing.assert_close(block(x, 2), block(x)[:, :2])
+    (found,) = torch.autograd.grad(block(x, 1).square().sum(), x)
     (wanted,) = torch.autograd.grad(block(x)[:, :1].square().sum(), x)
     torch.testing.assert_close(found, wanted)

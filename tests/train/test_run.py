@@ -21,7 +21,9 @@ def test_a_folder_with_files_is_not_mixed_with_a_new_run(tmp_path):
 
 def test_a_resumed_run_may_change_its_length_and_hardware(tmp_path):
     write_config(tmp_path, {"run": to_json(run_config(tmp_path))})
-    changed = run_config(tmp_path, steps=20, log_every=7, devices=2, accelerator="auto")
+    changed = run_config(
+        tmp_path, steps=20, log_every=7, devices=2, accelerator="auto", compile=True, recompute=True
+    )
     written = (tmp_path / "config.json").read_text()
     check_run_folder(tmp_path, {"run": to_json(changed)}, resume=True)
     assert (tmp_path / "config.json").read_text() == written  # a check changes nothing

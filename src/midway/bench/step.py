@@ -22,6 +22,7 @@ from midway.experiments.bdd100k import midway_vitb, midway_vits
 from midway.experiments.synthetic import midway_tiny
 from midway.methods.base import flops_per_pair
 from midway.methods.midway import Midway, MidwayConfig
+from midway.nn.regions import compile_regions, recompute_regions
 from midway.train.objective import Position
 from midway.train.optim import AdamW, OptimConfig, Rates, clip_gradients
 
@@ -89,6 +90,8 @@ class StepTimes:
     seconds_per_step: float
     cpu_seconds_per_step: float
     """Time that this process had on all its cores."""
+    first_step_seconds: float
+    """Of the step before those that count, in which regions are compiled if they are at all."""
     pairs_per_second: float
     flops_per_pair: float
     """Forward and backward, as computed: what nothing reads is left out, and not counted."""
@@ -118,6 +121,9 @@ class StepBenchmark:
     device: torch.device
     repeats: int
     """Steps that count, of which the median is given."""
+    compile: bool
+    """As of `RunConfig`, and so is `recompute`."""
+    recompute: bool
     against: Attend | None
     """Attention of the plain step that is timed in turn with ours; None for no such step."""
     tell: Callable[[str], None]
@@ -127,18 +133,22 @@ class StepBenchmark:
         """Measure.
 
         Raises:
-            MidwayError: The plain step does not compute the same.
+            MidwayError: The plain step does not compute the same, or nothing can be compiled.
         """
         torch.manual_seed(0)
         self.tell("measuring the peak of matrix products")
         peak = matrix_peak(self.device, self.autocast_type or torch.float32)
         method = Midway(self.config).to(self.device)
+        if self.compile:
+            compile_regions(method)
+        if self.recompute:
+            recompute_regions(method)
         views, render_seconds = self._views()
         agreement = self._compare(method, views) if self.against else None
         ours = FastStep(method, self.autocast_type)
         self.tell("measuring steps")
         _reset_memory(self.device)
-        wall, cpu = self._alone(_call(ours, views))
+        first, wall, cpu = self._alone(_call(ours, views))
         memory = _peak_memory(self.device)
         self.tell("measuring the parts")
         parts = time_parts(method, views, self.autocast_type, repeats=self.repeats) | self._ends(
@@ -153,6 +163,7 @@ class StepBenchmark:
         return StepTimes(
             seconds_per_step=wall,
             cpu_seconds_per_step=cpu,
+            first_step_seconds=first,
             pairs_per_second=self.batch_size / wall,
             flops_per_pair=flops,
             flops_per_second=flops * self.batch_size / wall,
@@ -162,11 +173,11 @@ class StepBenchmark:
             plain=plain,
         )
 
-    def _alone(self, step: Callable[[], object]) -> tuple[float, float]:
-        """Median seconds of a step, by the wall and of the process."""
+    def _alone(self, step: Callable[[], object]) -> tuple[float, float, float]:
+        """Seconds of the first step by the wall, medians of the others by it and of the process."""
         rows = [_both_clocks(step, self.device) for _ in range(_WARM_UP + self.repeats)]
-        wall, cpu = zip(*rows[_WARM_UP:], strict=True)
-        return median(wall), median(cpu)
+        wall, cpu = zip(*rows, strict=True)
+        return wall[0], median(wall[_WARM_UP:]), median(cpu[_WARM_UP:])
 
     def _compare(self, method: Midway, views: Views) -> Agreement:
         self.tell("comparing with the plain step")

@@ -97,6 +97,8 @@ def step(
     precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed",
     device: Literal["cpu", "cuda"] = "cpu",
     against: Literal["nothing", "plain", "plain-sdpa"] = "nothing",
+    compile: bool = False,
+    recompute: bool = False,
     repeats: int = 5,
 ) -> dict[str, Any]:
     """Time a training step and its parts, on views that are on the device already.
@@ -109,6 +111,8 @@ def step(
         against: "plain" takes a step as a paper's code usually writes it in turn with ours, after
             checking that loss and gradients are the same; "plain-sdpa" with torch's own attention
             function (`scaled_dot_product_attention`) in it instead of attention written out.
+        compile: As of `midway train --run.compile`.
+        recompute: As of `midway train --run.recompute`.
         repeats: Steps that count, of which the median is given.
 
     """
@@ -126,6 +130,8 @@ def step(
             batch_size=batch_size,
             autocast_type=AUTOCAST_TYPES.get(precision),
             device=torch.device(device),
+            compile=compile,
+            recompute=recompute,
             repeats=repeats,
             against=PLAIN_ATTENTION.get(against),
             tell=lambda what: status.update(what),
@@ -134,12 +140,17 @@ def step(
         torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
     )
     title = f"{model}, {batch_size} pairs a step, {precision}, {device} ({hardware})"
+    title += (", compiled" if compile else "") + (", recomputed" if recompute else "")
     _print_step(times, title)
+    if compile:
+        print(f"first step, with compilation: {times.first_step_seconds:.0f} s")
     return {
         "model": model,
         "batch_size": batch_size,
         "precision": precision,
         "device": device,
+        "compile": compile,
+        "recompute": recompute,
         "hardware": hardware,
         **asdict(times),
         "share_of_peak": times.share_of_peak,

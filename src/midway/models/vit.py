@@ -133,8 +133,7 @@ class VisionTransformer(nn.Module):
         *blocks, last = self.blocks
         for block in blocks:
             x = block(x)
-        assert isinstance(last, Block)
-        return self.norm(last.first(x, 1)[:, 0])
+        return self.norm(last(x, 1)[:, 0])
 
     def _embed(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from midway.nn.linear import Linear
+from midway.nn.regions import Region
 
 Tokens = Float[Tensor, "batch tokens dim"]
 
@@ -86,19 +87,36 @@ class DropPath(nn.Module):
     What stays is scaled by 1 / (1 - p), so that the expectation is unchanged.
     """
 
+    drop: Tensor
+    stay: Tensor
+
     def __init__(self, p: float) -> None:
         super().__init__()
+        # Tensors, because compilers write numbers into the code: each block would need its own.
+        self.register_buffer("drop", torch.zeros(()), persistent=False)
+        self.register_buffer("stay", torch.ones(()), persistent=False)
         self.p = p
+
+    @property
+    def p(self) -> float:
+        """Chance that a sample's branch is dropped."""
+        return self._p
+
+    @p.setter
+    def p(self, p: float) -> None:
+        self._p, self.may_drop = p, p > 0
+        self.drop.fill_(p)
+        self.stay.fill_(1 - p)
 
     def forward(self, branch: Tokens) -> Tokens:
         """Zero the branch of some samples; identity in evaluation or when p is 0."""
-        if not self.training or self.p == 0:
+        if not self.training or not self.may_drop:
             return branch
-        keep = torch.rand(branch.shape[0], 1, 1, device=branch.device) >= self.p
-        return branch * (keep / (1 - self.p)).to(branch.dtype)
+        keep = torch.rand(branch.shape[0], 1, 1, device=branch.device) >= self.drop
+        return branch * (keep / self.stay).to(branch.dtype)
 
 
-class Block(nn.Module):
+class Block(Region):
     """Pre-norm transformer block: attention, then MLP of four times the width."""
 
     def __init__(
@@ -111,17 +129,15 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, 4 * dim)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tokens) -> Tokens:
-        """Refine the tokens; shape unchanged."""
-        return self.first(x, None)
-
-    def first(self, x: Tokens, count: int | None) -> Float[Tensor, "batch count dim"]:
-        """What `forward` makes of the first `count` tokens, without refining the others."""
-        x = x[:, :count] + self.drop_path(self.attn(self.norm1(x), count))
+    def forward(
+        self, x: Tokens, num_wanted: int | None = None
+    ) -> Float[Tensor, "batch wanted dim"]:
+        """Refine the tokens: all of them, or the first `num_wanted` alone."""
+        x = x[:, :num_wanted] + self.drop_path(self.attn(self.norm1(x), num_wanted))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class CrossBlock(nn.Module):
+class CrossBlock(Region):
     """Block of a backward layer: self-attention, attention to the memory, MLP."""
 
     def __init__(self, dim: int, heads: int, *, norm_eps: float) -> None:
@@ -141,7 +157,7 @@ class CrossBlock(nn.Module):
         return x + self.mlp(self.norm3(x))
 
 
-class Gate(nn.Module):
+class Gate(Region):
     """Learned weight in (0, 1) for each channel of each token's residual (paper, section 3).
 
     It starts near 1, the ordinary residual: a sigmoid of 4 is 0.98.
@@ -162,7 +178,7 @@ class Gate(nn.Module):
 class GatedBlock(Block):
     """Block whose attention residual is weighted by a gate (eq. 2): h = g * x + attention(x)."""
 
-    def forward(self, x: Tokens, gate: Tokens | None = None) -> Tokens:
+    def forward(self, x: Tokens, gate: Tokens | None = None) -> Tokens:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Refine the tokens; a missing gate is a gate of 1."""
         residual = x if gate is None else gate * x
         x = residual + self.attn(self.norm1(x))

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from midway.nn.linear import Linear, linear
 from midway.nn.ranks import mean_over_ranks
+from midway.nn.regions import Region
 
 
 class Prototypes(nn.Module):
@@ -46,7 +47,7 @@ class DinoHead(nn.Module):
         return self.last_layer(F.normalize(self.mlp(x), dim=-1))
 
 
-class DinoPairLoss(nn.Module):
+class DinoPairLoss(Region):
     """Cross-entropy between the teacher's global crops and the student's crops of a pair.
 
     The teacher's logits are centred by their running mean, which is the only state.

@@ -1,4 +1,4 @@
-"""Evaluation that leaves no trace in a module's mode."""
+"""Evaluation that leaves no trace in a module."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,14 +6,19 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from midway.nn.regions import without_compiled_code
+
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; each part has its own mode back afterwards."""
+    """Evaluation mode without gradients; each part has its own mode back afterwards.
+
+    Code that was compiled for training rests: it would be compiled anew for every size of image.
+    """
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), without_compiled_code(module):
             yield
     finally:
         for part, mode in modes:

@@ -12,6 +12,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from midway.errors import MidwayError
+from midway.nn.regions import compile_regions, recompute_regions
 from midway.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from midway.train.health import Health, Probe
 from midway.train.interruption import Interruption
@@ -77,14 +78,19 @@ def fit(
         MidwayError: If the checkpoint or the log is damaged or of another model, or ten steps in a
             row are not finite (noticed within ten more; no checkpoint is written then). With
             float16 they are excused while its loss scale is still above 1 and so being searched.
+            Also if `run.compile` or `run.recompute` is asked for where it can do nothing.
 
     """
+    model = fabric.setup_module(objective)
+    if run.compile:
+        compile_regions(objective)
+    if run.recompute:
+        recompute_regions(objective)
     newest = None
     if fabric.is_global_zero:
         write_config(run.folder, config)
         newest = latest_checkpoint(run.folder) if resume else None
     newest = fabric.broadcast(newest)
-    model = fabric.setup_module(objective)
     groups = objective.parameter_groups()
     steps_per_epoch = loader.steps_per_epoch / run.accumulate
     training = _Training(

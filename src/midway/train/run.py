@@ -32,6 +32,8 @@ CHANGEABLE = frozenset(
         "run.devices",
         "run.num_nodes",
         "run.accelerator",
+        "run.compile",
+        "run.recompute",
         "labels.dataset",
         "labels.root",
         "labels.images",
@@ -63,6 +65,10 @@ class RunConfig:
     """Processes on each node, one device each; torchrun and SLURM set it by themselves."""
     num_nodes: int = 1
     """Machines; torchrun and SLURM set it by themselves."""
+    compile: bool = False
+    """Whether torch compiles the blocks, which takes minutes at the start; for GPUs."""
+    recompute: bool = False
+    """Whether backward computes the blocks anew: a third more work, and less memory."""
     accumulate: int = 1
     """Batches of the loader in one optimiser step, on each rank."""
     log_every: int = 10

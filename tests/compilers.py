@@ -1,0 +1,40 @@
+"""Compilers for tests: the one that generates code takes its time."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from midway.nn import regions
+
+Backend = str | Callable[..., Any]
+
+
+@contextmanager
+def compiler(backend: Backend, **how: Any) -> Iterator[None]:
+    """Let `compile_regions` use a backend, and forget all compiled code afterwards.
+
+    What else is given goes to `torch.compile`.
+    """
+    import torch._dynamo
+
+    config = torch._dynamo.config
+    old = regions.COMPILER, config.recompile_limit, config.optimize_ddp
+    regions.COMPILER = {"backend": backend, "dynamic": False, "fullgraph": True} | how
+    try:
+        yield
+    finally:
+        regions.COMPILER, config.recompile_limit, config.optimize_ddp = old
+        torch._dynamo.reset()
+
+
+class Counting:
+    """A backend that runs the operations as they are, and counts what it is given."""
+
+    def __init__(self) -> None:
+        self.graphs = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+        self.graphs += 1
+        return graph.forward
