@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,6 +121,21 @@ def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path: Path):
     assert peaks[1] < 1.2 * peaks[0]
 
 
+def test_only_the_two_frames_of_a_pair_and_their_flow_are_held(video, tmp_path: Path, monkeypatch):
+    seen, alive = [], []
+
+    def predict(source, target):
+        found = np.zeros((*source.shape[:2], 2), np.float32)
+        seen.extend(weakref.ref(each) for each in (target, found))
+        alive.append(sum(ref() is not None for ref in seen))
+        return found
+
+    monkeypatch.setattr("midway.cli.flow.flow_predictor", lambda how: predict)
+    flow(video, out=tmp_path / "flow.mp4")
+    # The first source is not counted; the flow before may wait until this one takes its name.
+    assert alive == [2] + [4] * 10
+
+
 def test_a_video_that_is_damaged_halfway_leaves_nothing(tmp_path: Path, capsys):
     config = WorldConfig(height=48, width=64, num_frames=200, fps=25, num_objects=2)
     (path,) = write_videos(tmp_path, config, seeds=[0])
@@ -147,6 +163,19 @@ def test_a_video_whose_second_frame_is_lost_is_told_to_have_one(tmp_path: Path, 
     assert main(["flow", str(path), "-o", str(tmp_path / "x.mp4"), "--method", "zero"]) == 2
     assert capsys.readouterr().err.endswith("has a single frame; give at least two frames\n")
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_network_that_finds_nan_is_told_and_leaves_nothing(images, video, tmp_path: Path, capsys):
+    network = FlowNetwork(replace(CONFIG, crop=(32, 32)))
+    network.head.before.weight.data.fill_(torch.nan)
+    save_flow_network(network, tmp_path / "net.safetensors")
+    words = ["--method", "finetuned", "--run", str(tmp_path / "net.safetensors"), "--overlap", "0"]
+    for inputs, out in ((images, "x.flo"), ([str(video)], "x.mp4")):
+        assert main(["flow", *inputs, "-o", str(tmp_path / out), *words]) == 2
+        told = capsys.readouterr().err
+        assert told.endswith("predicted flow is not finite; check the network's weights\n")
+        assert told.startswith(f"midway: {inputs[0]}: ")
+    assert not list(tmp_path.glob("x.*"))
 
 
 def one_frame(tmp_path: Path) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from midway.config import to_json
 from midway.data.flow_loader import FlowBatch
@@ -24,9 +25,11 @@ from midway.evals.flow_presets import StartConfig, synthetic
 from midway.models.dynamics import DynamicsConfig
 from midway.models.flow import BEST, LAST, DptConfig, FlowNetwork, load_flow_network
 from midway.models.midway import HeadConfig, MidwayNetwork, NetworkConfig
-from midway.models.vit import EncoderConfig
+from midway.models.release import Told
+from midway.models.vit import EncoderConfig, VisionTransformer
 from midway.models.weights import load, save
 from midway.train.objective import Position
+from tests.models.fake_timm import install_timm
 from tests.models.test_flow import CONFIG
 
 SIZE = (32, 48)
@@ -183,6 +186,81 @@ def test_what_is_kept_of_the_pretrained_weights_is_a_choice(config):
         ]
         assert network.config.crop == config.data.crop
     assert kept == {"all": [True, True], "encoder": [True, False], "nothing": [False, False]}
+
+
+def encoder_file(tmp_path: Path) -> tuple[VisionTransformer, str]:
+    """An encoder alone; its position table is square, as in all published files."""
+    torch.manual_seed(7)
+    vit = VisionTransformer(replace(SMALL.encoder, image_size=(32, 32)))
+    path = str(tmp_path / "vit.safetensors")
+    save_file({name: tensor.contiguous() for name, tensor in vit.state_dict().items()}, path)
+    return vit, path
+
+
+def starting_from(config, network, **changes):
+    start = StartConfig(network=network, dynamics=SMALL.dynamics, **changes)
+    return replace(config, start=start)
+
+
+def test_an_encoder_file_is_finetuned_with_fresh_dynamics_and_this_is_told(
+    config, tmp_path: Path, caplog
+):
+    square, path = encoder_file(tmp_path)
+    config = starting_from(config, path, told=Told(encoder_heads=2))
+    network = build_network_again(config)
+    assert caplog.messages == [f"{path}: an encoder without dynamics; these start fresh"]
+    mine, theirs = network.encoder.state_dict(), square.state_dict()
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    assert network.config.encoder.heads == 2
+    again, other = (
+        build_network_again(replace(config, run=replace(config.run, seed=seed))) for seed in (0, 1)
+    )
+    dynamics = [n.dynamics.midway_path.up.weight for n in (network, again, other)]
+    assert torch.equal(dynamics[0], dynamics[1])
+    assert not torch.equal(dynamics[0], dynamics[2])
+    results = evaluate(config)
+    assert results is not None
+    trained = load_flow_network(config.run.folder)
+    assert not torch.equal(trained.encoder.pos_embed, square.pos_embed)
+    assert not torch.equal(trained.dynamics.midway_path.up.weight, dynamics[0])
+
+
+def test_an_untrained_encoder_has_the_sizes_of_its_file_alone(config, tmp_path: Path):
+    square, path = encoder_file(tmp_path)
+    network = build_network(starting_from(config, path, keep="nothing"))
+    assert network.encoder.pos_embed.shape == square.pos_embed.shape
+    assert not torch.equal(network.encoder.pos_embed, square.pos_embed)
+
+
+def test_a_model_of_timm_is_finetuned(config, monkeypatch):
+    install_timm(monkeypatch)
+    config = starting_from(config, "timm:vit_tiny")
+    torch.manual_seed(0)
+    before = build_network(config).encoder.state_dict()
+    assert evaluate(config) is not None
+    after = load_flow_network(config.run.folder).encoder.state_dict()
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_random_is_a_fresh_vit_s_with_the_dynamics_of_the_paper(config):
+    with pytest.raises(MidwayError, match=r"32x48 pixels is no multiple of two patches of 16"):
+        build_network(replace(config, start=StartConfig(network="random")))
+    config = replace(config, data=replace(config.data, crop=(32, 64)))
+    random = replace(config, start=StartConfig(network="random"))
+    network = build_network(random)
+    assert network.config.encoder == replace(EncoderConfig(), drop_path=0.0)
+    assert network.config.dynamics == DynamicsConfig()
+    unfit = replace(
+        config, start=StartConfig(network="random", dynamics=DynamicsConfig(levels=(12,)))
+    )
+    with pytest.raises(MidwayError, match=r"levels \(12,\) must lie below"):
+        build_network(unfit)
+
+
+def test_a_midway_network_keeps_the_sizes_of_its_dynamics(config):
+    with pytest.raises(MidwayError, match=r"leave --start.dynamics out"):
+        build_network(starting_from(config, config.start.network))
 
 
 def test_frozen_only_the_head_moves(config):

@@ -2,20 +2,20 @@
 
 import hashlib
 import sys
-import types
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from midway.errors import MidwayError
 from midway.models.dense_encoder import VitEncoder
-from midway.models.encoder_source import EncoderSource, open_encoder
+from midway.models.encoder_source import EncoderSource, is_bare, open_encoder
 from midway.models.release import Told
+from midway.models.timm_encoder import TimmEncoder
 from midway.models.vit import VisionTransformer
 from midway.models.weights import save
 
+from .fake_timm import install_timm
 from .networks import ENCODER, random_network
 
 IMAGES = torch.randn(2, 3, 24, 40, generator=torch.Generator().manual_seed(0))
@@ -106,50 +106,9 @@ def test_no_network_is_told(tmp_path):
         open_encoder(EncoderSource(run=str(tmp_path / "nothing.pth")))
 
 
-class StandIn(nn.Module):
-    """What the adapter uses of timm's VisionTransformer, with our ViT inside."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        vit = VisionTransformer(ENCODER)
-        for part in ("cls_token", "pos_embed", "patch_embed", "blocks", "norm"):
-            setattr(self, part, getattr(vit, part))
-        self.patch_embed.patch_size = (8, 8)
-        self.embed_dim = 24
-        self.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.4, 0.5)}
-        self.inner = [vit]
-
-    def forward_intermediates(self, x, indices, norm, output_fmt, intermediates_only):
-        assert (norm, output_fmt, intermediates_only) == (True, "NCHW", True)
-        assert indices == sorted(indices)  # timm gives them in the order of its blocks
-        return VitEncoder(self.inner[0]).maps(x, [index + 1 for index in indices])
-
-
 @pytest.fixture
 def fake_timm(monkeypatch):
-    made = []
-
-    def create_model(name, *, pretrained, num_classes, dynamic_img_size):
-        made.append((name, pretrained, num_classes, dynamic_img_size))
-        if name == "resnet":
-            return nn.Linear(1, 1)
-        if name != "vit_tiny":
-            raise RuntimeError(f"Unknown model ({name})")
-        return StandIn()
-
-    class DropPath(nn.Module):
-        def __init__(self, p):
-            super().__init__()
-            self.p = p
-
-    timm = types.ModuleType("timm")
-    timm.create_model = create_model
-    layers = types.ModuleType("timm.layers")
-    layers.DropPath = DropPath
-    monkeypatch.setitem(sys.modules, "timm", timm)
-    monkeypatch.setitem(sys.modules, "timm.layers", layers)
-    return made
+    return install_timm(monkeypatch)
 
 
 def test_a_model_of_timm_is_read_in_its_own_colours(fake_timm):
@@ -173,6 +132,26 @@ def test_a_model_of_timm_is_read_in_its_own_colours(fake_timm):
     assert rates == pytest.approx([0, 0.1, 0.2, 0.3])
     open_encoder(EncoderSource(run="timm:vit_tiny", untrained=True))
     assert fake_timm[-1] == ("vit_tiny", False, 0, True)
+
+
+def test_a_model_of_timm_gives_a_class_token_and_its_patches(fake_timm):
+    encoder = TimmEncoder("vit_tiny", pretrained=True)
+    own = IMAGES * encoder.scale + encoder.shift
+    expected = encoder.model.inner[0].levels(own, (4, 2))
+    torch.testing.assert_close(encoder.levels(IMAGES, (4, 2)), expected)
+    # Registers alone are no class token.
+    encoder.model.cls_token = None
+    for tokens, theirs in zip(encoder.levels(IMAGES, (4, 2)), expected, strict=True):
+        torch.testing.assert_close(tokens[:, 1:], theirs[:, 1:])
+        torch.testing.assert_close(tokens[:, 0], theirs[:, 1:].mean(dim=1))
+    assert encoder.config == ENCODER
+
+
+def test_an_encoder_alone_is_told_from_a_midway_network(saved, tmp_path):
+    path = tmp_path / "vit.safetensors"
+    save_file({"weight": torch.ones(2)}, path)
+    bare = [is_bare(run) for run in ("timm:vit_tiny", "random", str(path), str(saved), "a/b")]
+    assert bare == [True, True, True, False, False]
 
 
 def test_timm_models_that_cannot_serve_are_told(fake_timm):

@@ -17,8 +17,10 @@ from midway.models.flow import (
     save_flow_network,
 )
 from midway.models.midway import MidwayNetwork
+from midway.models.timm_encoder import TimmEncoder
 from midway.models.vit import VisionTransformer
 from midway.models.weights import save
+from tests.models.fake_timm import install_timm
 from tests.models.networks import DYNAMICS, ENCODER, random_network, tiny
 
 DPT = DptConfig(widths=(4, 6, 8, 10), fused_width=12, last_width=3)
@@ -57,12 +59,43 @@ def test_the_teachers_encoder_and_fresh_dynamics_are_choices():
     assert mine.std() < 0.05  # as drawn, not as the random network
 
 
-def test_a_bare_encoder_gets_fresh_dynamics_and_another_size_is_refused():
-    encoder = VisionTransformer(ENCODER)
-    network = FlowNetwork.from_encoder(encoder, CONFIG)
-    assert torch.equal(network.encoder.pos_embed, encoder.pos_embed)
-    with pytest.raises(MidwayError, match="encoder does not fit"):
-        FlowNetwork.from_encoder(VisionTransformer(replace(ENCODER, width=48)), CONFIG)
+def test_a_bare_encoder_gets_fresh_dynamics_and_no_drop_path():
+    encoder = VisionTransformer(replace(ENCODER, drop_path=0.5))
+    network = FlowNetwork.from_encoder(encoder, DYNAMICS, DPT, (32, 32))
+    assert network.config == replace(CONFIG, crop=(32, 32))
+    mine, theirs = network.encoder.state_dict(), encoder.state_dict()
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    network.encoder.pos_embed.data.zero_()
+    assert encoder.pos_embed.any()
+
+
+def test_sizes_that_do_not_go_together_are_told():
+    with pytest.raises(MidwayError, match=r"levels \(1, 2, 3\) must lie below .* top level 3"):
+        replace(CONFIG, encoder=replace(ENCODER, depth=3))
+    with pytest.raises(MidwayError, match=r"backward_heads 5 does not divide .* width 24"):
+        replace(CONFIG, dynamics=replace(DYNAMICS, backward_heads=5))
+    with pytest.raises(MidwayError, match=r"two patches of 8; give one like --data.crop 32 48$"):
+        replace(CONFIG, crop=(40, 50))
+
+
+def test_a_model_of_timm_is_an_encoder_and_comes_back_from_a_file(monkeypatch, tmp_path: Path):
+    made = install_timm(monkeypatch)
+    encoder = TimmEncoder("vit_tiny", pretrained=True)
+    for parameter in encoder.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape)
+    network = FlowNetwork.from_encoder(encoder, DYNAMICS, DPT, (32, 32)).eval()
+    assert network.config == replace(CONFIG, timm="vit_tiny", crop=(32, 32))
+    # The same weights in an encoder of ours, given the model's own colours.
+    ours = FlowNetwork.from_encoder(encoder.model.inner[0], DYNAMICS, DPT, (32, 32)).eval()
+    ours.dynamics.load_state_dict(network.dynamics.state_dict())
+    ours.head.load_state_dict(network.head.state_dict())
+    own = [frame * encoder.scale + encoder.shift for frame in frames()]
+    torch.testing.assert_close(network(*frames()), ours(*own))
+    save_flow_network(network, tmp_path / BEST)
+    torch.testing.assert_close(load_flow_network(tmp_path)(*frames()), network(*frames()))
+    # Published weights were asked for once, and the file needs none.
+    assert [pretrained for _, pretrained, *_ in made] == [True, False, False]
 
 
 def test_drop_path_is_off_in_finetuning():

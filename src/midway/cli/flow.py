@@ -14,7 +14,7 @@ from midway.cli.options import parse
 from midway.cli.outputs import check_outputs
 from midway.data.clip import BadClipError
 from midway.data.flow_colours import flow_to_rgb, longest_pixels
-from midway.data.flow_files import flow_suffixes, write_flow
+from midway.data.flow_files import FloatFlow, flow_suffixes, write_flow
 from midway.data.frame_folder import IMAGE_SUFFIXES, read_image
 from midway.data.video import VIDEO_SUFFIXES, VideoFile
 from midway.data.video_writer import WRITTEN_VIDEO_SUFFIXES, writing_video
@@ -90,7 +90,7 @@ def _pair(
             f"images differ in size: {first} has {source.shape[0]}x{source.shape[1]} pixels, "
             f"{second} {target.shape[0]}x{target.shape[1]}; resize one"
         )
-    found = predict(source, target)
+    found = _finite(predict(source, target), first)
     write_flow(out, found)
     lengths = np.hypot(found[..., 0], found[..., 1])
     print(f"{out}: motion of {lengths.mean():.2f} px in the mean, {lengths.max():.2f} at most")
@@ -111,7 +111,7 @@ def _video(path: Path, out: Path, predict: Predictor, max_pixels: float) -> dict
         source = None
         for target in _frames(video):
             if source is not None:
-                found = predict(source, target)
+                found = _finite(predict(source, target), path)
                 if not max_pixels:
                     lengths = np.hypot(found[..., 0], found[..., 1])
                     longest = max(longest, float(np.quantile(lengths, LONGEST_QUANTILE)))
@@ -122,6 +122,13 @@ def _video(path: Path, out: Path, predict: Predictor, max_pixels: float) -> dict
             raise BadClipError(str(path), "has a single frame", "give at least two frames")
     print(f"{out}: flow of {count} pairs of frames, full colour at {longest:.1f} px")
     return {"out": str(out), "pairs": count, "max_pixels": longest}
+
+
+def _finite(found: FloatFlow, path: Path) -> FloatFlow:
+    """Flow as it is; a network whose weights hold NaN would else colour a whole video by it."""
+    if not np.isfinite(found).all():
+        raise MidwayError(f"{path}: predicted flow is not finite; check the network's weights")
+    return found
 
 
 def _frames(video: VideoFile) -> Iterator[NDArray[np.uint8]]:

@@ -5,6 +5,7 @@ checkpoints. As published, the best is chosen on the set that is reported.
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +23,8 @@ from midway.errors import MidwayError
 from midway.evals.flow import provenance, report, results_of, score_pairs
 from midway.evals.flow_presets import PROTOCOLS, FinetuneConfig, ValidationConfig
 from midway.evals.results import write_results
+from midway.models.dynamics import DynamicsConfig
+from midway.models.encoder_source import bare_encoder, is_bare
 from midway.models.flow import (
     BEST,
     LAST,
@@ -31,7 +34,8 @@ from midway.models.flow import (
     save_flow_network,
 )
 from midway.models.flow_predictor import network_predictor
-from midway.models.weights import load
+from midway.models.network_file import read_network_file
+from midway.models.weights import build
 from midway.nn.evaluating import evaluating
 from midway.nn.laplacian import bounded_laplacian, is_valid
 from midway.train.objective import Objective, Position, StepOutput
@@ -46,6 +50,7 @@ INTERRUPTED = 3
 """Exit code of a run that was asked to stop; it can be resumed."""
 NUM_PICTURES = 8
 VALIDATION_LOG = "validation.jsonl"
+_log = logging.getLogger(__name__)
 
 __all__ = ["PROTOCOLS", "config_from_json", "evaluate", "report"]
 
@@ -199,28 +204,44 @@ def build_network(config: FinetuneConfig) -> FlowNetwork:
     Raises:
         MidwayError: No network is given, or it cannot be read.
     """
-    start, crop = config.start, config.data.crop
+    start = config.start
     if not start.network:
-        raise MidwayError("flow finetuning: no network to start from; give --start.network RUN")
-    pretrained = load(start.network)
+        raise MidwayError(
+            "flow finetuning: no network to start from; give --start.network RUN, or timm:NAME, or "
+            "random"
+        )
+    network = _from_encoder(config) if is_bare(start.network) else _from_midway(config)
+    if start.frozen:
+        network.freeze()
+    return network
+
+
+def _from_encoder(config: FinetuneConfig) -> FlowNetwork:
+    start = config.start
+    encoder = bare_encoder(start.network, untrained=start.keep == "nothing", told=start.told)
+    network = FlowNetwork.from_encoder(encoder, start.dynamics, config.dpt, config.data.crop)
+    if _rank()[0] == 0:
+        _log.warning("%s: an encoder without dynamics; these start fresh", start.network)
+    return network
+
+
+def _from_midway(config: FinetuneConfig) -> FlowNetwork:
+    start, crop = config.start, config.data.crop
+    pretrained = build(read_network_file(start.network), start.told)
+    if start.dynamics != DynamicsConfig():
+        raise MidwayError(
+            f"{start.network}: has dynamics, and their sizes stay; leave --start.dynamics out"
+        )
     if start.keep == "nothing":
         sizes = replace(pretrained.config.encoder, drop_path=0.0)
-        network = FlowNetwork(
+        return FlowNetwork(
             FlowNetworkConfig(
                 encoder=sizes, dynamics=pretrained.config.dynamics, dpt=config.dpt, crop=crop
             )
         )
-    else:
-        network = FlowNetwork.from_pretrained(
-            pretrained,
-            config.dpt,
-            crop,
-            encoder=start.encoder,
-            fresh_dynamics=start.keep == "encoder",
-        )
-    if start.frozen:
-        network.freeze()
-    return network
+    return FlowNetwork.from_pretrained(
+        pretrained, config.dpt, crop, encoder=start.encoder, fresh_dynamics=start.keep == "encoder"
+    )
 
 
 def _pairs(parts: Sequence[FlowPart], root: Path) -> list[FlowPair]:

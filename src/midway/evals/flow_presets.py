@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from midway.config import to_json
 from midway.data.flow_loader import (
@@ -14,8 +16,10 @@ from midway.data.flow_loader import (
 )
 from midway.errors import MidwayError
 from midway.evals.results import protocol_version
+from midway.models.dynamics import DynamicsConfig
 from midway.models.flow import DptConfig
 from midway.models.flow_tiles import TileConfig
+from midway.models.release import Told
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
 
@@ -46,13 +50,19 @@ class StartConfig:
     """What the network starts from."""
 
     network: str = ""
-    """Run folder, file or hub id of a pretrained network; it has to be given."""
+    """Run folder, release .pth, .ckpt, .safetensors (of Midway, or an encoder with timm's names),
+    hub id, timm:NAME, or random for a fresh ViT-S/16; it has to be given."""
     keep: Literal["all", "encoder", "nothing"] = "all"
     """What is taken of its weights. Without its dynamics this is "encoder only" of the paper; with
     nothing, its sizes alone count."""
     encoder: Literal["student", "teacher"] = "student"
+    """Which half of a Midway network."""
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    """Fresh ones, for an encoder that has none; a Midway network has its own."""
     frozen: bool = False
     """Train the head alone."""
+    told: Annotated[Told, tyro.conf.OmitArgPrefixes] = field(default_factory=Told)
+    """For a release file, where its arguments are silent or wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from midway.models.weights import build
 
 TIMM = "timm:"
 RANDOM = "random"
+NOTHING_TOLD = Told()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,20 +81,40 @@ def open_encoder(source: EncoderSource) -> OpenedEncoder:
     )
 
 
+def is_bare(run: str) -> bool:
+    """Whether a source is an encoder alone; else it is a Midway network, or nothing at all."""
+    return run.startswith(TIMM) or run == RANDOM or is_encoder_file(run)
+
+
+def bare_encoder(
+    run: str, *, untrained: bool = False, told: Told = NOTHING_TOLD
+) -> VisionTransformer | TimmEncoder:
+    """The encoder of a source that `is_bare`; fresh weights come from torch's generator.
+
+    Args:
+        run: As in `EncoderSource`.
+        untrained: Take its sizes but fresh weights.
+        told: Attention heads of an encoder file.
+
+    Raises:
+        MidwayError: It is not readable, or no plain ViT.
+
+    """
+    if run == RANDOM:
+        return VisionTransformer(EncoderConfig())
+    if run.startswith(TIMM):
+        return TimmEncoder(run.removeprefix(TIMM), pretrained=not untrained)
+    vit = load_encoder(run, heads=told.encoder_heads)
+    return VisionTransformer(vit.config) if untrained else vit
+
+
 def _opened(source: EncoderSource) -> tuple[DenseEncoder, Path | None]:
-    if source.run.startswith(TIMM):
+    if is_bare(source.run):
         _check_plain(source)
-        name = source.run.removeprefix(TIMM)
-        return TimmEncoder(name, pretrained=not source.untrained), None
-    if source.run == RANDOM:
-        _check_plain(source)
-        return VitEncoder(VisionTransformer(EncoderConfig())), None
-    if is_encoder_file(source.run):
-        _check_plain(source)
-        vit = load_encoder(source.run, heads=source.told.encoder_heads)
-        if source.untrained:
-            return VitEncoder(VisionTransformer(vit.config)), None
-        return VitEncoder(vit), Path(source.run)
+        bare = bare_encoder(source.run, untrained=source.untrained, told=source.told)
+        is_read = is_encoder_file(source.run) and not source.untrained
+        encoder = VitEncoder(bare) if isinstance(bare, VisionTransformer) else bare
+        return encoder, Path(source.run) if is_read else None
     file = read_network_file(source.run)
     if source.untrained:
         return _part(MidwayNetwork(file.config(source.told)), source), None

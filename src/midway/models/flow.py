@@ -16,7 +16,8 @@ from midway.config import from_json, to_json
 from midway.errors import MidwayError
 from midway.models.dpt import DptHead, to_map
 from midway.models.dynamics import Dynamics, DynamicsConfig, LevelOutput
-from midway.models.midway import MidwayNetwork
+from midway.models.midway import MidwayNetwork, NetworkConfig
+from midway.models.timm_encoder import TimmEncoder
 from midway.models.vit import EncoderConfig, VisionTransformer
 
 FlowInput = Literal["source", "midway_top", "midway_bottom", "forward_top", "forward_bottom"]
@@ -48,12 +49,23 @@ class FlowNetworkConfig:
     """The whole network; the defaults are the published ViT-S with the head of CroCo v2."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    timm: str = ""
+    """Name of the model of timm that is the encoder, with the sizes of `encoder`; none if empty."""
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     dpt: DptConfig = field(default_factory=DptConfig)
     crop: tuple[int, int] = (320, 384)
     """Height and width of what it is trained on, and of the tiles that it predicts."""
 
     def __post_init__(self) -> None:
+        # Refuses dynamics that the encoder cannot have.
+        NetworkConfig(encoder=self.encoder, dynamics=self.dynamics)
+        (height, width), patches = self.crop, 2 * self.encoder.patch_size
+        if height % patches or width % patches:
+            raise MidwayError(
+                f"flow network: a crop of {height}x{width} pixels is no multiple of two patches of "
+                f"{self.encoder.patch_size}; give one like --data.crop "
+                f"{max(1, height // patches) * patches} {max(1, width // patches) * patches}"
+            )
         midway = [name for name in self.dpt.inputs if name.startswith("midway")]
         if midway and not self.dynamics.latent_dynamics:
             raise MidwayError(
@@ -72,7 +84,11 @@ class FlowNetwork(nn.Module):
         super().__init__()
         self.config = config
         width = config.encoder.width
-        self.encoder = VisionTransformer(config.encoder)
+        self.encoder = (
+            TimmEncoder(config.timm, pretrained=False)
+            if config.timm
+            else VisionTransformer(config.encoder)
+        )
         self.dynamics = Dynamics(width, config.encoder.grid, config.dynamics)
         self.head = DptHead(
             [
@@ -120,20 +136,36 @@ class FlowNetwork(nn.Module):
         return made
 
     @classmethod
-    def from_encoder(cls, encoder: VisionTransformer, config: FlowNetworkConfig) -> Self:
-        """Start from an encoder that has no dynamics: they are drawn anew, like the head.
+    def from_encoder(
+        cls,
+        encoder: VisionTransformer | TimmEncoder,
+        dynamics: DynamicsConfig,
+        dpt: DptConfig,
+        crop: tuple[int, int],
+    ) -> Self:
+        """Start from an encoder without dynamics: they are drawn anew, like the head.
+
+        So the paper finetunes encoders that other methods pretrained (section 4.1).
+
+        Args:
+            encoder: Where the weights come from; it stays as it is, and its drop path is left out.
+            dynamics: Sizes of the dynamics.
+            dpt: The head.
+            crop: Height and width of what it is trained on.
 
         Raises:
-            MidwayError: The encoder is not the one that the configuration describes.
+            MidwayError: Dynamics or a crop that the encoder cannot have.
         """
-        made = cls(config)
-        try:
-            made.encoder.load_state_dict(encoder.state_dict())
-        except RuntimeError as error:
-            raise MidwayError(
-                f"encoder does not fit the flow network: {' '.join(str(error).split())[:200]}; "
-                "give the network the encoder's configuration"
-            ) from None
+        made = cls(
+            FlowNetworkConfig(
+                encoder=replace(encoder.config, drop_path=0.0),
+                timm=encoder.name if isinstance(encoder, TimmEncoder) else "",
+                dynamics=dynamics,
+                dpt=dpt,
+                crop=crop,
+            )
+        )
+        made.encoder.load_state_dict(encoder.state_dict())
         return made
 
     def freeze(self) -> None:

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from midway.data.colour import IMAGENET_MEAN, IMAGENET_STD
 from midway.errors import MidwayError
 from midway.models.dense_encoder import DenseEncoder, Images, Map
+from midway.models.vit import EncoderConfig
 
 
 class TimmEncoder(DenseEncoder):
@@ -27,6 +29,7 @@ class TimmEncoder(DenseEncoder):
 
     def __init__(self, name: str, *, pretrained: bool) -> None:
         super().__init__()
+        self.name = name
         self.model = _created(name, pretrained=pretrained)
         self.width, self.depth = int(self.model.embed_dim), len(self.model.blocks)
         self.patch_size = int(self.model.patch_embed.patch_size[0])
@@ -42,17 +45,30 @@ class TimmEncoder(DenseEncoder):
 
     def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
         """One map a level, the model's final norm applied, without class and register tokens."""
-        wanted = self.resolved(levels)
-        rising = sorted({*wanted})
-        found: Sequence[Tensor] = self.model.forward_intermediates(
-            images * self.scale + self.shift,
-            indices=[level - 1 for level in rising],
-            norm=True,
-            output_fmt="NCHW",
-            intermediates_only=True,
+        return self._found(images, levels, output_fmt="NCHW")
+
+    def levels(
+        self, images: Images, levels: Sequence[int]
+    ) -> list[Float[Tensor, "batch tokens dim"]]:
+        """Tokens a level as `VisionTransformer.levels` gives them: the class token, then patches.
+
+        Registers are left out, and the patches' mean is the class token of a model without one.
+        """
+        found = self._found(images, levels, output_fmt="NLC", return_prefix_tokens=True)
+        return [self._with_class_token(each) for each in found]
+
+    @property
+    def config(self) -> EncoderConfig:
+        """Its sizes, as far as an encoder of ours has them."""
+        height, width = self.model.patch_embed.img_size
+        return EncoderConfig(
+            image_size=(int(height), int(width)),
+            patch_size=self.patch_size,
+            width=self.width,
+            depth=self.depth,
+            heads=int(self.model.blocks[0].attn.num_heads),
+            drop_path=0.0,
         )
-        by_level = dict(zip(rising, found, strict=True))
-        return [by_level[level] for level in wanted]
 
     def set_drop_path(self, p: float) -> None:
         """Give the blocks timm's own stochastic depth, growing linearly."""
@@ -60,6 +76,26 @@ class TimmEncoder(DenseEncoder):
         for index, block in enumerate(self.model.blocks):
             block.drop_path1 = drop_path(p * index / max(self.depth - 1, 1))
             block.drop_path2 = drop_path(p * index / max(self.depth - 1, 1))
+
+    def _found(self, images: Images, levels: Sequence[int], **options: Any) -> list[Any]:
+        wanted = self.resolved(levels)
+        rising = sorted({*wanted})
+        found = self.model.forward_intermediates(
+            images * self.scale + self.shift,
+            indices=[level - 1 for level in rising],
+            norm=True,
+            intermediates_only=True,
+            **options,
+        )
+        by_level = dict(zip(rising, found, strict=True))
+        return [by_level[level] for level in wanted]
+
+    def _with_class_token(self, found: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        # Tokens before the patches come beside them; a model without any gives the patches alone.
+        patches, prefix = (found, None) if isinstance(found, Tensor) else found
+        if prefix is None or self.model.cls_token is None:
+            prefix = patches.mean(dim=1, keepdim=True)
+        return torch.cat([prefix[:, :1], patches], dim=1)
 
 
 def _created(name: str, *, pretrained: bool) -> Any:
