@@ -24,13 +24,14 @@ started=$SECONDS
 
 if [[ ${1:-} == --dry-run ]]; then
   device=cpu gops=(30) seconds=3 train_seconds=300 data_options=(--batch-size 1)
-  steps=("tiny 2" "tiny 4")
+  steps=("tiny 2" "tiny 4") variant_of="tiny 4" variants=(recompute)
   step_options=(--device cpu --precision bf16-mixed --repeats 1)
   train=(synthetic.midway_tiny --data.num-workers 1 --data.batch-size 8)
   train+=(--run.steps 4 --run.log-every 1)
 else
   device=cuda gops=(30 250) seconds=40 train_seconds=60 data_options=()
   steps=("vits 64" "vits 100" "vits 200" "vitb 64" "vitb 128")
+  variant_of="vits 100" variants=(compile recompute)
   step_options=(--device cuda --precision bf16-mixed --repeats 10)
   train=(bdd100k.midway_vits --data.num-workers "$(nproc)" --run.precision bf16-mixed --run.log-every 5)
   "$PYTHON" -c 'import torch; assert torch.cuda.is_available()' ||
@@ -70,6 +71,11 @@ for each in "${steps[@]}"; do
   attempt "step-$model-$batch" midway bench step --model "$model" --batch-size "$batch" \
     "${step_options[@]}" --against $against --json
   against=nothing
+done
+read -r model batch <<<"$variant_of"
+for variant in "${variants[@]}"; do
+  attempt "step-$model-$batch-$variant" midway bench step --model "$model" --batch-size "$batch" \
+    "${step_options[@]}" "--$variant" --json
 done
 
 make_videos() {
