@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -55,6 +56,8 @@ EMERGED = 0.2
 """Dense loss of `pan` that no guess of the mean of both motions reaches (0.45): it ends there."""
 STEPS_AT_ONCE, NUM_RECENT = 400, 5
 """Steps of `pan` between two looks at the loss, and logged losses that count."""
+INTERRUPTED = 3
+"""Exit code of a run that was asked to stop; the same command goes on with it."""
 PROBE_TRAIN, PROBE_TEST = range(1_000_000, 1_000_100), range(2_000_000, 2_000_060)
 GAP_SECONDS = 0.5
 
@@ -75,8 +78,7 @@ def main() -> None:
         if not videos.exists():
             write_videos(videos, world, seeds=range(num_videos))
         run = VARIANTS[options.variant](placed(experiment(), videos, runs, options.seed))
-        if not (run.run.folder / "checkpoints").exists():
-            train_until(run, below=EMERGED if name == "pan" else 0.0)
+        train_until(run, below=EMERGED if name == "pan" else 0.0)
         found = {"run": str(run.run.folder), **probed(run.run.folder, world)}
         sys.stdout.write(json.dumps(found) + "\n")
         sys.stdout.flush()
@@ -96,19 +98,25 @@ def placed(experiment: Experiment, videos: Path, runs: Path, seed: int) -> Exper
 
 
 def train_until(experiment: Experiment, *, below: float) -> None:
-    """Train to the end, or until the loss is found below a limit."""
+    """Train to the end, or until the loss is found below a limit; go on where a run was stopped."""
     run, last = experiment.run, experiment.run.steps
     stops = range(STEPS_AT_ONCE, last, STEPS_AT_ONCE) if below else ()
     for steps in (*stops, last):
-        train(replace(experiment, run=replace(run, steps=steps)), resume=run.folder.exists())
-        if recent_loss(run.folder) < below:
+        done, loss = progress(run.folder)
+        if loss < below:
             return
+        if done < steps:
+            part = replace(experiment, run=replace(run, steps=steps))
+            if train(part, resume=(run.folder / "config.json").exists()).interrupted:
+                raise SystemExit(INTERRUPTED)
 
 
-def recent_loss(run: Path) -> float:
-    """Mean loss of the last steps that were logged."""
-    lines = (run / "metrics.jsonl").read_text().splitlines()[-NUM_RECENT:]
-    return fmean(json.loads(line)["loss"] for line in lines)
+def progress(run: Path) -> tuple[int, float]:
+    """Steps done, and the mean loss of the last that were logged; infinite if one is no number."""
+    log = run / "metrics.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    losses = [inf if row["loss"] is None else row["loss"] for row in rows[-NUM_RECENT:]]
+    return (rows[-1]["step"], fmean(losses)) if rows else (0, inf)
 
 
 def probed(run: Path, world: WorldConfig) -> dict[str, dict[str, float]]:

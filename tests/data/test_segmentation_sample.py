@@ -68,13 +68,15 @@ def test_images_without_a_class_are_refused_though_others_have_one(tmp_path):
     [
         ({"dataset": ""}, "labels.dataset: not set; give the one that lies in here: bdd100k"),
         ({"dataset": "camvit"}, "labels.dataset: no 'camvit'"),
+        ({"dataset": "wt_sem"}, "labels.dataset: no 'wt_sem'"),
+        ({"root": ""}, "no labels.root; give its folder"),
         ({"images": 0}, "must be 1 or more"),
         ({"scale": (512, 0)}, "must be 1 or more"),
     ],
 )
 def test_what_makes_no_sense_is_told_in_one_line(changes, message):
     with pytest.raises(MidwayError) as caught:
-        _config("here", **changes)
+        LabelsConfig(**({"dataset": "camvid", "root": "here"} | changes))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -14,6 +14,7 @@ from midway.experiments.base import Experiment, experiment_from_json, experiment
 from midway.experiments.camvid import midway_tiny
 from midway.methods.base import build_method
 from midway.methods.midway import MidwayConfig
+from midway.train.run import write_config
 
 NAMES = sorted(experiments())
 
@@ -196,7 +197,10 @@ def test_labels_that_cannot_be_read_stop_a_run_before_it_leaves_anything(
         assert not run.run.folder.exists()
 
 
-def test_a_run_begins_from_the_weights_of_another(videos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stopped_before_its_first_checkpoint", [False, True])
+def test_a_run_begins_from_the_weights_of_another(
+    videos: Path, tmp_path: Path, stopped_before_its_first_checkpoint: bool
+) -> None:
     import midway
 
     before, after = _small(videos, tmp_path / "before"), _small(videos, tmp_path / "after")
@@ -207,9 +211,17 @@ def test_a_run_begins_from_the_weights_of_another(videos: Path, tmp_path: Path) 
         # As good as none, and the decay goes with it.
         optim=replace(after.optim, lr=1e-30, final_lr=0.0),
     )
-    train(still)
+    if stopped_before_its_first_checkpoint:
+        write_config(tmp_path / "after", to_json(still))
+    train(still, resume=stopped_before_its_first_checkpoint)
     one, two = (midway.load(tmp_path / run).encoder.state_dict() for run in ("before", "after"))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_labels_that_nothing_looks_at_are_told(videos: Path, tmp_path: Path) -> None:
+    run = _small(videos, tmp_path / "run", health_every=0)
+    with pytest.raises(MidwayError, match="never looked at"):
+        train(replace(run, labels=_labels(tmp_path / "labels")))
 
 
 @pytest.mark.parametrize("missing", ["method", "data", "optim", "run"])

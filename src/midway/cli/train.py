@@ -20,7 +20,8 @@ USAGE = """usage: midway train EXPERIMENT [--data.root DIR] [--field value ...] 
        midway train --resume RUN [--field value ...] [--json]
 
 midway list names the experiments; midway train EXPERIMENT --help names their fields.
-A resumed run may change its length, hardware, log, checkpoints and where its data is.
+A resumed run may change its length, hardware, log, checkpoints, where its data is and what labels
+its health is measured on, and whether blocks are compiled or computed anew.
 Exit code: 0 done, 2 an error told in one line, 3 interrupted (checkpoint written; resume it)."""
 
 INTERRUPTED = 3

@@ -10,12 +10,14 @@ from midway.data.segmentation import (
     LabelledImages,
     SegmentationData,
     Split,
-    WalkingToursData,
     find_labelled,
 )
 from midway.data.segmentation_layouts import DATASETS, IGNORE
 from midway.data.segmentation_loader import WholeImage, read_whole_image
 from midway.errors import MidwayError
+
+NAMES = tuple(name for name in DATASETS if name != "wt_sem")
+"""Walking Tours Semantic has options of its own, which are not among those of a run's labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class LabelsConfig:
     """Labelled images that tell, while a run goes on, what its features are good for."""
 
     dataset: str = ""
-    """One of bdd100k, cityscapes, ade20k, wt_sem, camvid, synthetic."""
+    """One of bdd100k, cityscapes, ade20k, camvid, synthetic."""
     root: str = ""
     """Folder of the dataset as its authors pack it, or the one above; path or URL. Without it
     nothing is scored."""
@@ -40,18 +42,18 @@ class LabelsConfig:
                 "labels: images, memory_size and both sides of scale must be 1 or more; change "
                 "what is not"
             )
-        if self.root and self.dataset not in DATASETS:
+        if self.dataset and not self.root:
+            raise MidwayError(f"labels.dataset {self.dataset}: no labels.root; give its folder")
+        if self.root and self.dataset not in NAMES:
             told = f"no '{self.dataset}'" if self.dataset else "not set"
             raise MidwayError(
-                f"labels.dataset: {told}; give the one that lies in {self.root}: "
-                f"{', '.join(DATASETS)}"
+                f"labels.dataset: {told}; give the one that lies in {self.root}: {', '.join(NAMES)}"
             )
 
     @property
     def data(self) -> SegmentationData:
         """The dataset, with the scale its images are read at."""
-        kind = WalkingToursData if self.dataset == "wt_sem" else SegmentationData
-        return kind(dataset=self.dataset, root=self.root, test_scale=self.scale)
+        return SegmentationData(dataset=self.dataset, root=self.root, test_scale=self.scale)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

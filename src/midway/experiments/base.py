@@ -107,6 +107,7 @@ def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
         MidwayError: Unusable data, a run folder that is not empty, or a run that went wrong.
 
     """
+    from midway.train.checkpoint import latest_checkpoint
     from midway.train.fit import fit  # imports lightning, which takes seconds
     from midway.train.launch import launch, on_first_rank
 
@@ -115,10 +116,12 @@ def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
     on_first_rank(fabric, partial(check_run_folder, run.folder, config, resume=resume))
     torch.manual_seed(run.seed)
     method = build_method(experiment.method)
-    if (start := experiment.method.start) and not resume:
+    if (start := experiment.method.start) and not (resume and latest_checkpoint(run.folder)):
         method.start_from(start)
     probe = None
-    if experiment.labels.root and run.health_every:
+    if experiment.labels.root and not run.health_every:
+        raise MidwayError("labels.root: never looked at with run.health_every 0; leave one out")
+    if experiment.labels.root:
         from midway.evals.knn_health import KnnHealth  # imports torchmetrics and matplotlib
 
         probe = KnnHealth(experiment.labels, method.encoder, run)

@@ -60,8 +60,9 @@ def pan() -> Experiment:
     With two motions to tell apart, motion latents pay at once. With all motions from the start
     they first learn to carry what the target looks like, and stay with it.
 
-    Command: ``python benchmarks/motion.py``, which makes the videos too.
-    Cost: 1 minute on 2 CPU cores.
+    Command: ``python benchmarks/motion.py``, which makes the videos too, and ends this run as soon as
+    its loss says that motion has emerged: after 800 to 1,600 steps in six runs.
+    Cost: 2 to 4 minutes of one CPU core.
     Expect: docs/MOTION.md.
     """
     return Experiment(
@@ -115,7 +116,7 @@ def sway() -> Experiment:
     """The dynamics alone go on with motions of any size along the same line.
 
     Command: ``python benchmarks/motion.py``.
-    Cost: 3 minutes on 2 CPU cores.
+    Cost: 3 minutes of one CPU core.
     Expect: docs/MOTION.md.
     """
     return _next(pan(), "sway", steps=1200)
@@ -125,7 +126,7 @@ def drift() -> Experiment:
     """The dynamics alone go on with a backdrop that drifts any way.
 
     Command: ``python benchmarks/motion.py``.
-    Cost: 6 minutes on 2 CPU cores.
+    Cost: 3 minutes of one CPU core.
     Expect: docs/MOTION.md.
     """
     return _next(sway(), "drift", steps=1500)
@@ -135,7 +136,7 @@ def things() -> Experiment:
     """All learn, from objects that go their own ways before the backdrop.
 
     Command: ``python benchmarks/motion.py``.
-    Cost: 10 minutes on 2 CPU cores.
+    Cost: 6 minutes of one CPU core.
     Expect: docs/MOTION.md.
     """
     base = _next(drift(), "things", steps=2000)
