@@ -60,8 +60,8 @@ def pan() -> Experiment:
     With two motions to tell apart, motion latents pay at once. With all motions from the start
     they first learn to carry what the target looks like, and stay with it.
 
-    Command: ``python benchmarks/motion.py``, which makes the videos too, and ends this run as soon as
-    its loss says that motion has emerged: after 800 to 1,600 steps in six runs.
+    Command: ``python benchmarks/motion.py``, which makes the videos too, and ends this run as soon
+    as its loss says that motion has emerged: after 800 to 1,600 steps in six runs.
     Cost: 2 to 4 minutes of one CPU core.
     Expect: docs/MOTION.md.
     """
