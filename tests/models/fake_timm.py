@@ -36,6 +36,7 @@ class StandIn(nn.Module):
         assert (norm, intermediates_only) == (True, True)
         assert indices == sorted(indices)  # timm gives them in the order of its blocks
         levels = [index + 1 for index in indices]
+        self.inner[0].norm = self.norm
         if output_fmt == "NCHW":
             return VitEncoder(self.inner[0]).maps(x, levels)
         assert (output_fmt, return_prefix_tokens) == ("NLC", True)
@@ -53,10 +54,6 @@ class Pooling(StandIn):
         super().__init__()
         self.attn_pool = nn.Linear(2, 2)  # other models have this one
         self.norm, self.fc_norm = nn.Identity(), nn.LayerNorm(ENCODER.width, eps=NORM_EPS)
-
-    def forward_intermediates(self, x, **options):
-        self.inner[0].norm = self.norm
-        return super().forward_intermediates(x, **options)
 
 
 class DropPath(nn.Module):
