@@ -12,16 +12,17 @@ Backend = str | Callable[..., Any]
 
 
 @contextmanager
-def compiler(backend: Backend, **how: Any) -> Iterator[None]:
-    """Let `compile_regions` use a backend, and forget all compiled code afterwards.
+def compiler(backend: Backend | None = None) -> Iterator[None]:
+    """Forget all compiled code afterwards; let `compile_regions` use a backend, if one is given.
 
-    What else is given goes to `torch.compile`.
+    All else is as shipped, but for the options, which Inductor alone has.
     """
     import torch._dynamo
 
     config = torch._dynamo.config
     old = regions.COMPILER, config.recompile_limit, config.optimize_ddp
-    regions.COMPILER = {"backend": backend, "dynamic": False, "fullgraph": True} | how
+    if backend is not None:
+        regions.COMPILER = regions.COMPILER | {"backend": backend, "options": None}
     try:
         yield
     finally:

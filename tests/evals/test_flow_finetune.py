@@ -263,6 +263,19 @@ def test_a_midway_network_keeps_the_sizes_of_its_dynamics(config):
         build_network(starting_from(config, config.start.network))
 
 
+def test_what_an_encoder_alone_cannot_use_is_refused(config, tmp_path: Path):
+    _, path = encoder_file(tmp_path)
+    for network, changes, message in (
+        (path, {"encoder": "teacher"}, "without a teacher; leave --start.encoder out"),
+        ("random", {"encoder": "teacher"}, "without a teacher"),
+        ("random", {"told": Told(encoder_heads=2)}, "random: is an encoder.*all --...-heads$"),
+        ("timm:vit_tiny", {"told": Told(image_size=(32, 32))}, "leave out --image-size"),
+        (path, {"told": Told(encoder_heads=2, midway_heads=2)}, "all --...-heads but --encoder"),
+    ):
+        with pytest.raises(MidwayError, match=message):
+            build_network(starting_from(config, network, **changes))
+
+
 def test_frozen_only_the_head_moves(config):
     frozen = replace(config, start=replace(config.start, frozen=True))
     finetune(frozen)

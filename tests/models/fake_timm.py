@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from midway.models.dense_encoder import VitEncoder
-from midway.models.vit import VisionTransformer
+from midway.models.vit import NORM_EPS, VisionTransformer
 from tests.models.networks import ENCODER
 
 
@@ -25,6 +25,7 @@ class StandIn(nn.Module):
         self.patch_embed.img_size = (32, 32)
         for block in self.blocks:
             block.attn.num_heads = ENCODER.heads
+        self.attn_pool, self.fc_norm = None, nn.Identity()
         self.embed_dim = ENCODER.width
         self.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.4, 0.5)}
         self.inner = [vit]
@@ -35,6 +36,7 @@ class StandIn(nn.Module):
         assert (norm, intermediates_only) == (True, True)
         assert indices == sorted(indices)  # timm gives them in the order of its blocks
         levels = [index + 1 for index in indices]
+        self.inner[0].norm = self.norm
         if output_fmt == "NCHW":
             return VitEncoder(self.inner[0]).maps(x, levels)
         assert (output_fmt, return_prefix_tokens) == ("NLC", True)
@@ -45,10 +47,22 @@ class StandIn(nn.Module):
         return [(each[:, 1:], torch.cat([each[:, :1], registers], 1)) for each in tokens]
 
 
+class Pooling(StandIn):
+    """One whose final norm is behind the mean, as timm's are with `global_pool="avg"`."""
+
+    def __init__(self):
+        super().__init__()
+        self.attn_pool = nn.Linear(2, 2)  # other models have this one
+        self.norm, self.fc_norm = nn.Identity(), nn.LayerNorm(ENCODER.width, eps=NORM_EPS)
+
+
 class DropPath(nn.Module):
     def __init__(self, p):
         super().__init__()
         self.p = p
+
+
+MODELS = {"vit_tiny": StandIn, "vit_tiny_avg": Pooling}
 
 
 def install_timm(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool, int, bool]]:
@@ -59,9 +73,9 @@ def install_timm(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool, int, 
         made.append((name, pretrained, num_classes, dynamic_img_size))
         if name == "resnet":
             return nn.Linear(1, 1)
-        if name != "vit_tiny":
+        if name not in MODELS:
             raise RuntimeError(f"Unknown model ({name})")
-        return StandIn()
+        return MODELS[name]()
 
     timm, layers = types.ModuleType("timm"), types.ModuleType("timm.layers")
     timm.create_model, layers.DropPath = create_model, DropPath

@@ -147,6 +147,16 @@ def test_a_model_of_timm_gives_a_class_token_and_its_patches(fake_timm):
     assert encoder.config == ENCODER
 
 
+def test_a_model_of_timm_loses_its_pooling_but_not_the_norm_behind_it(fake_timm):
+    encoder = TimmEncoder("vit_tiny_avg", pretrained=True)
+    (tokens,) = encoder.levels(IMAGES, (4,))
+    plain = TimmEncoder("vit_tiny", pretrained=True)
+    torch.testing.assert_close(tokens, plain.levels(IMAGES, (4,))[0])
+    tokens.square().sum().backward()
+    names = [name for name, p in encoder.named_parameters() if p.grad is None]
+    assert not names
+
+
 def test_an_encoder_alone_is_told_from_a_midway_network(saved, tmp_path):
     path = tmp_path / "vit.safetensors"
     save_file({"weight": torch.ones(2)}, path)

@@ -91,7 +91,8 @@ class StepTimes:
     cpu_seconds_per_step: float
     """Time that this process had on all its cores."""
     first_step_seconds: float
-    """Of the step before those that count, in which regions are compiled if they are at all."""
+    """Of the first step that warms up, in which regions are compiled if they are at all; where a
+    plain step was compared with before, what that needed is compiled already."""
     pairs_per_second: float
     flops_per_pair: float
     """Forward and backward, as computed: what nothing reads is left out, and not counted."""

@@ -142,7 +142,7 @@ def step(
     title = f"{model}, {batch_size} pairs a step, {precision}, {device} ({hardware})"
     title += (", compiled" if compile else "") + (", recomputed" if recompute else "")
     _print_step(times, title)
-    if compile:
+    if compile and times.plain is None:  # else the comparison before has compiled
         print(f"first step, with compilation: {times.first_step_seconds:.0f} s")
     return {
         "model": model,

@@ -24,6 +24,7 @@ from midway.evals.flow import provenance, report, results_of, score_pairs
 from midway.evals.flow_presets import PROTOCOLS, FinetuneConfig, ValidationConfig
 from midway.evals.results import write_results
 from midway.models.dynamics import DynamicsConfig
+from midway.models.encoder_file import is_encoder_file
 from midway.models.encoder_source import bare_encoder, is_bare
 from midway.models.flow import (
     BEST,
@@ -35,6 +36,7 @@ from midway.models.flow import (
 )
 from midway.models.flow_predictor import network_predictor
 from midway.models.network_file import read_network_file
+from midway.models.release import Told
 from midway.models.weights import build
 from midway.nn.evaluating import evaluating
 from midway.nn.laplacian import bounded_laplacian, is_valid
@@ -218,6 +220,16 @@ def build_network(config: FinetuneConfig) -> FlowNetwork:
 
 def _from_encoder(config: FinetuneConfig) -> FlowNetwork:
     start = config.start
+    if start.encoder != "student":
+        raise MidwayError(
+            f"{start.network}: is an encoder alone, without a teacher; leave --start.encoder out"
+        )
+    is_file = is_encoder_file(start.network)
+    if start.told != (Told(encoder_heads=start.told.encoder_heads) if is_file else Told()):
+        raise MidwayError(
+            f"{start.network}: is an encoder alone and tells its sizes; leave out --image-size and "
+            f"{'all --...-heads but --encoder-heads' if is_file else 'all --...-heads'}"
+        )
     encoder = bare_encoder(start.network, untrained=start.keep == "nothing", told=start.told)
     network = FlowNetwork.from_encoder(encoder, start.dynamics, config.dpt, config.data.crop)
     if _rank()[0] == 0:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from midway.data.colour import IMAGENET_MEAN, IMAGENET_STD
 from midway.errors import MidwayError
@@ -112,4 +112,16 @@ def _created(name: str, *, pretrained: bool) -> Any:
         raise MidwayError(f"timm:{name} cannot be made: {reason}; check the name") from None
     if not all(hasattr(model, part) for part in ("blocks", "patch_embed", "forward_intermediates")):
         raise MidwayError(f"timm:{name} is no plain vision transformer; take one of timm's vit_*")
+    _leave_out_pooling(model)
     return model
+
+
+def _leave_out_pooling(model: Any) -> None:
+    """Take the pooling off, which no feature goes through, so that all parameters get gradients.
+
+    A model that pools by the mean has its final norm behind that, as `fc_norm`; here it is given
+    to the tokens.
+    """
+    if isinstance(model.norm, nn.Identity):
+        model.norm = getattr(model, "fc_norm", model.norm)
+    model.attn_pool, model.fc_norm = None, nn.Identity()

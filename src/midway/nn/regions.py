@@ -63,19 +63,14 @@ def compile_regions(module: nn.Module) -> None:
     Parameters, their names and copies of the module are as before; copies are not compiled.
 
     Raises:
-        MidwayError: There are none, or no C++ compiler for those on a CPU.
+        MidwayError: There are none, or no compiler for the code that torch generates.
 
     """
     import torch._dynamo  # takes seconds
 
     regions = _regions(module, "run.compile")
-    compiler = os.environ.get("CXX", "g++")
-    is_on_cpu = all(p.device.type == "cpu" for p in module.parameters())
-    if is_on_cpu and COMPILER["backend"] == "inductor" and not shutil.which(compiler):
-        raise MidwayError(
-            f"run.compile: no C++ compiler '{compiler}'; install one, name another in the "
-            "environment's CXX, or leave run.compile out"
-        )
+    if COMPILER["backend"] == "inductor":
+        _check_compiler(is_cuda=any(p.is_cuda for p in module.parameters()))
     torch._dynamo.config.recompile_limit = MAX_VARIANTS
     # DDP's buckets need no cuts in the code: gradients come block by block as it is.
     torch._dynamo.config.optimize_ddp = False
@@ -95,6 +90,19 @@ def without_compiled_code(module: nn.Module) -> Iterator[None]:
     finally:
         for region, call in compiled:
             region._compiled_call_impl = call
+
+
+def _check_compiler(*, is_cuda: bool) -> None:
+    # Inductor writes C++ for a CPU; on CUDA, Triton builds what starts its kernels from C.
+    language, variable = ("C", "CC") if is_cuda else ("C++", "CXX")
+    usual = ("gcc", "clang") if is_cuda else ("g++",)
+    compilers = (os.environ[variable],) if variable in os.environ else usual
+    if not any(shutil.which(each) for each in compilers):
+        names = " or ".join(f"'{each}'" for each in compilers)
+        raise MidwayError(
+            f"no {language} compiler {names}, which torch needs to compile this network; install "
+            f"one, name another in the environment's {variable}, or do without compilation"
+        )
 
 
 def _regions(module: nn.Module, setting: str) -> list[Region]:
