@@ -53,7 +53,7 @@ def test_backward_features_of_the_teacher_are_those_of_the_target():
 def test_backward_features_that_there_are_not_are_refused():
     net = network(levels=(1, 3))
     encoder = BackwardEncoder(net.encoder, net.dynamics)
-    with pytest.raises(MidwayError, match="backward features at 1, 3, 4; give those"):
+    with pytest.raises(MidwayError, match="backward features at 1, 3, 4; choose from those"):
         encoder.maps(IMAGES, (2,))
     with pytest.raises(MidwayError, match="cannot be finetuned"):
         encoder.set_drop_path(0.1)

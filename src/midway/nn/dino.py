@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from midway.nn.linear import Linear, linear
 from midway.nn.ranks import mean_over_ranks
-from midway.nn.regions import Region
 
 
 class Prototypes(nn.Module):
@@ -47,7 +46,7 @@ class DinoHead(nn.Module):
         return self.last_layer(F.normalize(self.mlp(x), dim=-1))
 
 
-class DinoPairLoss(Region):
+class DinoPairLoss(nn.Module):
     """Cross-entropy between the teacher's global crops and the student's crops of a pair.
 
     The teacher's logits are centred by their running mean, which is the only state.

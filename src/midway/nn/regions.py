@@ -28,7 +28,11 @@ limit is 8."""
 
 
 class Region(nn.Module):
-    """A part of a network that runs many times a step, and is the same code each time."""
+    """A part of a network that runs many times a step, and is the same code each time.
+
+    It must not switch autocast: compiled, that leaves autocast's cache of weights open for ever,
+    and what trains after it trains with weights of the past (torch 2.13).
+    """
 
     recompute = False
     """Whether backward computes the activations anew instead of keeping them."""
