@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,16 +13,8 @@ from midway.train.checkpoint import latest_checkpoint
 
 from .toy import Toy, ToyLoader, losses, run_config, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TOY = Path(__file__).with_name("toy.py")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums are then taken in the same order here as in the processes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def start(*arguments: str | Path, ranks: int = 1) -> int:
