@@ -5,14 +5,16 @@ changes one thing of the setting that works.
 
     python benchmarks/motion.py --folder motion --seed 0
     python benchmarks/motion.py --folder motion --seed 0 --variant deeper-forward --last pan
+    python benchmarks/motion.py --folder motion --seed 0 --variant synthetic-tiny
+
+The last is the network that comes with the package: its heatmaps are the best there are, where
+motion emerges at all.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from math import inf
 from pathlib import Path
 from statistics import fmean
@@ -25,13 +27,25 @@ from midway.experiments.base import Experiment, train
 from midway.methods.midway import MidwayConfig
 from midway.models.weights import load
 
-STAGES = {
-    "pan": (motion.pan, motion.PAN, 600),
-    "sway": (motion.sway, motion.SWAY, 480),
-    "drift": (motion.drift, motion.DRIFT, 480),
-    "things": (motion.things, motion.THINGS, 480),
-}
-"""Experiment, world and number of videos."""
+EMERGED = 0.2
+"""Dense loss of `pan` that no guess of the mean of both motions reaches (0.45): it ends there."""
+STEPS_AT_ONCE, NUM_RECENT = 400, 5
+"""Steps of `pan` between two looks at the loss, and logged losses that count."""
+INTERRUPTED = 3
+"""Exit code of a run that was asked to stop; the same command goes on with it."""
+PROBE_TRAIN, PROBE_TEST = range(1_000_000, 1_000_100), range(2_000_000, 2_000_060)
+GAP_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A run, and the worlds of its videos."""
+
+    experiment: Experiment
+    world: WorldConfig
+    num_videos: int
+    ends_below: float = 0.0
+    """Loss that ends it; 0 if all its steps are done."""
 
 
 def with_dynamics(experiment: Experiment, **changes: Any) -> Experiment:
@@ -44,22 +58,53 @@ def with_dynamics(experiment: Experiment, **changes: Any) -> Experiment:
     )
 
 
-VARIANTS: dict[str, Callable[[Experiment], Experiment]] = {
-    "as-is": lambda experiment: experiment,
-    "all-at-once": lambda experiment: experiment,
-    "without-gates": partial(with_dynamics, gates=False),
-    "published-start": partial(with_dynamics, starts_matching=False),
-    "deeper-forward": partial(with_dynamics, forward_depth=3),
+def falling(experiment: Experiment, *, steps: int) -> Experiment:
+    """The same with three forward blocks, at a rate that falls within so many steps."""
+    return replace(
+        with_dynamics(experiment, forward_depth=3),
+        optim=replace(experiment.optim, final_lr=3e-4),
+        run=replace(experiment.run, steps=steps),
+    )
+
+
+STAGES = {
+    "pan": Stage(experiment=motion.pan(), world=motion.PAN, num_videos=600, ends_below=EMERGED),
+    "sway": Stage(experiment=motion.sway(), world=motion.SWAY, num_videos=480),
+    "drift": Stage(experiment=motion.drift(), world=motion.DRIFT, num_videos=480),
+    "things": Stage(experiment=motion.things(), world=motion.THINGS, num_videos=480),
 }
-"""What each changes; `all-at-once` begins with a backdrop that drifts any way."""
-EMERGED = 0.2
-"""Dense loss of `pan` that no guess of the mean of both motions reaches (0.45): it ends there."""
-STEPS_AT_ONCE, NUM_RECENT = 400, 5
-"""Steps of `pan` between two looks at the loss, and logged losses that count."""
-INTERRUPTED = 3
-"""Exit code of a run that was asked to stop; the same command goes on with it."""
-PROBE_TRAIN, PROBE_TEST = range(1_000_000, 1_000_100), range(2_000_000, 2_000_060)
-GAP_SECONDS = 0.5
+SYNTHETIC_TINY = {
+    "pan": Stage(experiment=falling(motion.pan(), steps=600), world=motion.PAN, num_videos=240),
+    "sway": Stage(experiment=falling(motion.sway(), steps=600), world=motion.SWAY, num_videos=240),
+    "drift": Stage(
+        experiment=falling(motion.drift(), steps=1500),
+        world=replace(motion.DRIFT, camera_speed=20.0),
+        num_videos=480,
+    ),
+    "things": Stage(
+        experiment=falling(motion.things(), steps=2000), world=motion.THINGS, num_videos=480
+    ),
+}
+"""Of the network that comes with the package."""
+
+
+def changed(**changes: Any) -> dict[str, Stage]:
+    """The stages with other dynamics."""
+    return {
+        name: replace(stage, experiment=with_dynamics(stage.experiment, **changes))
+        for name, stage in STAGES.items()
+    }
+
+
+VARIANTS = {
+    "as-is": STAGES,
+    "all-at-once": {name: STAGES[name] for name in ("drift", "things")},
+    "without-gates": changed(gates=False),
+    "published-start": changed(starts_matching=False),
+    "deeper-forward": changed(forward_depth=3),
+    "synthetic-tiny": SYNTHETIC_TINY,
+}
+"""Stages of each; `all-at-once` begins with a backdrop that drifts any way."""
 
 
 def main() -> None:
@@ -71,15 +116,15 @@ def main() -> None:
     parser.add_argument("--last", choices=[*STAGES], default="things", help="stage to end with")
     options = parser.parse_args()
     runs = options.folder / options.variant / f"seed-{options.seed}"
-    for name, (experiment, world, num_videos) in STAGES.items():
-        if options.variant == "all-at-once" and name in ("pan", "sway"):
-            continue
-        videos = options.folder / "videos" / name
+    own_videos = options.variant == "synthetic-tiny"
+    shown = options.folder / "videos" / (options.variant if own_videos else "")
+    for name, stage in VARIANTS[options.variant].items():
+        videos = shown / name
         if not videos.exists():
-            write_videos(videos, world, seeds=range(num_videos))
-        run = VARIANTS[options.variant](placed(experiment(), videos, runs, options.seed))
-        train_until(run, below=EMERGED if name == "pan" else 0.0)
-        found = {"run": str(run.run.folder), **probed(run.run.folder, world)}
+            write_videos(videos, stage.world, seeds=range(stage.num_videos))
+        run = placed(stage.experiment, videos, runs, options.seed)
+        train_until(run, below=stage.ends_below)
+        found = {"run": str(run.run.folder), **probed(run.run.folder, stage.world)}
         sys.stdout.write(json.dumps(found) + "\n")
         sys.stdout.flush()
         if name == options.last:

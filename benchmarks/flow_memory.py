@@ -1,0 +1,90 @@
+"""Whether the memory of `midway flow` grows along a video: what is resident, by tenth of its time.
+
+    python benchmarks/flow_memory.py solidWhiteRight.mp4 --times 5
+
+The video is first put behind itself, so that what grows with length can be told from what comes
+and goes. Linux only.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import fmean
+
+import av
+
+SAMPLE_SECONDS = 0.25
+PARTS = 10
+
+
+def main() -> None:
+    """Measure, and print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("video", type=Path)
+    parser.add_argument("--times", type=int, default=1, help="how often the video is shown")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        shown = Path(folder, "shown.mp4")
+        repeat(options.video, options.times, shown)
+        command = [
+            sys.executable,
+            "-m",
+            "midway.cli",
+            "flow",
+            str(shown),
+            "-o",
+            f"{folder}/out.mp4",
+        ]
+        mebibytes = resident(command)
+    share = len(mebibytes) / PARTS
+    parts = [mebibytes[int(n * share) : int((n + 1) * share)] for n in range(PARTS)]
+    row = {
+        "video": options.video.name,
+        "times": options.times,
+        "seconds": round(len(mebibytes) * SAMPLE_SECONDS),
+        "mean_mebibytes": [round(fmean(part)) for part in parts],
+        "highest_mebibytes": [round(max(part)) for part in parts],
+    }
+    sys.stdout.write(json.dumps(row) + "\n")
+
+
+def repeat(video: Path, times: int, out: Path) -> None:
+    """The video several times in a row, its pictures not encoded anew."""
+    with av.open(str(out), "w") as sink:
+        copy = None
+        begin = 0
+        for _ in range(times):
+            with av.open(str(video)) as source:
+                stream = source.streams.video[0]
+                copy = copy or sink.add_stream_from_template(stream)
+                end = begin
+                for packet in source.demux(stream):
+                    if packet.dts is None or packet.pts is None:
+                        continue
+                    end = max(end, begin + packet.pts + (packet.duration or 0))
+                    packet.pts, packet.dts = packet.pts + begin, packet.dts + begin
+                    packet.stream = copy
+                    sink.mux(packet)
+                begin = end
+
+
+def resident(command: list[str]) -> list[float]:
+    """Resident memory of a command in mebibytes, sampled until it ends."""
+    found: list[float] = []
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        while process.poll() is None:
+            lines = status.read_text().splitlines()
+            found += [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")]
+            time.sleep(SAMPLE_SECONDS)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return found
+
+
+if __name__ == "__main__":
+    main()
