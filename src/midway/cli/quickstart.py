@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn import functional as F
 
 from midway.analysis import pictures
 from midway.analysis.perturbation import fast_dtype, perturbation_heatmaps
@@ -35,7 +34,8 @@ NUM_VIDEOS = 160
 # Seeds of worlds that no video shows, far from those of the videos.
 PROBE_TRAIN = range(1_000_000, 1_000_100)
 PROBE_TEST = range(2_000_000, 2_000_060)
-GAP_SECONDS = 0.5
+GAP_SECONDS = 0.3
+"""The longest gap of the training."""
 LEVEL = 3
 """Level of the heatmaps: the highest objective level of the network."""
 SHOWN = 4
@@ -139,8 +139,8 @@ def probe(network: MidwayNetwork, train_pairs: PairSet, pairs: PairSet) -> Findi
     """What linear probes and heatmaps find in a frozen network."""
     score, classes = linear_segmentation(
         network.encoder,
-        (_enlarged(train_pairs.source), _classes(PROBE_TRAIN, 2)),
-        (_enlarged(pairs.source), _classes(PROBE_TEST, 1)),
+        (train_pairs.source, _classes(PROBE_TRAIN, 2)),
+        (pairs.source, _classes(PROBE_TEST, 1)),
         len(CLASS_NAMES),
     )
     return Findings(
@@ -161,12 +161,6 @@ def numbers(findings: Findings) -> dict[str, Any]:
         "patch_flow": asdict(findings.motion.flow),
         "camera_motion": asdict(findings.motion.camera),
     }
-
-
-def _enlarged(images: Tensor) -> Tensor:
-    """Frames at twice their size, where objects are as large as in the crops of the training."""
-    frames = normalise(images.permute(0, 3, 1, 2) / 255)
-    return F.interpolate(frames, scale_factor=2, mode="bicubic", antialias=True)
 
 
 def _classes(seeds: Sequence[int], frames_per_world: int) -> Tensor:

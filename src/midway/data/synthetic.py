@@ -39,6 +39,8 @@ class WorldConfig:
     num_frames: int = 60
     fps: float = 30.0
     num_objects: int = 5
+    object_size: tuple[float, float] = (0.2, 0.45)
+    """How wide the smallest and the largest object are, as shares of the height."""
     object_speed: float = 12.0
     """Root mean square speed of an object's own motion in pixels per second."""
     camera_speed: float = 8.0
@@ -67,6 +69,11 @@ class WorldConfig:
         if not 0 <= self.num_objects <= 255:
             raise MidwayError(
                 f"wrong number of objects: {self.num_objects}; give 0 to 255, as masks are 8 bit"
+            )
+        smallest, largest = self.object_size
+        if not 0 < smallest <= largest:
+            raise MidwayError(
+                f"wrong object size: {smallest} to {largest}; give 0 < smallest <= largest"
             )
 
 
@@ -202,7 +209,7 @@ class World:
 
     def _object(self, rng: np.random.Generator, class_id: int, place: Array) -> WorldObject:
         config = self.config
-        size = rng.uniform(0.2, 0.45) * config.height
+        size = rng.uniform(*config.object_size) * config.height
         frame = np.array([config.width, config.height])
         motion = Motion.random(
             rng,

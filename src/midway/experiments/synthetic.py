@@ -13,8 +13,11 @@ from midway.models.vit import EncoderConfig
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
 
-WORLD = WorldConfig(num_objects=10, texture_period_pixels=(8.0, 12.0), saturation=0.15)
-"""What the videos of the quickstart show: many objects, told apart by texture, hardly by colour."""
+WORLD = WorldConfig(
+    num_objects=5, object_size=(0.5, 0.9), texture_period_pixels=(8.0, 12.0), saturation=0.15
+)
+"""What the videos of the quickstart show: one large object of each class, told apart by texture,
+hardly by colour."""
 
 TINY = NetworkConfig(
     # At this width a deviation of 0.02 would leave every block all but the identity.
@@ -68,6 +71,8 @@ def midway_tiny() -> Experiment:
         ),
         data=PairsConfig(
             root="quickstart/videos",
+            # Things move by half a patch: what looks alike in both frames is texture, not place.
+            gap_seconds=(0.1, 0.3),
             starts="random",
             draws_per_clip=4,
             batch_size=16,
