@@ -26,7 +26,9 @@ def midway_tiny() -> Experiment:
     head = replace(synthetic.TINY.head, bottleneck=512)
     return replace(
         base,
-        method=replace(base.method, network=replace(synthetic.TINY, head=head)),
+        method=replace(
+            base.method, network=replace(synthetic.TINY, head=head), teacher_momentum=0.996
+        ),
         data=PairsConfig(
             root="CamVid/train",
             fps=30.0,

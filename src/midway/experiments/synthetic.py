@@ -65,6 +65,8 @@ def midway_tiny() -> Experiment:
                 local_area=(0.15, 0.5),
             ),
             dense_over_levels="mean",
+            # A run this short has no time for a teacher that follows slowly.
+            teacher_momentum=0.98,
             momentum_clock="steps",
             dynamics_weight_decay="scheduled",
             clip_dynamics=True,
