@@ -13,18 +13,15 @@ from midway.bench.plain_step import PlainStep
 from midway.bench.step import FastStep, StepBenchmark, position
 from midway.data.render import Views
 from midway.errors import MidwayError
-from midway.experiments.synthetic import midway_tiny
-from midway.methods.midway import Midway, MidwayConfig
+from midway.experiments.synthetic import METHOD as CONFIG
+from midway.methods.midway import Midway
 from midway.models.midway import NetworkConfig
 
-CONFIG = midway_tiny().method
-assert isinstance(CONFIG, MidwayConfig)
 CPU = torch.device("cpu")
 
 
 def _method(seed: int = 0, *, drop_path: float = 0.0) -> Midway:
     torch.manual_seed(seed)
-    assert isinstance(CONFIG, MidwayConfig)
     network: NetworkConfig = CONFIG.network
     network = replace(network, encoder=replace(network.encoder, drop_path=drop_path))
     method = Midway(replace(CONFIG, network=network))

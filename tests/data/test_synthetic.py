@@ -231,11 +231,25 @@ def test_any_size_and_number_of_objects_will_do(height, width, num_objects):
         ({"num_frames": 0}, "0 frames"),
         ({"fps": 0.0}, "0.0 fps"),
         ({"num_objects": 256}, "give 0 to 255"),
+        ({"object_size": (0.5, 0.2)}, "give 0 < smallest <= largest"),
+        ({"object_size": (0.0, 0.2)}, "give 0 < smallest <= largest"),
     ],
 )
 def test_a_config_that_makes_no_world_is_refused(field, message):
     with pytest.raises(MidwayError, match=message):
         replace(CONFIG, **field)
+
+
+def test_objects_are_as_wide_as_the_config_says():
+    still = replace(STILL, num_objects=1, object_size=(0.5, 0.5))
+    for seed in range(5):
+        rows, columns = np.nonzero(World(still, seed).frame(0.0).instances)
+        # Between all pairs of parallel lines; a corner lies farther out than a side.
+        widest = max(
+            np.ptp(np.cos(angle) * columns + np.sin(angle) * rows)
+            for angle in np.linspace(0, np.pi, 64)
+        )
+        assert 0.9 < widest / (0.5 * still.height) < 1.4
 
 
 def orientation_order(grey, where):

@@ -9,14 +9,14 @@ from torch import Tensor
 from midway.config import to_json
 from midway.data.render import Views
 from midway.errors import MidwayError
-from midway.experiments.synthetic import midway_tiny
+from midway.experiments.synthetic import METHOD
 from midway.methods.base import Method, MethodConfig, build_method, flops_per_pair, method_config
 from midway.nn.regions import compile_regions, recompute_regions
 from midway.registry import available
 from midway.train.objective import Position
 from tests.compilers import Counting, compiler
 
-CONFIGS: dict[str, MethodConfig] = {"midway": midway_tiny().method}
+CONFIGS: dict[str, MethodConfig] = {"midway": METHOD}
 POSITION = Position(step=5, steps=10, steps_per_epoch=2.0, pairs=2)
 
 

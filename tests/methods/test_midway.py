@@ -7,14 +7,11 @@ from torch.nn import functional as F
 
 from midway.data.render import Views
 from midway.errors import MidwayError
-from midway.experiments.synthetic import midway_tiny
+from midway.experiments.synthetic import METHOD as CONFIG
 from midway.methods.midway import Midway, MidwayConfig
 from midway.models.weights import save
 from midway.train.health import LOW_RANK, LOW_SPREAD
 from midway.train.objective import Position
-
-CONFIG = midway_tiny().method
-assert isinstance(CONFIG, MidwayConfig)
 
 
 def _position(step: int, *, pairs: int = 40) -> Position:

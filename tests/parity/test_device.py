@@ -12,8 +12,8 @@ from torch import Tensor
 
 from midway.bench.agreement import GRADIENT_TOLERANCE, LOSS_TOLERANCE, compare
 from midway.data.render import Views
-from midway.experiments.synthetic import midway_tiny
-from midway.methods.midway import Midway, MidwayConfig
+from midway.experiments.synthetic import METHOD
+from midway.methods.midway import Midway
 
 DEVICE = torch.device(os.environ.get("MIDWAY_DEVICE", "cuda"))
 
@@ -28,9 +28,7 @@ pytestmark = [
 @pytest.fixture
 def method() -> Midway:
     torch.manual_seed(0)
-    config = midway_tiny().method
-    assert isinstance(config, MidwayConfig)
-    return Midway(config)
+    return Midway(METHOD)
 
 
 @pytest.fixture

@@ -113,13 +113,13 @@ def _curve(axes: Axes, records: Sequence[Mapping[str, Any]], key: str, **style: 
 def crops(views: Views, pairs: int) -> Figure:
     """The crops of the first pairs of a batch as the network saw them, all in one scale.
 
-    Of the local crops only the first two of each frame are shown.
+    Of the local crops only the first two of each frame are shown, and of a kind without crops none.
     """
     kinds = (("motion", views.motion), ("global", views.globals), ("local", views.locals))
     stacks = {
         f"{kind}{f' {number}' if len(of_frame) > 1 else ''}\n{frame}": stack
         for kind, both in kinds
-        for frame, of_frame in zip(("source", "target"), both.chunk(2), strict=True)
+        for frame, of_frame in zip(("source", "target"), both.tensor_split(2), strict=True)
         for number, stack in enumerate(of_frame[:CROPS_SHOWN], start=1)
     }
     figure, _ = _panels({caption: _rgb(stack[:pairs]) for caption, stack in stacks.items()})

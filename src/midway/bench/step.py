@@ -19,7 +19,7 @@ from midway.bench.stopwatch import median_seconds, seconds_of
 from midway.data.render import Views, render_views, stack_windows
 from midway.data.views import ViewsConfig, cut_windows, draw_views, stack_views
 from midway.experiments.bdd100k import midway_vitb, midway_vits
-from midway.experiments.synthetic import midway_tiny
+from midway.experiments.camvid import midway_tiny
 from midway.methods.base import flops_per_pair
 from midway.methods.midway import Midway, MidwayConfig
 from midway.nn.regions import compile_regions, recompute_regions

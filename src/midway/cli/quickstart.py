@@ -298,8 +298,9 @@ def _guess_row(motion: MotionScore) -> tuple[str, ...]:
 
 
 def _crops(experiment: Experiment) -> Figure:
-    """The crops of the first batch of the run."""
-    views = _method(experiment).views
+    """The motion crops of the first batch of the run, which are all that it reads."""
+    config = _method(experiment).views
     data = replace(experiment.data, num_workers=0)
-    batch = next(pair_loader(replace(experiment, data=data), views).batches(0, 1))
-    return pictures.crops(render_views(views, batch.windows, batch.views), SHOWN)
+    batch = next(pair_loader(replace(experiment, data=data), config).batches(0, 1))
+    views = render_views(config, batch.windows, batch.views)
+    return pictures.crops(replace(views, globals=views.globals[:0]), SHOWN)

@@ -6,7 +6,6 @@ from pathlib import Path
 from midway.data.pairs import PairsConfig
 from midway.experiments import synthetic
 from midway.experiments.base import Experiment
-from midway.methods.midway import MidwayConfig
 
 
 def midway_tiny() -> Experiment:
@@ -20,15 +19,12 @@ def midway_tiny() -> Experiment:
     Expect: a loss that falls from 6.4 to 5.8; the run is too short for more.
     """
     base = synthetic.midway_tiny()
-    assert isinstance(base.method, MidwayConfig)
     # In few dimensions the first targets, not yet centred, are alike for all crops and easy to
     # meet: the loss would begin low and rise. In many it begins near log(prototypes) and falls.
     head = replace(synthetic.TINY.head, bottleneck=512)
     return replace(
         base,
-        method=replace(
-            base.method, network=replace(synthetic.TINY, head=head), teacher_momentum=0.996
-        ),
+        method=replace(synthetic.METHOD, network=replace(synthetic.TINY, head=head)),
         data=PairsConfig(
             root="CamVid/train",
             fps=30.0,
