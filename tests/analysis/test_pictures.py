@@ -138,6 +138,18 @@ def test_loss_curves_show_the_records_and_leave_a_gap_for_none():
     assert all(axes.get_ylabel() and axes.get_legend() for axes in (terms, levels))
 
 
+def test_a_run_by_the_dense_term_alone_has_one_curve_of_it():
+    record = {"step": 1, "loss": 2.0, "dense_loss": 2.0, "dense_loss_3": 2.0}
+    terms, _ = loss_curves([record]).axes
+    assert [line.get_label() for line in terms.lines] == ["dense"]
+
+
+def test_kinds_without_crops_are_left_out():
+    none = torch.zeros(0, 1, 3, 8, 8)
+    figure = crops(Views(motion=torch.zeros(2, 1, 3, 8, 8), globals=none, locals=none), 1)
+    assert captions(figure) == ["motion\nsource", "motion\ntarget"]
+
+
 def test_crops_have_the_colours_they_had_before_normalisation():
     generator = torch.Generator().manual_seed(0)
 

@@ -63,13 +63,16 @@ def loss_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     """The loss with its two terms, and the dense loss of each level, over the steps of a run.
 
     Args:
-        records: The lines of the run's ``metrics.jsonl``; a value that is None leaves a gap.
+        records: The lines of the run's ``metrics.jsonl``; a value that is None leaves a gap. A run
+            without the DINO term has one curve of its loss, the dense one.
 
     """
     figure = Figure(figsize=(WIDTH_INCHES, 2.6), dpi=DPI, layout="constrained")
     terms, by_level = figure.subplots(1, 2)
-    _curve(terms, records, "loss", label="total", color="black")
-    _curve(terms, records, "dino_loss", label="invariance (DINO)", color="#0072B2", linestyle="--")
+    if "dino_loss" in records[0]:
+        style = {"color": "#0072B2", "linestyle": "--"}
+        _curve(terms, records, "loss", label="total", color="black")
+        _curve(terms, records, "dino_loss", label="invariance (DINO)", **style)
     _curve(terms, records, "dense_loss", label="dense", color="#D55E00", linestyle="-.")
     prefix = "dense_loss_"
     levels = sorted(int(name.removeprefix(prefix)) for name in records[0] if prefix in name)
