@@ -104,7 +104,7 @@ def step(
     """Time a training step and its parts, on views that are on the device already.
 
     Args:
-        model: ViT-S or ViT-B of the paper, or the quickstart's small network.
+        model: ViT-S or ViT-B of the paper, or the small network of `camvid.midway_tiny`.
         batch_size: Pairs in a step.
         precision: As of `midway train --run.precision`.
         device: Where.

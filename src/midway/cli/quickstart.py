@@ -290,7 +290,7 @@ def _report_motion(report: Report, findings: dict[str, Findings], pairs: PairSet
 
 def _motion_row(name: str, motion: MotionScore) -> tuple[str, ...]:
     scores = (motion.flow, motion.camera)
-    return (name, *(text for s in scores for text in (f"{s.epe:.2f}", f"{s.explained:.2f}")))
+    return (name, *(text for s in scores for text in (f"{s.epe:.2f}", f"{s.explained:z.2f}")))
 
 
 def _guess_row(motion: MotionScore) -> tuple[str, ...]:

@@ -71,8 +71,8 @@ def midway_tiny() -> Experiment:
     by it (docs/RESULTS.md).
 
     Command: ``midway train synthetic.midway_tiny --data.root quickstart/videos``
-    Cost: 4 minutes on 2 CPU cores.
-    Expect: docs/RESULTS.md.
+    Cost: 4 minutes on 2 CPU cores, with ``--run.precision bf16-mixed`` where they have it.
+    Expect: a linear readout 20 points of mIoU above the untrained network (docs/RESULTS.md).
     """
     return Experiment(
         method=replace(
