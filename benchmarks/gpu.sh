@@ -26,7 +26,7 @@ if [[ ${1:-} == --dry-run ]]; then
   device=cpu gops=(30) seconds=3 train_seconds=300 data_options=(--batch-size 1)
   steps=("tiny 2" "tiny 4") variant_of="tiny 4" variants=(recompute)
   step_options=(--device cpu --precision bf16-mixed --repeats 1)
-  train=(synthetic.midway_tiny --data.num-workers 1 --data.batch-size 8)
+  train=(camvid.midway_tiny --data.num-workers 1 --data.batch-size 8)
   train+=(--run.steps 4 --run.log-every 1)
 else
   device=cuda gops=(30 250) seconds=40 train_seconds=60 data_options=()

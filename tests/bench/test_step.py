@@ -13,7 +13,7 @@ from midway.bench.plain_step import PlainStep
 from midway.bench.step import FastStep, StepBenchmark, position
 from midway.data.render import Views
 from midway.errors import MidwayError
-from midway.experiments.synthetic import METHOD as CONFIG
+from midway.experiments.synthetic import BOTH_TERMS as CONFIG
 from midway.methods.midway import Midway
 from midway.models.midway import NetworkConfig
 

@@ -241,15 +241,17 @@ def test_a_config_that_makes_no_world_is_refused(field, message):
 
 
 def test_objects_are_as_wide_as_the_config_says():
-    still = replace(STILL, num_objects=1, object_size=(0.5, 0.5))
-    for seed in range(5):
+    still = replace(STILL, num_objects=1, object_size=(0.25, 0.75))
+    widths = []
+    for seed in range(8):
         rows, columns = np.nonzero(World(still, seed).frame(0.0).instances)
         # Between all pairs of parallel lines; a corner lies farther out than a side.
         widest = max(
             np.ptp(np.cos(angle) * columns + np.sin(angle) * rows)
             for angle in np.linspace(0, np.pi, 64)
         )
-        assert 0.9 < widest / (0.5 * still.height) < 1.4
+        widths.append(widest / still.height)
+    assert 0.9 * 0.25 < min(widths) < 0.5 < max(widths) < 1.4 * 0.75
 
 
 def orientation_order(grey, where):

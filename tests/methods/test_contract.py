@@ -9,21 +9,33 @@ from torch import Tensor
 from midway.config import to_json
 from midway.data.render import Views
 from midway.errors import MidwayError
-from midway.experiments.synthetic import METHOD
+from midway.experiments.synthetic import BOTH_TERMS, midway_tiny
 from midway.methods.base import Method, MethodConfig, build_method, flops_per_pair, method_config
 from midway.nn.regions import compile_regions, recompute_regions
 from midway.registry import available
 from midway.train.objective import Position
 from tests.compilers import Counting, compiler
 
-CONFIGS: dict[str, MethodConfig] = {"midway": METHOD}
+CONFIGS: dict[str, MethodConfig] = {
+    "midway": BOTH_TERMS,
+    "midway, dense term alone": midway_tiny().method,
+}
 POSITION = Position(step=5, steps=10, steps_per_epoch=2.0, pairs=2)
 
 
-@pytest.fixture(params=available("midway.methods"))
-def method(request: pytest.FixtureRequest) -> Method:
+@pytest.fixture(params=CONFIGS)
+def config(request: pytest.FixtureRequest) -> MethodConfig:
+    return CONFIGS[request.param]
+
+
+@pytest.fixture
+def method(config: MethodConfig) -> Method:
     torch.manual_seed(0)
-    return build_method(CONFIGS[request.param])
+    return build_method(config)
+
+
+def test_every_method_is_held_to_the_contract() -> None:
+    assert {config.name for config in CONFIGS.values()} == set(available("midway.methods"))
 
 
 def _views(method: Method, batch: int = 2) -> Views:
@@ -57,9 +69,9 @@ def test_every_trainable_parameter_is_in_one_group(method: Method) -> None:
     assert set(listed) == {id(p) for p in method.parameters() if p.requires_grad}
 
 
-def test_the_same_seed_gives_the_same_loss(method: Method) -> None:
+def test_the_same_seed_gives_the_same_loss(method: Method, config: MethodConfig) -> None:
     torch.manual_seed(0)
-    again = build_method(CONFIGS["midway"])
+    again = build_method(config)
     views = _views(method)
     assert method.losses(views).loss == again.losses(views).loss
 

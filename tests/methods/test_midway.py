@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from midway.data.render import Views
 from midway.errors import MidwayError
-from midway.experiments.synthetic import METHOD as CONFIG
+from midway.experiments.synthetic import BOTH_TERMS as CONFIG
 from midway.methods.midway import Midway, MidwayConfig
 from midway.models.weights import save
 from midway.train.health import LOW_RANK, LOW_SPREAD

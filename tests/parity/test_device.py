@@ -12,7 +12,7 @@ from torch import Tensor
 
 from midway.bench.agreement import GRADIENT_TOLERANCE, LOSS_TOLERANCE, compare
 from midway.data.render import Views
-from midway.experiments.synthetic import METHOD
+from midway.experiments.synthetic import BOTH_TERMS
 from midway.methods.midway import Midway
 
 DEVICE = torch.device(os.environ.get("MIDWAY_DEVICE", "cuda"))
@@ -28,7 +28,7 @@ pytestmark = [
 @pytest.fixture
 def method() -> Midway:
     torch.manual_seed(0)
-    return Midway(METHOD)
+    return Midway(BOTH_TERMS)
 
 
 @pytest.fixture

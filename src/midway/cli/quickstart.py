@@ -34,7 +34,7 @@ NUM_VIDEOS = 160
 # Seeds of worlds that no video shows, far from those of the videos.
 PROBE_TRAIN = range(1_000_000, 1_000_100)
 PROBE_TEST = range(2_000_000, 2_000_060)
-GAP_SECONDS = 0.3
+GAP_SECONDS = midway_tiny().data.gap_seconds[1]
 """The longest gap of the training."""
 LEVEL = 3
 """Level of the heatmaps: the highest objective level of the network."""
@@ -261,9 +261,9 @@ def _report_motion(report: Report, findings: dict[str, Findings], pairs: PairSet
     report.heading("Motion")
     report.paragraph(
         "A ridge regression reads the motion of each patch from the midway path's tokens, and the "
-        f"camera's from the motion latents, over {GAP_SECONDS} s. Motion emerges later than "
-        "recognition: after so short a run expect little, and see the numbers as they are. "
-        "'Explained' is 1 for perfect and 0 for no better than always guessing the mean motion."
+        f"camera's from the motion latents, over {GAP_SECONDS} s. Motion does not emerge in "
+        "this run; docs/MOTION.md has the recipes in which it does. 'Explained' is 1 for perfect, "
+        "0 for no better than always guessing the mean motion, and below 0 for worse."
     )
     motions = {name: found.motion for name, found in findings.items()}
     report.table(

@@ -117,7 +117,7 @@ def _presets() -> dict[str, Callable[[], KnnConfig]]:
         SegmentationData(dataset="ade20k", **scenes),
         WalkingToursData(dataset="wt_sem", **scenes),
         SegmentationData(dataset="camvid", num_workers=1),
-        SegmentationData(dataset="synthetic", num_workers=1, test_scale=(256, 192)),
+        SegmentationData(dataset="synthetic", num_workers=1),
     )
     names = (data.dataset.replace("_", "-") for data in datasets)
     return {

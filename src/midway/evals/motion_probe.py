@@ -48,7 +48,8 @@ class ProbeScore:
     epe_mean: float
     """Of guessing the mean motion of the training pairs."""
     explained: float
-    """1 - squared error / squared error of the mean guess: 1 is perfect, 0 is worth nothing."""
+    """1 - squared error / squared error of the mean guess: 1 is perfect, 0 is worth nothing,
+    and below is worse than the guess."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -24,7 +24,7 @@ def midway_tiny() -> Experiment:
     head = replace(synthetic.TINY.head, bottleneck=512)
     return replace(
         base,
-        method=replace(synthetic.METHOD, network=replace(synthetic.TINY, head=head)),
+        method=replace(synthetic.BOTH_TERMS, network=replace(synthetic.TINY, head=head)),
         data=PairsConfig(
             root="CamVid/train",
             fps=30.0,

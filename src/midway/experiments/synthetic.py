@@ -44,7 +44,7 @@ TINY = NetworkConfig(
 )
 
 
-METHOD = MidwayConfig(
+BOTH_TERMS = MidwayConfig(
     network=TINY,
     views=ViewsConfig(
         motion_size=(64, 64),
@@ -60,7 +60,7 @@ METHOD = MidwayConfig(
     dynamics_weight_decay="scheduled",
     clip_dynamics=True,
 )
-"""Both terms of the paper on crops of 64 pixels."""
+"""The whole objective of the paper on crops of 64 pixels."""
 
 
 def midway_tiny() -> Experiment:
@@ -76,10 +76,10 @@ def midway_tiny() -> Experiment:
     """
     return Experiment(
         method=replace(
-            METHOD,
+            BOTH_TERMS,
             dino_weight=0.0,
             # Nothing reads the crops of the DINO term.
-            views=replace(METHOD.views, num_local=0, global_size=(8, 8), local_size=(8, 8)),
+            views=replace(BOTH_TERMS.views, num_local=0, global_size=(8, 8), local_size=(8, 8)),
             # In a run this short a teacher that follows slowly stays behind.
             teacher_momentum=0.95,
         ),
