@@ -117,14 +117,16 @@ for code in sorted(results.glob("*.code"), key=lambda path: path.stat().st_mtime
         failed.append(name)
         told = f"FAILED with exit code {status}, see {code.with_suffix('.err')}"
     elif name.startswith("step"):
-        step = json.loads(lines[-1])
+        bench = json.loads(lines[-1])
+        ((precision, step),) = bench["precisions"].items()
         told = (
             f"{step['pairs_per_second']:.1f} pairs/s, {step['flops_per_second'] / 1e12:.3g} TFLOP/s, "
             f"{step['share_of_peak']:.0%} of {step['peak_flops_per_second'] / 1e12:.3g}, "
             f"{step['peak_memory_bytes'] / 2**30:.1f} GiB"
         )
-        if step["plain"]:
-            told += f"; plain step takes {step['plain']['ratio']:.2f} times as long"
+        if bench["against"]:
+            ratio = bench["against"]["ratios"][precision][precision]
+            told += f"; plain step takes {ratio:.2f} times as long"
     elif name == "data":
         layouts = json.loads(lines[-1])["layouts"]
         told = ", ".join(f"{x['layout']}: {x['pairs_per_second']:.0f} pairs/s a core" for x in layouts)

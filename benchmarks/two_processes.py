@@ -17,6 +17,7 @@ from torch import Tensor
 from midway.bench.step import MODELS, FastStep
 from midway.data.render import Views
 from midway.methods.midway import Midway, MidwayConfig
+from midway.train.cpu_memory import keep_freed_memory
 from midway.train.launch import distributed_strategy
 from midway.train.meter import exposed_seconds
 from midway.train.objective import Objective, StepOutput
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--devices", type=int, default=2, help="processes")
     args = parser.parse_args()
+    keep_freed_memory()
     fabric = Fabric(
         accelerator="cpu", devices=args.devices, strategy=distributed_strategy(args.devices)
     )

@@ -29,9 +29,11 @@ def test_a_step_is_told_as_a_table_a_sentence_and_json(capsys):
     printed = capsys.readouterr().out.splitlines()
     told = json.loads(printed[-1])
     assert (told["model"], told["device"], told["batch_size"]) == ("tiny", "cpu", 1)
-    assert any(f"{told['plain']['ratio']:.2f} times as long" in line for line in printed)
+    assert list(told["precisions"]) == ["32-true"]
     assert any("DINO loss" in line for line in printed)
-    assert told["plain"]["agreement"]["gradient_difference"] < 1e-4
+    ratio = told["against"]["ratios"]["32-true"]["32-true"]
+    assert any(f"takes {ratio:.2f} times as long as ours" in line for line in printed)
+    assert told["against"]["agreements"]["32-true"]["gradient_difference"] < 1e-4
 
 
 @pytest.mark.slow
@@ -45,8 +47,9 @@ def test_a_compiled_and_recomputed_step_is_told_as_such(capsys):
     told = json.loads(printed.splitlines()[-1])
     assert told["compile"]
     assert told["recompute"]
+    first = told["precisions"]["32-true"]["first_step_seconds"]
     assert "compiled, recomputed" in " ".join(printed.split())
-    assert f"with compilation: {told['first_step_seconds']:.0f} s" in printed
+    assert f"with compilation: {first:.0f} s" in printed
     assert backend.graphs
 
 
@@ -59,6 +62,7 @@ def test_a_compiled_and_recomputed_step_is_told_as_such(capsys):
         (["data", "--batch-size", "0"], "--batch-size 0: give 1 or more"),
         (["data", ".", "--short-sides", "8"], "short_side = 8; give 16 or more"),
         (["step", "--batch-size", "0"], "--batch-size 0: give 1 or more"),
+        (["step", "--precision"], "--precision: name one or more"),
         (["step", "--repeats", "0"], "--repeats 0: give 1 or more"),
     ],
 )

@@ -17,10 +17,10 @@ def test_the_dynamics_of_vit_s_have_the_published_number_of_parameters() -> None
     assert all(p.requires_grad for p in network.dynamics.parameters())
 
 
-def left_out(tokens: int) -> int:
-    """Multiply-adds of the last block of ViT-S for all tokens but the class token."""
-    projections = 9 * 384**2  # of the attention's output, and of the MLP
-    return (tokens - 1) * (projections + 2 * tokens * 384)
+def left_out(tokens: int, *, wanted: int = 1, width: int = 384) -> int:
+    """Multiply-adds of a block for all tokens but those that are wanted."""
+    projections = 9 * width**2  # of the attention's output, and of the MLP
+    return (tokens - wanted) * (projections + 2 * tokens * width)
 
 
 def test_one_pair_costs_91_5_giga_multiply_adds_forward_but_for_what_nothing_reads() -> None:
@@ -33,8 +33,10 @@ def test_one_pair_costs_91_5_giga_multiply_adds_forward_but_for_what_nothing_rea
         )
     with FlopCounterMode(display=False) as counter:
         method.losses(views)
-    # Student and teacher see 4 crops of 197 tokens, the student 16 of 37.
+    # Student and teacher see 4 crops of 197 tokens, the student 16 of 37; at 3 levels, in both
+    # orders, nothing reads what the midway path makes of the frames' tokens.
     whole = counter.get_total_flops() / 2 + 8 * left_out(197) + 16 * left_out(37)
+    whole += 6 * left_out(404, wanted=10, width=192)
     assert whole == pytest.approx(91.5e9, rel=0.002)
 
 
@@ -65,6 +67,12 @@ def test_both_orders_stacked_equal_each_order_alone() -> None:
     for level in (1, 2, 3):
         expected = torch.cat([forth.levels[level].prediction, back.levels[level].prediction])
         torch.testing.assert_close(both.levels[level].prediction, expected)
+        expected = torch.cat(
+            [forth.levels[level].motion_latents, back.levels[level].motion_latents]
+        )
+        torch.testing.assert_close(both.levels[level].motion_latents, expected)
+        # Of the last midway block nothing else is read.
+        assert both.levels[level].midway_tokens.shape == expected.shape
 
 
 def test_no_gradient_reaches_the_target_frame() -> None:

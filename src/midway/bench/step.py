@@ -1,8 +1,6 @@
-"""What a training step costs on this machine, part by part, and beside a plain one."""
+"""What a training step costs on this machine, part by part."""
 
-import copy
 import resource
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -10,12 +8,9 @@ from statistics import median
 import numpy as np
 import torch
 
-from midway.bench.agreement import Agreement, compare
 from midway.bench.matrix_peak import matrix_peak
-from midway.bench.plain_network import Attend
-from midway.bench.plain_step import PlainStep
 from midway.bench.step_parts import time_parts
-from midway.bench.stopwatch import median_seconds, seconds_of
+from midway.bench.stopwatch import both_clocks, median_seconds, seconds_of
 from midway.data.render import Views, render_views, stack_windows
 from midway.data.views import ViewsConfig, cut_windows, draw_views, stack_views
 from midway.experiments.bdd100k import midway_vitb, midway_vits
@@ -29,9 +24,9 @@ from midway.train.optim import AdamW, OptimConfig, Rates, clip_gradients
 MODELS = {"vits": midway_vits, "vitb": midway_vitb, "tiny": midway_tiny}
 OPTIM = OptimConfig(clip="per_tensor")
 RATES = Rates(lr=1e-4, weight_decay=0.04)
-_FRAME = (480, 854)
-_WARM_UP = 3
+WARM_UP = 3
 """Steps that do not count: the allocator finds its places, libraries choose their kernels."""
+_FRAME = (480, 854)
 
 
 class FastStep:
@@ -71,19 +66,6 @@ class FastStep:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlainTimes:
-    """The plain step on the same weights and views, one in turn with ours."""
-
-    seconds_per_step: float
-    cpu_seconds_per_step: float
-    ratio: float
-    """How many times as long it takes: the median over the turns."""
-    cpu_ratio: float
-    """The same by the time that the process had on its cores: what else they do is left out."""
-    agreement: Agreement
-
-
-@dataclass(frozen=True, kw_only=True)
 class StepTimes:
     """Speed of the step, memory, and seconds of its parts."""
 
@@ -91,8 +73,7 @@ class StepTimes:
     cpu_seconds_per_step: float
     """Time that this process had on all its cores."""
     first_step_seconds: float
-    """Of the first step that warms up, in which regions are compiled if they are at all; where a
-    plain step was compared with before, what that needed is compiled already."""
+    """Of the first step that warms up, in which regions are compiled if they are at all."""
     pairs_per_second: float
     flops_per_pair: float
     """Forward and backward, as computed: what nothing reads is left out, and not counted."""
@@ -103,7 +84,6 @@ class StepTimes:
     """Of the device; of the whole process on a CPU."""
     parts: dict[str, float]
     """Seconds of each part by itself, forward and backward."""
-    plain: PlainTimes | None
 
     @property
     def share_of_peak(self) -> float:
@@ -117,49 +97,32 @@ class StepBenchmark:
 
     config: MidwayConfig
     batch_size: int
-    autocast_type: torch.dtype | None
-    """Of the forward pass; None for float32."""
     device: torch.device
     repeats: int
     """Steps that count, of which the median is given."""
     compile: bool
     """As of `RunConfig`, and so is `recompute`."""
     recompute: bool
-    against: Attend | None
-    """Attention of the plain step that is timed in turn with ours; None for no such step."""
     tell: Callable[[str], None]
     """Called with what is done next."""
 
-    def run(self) -> StepTimes:
-        """Measure.
+    def run(self, autocast_type: torch.dtype | None) -> StepTimes:
+        """Measure, with the forward pass in this type; None for float32.
 
         Raises:
-            MidwayError: The plain step does not compute the same, or nothing can be compiled.
+            MidwayError: Nothing can be compiled.
         """
-        torch.manual_seed(0)
         self.tell("measuring the peak of matrix products")
-        peak = matrix_peak(self.device, self.autocast_type or torch.float32)
-        method = Midway(self.config).to(self.device)
-        if self.compile:
-            compile_regions(method)
-        if self.recompute:
-            recompute_regions(method)
-        views, render_seconds = self._views()
-        agreement = self._compare(method, views) if self.against else None
-        ours = FastStep(method, self.autocast_type)
+        peak = matrix_peak(self.device, autocast_type or torch.float32)
+        method = self.method()
+        views, render_seconds = self.views()
+        ours = FastStep(method, autocast_type)
         self.tell("measuring steps")
         _reset_memory(self.device)
-        first, wall, cpu = self._alone(_call(ours, views))
+        first, wall, cpu = self._alone(lambda: ours.step(views))
         memory = _peak_memory(self.device)
         self.tell("measuring the parts")
-        parts = time_parts(method, views, self.autocast_type, repeats=self.repeats) | self._ends(
-            ours, views
-        )
-        plain = (
-            self._against(ours, views, agreement, self.against)
-            if self.against and agreement
-            else None
-        )
+        parts = time_parts(method, views, autocast_type, repeats=self.repeats)
         flops = flops_per_pair(self.config)
         return StepTimes(
             seconds_per_step=wall,
@@ -170,65 +133,20 @@ class StepBenchmark:
             flops_per_second=flops * self.batch_size / wall,
             peak_flops_per_second=peak,
             peak_memory_bytes=memory,
-            parts=parts | {"views": render_seconds},
-            plain=plain,
+            parts=parts | self._ends(ours, views) | {"views": render_seconds},
         )
 
-    def _alone(self, step: Callable[[], object]) -> tuple[float, float, float]:
-        """Seconds of the first step by the wall, medians of the others by it and of the process."""
-        rows = [_both_clocks(step, self.device) for _ in range(_WARM_UP + self.repeats)]
-        wall, cpu = zip(*rows, strict=True)
-        return wall[0], median(wall[_WARM_UP:]), median(cpu[_WARM_UP:])
+    def method(self) -> Midway:
+        """The method with its first weights, the same at every call."""
+        torch.manual_seed(0)
+        method = Midway(self.config).to(self.device)
+        if self.compile:
+            compile_regions(method)
+        if self.recompute:
+            recompute_regions(method)
+        return method
 
-    def _compare(self, method: Midway, views: Views) -> Agreement:
-        self.tell("comparing with the plain step")
-        one = Views(
-            motion=views.motion[:, :1], globals=views.globals[:, :1], locals=views.locals[:, :1]
-        )
-        agreement = compare(method, one, self.autocast_type)
-        agreement.check()
-        return agreement
-
-    def _ends(self, ours: FastStep, views: Views) -> dict[str, float]:
-        """Seconds of the optimiser with clipping, and of the moving averages."""
-        loss = torch.zeros((), device=self.device)
-        optimiser = []
-        for _ in range(3):
-            for parameter in (p for group in ours.groups for p in group.parameters):
-                parameter.grad = torch.full_like(parameter, 1e-6)
-            optimiser.append(seconds_of(lambda: ours.optimise(loss), self.device))
-        averages = median_seconds(
-            lambda: ours.move_averages(position(views)), self.device, repeats=3
-        )
-        return {"optimiser": median(optimiser), "EMA": averages}
-
-    def _against(
-        self, ours: FastStep, views: Views, agreement: Agreement, attend: Attend
-    ) -> PlainTimes:
-        self.tell("measuring the plain step in turns with ours")
-        method = copy.deepcopy(ours.method)
-        plain = PlainStep(
-            method,
-            lr=RATES.lr,
-            clip_norm=OPTIM.clip_norm,
-            autocast_type=self.autocast_type,
-            attend=attend,
-        )
-        momentum = method.teacher_momentum(position(views))
-        turns = []
-        for _ in range(_WARM_UP + self.repeats):
-            own = _both_clocks(_call(ours, views), self.device)
-            turns.append((own, _both_clocks(lambda: plain.step(views, momentum), self.device)))
-        turns = turns[_WARM_UP:]
-        return PlainTimes(
-            seconds_per_step=median(theirs[0] for _, theirs in turns),
-            cpu_seconds_per_step=median(theirs[1] for _, theirs in turns),
-            ratio=median(theirs[0] / own[0] for own, theirs in turns),
-            cpu_ratio=median(theirs[1] / own[1] for own, theirs in turns),
-            agreement=agreement,
-        )
-
-    def _views(self) -> tuple[Views, float]:
+    def views(self) -> tuple[Views, float]:
         """Views of frames of noise, and the seconds that they take to render."""
         config: ViewsConfig = self.config.views
         rng = np.random.default_rng(0)
@@ -247,21 +165,29 @@ class StepBenchmark:
         seconds = median_seconds(render, self.device, repeats=2)
         return made[0], seconds
 
+    def _alone(self, step: Callable[[], object]) -> tuple[float, float, float]:
+        """Seconds of the first step by the wall, medians of the others by it and of the process."""
+        rows = [both_clocks(step, self.device) for _ in range(WARM_UP + self.repeats)]
+        wall, cpu = zip(*rows, strict=True)
+        return wall[0], median(wall[WARM_UP:]), median(cpu[WARM_UP:])
 
-def _call(ours: FastStep, views: Views) -> Callable[[], None]:
-    """Our step on some views, as a call without arguments."""
-    return lambda: ours.step(views)
+    def _ends(self, ours: FastStep, views: Views) -> dict[str, float]:
+        """Seconds of the optimiser with clipping, and of the moving averages."""
+        loss = torch.zeros((), device=self.device)
+        optimiser = []
+        for _ in range(3):
+            for parameter in (p for group in ours.groups for p in group.parameters):
+                parameter.grad = torch.full_like(parameter, 1e-6)
+            optimiser.append(seconds_of(lambda: ours.optimise(loss), self.device))
+        averages = median_seconds(
+            lambda: ours.move_averages(position(views)), self.device, repeats=3
+        )
+        return {"optimiser": median(optimiser), "EMA": averages}
 
 
 def position(views: Views) -> Position:
     """A place in a run at which nothing is frozen."""
     return Position(step=2, steps=10, steps_per_epoch=1.0, pairs=views.motion.shape[1])
-
-
-def _both_clocks(step: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    cpu = time.process_time()
-    wall = seconds_of(step, device)
-    return wall, time.process_time() - cpu
 
 
 def _reset_memory(device: torch.device) -> None:

@@ -104,9 +104,8 @@ class _Parts:
         found = []
         for level in config.levels:
             x = self._random(len(self.frames), tokens, config.midway_width)
-            out = path.blocks[str(level)](x)
             found += [
-                path.up(out[:, : config.num_latents]),
+                path.up(path.compare(level, x, latents_only=True)),
                 self.network.dynamics.down(self._features()),
             ]
         return found

@@ -24,6 +24,13 @@ def median_seconds(
     return median(times[warmup:])
 
 
+def both_clocks(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Seconds by the clock on the wall, and those that this process had on all its cores."""
+    start = time.process_time()
+    wall = seconds_of(work, device)
+    return wall, time.process_time() - start
+
+
 def wait_for(device: torch.device) -> None:
     """Return when the device has done all that it was given."""
     if device.type == "cuda":

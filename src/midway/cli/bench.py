@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 
+from midway.bench.against import AgainstTimes, take_turns
 from midway.bench.data import STAGES, DataBenchmark, LayoutTimes
 from midway.bench.plain_network import Attend, attend_written_out
 from midway.bench.step import MODELS, StepBenchmark, StepTimes
@@ -30,6 +31,7 @@ PLAIN_ATTENTION: dict[str, Attend] = {
     "plain": attend_written_out,
     "plain-sdpa": F.scaled_dot_product_attention,
 }
+Precision = Literal["bf16-mixed", "32-true"]
 NEEDED_PAIRS_PER_SECOND = 1000
 """What one H200 can train."""
 
@@ -94,7 +96,7 @@ def data(
 def step(
     model: Literal["vits", "vitb", "tiny"] = "vits",
     batch_size: int = 4,
-    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed",
+    precision: tuple[Precision, ...] = ("bf16-mixed",),
     device: Literal["cpu", "cuda"] = "cpu",
     against: Literal["nothing", "plain", "plain-sdpa"] = "nothing",
     compile: bool = False,
@@ -106,7 +108,8 @@ def step(
     Args:
         model: ViT-S or ViT-B of the paper, or the small network of `camvid.midway_tiny`.
         batch_size: Pairs in a step.
-        precision: As of `midway train --run.precision`.
+        precision: As of `midway train --run.precision`; each that is named is measured, and with
+            several each of our steps is set beside the plain step in each of them.
         device: Where.
         against: "plain" takes a step as a paper's code usually writes it in turn with ours, after
             checking that loss and gradients are the same; "plain-sdpa" with torch's own attention
@@ -119,41 +122,49 @@ def step(
     for name, value in (("batch-size", batch_size), ("repeats", repeats)):
         if value < 1:
             raise MidwayError(f"--{name} {value}: give 1 or more")
+    if not precision:
+        raise MidwayError("--precision: name one or more of bf16-mixed, 32-true")
     _check_device(device)
     keep_freed_memory()
-    console = Console(stderr=True)
-    with console.status("measuring") as status:
-        config = MODELS[model]().method
-        assert isinstance(config, MidwayConfig)
-        times = StepBenchmark(
+    config = MODELS[model]().method
+    assert isinstance(config, MidwayConfig)
+    hardware = (
+        torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    )
+    title = f"{model}, {batch_size} pairs a step, {device} ({hardware})"
+    title += (", compiled" if compile else "") + (", recomputed" if recompute else "")
+    types = {each: AUTOCAST_TYPES.get(each) for each in precision}
+    attend = PLAIN_ATTENTION.get(against)
+    with Console(stderr=True).status("measuring") as status:
+        benchmark = StepBenchmark(
             config=config,
             batch_size=batch_size,
-            autocast_type=AUTOCAST_TYPES.get(precision),
             device=torch.device(device),
             compile=compile,
             recompute=recompute,
             repeats=repeats,
-            against=PLAIN_ATTENTION.get(against),
             tell=lambda what: status.update(what),
-        ).run()
-    hardware = (
-        torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
-    )
-    title = f"{model}, {batch_size} pairs a step, {precision}, {device} ({hardware})"
-    title += (", compiled" if compile else "") + (", recomputed" if recompute else "")
-    _print_step(times, title)
-    if compile and times.plain is None:  # else the comparison before has compiled
-        print(f"first step, with compilation: {times.first_step_seconds:.0f} s")
+        )
+        measured = {name: benchmark.run(each) for name, each in types.items()}
+        compared = take_turns(benchmark, types, attend) if attend else None
+    for name, times in measured.items():
+        _print_step(times, f"{title}, {name}")
+        if compile:
+            print(f"first step, with compilation: {times.first_step_seconds:.0f} s")
+    if compared:
+        _print_against(compared)
     return {
         "model": model,
         "batch_size": batch_size,
-        "precision": precision,
         "device": device,
         "compile": compile,
         "recompute": recompute,
         "hardware": hardware,
-        **asdict(times),
-        "share_of_peak": times.share_of_peak,
+        "precisions": {
+            name: asdict(times) | {"share_of_peak": times.share_of_peak}
+            for name, times in measured.items()
+        },
+        "against": asdict(compared) if compared else None,
     }
 
 
@@ -199,11 +210,19 @@ def _print_step(times: StepTimes, title: str) -> None:
         f"{times.peak_flops_per_second / 1e12:.3g} that a matrix product reaches; "
         f"{times.peak_memory_bytes / 2**30:.1f} GiB at most"
     )
-    if times.plain:
-        agreement = times.plain.agreement
+
+
+def _print_against(compared: AgainstTimes) -> None:
+    for name, agreement in compared.agreements.items():
         print(
-            f"plain step: {1e3 * times.plain.seconds_per_step:.1f} ms, {times.plain.ratio:.2f} "
-            f"times as long ({times.plain.cpu_ratio:.2f} by time on the cores); in float32 the "
-            f"loss is {agreement.loss_difference:.1e} apart, gradients "
-            f"{agreement.gradient_difference:.1e}"
+            f"{name}, in turns: ours {1e3 * compared.seconds_per_step[name]:.1f} ms, plain step "
+            f"{1e3 * compared.plain_seconds_per_step[name]:.1f} ms; in float32 the loss is "
+            f"{agreement.loss_difference:.1e} apart, gradients {agreement.gradient_difference:.1e}"
         )
+    for own, row in compared.ratios.items():
+        for other, ratio in row.items():
+            on_cores = compared.cpu_ratios[own][other]
+            print(
+                f"the plain step in {other} takes {ratio:.2f} times as long as ours in {own} "
+                f"({on_cores:.2f} by time on the cores)"
+            )

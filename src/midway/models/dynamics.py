@@ -86,7 +86,8 @@ class LevelOutput:
     motion_latents: Float[Tensor, "batch latents midway_width"]
     """m; no tokens without latent dynamics."""
     midway_tokens: Float[Tensor, "batch midway_tokens midway_width"]
-    """Output of the midway path: latents, then source tokens, then target tokens."""
+    """Output of the midway path: latents, then source tokens, then target tokens; with
+    `latents_only` no more than the latents."""
     source_backward: Features
     """v: the source's backward features."""
     target_backward: Features
@@ -147,6 +148,19 @@ class MidwayPath(nn.Module):
             resample_positions(source, self.grid, grid),
             resample_positions(target, self.grid, grid),
         )
+
+    def compare(
+        self,
+        level: int,
+        tokens: Float[Tensor, "batch midway_tokens width"],
+        *,
+        latents_only: bool,
+    ) -> Float[Tensor, "batch wanted width"]:
+        """A level's blocks over latents, source and target tokens; all, or the latents alone."""
+        *blocks, last = self.blocks[str(level)].children()
+        for block in blocks:
+            tokens = block(tokens)
+        return last(tokens, self.motion_tokens.shape[1] if latents_only else None)
 
 
 class ForwardDynamics(nn.Module):
@@ -232,6 +246,8 @@ class Dynamics(TargetSide):
         target: Sequence[Features],
         teacher: TargetSide,
         grid: tuple[int, int],
+        *,
+        latents_only: bool = False,
     ) -> dict[int, LevelOutput]:
         """Predict the target at every level, from the top down.
 
@@ -244,6 +260,8 @@ class Dynamics(TargetSide):
             target: The teacher's features of the target, likewise.
             teacher: The EMA copies that process the target.
             grid: Rows and columns of patches in the features.
+            latents_only: Whether the last midway block refines the latents alone; the dense loss
+                reads nothing else of it.
 
         """
         source_at = dict(zip(self.config.levels, source, strict=False))
@@ -255,7 +273,8 @@ class Dynamics(TargetSide):
         outputs: dict[int, LevelOutput] = {}
         for level in reversed(self.config.levels):
             if self.config.latent_dynamics:
-                latents, tokens = self._infer_motion(level, latents, x, target_above, teacher, grid)
+                both = self.down(x), teacher.down(target_above)
+                latents, tokens = self._infer_motion(level, latents, *both, grid, latents_only)
             v = self._refine(self, level, source_at[level], source_above)
             v_target = self._refine(teacher, level, target_at[level], target_above)
             prediction, gates = self.forward_models[str(level)](v, self.raise_latents(latents))
@@ -285,19 +304,18 @@ class Dynamics(TargetSide):
         self,
         level: int,
         latents: Tensor,
-        x: Tensor,
+        source: Tensor,
         target: Tensor,
-        teacher: TargetSide,
         grid: tuple[int, int],
+        latents_only: bool,
     ) -> tuple[Tensor, Tensor]:
         """Motion latents of a level (they accumulate below the top one) and all midway tokens."""
         path = self.midway_path
         is_top = level == self.config.levels[-1]
-        above = path.motion_tokens.expand(len(x), -1, -1) if is_top else latents
+        above = path.motion_tokens.expand(len(source), -1, -1) if is_top else latents
         source_positions, target_positions = path.positions(grid)
-        sources = self.down(x) + source_positions
-        targets = teacher.down(target) + target_positions
-        tokens = path.blocks[str(level)](torch.cat([above, sources, targets], dim=1))
+        tokens = torch.cat([above, source + source_positions, target + target_positions], dim=1)
+        tokens = path.compare(level, tokens, latents_only=latents_only)
         found = tokens[:, : above.shape[1]]
         return (found if is_top else found + latents), tokens
 

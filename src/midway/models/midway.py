@@ -120,16 +120,24 @@ class MidwayNetwork(nn.Module):
         source: Float[Tensor, "batch 3 height width"],
         target: Float[Tensor, "batch 3 height width"],
     ) -> MidwayOutput:
-        """Both orders stacked, source to target first; each frame is encoded once a network."""
+        """Both orders stacked, source to target first, as training wants them.
+
+        Each frame is encoded once a network, and of the midway tokens the latents alone come out.
+        """
         frames = torch.cat([source, target])
         features = self.encoder.levels(frames, self.config.levels)
         with torch.no_grad():
             targets = self.teacher.encoder.levels(frames, self.config.levels)
         swapped = [level.roll(len(source), dims=0) for level in targets]
-        return self.predict(features, swapped, self.grid(frames))
+        return self.predict(features, swapped, self.grid(frames), latents_only=True)
 
     def predict(
-        self, source: list[Tensor], target: list[Tensor], grid: tuple[int, int]
+        self,
+        source: list[Tensor],
+        target: list[Tensor],
+        grid: tuple[int, int],
+        *,
+        latents_only: bool = False,
     ) -> MidwayOutput:
         """Dynamics between features at `config.levels`: student's of source, teacher's of target.
 
@@ -137,9 +145,11 @@ class MidwayNetwork(nn.Module):
             source: One (batch, 1 + patches, dim) tensor a level.
             target: Likewise.
             grid: Rows and columns of patches.
+            latents_only: Whether no midway tokens but the latents are wanted.
 
         """
-        return MidwayOutput(levels=self.dynamics(source, target, self.teacher, grid))
+        levels = self.dynamics(source, target, self.teacher, grid, latents_only=latents_only)
+        return MidwayOutput(levels=levels)
 
     def grid(self, images: Float[Tensor, "batch 3 height width"]) -> tuple[int, int]:
         """Rows and columns of patches in images of this size."""

@@ -50,13 +50,23 @@ class _OneDnnLinear(torch.autograd.Function):
         rows = grad.flatten(0, -2)
         return (
             _product(grad, weight.t()) if wants_x else None,
-            _product(rows.t(), x.flatten(0, -2).t()) if wants_weight else None,
+            _transposed_product(rows, x.flatten(0, -2)) if wants_weight else None,
             rows.sum(0) if wants_bias else None,
         )
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def _transposed_product(a: Tensor, b: Tensor) -> Tensor:
+    """a^T b, or the transpose of b^T a where that turns round less memory.
+
+    The operation first copies its left factor into rows, and the result may have to be copied, too.
+    """
+    if b.numel() + a.shape[1] * b.shape[1] < a.numel():
+        return _product(b.t(), a.t()).t()
+    return _product(a.t(), b.t())
 
 
 def _is_plain_float32_on_cpu(x: Tensor) -> bool:

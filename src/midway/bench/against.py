@@ -1,0 +1,105 @@
+"""Our training step and a plain one, in turns, each in each precision."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+
+import torch
+
+from midway.bench.agreement import Agreement, compare
+from midway.bench.plain_network import Attend
+from midway.bench.plain_step import PlainStep
+from midway.bench.step import OPTIM, RATES, WARM_UP, FastStep, StepBenchmark, position
+from midway.bench.stopwatch import both_clocks
+from midway.data.render import Views
+
+Ratios = dict[str, dict[str, float]]
+"""By the precision of our step, then by that of the plain one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgainstTimes:
+    """Steps on the same weights and views, taken in turn."""
+
+    agreements: dict[str, Agreement]
+    """By precision."""
+    seconds_per_step: dict[str, float]
+    """Of our steps."""
+    plain_seconds_per_step: dict[str, float]
+    ratios: Ratios
+    """How many times as long the plain step takes: the median over the turns."""
+    cpu_ratios: Ratios
+    """The same by the time that the process had on its cores: what else they do is left out."""
+
+
+def take_turns(
+    benchmark: StepBenchmark, precisions: Mapping[str, torch.dtype | None], attend: Attend
+) -> AgainstTimes:
+    """Check that both steps compute the same, and time them in turns.
+
+    What else the machine does changes by the minute; steps that follow each other see the same.
+
+    Args:
+        benchmark: Network, pairs and machine.
+        precisions: Types of the forward pass by name; None for float32.
+        attend: Attention of the plain step.
+
+    Raises:
+        MidwayError: The plain step does not compute the same, or nothing can be compiled.
+    """
+    views, _ = benchmark.views()
+    benchmark.tell("comparing with the plain step")
+    agreements = {name: _agreement(benchmark, views, each) for name, each in precisions.items()}
+    steps = {}
+    for name, autocast_type in precisions.items():
+        ours = FastStep(benchmark.method(), autocast_type)
+        plain = PlainStep(
+            copy.deepcopy(ours.method),
+            lr=RATES.lr,
+            clip_norm=OPTIM.clip_norm,
+            autocast_type=autocast_type,
+            attend=attend,
+        )
+        momentum = ours.method.teacher_momentum(position(views))
+        steps["ours", name] = partial(ours.step, views)
+        steps["plain", name] = partial(plain.step, views, momentum)
+    benchmark.tell("measuring the plain step in turns with ours")
+    turns = [
+        {key: both_clocks(step, benchmark.device) for key, step in steps.items()}
+        for _ in range(WARM_UP + benchmark.repeats)
+    ][WARM_UP:]
+
+    def ratios(clock: int) -> Ratios:
+        return {
+            own: {
+                other: median(
+                    turn["plain", other][clock] / turn["ours", own][clock] for turn in turns
+                )
+                for other in precisions
+            }
+            for own in precisions
+        }
+
+    def seconds(whose: str) -> dict[str, float]:
+        return {name: median(turn[whose, name][0] for turn in turns) for name in precisions}
+
+    return AgainstTimes(
+        agreements=agreements,
+        seconds_per_step=seconds("ours"),
+        plain_seconds_per_step=seconds("plain"),
+        ratios=ratios(0),
+        cpu_ratios=ratios(1),
+    )
+
+
+def _agreement(
+    benchmark: StepBenchmark, views: Views, autocast_type: torch.dtype | None
+) -> Agreement:
+    one = Views(
+        motion=views.motion[:, :1], globals=views.globals[:, :1], locals=views.locals[:, :1]
+    )
+    agreement = compare(benchmark.method(), one, autocast_type)
+    agreement.check()
+    return agreement
