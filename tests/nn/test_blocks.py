@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from midway.nn.blocks import Attention, Block, CrossAttention, DropPath, Gate, GatedBlock, attend
@@ -50,10 +50,31 @@ def test_gates_start_near_one_and_differ_by_token_and_channel() -> None:
 
 def test_drop_path_drops_whole_samples_and_keeps_the_mean() -> None:
     drop = DropPath(0.25)
-    out = drop(torch.ones(4000, 2, 3))
+    out = drop(torch.ones(4000, 2, 3), lambda x: x)
     per_sample = out.flatten(1)
     assert ((per_sample == 0).all(1) | (per_sample == 1 / 0.75).all(1)).all()
     assert out.mean().item() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("p", [0.5, 0.999999])
+def test_a_dropped_branch_is_not_computed_and_takes_part_with_a_gradient_of_zero(p: float) -> None:
+    x = torch.randn(8, 2, 3, requires_grad=True)
+    layer, drop, sizes = torch.nn.Linear(3, 3), DropPath(p), []
+
+    def branch(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return layer(x)
+
+    torch.manual_seed(0)
+    found = drop(x, branch)
+    torch.manual_seed(0)
+    keep = torch.rand(8, 1, 1) >= p
+    assert sizes == [keep.sum()]
+    inputs = [x, *layer.parameters()]
+    gradients = torch.autograd.grad(found.square().sum(), inputs)
+    expected = layer(x) * keep / (1 - p)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradients, torch.autograd.grad(expected.square().sum(), inputs))
 
 
 @pytest.mark.parametrize(("p", "training"), [(0.0, True), (0.5, False)])
@@ -61,7 +82,7 @@ def test_drop_path_is_the_identity_without_chance_or_in_evaluation(
     p: float, training: bool
 ) -> None:
     x = torch.randn(8, 2, 3)
-    assert DropPath(p).train(training)(x) is x
+    assert DropPath(p).train(training)(x, lambda x: x) is x
 
 
 def test_bfloat16_attention_on_a_cpu_stays_within_its_rounding_of_the_fused_kernel() -> None:

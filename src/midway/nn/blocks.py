@@ -1,5 +1,7 @@
 """Transformer blocks: plain, cross (backward layers) and gated (forward dynamics)."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -108,12 +110,24 @@ class DropPath(nn.Module):
         self.drop.fill_(p)
         self.stay.fill_(1 - p)
 
-    def forward(self, branch: Tokens) -> Tokens:
-        """Zero the branch of some samples; identity in evaluation or when p is 0."""
+    def forward(
+        self, x: Tokens, branch: Callable[[Tokens], Tokens]
+    ) -> Float[Tensor, "batch wanted dim"]:
+        """What `branch` makes of `x`; in training zero for the samples that drop it.
+
+        A CPU computes it for the others alone. A GPU would have to tell the host how many those
+        are, and compiled code is for one size.
+        """
         if not self.training or not self.may_drop:
-            return branch
-        keep = torch.rand(branch.shape[0], 1, 1, device=branch.device) >= self.drop
-        return branch * (keep / self.stay).to(branch.dtype)
+            return branch(x)
+        keep = torch.rand(len(x), 1, 1, device=x.device) >= self.drop
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            all_branches = branch(x)
+            return all_branches * (keep / self.stay).to(all_branches.dtype)
+        kept = keep.flatten().nonzero().flatten()
+        some = branch(x.index_select(0, kept))
+        some = some * (1 / self.stay).to(some.dtype)
+        return some.new_zeros(len(x), *some.shape[1:]).index_copy(0, kept, some)
 
 
 class Block(Region):
@@ -133,8 +147,8 @@ class Block(Region):
         self, x: Tokens, num_wanted: int | None = None
     ) -> Float[Tensor, "batch wanted dim"]:
         """Refine the tokens: all of them, or the first `num_wanted` alone."""
-        x = x[:, :num_wanted] + self.drop_path(self.attn(self.norm1(x), num_wanted))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = x[:, :num_wanted] + self.drop_path(x, lambda x: self.attn(self.norm1(x), num_wanted))
+        return x + self.drop_path(x, lambda x: self.mlp(self.norm2(x)))
 
 
 class CrossBlock(Region):
