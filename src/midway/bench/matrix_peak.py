@@ -10,7 +10,8 @@ from midway.nn.linear import linear
 
 SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192, 16384)}
 """Sides of the square matrices that are multiplied."""
-_REPEATS = 5
+_REPEATS = 20
+"""Long enough that other work on the machine does not take its share of all of them."""
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ def midway_vits() -> Experiment:
     """ViT-S, 300 epochs: the recipe of `midway-bdd-vit-s-ep300.pth`.
 
     Command: ``midway train bdd100k.midway_vits --data.root bdd100k/videos/train``
-    Cost: 21.0 M pairs, 410.7 GFLOP each; the paper's run took 66 h on 2 A100.
+    Cost: 21.0 M pairs, 403.8 GFLOP each; the paper's run took 66 h on 2 A100.
     Expect (the paper's, table 1): BDD100K linear 39.7 mIoU, Sintel clean 4.1 EPE. Not run by us.
     """
     return Experiment(
