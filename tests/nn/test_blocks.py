@@ -77,6 +77,22 @@ def test_a_dropped_branch_is_not_computed_and_takes_part_with_a_gradient_of_zero
     torch.testing.assert_close(gradients, torch.autograd.grad(expected.square().sum(), inputs))
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("num_wanted", [None, 1])
+def test_a_block_that_every_sample_skips_changes_nothing(
+    num_wanted: int | None, autocast: bool
+) -> None:
+    block = Block(12, 3, qkv_bias=True, norm_eps=1e-6, drop_path=0.999999)
+    x = torch.randn(2, 5, 12)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        out = block(x, num_wanted)
+    assert torch.equal(out, x[:, :num_wanted])
+    out.sum().backward()
+    for name, parameter in block.named_parameters():
+        assert parameter.grad is not None, name
+        assert not parameter.grad.any(), name
+
+
 @pytest.mark.parametrize(("p", "training"), [(0.0, True), (0.5, False)])
 def test_drop_path_is_the_identity_without_chance_or_in_evaluation(
     p: float, training: bool

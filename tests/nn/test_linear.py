@@ -17,7 +17,7 @@ def _parts(*shape: int, bias: bool = True) -> list[Tensor | None]:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(3, 5), (2, 4, 5), (2, 0, 5), (5,)])
+@pytest.mark.parametrize("shape", [(3, 5), (2, 4, 5), (2, 0, 5), (5,), (4, 8, 5)])
 def test_outputs_and_all_gradients_are_torchs(shape: tuple[int, ...], bias: bool) -> None:
     ours, theirs = _parts(*shape, bias=bias), _parts(*shape, bias=bias)
     for parts, function in ((ours, linear), (theirs, F.linear)):

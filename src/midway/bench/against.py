@@ -98,7 +98,8 @@ def _turn(
     """Seconds by both clocks, by whose step it is and its precision.
 
     How freed memory is kept is part of our step alone. What the plain one has given back is
-    taken again by steps of ours that do not count.
+    taken again by steps of ours that do not count; what ours have kept serves the first plain
+    steps, until it goes back bit by bit.
     """
     keep_freed_memory()
     for step in steps["ours"].values():

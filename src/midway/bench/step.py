@@ -77,12 +77,12 @@ class StepTimes:
     pairs_per_second: float
     flops_per_pair: float
     """Forward and backward, as computed: what nothing reads is left out, and not counted. What drop
-    path leaves out on a CPU (some 2 %) is counted."""
+    path leaves out on a CPU (some 2.5 %) is counted."""
     flops_per_second: float
     peak_flops_per_second: float
     """Of a dense matrix product in the same precision, measured before."""
     peak_memory_bytes: int
-    """Of the device; of the whole process on a CPU."""
+    """Of the device; on a CPU the most that the process has had so far."""
     parts: dict[str, float]
     """Seconds of each part by itself, forward and backward."""
 

@@ -156,7 +156,14 @@ class MidwayPath(nn.Module):
         *,
         latents_only: bool,
     ) -> Float[Tensor, "batch wanted width"]:
-        """A level's blocks over latents, source and target tokens; all, or the latents alone."""
+        """Refine latents, source and target tokens by a level's blocks.
+
+        Args:
+            level: Whose blocks.
+            tokens: Latents, then the tokens of the source, then those of the target.
+            latents_only: Whether the last block gives the latents alone.
+
+        """
         *blocks, last = self.blocks[str(level)].children()
         for block in blocks:
             tokens = block(tokens)
@@ -309,7 +316,7 @@ class Dynamics(TargetSide):
         grid: tuple[int, int],
         latents_only: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Motion latents of a level (they accumulate below the top one) and all midway tokens."""
+        """Motion latents of a level (they accumulate below the top one) and its midway tokens."""
         path = self.midway_path
         is_top = level == self.config.levels[-1]
         above = path.motion_tokens.expand(len(source), -1, -1) if is_top else latents

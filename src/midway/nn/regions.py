@@ -23,8 +23,8 @@ COMPILER: dict[str, Any] = {
 """How `torch.compile` is called."""
 MAX_VARIANTS = 128
 """Of the code of all regions: kinds, sizes, dtypes, student or teacher, all of which serve at every
-step. Pretraining has some 18, and a benchmark against a plain step three times as many; torch's own
-limit is 8."""
+step. Pretraining has some 18, and a benchmark against a plain step three times as many for each
+precision; torch's own limit is 8."""
 
 
 class Region(nn.Module):

@@ -18,9 +18,9 @@ def keep_freed_memory() -> None:
 
 
 def give_freed_memory_back() -> None:
-    """Let glibc do again what it does by itself, for what is to be compared with.
+    """Let glibc give memory back as it does by itself, for what is to be compared with.
 
-    Its thresholds rise with the largest block that is freed, up to these.
+    By itself its thresholds rise with the largest block that is freed. These are where they end.
     """
     _set({_M_MMAP_MAX: 65536, _M_MMAP_THRESHOLD: 32 * _MIB, _M_TRIM_THRESHOLD: 64 * _MIB})
 
