@@ -119,25 +119,13 @@ def step(
         repeats: Steps that count, of which the median is given.
 
     """
-    for name, value in (("batch-size", batch_size), ("repeats", repeats)):
-        if value < 1:
-            raise MidwayError(f"--{name} {value}: give 1 or more")
-    if not precision:
-        raise MidwayError("--precision: name one or more of bf16-mixed, 32-true")
-    _check_device(device)
+    _check_step(precision, device, {"batch-size": batch_size, "repeats": repeats})
     keep_freed_memory()
-    config = MODELS[model]().method
-    assert isinstance(config, MidwayConfig)
-    hardware = (
-        torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
-    )
-    title = f"{model}, {batch_size} pairs a step, {device} ({hardware})"
-    title += (", compiled" if compile else "") + (", recomputed" if recompute else "")
     types = {each: AUTOCAST_TYPES.get(each) for each in precision}
     attend = PLAIN_ATTENTION.get(against)
     with Console(stderr=True).status("measuring") as status:
         benchmark = StepBenchmark(
-            config=config,
+            config=_config(model),
             batch_size=batch_size,
             device=torch.device(device),
             compile=compile,
@@ -147,10 +135,10 @@ def step(
         )
         measured = {name: benchmark.run(each) for name, each in types.items()}
         compared = take_turns(benchmark, types, attend) if attend else None
+    hardware = _hardware(device)
+    title = f"{model}, {batch_size} pairs a step, {device} ({hardware})"
     for name, times in measured.items():
-        _print_step(times, f"{title}, {name}")
-        if compile:
-            print(f"first step, with compilation: {times.first_step_seconds:.0f} s")
+        _print_step(times, f"{title}, {name}", compiled=compile, recomputed=recompute)
     if compared:
         _print_against(compared)
     return {
@@ -160,10 +148,7 @@ def step(
         "compile": compile,
         "recompute": recompute,
         "hardware": hardware,
-        "precisions": {
-            name: asdict(times) | {"share_of_peak": times.share_of_peak}
-            for name, times in measured.items()
-        },
+        "precisions": {name: _to_json(times) for name, times in measured.items()},
         "against": asdict(compared) if compared else None,
     }
 
@@ -191,12 +176,38 @@ def _print(layouts: Sequence[LayoutTimes]) -> None:
         )
 
 
+def _hardware(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{torch.get_num_threads()} threads"
+
+
+def _config(model: str) -> MidwayConfig:
+    config = MODELS[model]().method
+    assert isinstance(config, MidwayConfig)
+    return config
+
+
+def _to_json(times: StepTimes) -> dict[str, Any]:
+    return asdict(times) | {"share_of_peak": times.share_of_peak}
+
+
+def _check_step(precision: Sequence[str], device: str, numbers: dict[str, int]) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise MidwayError(f"--{name} {value}: give 1 or more")
+    if not precision:
+        raise MidwayError("--precision: name one or more of bf16-mixed, 32-true")
+    _check_device(device)
+
+
 def _check_device(device: str) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         raise MidwayError("--device cuda: no GPU that torch can use; leave it out")
 
 
-def _print_step(times: StepTimes, title: str) -> None:
+def _print_step(times: StepTimes, title: str, *, compiled: bool, recomputed: bool) -> None:
+    title += (", compiled" if compiled else "") + (", recomputed" if recomputed else "")
     table = Table("part", "ms a step", "share", title=title)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -210,6 +221,8 @@ def _print_step(times: StepTimes, title: str) -> None:
         f"{times.peak_flops_per_second / 1e12:.3g} that a matrix product reaches; "
         f"{times.peak_memory_bytes / 2**30:.1f} GiB at most"
     )
+    if compiled:
+        print(f"first step, with compilation: {times.first_step_seconds:.0f} s")
 
 
 def _print_against(compared: AgainstTimes) -> None:
