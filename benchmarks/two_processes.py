@@ -8,19 +8,19 @@ It prints a JSON line: seconds a step, the exchange that backward does not hide,
 import argparse
 import json
 import time
+from pathlib import Path
 from statistics import median
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor
 
-from midway.bench.step import MODELS, FastStep
+from midway.bench.step import MODELS, FastStep, position
 from midway.data.render import Views
 from midway.methods.midway import Midway, MidwayConfig
-from midway.train.cpu_memory import keep_freed_memory
-from midway.train.launch import distributed_strategy
+from midway.train.launch import launch
 from midway.train.meter import exposed_seconds
 from midway.train.objective import Objective, StepOutput
+from midway.train.run import RunConfig
 
 
 class _Resident(Objective):
@@ -56,11 +56,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--devices", type=int, default=2, help="processes")
     args = parser.parse_args()
-    keep_freed_memory()
-    fabric = Fabric(
-        accelerator="cpu", devices=args.devices, strategy=distributed_strategy(args.devices)
-    )
-    fabric.launch()
+    for name in ("batch_size", "steps", "threads", "devices"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} {getattr(args, name)}: give 1 or more")
+    # Nothing is written to the folder.
+    fabric = launch(RunConfig(folder=Path(), accelerator="cpu", devices=args.devices))
     torch.set_num_threads(args.threads)
     torch.manual_seed(fabric.global_rank)
     config = MODELS[args.model]().method
@@ -78,6 +78,7 @@ def main() -> None:
             loss = model(views).loss
         fabric.backward(loss)
         step.optimise(loss)
+        step.move_averages(position(views))
         times.append(time.perf_counter() - start)
     seconds, exposed = median(times[1:]), exposed_seconds(model._forward_module)
     if fabric.is_global_zero:

@@ -1,19 +1,25 @@
 """The plain step is a true twin of ours, and the benchmark's figures hang together."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from midway.bench import matrix_peak as peak_module
+from midway.bench import step as step_module
 from midway.bench.agreement import Agreement, compare
+from midway.bench.plain_network import attend_written_out, encode
 from midway.bench.plain_step import PlainStep
 from midway.bench.step import FastStep, StepBenchmark, position
 from midway.data.render import Views
 from midway.errors import MidwayError
 from midway.experiments.synthetic import BOTH_TERMS as CONFIG
 from midway.methods.midway import Midway
-from midway.models.midway import NetworkConfig
+from midway.models.midway import MidwayOutput, NetworkConfig
+from midway.models.vit import EncoderConfig, VisionTransformer
+from midway.train.objective import StepOutput
 
 CPU = torch.device("cpu")
 
@@ -62,6 +68,43 @@ def test_in_bfloat16_ours_is_no_further_from_float32_than_rounding_takes_the_pla
     assert agreement.loss_error < 0.01
 
 
+@pytest.mark.parametrize("lost", ["a gradient", "the value of a gradient", "the loss"])
+def test_a_step_that_loses_something_does_not_agree(
+    monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    whole = Midway.losses
+    method = _method()
+    tokens = method.network.dynamics.midway_path.motion_tokens
+
+    def losses(self: Midway, views: Views) -> StepOutput:
+        found = whole(self, views)
+        if lost == "the value of a gradient":
+            tokens.register_hook(lambda grad: grad * torch.nan)
+        return StepOutput(loss=found.loss * (torch.nan if lost == "the loss" else 1), logs={})
+
+    if lost == "a gradient":
+        network = method.network
+        forward = network.forward_both_orders
+
+        def without_tokens(source: Tensor, target: Tensor) -> MidwayOutput:
+            tokens.requires_grad_(False)
+            try:
+                return forward(source, target)
+            finally:
+                tokens.requires_grad_(True)
+
+        monkeypatch.setattr(network, "forward_both_orders", without_tokens)
+    monkeypatch.setattr(Midway, "losses", losses)
+    with pytest.raises(MidwayError, match="disagree"):
+        compare(method, _views(), None).check()
+
+
+def test_a_loss_that_is_wrong_in_bfloat16_alone_does_not_agree() -> None:
+    agreement = compare(_method(), _views(4), torch.bfloat16)
+    with pytest.raises(MidwayError, match="disagree"):
+        replace(agreement, loss_error=0.02).check()
+
+
 def test_a_step_that_computes_something_else_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = PlainStep.loss
     monkeypatch.setattr(PlainStep, "loss", lambda self, views: 1.001 * whole(self, views))
@@ -70,6 +113,56 @@ def test_a_step_that_computes_something_else_is_not_timed(monkeypatch: pytest.Mo
     bad = Agreement(loss_difference=0, gradient_difference=1e-3, worst_parameter="a")
     with pytest.raises(MidwayError, match="disagree"):
         bad.check()
+
+
+def test_attention_of_the_plain_step_is_compared_as_it_is_timed() -> None:
+    with pytest.raises(MidwayError, match="disagree"):
+        compare(_method(), _views(), None, attend=lambda q, k, v: v).check()
+
+
+def test_the_plain_encoder_drops_branches_of_whole_samples_and_scales_the_others() -> None:
+    config = EncoderConfig(
+        image_size=(32, 32), patch_size=16, width=24, depth=2, heads=2, drop_path=0.5
+    )
+    vit = VisionTransformer(config)
+    vit.norm = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    nn.init.zeros_(vit.blocks[1].mlp.fc2.weight)
+    images = torch.randn(32, 3, 32, 32)
+    before, after = encode(vit.eval(), images, (1, 2), attend_written_out)
+    again, dropped = encode(vit.train(), images, (1, 2), attend_written_out)
+    assert torch.equal(again, before)
+    is_dropped = (dropped == before).flatten(1).all(1)
+    assert 0 < is_dropped.sum() < 32
+    scaled = before + 2 * (after - before)
+    torch.testing.assert_close(dropped[~is_dropped], scaled[~is_dropped])
+
+
+def test_both_steps_clip_alike_and_decay_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_module, "OPTIM", replace(step_module.OPTIM, clip_norm=1e-3))
+    ours, theirs = _method(), _method()
+    views = _views()
+    fast = FastStep(ours, None)
+    plain = PlainStep(theirs, lr=1e-4, clip_norm=1e-3, autocast_type=None)
+    fast.step(views)
+    plain.step(views, 1.0)
+    moments = plain.optimizer.state
+    for name, parameter in theirs.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        twin = ours.get_parameter(name)
+        # After one step, a tenth of the clipped gradient.
+        found, wanted = (x["exp_avg"] for x in (fast.optimizer.state[twin], moments[parameter]))
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * wanted.norm().item())
+        assert _decay(fast.optimizer, twin) == _decay(plain.optimizer, parameter)
+
+
+def _decay(optimizer: torch.optim.Optimizer, parameter: Tensor) -> float:
+    (group,) = (
+        group
+        for group in optimizer.param_groups
+        if any(parameter is each for each in group["params"])
+    )
+    return group["weight_decay"]
 
 
 def test_three_steps_of_both_end_at_the_same_weights_teacher_and_centre() -> None:
@@ -104,6 +197,17 @@ def test_speeds_shares_and_parts_hang_together() -> None:
     assert times.peak_memory_bytes > 2**24
     assert min(times.parts.values()) > 0
     assert {"student 224", "local crops", "teacher", "optimiser", "EMA", "views"} < set(times.parts)
+
+
+def test_peak_memory_is_of_bytes_though_linux_counts_kib_and_macos_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    used = SimpleNamespace(ru_maxrss=3 * 2**20)
+    monkeypatch.setattr(step_module.resource, "getrusage", lambda whose: used)
+    monkeypatch.setattr(step_module.sys, "platform", "linux")
+    assert step_module._peak_memory(CPU) == 3 * 2**30
+    monkeypatch.setattr(step_module.sys, "platform", "darwin")
+    assert step_module._peak_memory(CPU) == 3 * 2**20
 
 
 def test_the_peak_is_the_work_of_the_largest_product_by_its_time(

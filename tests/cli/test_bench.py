@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from midway.cli import main
 from tests.compilers import Counting, compiler
@@ -24,15 +25,18 @@ def test_every_layout_is_a_row_with_what_limits_it(tmp_path, capsys):
 
 
 def test_a_step_is_told_as_a_table_a_sentence_and_json(capsys):
-    words = ["--model", "tiny", "--batch-size", "1", "--precision", "32-true", "--repeats", "1"]
+    precisions = ["32-true", "bf16-mixed"]
+    words = ["--model", "tiny", "--batch-size", "1", "--precision", *precisions, "--repeats", "1"]
     assert main(["bench", "step", *words, "--against", "plain", "--json"]) == 0
     printed = capsys.readouterr().out.splitlines()
     told = json.loads(printed[-1])
     assert (told["model"], told["device"], told["batch_size"]) == ("tiny", "cpu", 1)
-    assert list(told["precisions"]) == ["32-true"]
+    assert list(told["precisions"]) == precisions
     assert any("DINO loss" in line for line in printed)
-    ratio = told["against"]["ratios"]["32-true"]["32-true"]
-    assert any(f"takes {ratio:.2f} times as long as ours" in line for line in printed)
+    for own, row in told["against"]["ratios"].items():
+        for other, ratio in row.items():
+            sentence = f"in {other} takes {ratio:.2f} times as long as ours in {own} ("
+            assert any(sentence in line for line in printed)
     assert told["against"]["agreements"]["32-true"]["gradient_difference"] < 1e-4
 
 
@@ -64,10 +68,12 @@ def test_a_compiled_and_recomputed_step_is_told_as_such(capsys):
         (["step", "--batch-size", "0"], "--batch-size 0: give 1 or more"),
         (["step", "--precision"], "--precision: name one or more"),
         (["step", "--repeats", "0"], "--repeats 0: give 1 or more"),
+        (["step", "--device", "cuda"], "--device cuda: no GPU that torch can use"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(tmp_path, capsys, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     write_video(tmp_path / "a.mp4", even_times(30), picture=waves)
     assert main(["bench", *words]) == 2
     told = capsys.readouterr().err

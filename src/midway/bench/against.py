@@ -11,7 +11,7 @@ import torch
 from midway.bench.agreement import Agreement, compare
 from midway.bench.plain_network import Attend
 from midway.bench.plain_step import PlainStep
-from midway.bench.step import OPTIM, RATES, WARM_UP, FastStep, StepBenchmark, position
+from midway.bench.step import OPTIM, RATES, FastStep, StepBenchmark, position
 from midway.bench.stopwatch import both_clocks
 from midway.data.render import Views
 from midway.train.cpu_memory import give_freed_memory_back, keep_freed_memory
@@ -52,7 +52,9 @@ def take_turns(
     """
     views, _ = benchmark.views()
     benchmark.tell("comparing with the plain step")
-    agreements = {name: _agreement(benchmark, views, each) for name, each in precisions.items()}
+    agreements = {
+        name: _agreement(benchmark, views, each, attend) for name, each in precisions.items()
+    }
     steps: dict[str, dict[str, Callable[[], object]]] = {"ours": {}, "plain": {}}
     for name, autocast_type in precisions.items():
         ours = FastStep(benchmark.method(), autocast_type)
@@ -67,7 +69,7 @@ def take_turns(
         steps["ours"][name] = partial(ours.step, views)
         steps["plain"][name] = partial(plain.step, views, momentum)
     benchmark.tell("measuring the plain step in turns with ours")
-    turns = [_turn(steps, benchmark.device) for _ in range(WARM_UP + benchmark.repeats)][WARM_UP:]
+    turns = [_turn(steps, benchmark.device) for _ in range(1 + benchmark.repeats)][1:]
 
     def ratios(clock: int) -> Ratios:
         return {
@@ -97,26 +99,29 @@ def _turn(
 ) -> dict[tuple[str, str], tuple[float, float]]:
     """Seconds by both clocks, by whose step it is and its precision.
 
-    How freed memory is kept is part of our step alone. What the plain one has given back is
-    taken again by steps of ours that do not count; what ours have kept serves the first plain
-    steps, until it goes back bit by bit.
+    How freed memory is kept is part of our step alone. What the plain one has given back, and
+    what ours have kept, is taken and given back by steps that do not count.
     """
-    keep_freed_memory()
-    for step in steps["ours"].values():
-        step()
-    times = {("ours", name): both_clocks(step, device) for name, step in steps["ours"].items()}
-    give_freed_memory_back()
-    times |= {("plain", name): both_clocks(step, device) for name, step in steps["plain"].items()}
+    times = {}
+    for whose, treat_freed_memory in (
+        ("ours", keep_freed_memory),
+        ("plain", give_freed_memory_back),
+    ):
+        treat_freed_memory()
+        for step in steps[whose].values():
+            step()
+        for name, step in steps[whose].items():
+            times[whose, name] = both_clocks(step, device)
     keep_freed_memory()
     return times
 
 
 def _agreement(
-    benchmark: StepBenchmark, views: Views, autocast_type: torch.dtype | None
+    benchmark: StepBenchmark, views: Views, autocast_type: torch.dtype | None, attend: Attend
 ) -> Agreement:
     one = Views(
         motion=views.motion[:, :1], globals=views.globals[:, :1], locals=views.locals[:, :1]
     )
-    agreement = compare(benchmark.method(), one, autocast_type)
+    agreement = compare(benchmark.method(), one, autocast_type, attend)
     agreement.check()
     return agreement

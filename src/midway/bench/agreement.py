@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf, isnan
 
 import torch
 from torch import Tensor
 
+from midway.bench.plain_network import Attend, attend_written_out
 from midway.bench.plain_step import PlainStep
 from midway.data.render import Views
 from midway.errors import MidwayError
@@ -14,6 +16,8 @@ from midway.methods.midway import Midway
 
 LOSS_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4
+_LOSS_TOLERANCE_IN_BFLOAT16 = 1e-2
+"""Two and a half times what rounding a single number to bfloat16 takes."""
 _SPREAD = 1.5
 """How many times as far as the plain step's ours may lie from float32, in a lower precision."""
 
@@ -27,7 +31,8 @@ class Agreement:
     loss_difference: float
     """Of the loss in float32."""
     gradient_difference: float
-    """Largest of any one parameter's gradient in float32: length of the difference by length."""
+    """Largest of any one parameter's gradient in float32: length of the difference by length.
+    Infinite where a step has none, or one that is not a number."""
     worst_parameter: str
     loss_error: float | None = None
     """Of our loss in the lower precision; None where the step is timed in float32."""
@@ -42,30 +47,41 @@ class Agreement:
         Raises:
             MidwayError: A difference is above what rounding explains.
         """
-        apart = (
-            self.loss_difference > LOSS_TOLERANCE or self.gradient_difference > GRADIENT_TOLERANCE
+        # What is not a number is not below anything.
+        same = (
+            self.loss_difference <= LOSS_TOLERANCE
+            and self.gradient_difference <= GRADIENT_TOLERANCE
         )
         if self.gradient_error is not None and self.plain_gradient_error is not None:
-            apart = apart or self.gradient_error > _SPREAD * self.plain_gradient_error
-        if apart:
+            same = same and self.gradient_error <= _SPREAD * self.plain_gradient_error
+        for error in (self.loss_error, self.plain_loss_error):
+            same = same and (error is None or error <= _LOSS_TOLERANCE_IN_BFLOAT16)
+        if not same:
             raise MidwayError(
                 f"our step and the plain one disagree: {self}; their times cannot be compared, "
                 "please report it"
             )
 
 
-def compare(method: Midway, views: Views, autocast_type: torch.dtype | None) -> Agreement:
+def compare(
+    method: Midway,
+    views: Views,
+    autocast_type: torch.dtype | None,
+    attend: Attend = attend_written_out,
+) -> Agreement:
     """Loss and gradients of both steps on the same views and weights, without drop path.
 
     Args:
         method: Its weights; gradients are cleared.
         views: Of a batch, small because four steps are computed in lower precision.
         autocast_type: Lower precision to compare in as well; None for float32 alone.
+        attend: Attention of the plain step.
     """
     with _without_drop_path(method):
         loss, gradients = _gradients(method, _ours(method, views, None))
-        wanted, reference = _gradients(method, _plain(method, views, None))
-        differences = {name: _apart({name: gradients[name]}, reference) for name in gradients}
+        wanted, reference = _gradients(method, _plain(method, views, None, attend))
+        names = sorted(gradients.keys() | reference.keys())
+        differences = {name: _apart(gradients, reference, [name]) for name in names}
         worst = max(differences, key=lambda name: differences[name])
         float32 = {
             "loss_difference": abs(loss - wanted) / abs(wanted),
@@ -74,15 +90,16 @@ def compare(method: Midway, views: Views, autocast_type: torch.dtype | None) -> 
         if autocast_type is None:
             return Agreement(**float32, worst_parameter=worst)
         loss, gradients = _gradients(method, _ours(method, views, autocast_type))
-        error = _apart(gradients, reference)
-        plain_loss, gradients = _gradients(method, _plain(method, views, autocast_type))
+        error = _apart(gradients, reference, names)
+        plain = _plain(method, views, autocast_type, attend)
+        plain_loss, gradients = _gradients(method, plain)
         return Agreement(
             **float32,
             worst_parameter=worst,
             loss_error=abs(loss - wanted) / abs(wanted),
             plain_loss_error=abs(plain_loss - wanted) / abs(wanted),
             gradient_error=error,
-            plain_gradient_error=_apart(gradients, reference),
+            plain_gradient_error=_apart(gradients, reference, names),
         )
 
 
@@ -94,8 +111,10 @@ def _ours(method: Midway, views: Views, dtype: torch.dtype | None) -> Callable[[
     return loss
 
 
-def _plain(method: Midway, views: Views, dtype: torch.dtype | None) -> Callable[[], Tensor]:
-    plain = PlainStep(method, lr=0.0, clip_norm=1.0, autocast_type=dtype)
+def _plain(
+    method: Midway, views: Views, dtype: torch.dtype | None, attend: Attend
+) -> Callable[[], Tensor]:
+    plain = PlainStep(method, lr=0.0, clip_norm=1.0, autocast_type=dtype, attend=attend)
     return lambda: plain.loss(views)
 
 
@@ -113,12 +132,14 @@ def _gradients(method: Midway, loss: Callable[[], Tensor]) -> tuple[float, Gradi
     return value.item(), found
 
 
-def _apart(found: Gradients, reference: Gradients) -> float:
+def _apart(found: Gradients, reference: Gradients, names: list[str]) -> float:
     """Length of the difference of gradients by the reference's, as one vector."""
-    names = list(found)
-    difference = [(found[name] - reference[name]).norm() for name in names]
-    length = [reference[name].norm() for name in names]
-    return (torch.stack(difference).norm() / torch.stack(length).norm()).item()
+    if any(name not in found or name not in reference for name in names):
+        return inf
+    difference = torch.stack([(found[name] - reference[name]).norm() for name in names]).norm()
+    length = torch.stack([reference[name].norm() for name in names]).norm()
+    apart = (difference / length).item()
+    return inf if isnan(apart) else apart
 
 
 @contextmanager

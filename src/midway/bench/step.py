@@ -1,6 +1,7 @@
 """What a training step costs on this machine, part by part."""
 
 import resource
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -199,4 +200,5 @@ def _reset_memory(device: torch.device) -> None:
 def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -140,7 +140,7 @@ def step(
     for name, times in measured.items():
         _print_step(times, f"{title}, {name}", compiled=compile, recomputed=recompute)
     if compared:
-        _print_against(compared)
+        _print_against(compared, device)
     return {
         "model": model,
         "batch_size": batch_size,
@@ -219,13 +219,13 @@ def _print_step(times: StepTimes, title: str, *, compiled: bool, recomputed: boo
         f"{1e3 * whole:.1f} ms a step without views, {times.pairs_per_second:.3g} pairs/s, "
         f"{times.flops_per_second / 1e12:.3g} TFLOP/s: {times.share_of_peak:.0%} of the "
         f"{times.peak_flops_per_second / 1e12:.3g} that a matrix product reaches; "
-        f"{times.peak_memory_bytes / 2**30:.1f} GiB at most"
+        f"{times.peak_memory_bytes / 2**30:.1f} GiB at most so far"
     )
     if compiled:
         print(f"first step, with compilation: {times.first_step_seconds:.0f} s")
 
 
-def _print_against(compared: AgainstTimes) -> None:
+def _print_against(compared: AgainstTimes, device: str) -> None:
     for name, agreement in compared.agreements.items():
         print(
             f"{name}, in turns: ours {1e3 * compared.seconds_per_step[name]:.1f} ms, plain step "
@@ -234,8 +234,7 @@ def _print_against(compared: AgainstTimes) -> None:
         )
     for own, row in compared.ratios.items():
         for other, ratio in row.items():
-            on_cores = compared.cpu_ratios[own][other]
-            print(
-                f"the plain step in {other} takes {ratio:.2f} times as long as ours in {own} "
-                f"({on_cores:.2f} by time on the cores)"
-            )
+            told = f"the plain step in {other} takes {ratio:.2f} times as long as ours in {own}"
+            if device == "cpu":  # the cores of a GPU's host spend theirs waiting
+                told += f" ({compared.cpu_ratios[own][other]:.2f} by time on the cores)"
+            print(told)
