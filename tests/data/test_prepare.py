@@ -1,7 +1,6 @@
-"""Preparing a store: what is in it, interruptions of every kind, bad files, other stores."""
+"""Preparing a store: what is in it, interruptions of every kind, other stores."""
 
 import io
-import json
 import os
 import shutil
 import signal
@@ -25,15 +24,13 @@ from midway.data.video import VideoFile
 from midway.data.workers import Reading
 from midway.errors import MidwayError
 from tests.data.made_videos import (
-    cut_short,
     even_times,
-    noise,
     number_of,
     waves,
     write_frames,
-    write_sound,
     write_video,
 )
+from tests.data.stores import has_no_leftovers
 
 CONFIG = StoreConfig(fps=10, short_side=48)
 NUM_CLIPS = 10
@@ -80,17 +77,6 @@ def stop_after(number: int) -> Callable[[Progress], None]:
             raise KeyboardInterrupt
 
     return tell
-
-
-def has_no_leftovers(destination: Path) -> bool:
-    used = {
-        file.path
-        for fragment in lance.dataset(str(destination)).get_fragments()
-        for file in fragment.metadata.files
-    }
-    return {path.name for path in (destination / "data").iterdir()} == used and len(
-        list((destination / "_versions").glob("*.manifest"))
-    ) == 1
 
 
 def psnr(image: np.ndarray, other: np.ndarray) -> float:
@@ -236,26 +222,6 @@ def test_a_folder_that_a_kill_left_before_the_first_version_is_taken_over(
     assert rows_of(destination).equals(uninterrupted)
 
 
-@pytest.fixture
-def mixed(tmp_path: Path) -> Path:
-    """Two good clips, and one of each kind of bad one."""
-    folder = tmp_path / "mixed"
-    folder.mkdir()
-    write_video(folder / "a.mp4", even_times(10))
-    write_video(folder / "z.mp4", even_times(12))
-    (folder / "empty.mp4").touch()
-    (folder / "text.mov").write_text("no video")
-    write_sound(folder / "sound.mp4")
-    cut_short(write_video(folder / "cut.mkv", even_times(50), picture=noise), 0.5)
-    (folder / "frames").mkdir()
-    for name in ("1.png", "2.png"):
-        (folder / "frames" / name).write_bytes(b"no image")
-    return folder
-
-
-BAD = ["cut.mkv", "empty.mp4", "frames/*.png", "sound.mp4", "text.mov"]
-
-
 def test_a_store_that_cannot_be_cleaned_is_complete_all_the_same(tmp_path, videos, monkeypatch):
     def refuse(*arguments: object, **options: object) -> None:
         raise OSError("no right to remove")
@@ -268,47 +234,12 @@ def test_a_store_that_cannot_be_cleaned_is_complete_all_the_same(tmp_path, video
     assert len(read_store(str(tmp_path / "s.lance"))) == NUM_CLIPS
 
 
-def test_bad_clips_are_left_out_and_listed_with_reasons(tmp_path, mixed):
-    summary = prepare(str(mixed), str(tmp_path / "s.lance"), CONFIG, jobs=0)
-    assert [clip.name for clip in read_store(summary.destination)] == ["a.mp4", "z.mp4"]
-    assert [skipped.clip for skipped in summary.skipped] == BAD
-    assert all(str(mixed) in skipped.reason for skipped in summary.skipped)
-    assert summary.skipped_list == str(tmp_path / "s.lance.skipped.jsonl")
-    lines = [json.loads(line) for line in Path(summary.skipped_list).read_text().splitlines()]
-    assert [line["clip"] for line in lines] == BAD
-    assert [line["reason"] for line in lines] == [skipped.reason for skipped in summary.skipped]
-
-
 def test_a_name_that_is_no_text_costs_one_clip(tmp_path, videos):
     shutil.copy(videos / "clip3.mp4", tmp_path / "a.mp4")
     shutil.copy(videos / "clip3.mp4", os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.mp4"))
     summary = prepare(str(tmp_path), str(tmp_path / "s.lance"), CONFIG, jobs=0)
     assert summary.clips == 1
     assert "has a name that is no UTF-8; rename it" in summary.skipped[0].reason
-
-
-def test_bad_clips_are_tried_again(tmp_path, mixed):
-    prepare(str(mixed), str(tmp_path / "s.lance"), CONFIG, jobs=0)
-    write_video(mixed / "empty.mp4", even_times(6))
-    for name in ("text.mov", "sound.mp4", "cut.mkv"):
-        (mixed / name).unlink()
-    shutil.rmtree(mixed / "frames")
-    summary = prepare(str(mixed), str(tmp_path / "s.lance"), CONFIG, jobs=0)
-    assert [clip.name for clip in read_store(summary.destination)] == [
-        "a.mp4",
-        "z.mp4",
-        "empty.mp4",
-    ]
-    assert (summary.new_clips, summary.skipped, summary.skipped_list) == (1, (), None)
-    assert not (tmp_path / "s.lance.skipped.jsonl").exists()
-
-
-def test_a_long_clip_that_ends_badly_leaves_nothing(tmp_path, mixed, monkeypatch):
-    monkeypatch.setattr(store_writer, "FRAGMENT_BYTES", 20_000)
-    destination = tmp_path / "s.lance"
-    prepare(str(mixed), str(destination), CONFIG, jobs=0)
-    assert [clip.name for clip in read_store(str(destination))] == ["a.mp4", "z.mp4"]
-    assert has_no_leftovers(destination)
 
 
 def test_a_clip_that_ended_a_worker_is_left_out(tmp_path, videos):
