@@ -1,6 +1,7 @@
 """The plain step is a true twin of ours, and the benchmark's figures hang together."""
 
 from dataclasses import replace
+from math import inf
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +18,7 @@ from midway.data.render import Views
 from midway.errors import MidwayError
 from midway.experiments.synthetic import BOTH_TERMS as CONFIG
 from midway.methods.midway import Midway
-from midway.models.midway import MidwayOutput, NetworkConfig
+from midway.models.midway import NetworkConfig
 from midway.models.vit import EncoderConfig, VisionTransformer
 from midway.train.objective import StepOutput
 
@@ -77,32 +78,30 @@ def test_a_step_that_loses_something_does_not_agree(
     tokens = method.network.dynamics.midway_path.motion_tokens
 
     def losses(self: Midway, views: Views) -> StepOutput:
-        found = whole(self, views)
+        tokens.requires_grad_(lost != "a gradient")
+        loss = whole(self, views).loss
+        tokens.requires_grad_(True)
         if lost == "the value of a gradient":
-            tokens.register_hook(lambda grad: grad * torch.nan)
-        return StepOutput(loss=found.loss * (torch.nan if lost == "the loss" else 1), logs={})
+            nothing = 0 * tokens.sum()
+            nothing.register_hook(lambda grad: grad * torch.nan)
+            loss = loss + nothing
+        return StepOutput(loss=loss * (torch.nan if lost == "the loss" else 1), logs={})
 
-    if lost == "a gradient":
-        network = method.network
-        forward = network.forward_both_orders
-
-        def without_tokens(source: Tensor, target: Tensor) -> MidwayOutput:
-            tokens.requires_grad_(False)
-            try:
-                return forward(source, target)
-            finally:
-                tokens.requires_grad_(True)
-
-        monkeypatch.setattr(network, "forward_both_orders", without_tokens)
     monkeypatch.setattr(Midway, "losses", losses)
+    agreement = compare(method, _views(), None)
+    if lost != "the loss":
+        assert agreement.worst_parameter.endswith("motion_tokens")
     with pytest.raises(MidwayError, match="disagree"):
-        compare(method, _views(), None).check()
+        agreement.check()
 
 
-def test_a_loss_that_is_wrong_in_bfloat16_alone_does_not_agree() -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"loss_error": 0.02}, {"gradient_error": inf, "plain_gradient_error": inf}]
+)
+def test_what_is_wrong_in_bfloat16_alone_does_not_agree(wrong: dict[str, float]) -> None:
     agreement = compare(_method(), _views(4), torch.bfloat16)
     with pytest.raises(MidwayError, match="disagree"):
-        replace(agreement, loss_error=0.02).check()
+        replace(agreement, **wrong).check()
 
 
 def test_a_step_that_computes_something_else_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ class Agreement:
             and self.gradient_difference <= GRADIENT_TOLERANCE
         )
         if self.gradient_error is not None and self.plain_gradient_error is not None:
-            same = same and self.gradient_error <= _SPREAD * self.plain_gradient_error
+            same = same and self.gradient_error <= _SPREAD * self.plain_gradient_error < inf
         for error in (self.loss_error, self.plain_loss_error):
             same = same and (error is None or error <= _LOSS_TOLERANCE_IN_BFLOAT16)
         if not same:

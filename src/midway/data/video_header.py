@@ -5,7 +5,7 @@ Headers are written by strangers: whatever is read from one is checked before it
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -143,34 +143,29 @@ def open_stream(location: str) -> OpenStream:
         head = file.read(8)
     if not head:
         raise BadClipError(location, "is empty", "copy it again or remove it")
-    file = open_binary(location) if is_url(location) else None
-    try:
-        container = av.open(
-            # Else FFmpeg takes what stands before a colon in a path for a protocol.
-            file or f"file:{location}",
-            mode="r",
-            options={
-                "max_pixels": str(MAX_PIXELS),
-                **(_MP4_OPTIONS if head[4:] in _MP4_STARTS else {}),
-            },
-            container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
-            metadata_errors="ignore",
-            timeout=TIMEOUT_SECONDS,
+    with ExitStack() as opened:
+        file = opened.enter_context(open_binary(location)) if is_url(location) else None
+        container = opened.enter_context(
+            av.open(
+                # Else FFmpeg takes what stands before a colon in a path for a protocol.
+                file or f"file:{location}",
+                mode="r",
+                options={
+                    "max_pixels": str(MAX_PIXELS),
+                    **(_MP4_OPTIONS if head[4:] in _MP4_STARTS else {}),
+                },
+                container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
+                metadata_errors="ignore",
+                timeout=TIMEOUT_SECONDS,
+            )
         )
-        try:
-            stream = _video_stream(location, container)
-            tick = stream.time_base
-            if not tick:
-                raise BadClipError(location, "states no unit of time", REMUX)
-            tick_seconds = Fraction(tick.numerator, tick.denominator)
-            return OpenStream(location, container, stream, tick_seconds, size, file)
-        except BaseException:
-            container.close()
-            raise
-    except BaseException:
-        if file is not None:
-            file.close()
-        raise
+        stream = _video_stream(location, container)
+        tick = stream.time_base
+        if not tick:
+            raise BadClipError(location, "states no unit of time", REMUX)
+        tick_seconds = Fraction(tick.numerator, tick.denominator)
+        opened.pop_all()  # from here on the caller closes them
+    return OpenStream(location, container, stream, tick_seconds, size, file)
 
 
 @contextmanager
