@@ -144,8 +144,8 @@ for code in sorted(results.glob("*.code"), key=lambda path: path.stat().st_mtime
     elif name == "train":
         records = [json.loads(line) for line in metrics.read_text().splitlines()]
         settled = records[len(records) // 2 :]
-        speed, wait = (median(r[key] for r in settled) for key in ("pairs_per_second", "data_wait_share"))
-        told = f"{speed:.1f} pairs/s from the frame store, data wait {wait:.0%}, {records[-1]['step']} steps"
+        speed, wait = (median(r[key] for r in settled) for key in ("samples_per_second", "data_wait_share"))
+        told = f"{speed:.1f} samples/s from the frame store, data wait {wait:.0%}, {records[-1]['step']} steps"
     else:
         told = lines[-1][:90] if lines else "done"
     rows.append((name, seconds, told))

@@ -119,9 +119,9 @@ def test_unknown_flow_is_black_and_harms_no_other(unknown):
 def test_loss_curves_show_the_records_and_leave_a_gap_for_none():
     records = [
         {"step": 1, "loss": 9.0, "dino_loss": 7.0, "dense_loss": 2.0, "lr": 0.1}
-        | {"dense_loss_9": 1.5, "dense_loss_12": 0.5, "pairs_per_second": 3.0},
+        | {"dense_loss_9": 1.5, "dense_loss_12": 0.5, "samples_per_second": 3.0},
         {"step": 5, "loss": None, "dino_loss": None, "dense_loss": 1.0, "lr": 0.1}
-        | {"dense_loss_9": 0.75, "dense_loss_12": None, "pairs_per_second": 3.0},
+        | {"dense_loss_9": 0.75, "dense_loss_12": None, "samples_per_second": 3.0},
     ]
     terms, levels = loss_curves(records).axes
     drawn = {line.get_label(): line.get_xydata().tolist() for line in (*terms.lines, *levels.lines)}

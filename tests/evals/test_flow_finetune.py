@@ -322,7 +322,7 @@ def test_validation_leaves_the_mode_and_the_gradients_as_they_were(config, tmp_p
     assert out.logs["epe"].isfinite()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in objective.parameters())
     # Not a step that is validated after: nothing is read, though there is nothing to read.
-    objective.after_step(Position(step=0, steps=100, steps_per_epoch=1.0, pairs=2))
+    objective.after_step(Position(step=0, steps=100, steps_per_epoch=1.0, samples=2))
     assert not list(tmp_path.glob("*.jsonl"))
     assert objective.network.training
 

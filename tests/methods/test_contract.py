@@ -10,7 +10,7 @@ from midway.config import to_json
 from midway.data.render import Views
 from midway.errors import MidwayError
 from midway.experiments.synthetic import BOTH_TERMS, midway_tiny
-from midway.methods.base import Method, MethodConfig, build_method, flops_per_pair, method_config
+from midway.methods.base import Method, MethodConfig, build_method, flops_per_sample, method_config
 from midway.nn.regions import compile_regions, recompute_regions
 from midway.registry import available
 from midway.train.objective import Position
@@ -20,7 +20,7 @@ CONFIGS: dict[str, MethodConfig] = {
     "midway": BOTH_TERMS,
     "midway, dense term alone": midway_tiny().method,
 }
-POSITION = Position(step=5, steps=10, steps_per_epoch=2.0, pairs=2)
+POSITION = Position(step=5, steps=10, steps_per_epoch=2.0, samples=2)
 
 
 @pytest.fixture(params=CONFIGS)
@@ -117,9 +117,9 @@ def test_its_configuration_survives_json(method: Method) -> None:
 
 
 def test_work_is_counted_without_computing() -> None:
-    flops = flops_per_pair(CONFIGS["midway"])
+    flops = flops_per_sample(CONFIGS["midway"])
     doubled = replace(CONFIGS["midway"], views=replace(CONFIGS["midway"].views, num_local=8))
-    assert 1e8 < flops < flops_per_pair(doubled)
+    assert 1e8 < flops < flops_per_sample(doubled)
 
 
 def test_an_unknown_method_is_told_with_those_that_exist() -> None:

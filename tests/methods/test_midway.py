@@ -14,8 +14,8 @@ from midway.train.health import LOW_RANK, LOW_SPREAD
 from midway.train.objective import Position
 
 
-def _position(step: int, *, pairs: int = 40) -> Position:
-    return Position(step=step, steps=1000, steps_per_epoch=100.0, pairs=pairs)
+def _position(step: int, *, samples: int = 40) -> Position:
+    return Position(step=step, steps=1000, steps_per_epoch=100.0, samples=samples)
 
 
 def _views() -> Views:

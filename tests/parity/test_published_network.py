@@ -151,7 +151,7 @@ def test_six_training_steps_agree_on_losses_weights_teacher_and_centre(golden: G
             step=wanted["step"],
             steps=len(golden.trajectory),
             steps_per_epoch=steps_per_epoch,
-            pairs=golden.config["batch"],
+            samples=golden.config["batch"],
         )
         assert int(position.epoch) == wanted["epoch"]
         optimizer.set_rates(Rates(lr=wanted["lr"], weight_decay=wanted["weight_decay"]))

@@ -45,7 +45,7 @@ def test_every_line_of_the_log_has_rates_norms_and_speeds(tmp_path):
     assert records[0]["weight_decay"] < last["weight_decay"] < OPTIM.final_weight_decay
     assert last["grad_norm"] > 0
     assert 0 <= last["data_wait_share"] <= 1
-    assert last["tflops_per_second"] == pytest.approx(last["pairs_per_second"] * 1e-3)
+    assert last["tflops_per_second"] == pytest.approx(last["samples_per_second"] * 1e-3)
     assert last["seconds"] > records[0]["seconds"] > 0
 
 
@@ -250,6 +250,16 @@ def test_half_a_line_at_the_end_of_the_log_is_dropped(tmp_path):
     path.write_text(path.read_text() + '{"step": 6, "lo')
     train(run_config(tmp_path), resume=True)
     assert [step for step, _, _ in losses(tmp_path)] == list(range(1, 11))
+
+
+def test_a_log_with_names_of_an_older_version_goes_on(tmp_path):
+    train(run_config(tmp_path), ToyLoader(signal_step=2))
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text().replace("samples_per_second", "pairs_per_second"))
+    train(run_config(tmp_path), resume=True)
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [record["step"] for record in records] == [*range(1, 11)]
+    assert ["pairs_per_second" in record for record in records] == [True] * 3 + [False] * 7
 
 
 def test_a_run_ends_with_what_limited_it(tmp_path, capsys):

@@ -43,11 +43,11 @@ def _run(meter: Meter, clock: Clock, *, data: float, step: float) -> dict[str, f
 
 
 def test_a_slow_loader_limits_a_run_and_a_quick_one_does_not(clock: Clock) -> None:
-    meter = Meter(Wrapped(), world_size=1, flops_per_pair=1e9)
+    meter = Meter(Wrapped(), world_size=1, flops_per_sample=1e9)
     _run(meter, clock, data=5.0, step=1.0)  # the start, which does not count
     speeds = _run(meter, clock, data=0.3, step=0.7)
     assert speeds["data_wait_share"] == pytest.approx(0.3)
-    assert speeds["pairs_per_second"] == pytest.approx(8)
+    assert speeds["samples_per_second"] == pytest.approx(8)
     assert speeds["tflops_per_second"] == pytest.approx(8e-3)
     assert meter.limit().startswith("limited by data; of its time the run waited 30% for data")
     # The verdict is on the whole run, not on what was read last.
@@ -57,13 +57,13 @@ def test_a_slow_loader_limits_a_run_and_a_quick_one_does_not(clock: Clock) -> No
 
 
 def test_what_is_apart_slows_nothing_down(clock: Clock) -> None:
-    meter = Meter(Wrapped(), world_size=1, flops_per_pair=None)
+    meter = Meter(Wrapped(), world_size=1, flops_per_sample=None)
     with meter.apart():
         clock.now += 100
     speeds = _run(meter, clock, data=0.3, step=0.7)
     assert speeds == {
         "data_wait_share": pytest.approx(0.3),
-        "pairs_per_second": pytest.approx(8),
+        "samples_per_second": pytest.approx(8),
     }
 
 
@@ -71,7 +71,7 @@ def test_what_is_exchanged_when_nothing_is_left_to_compute_limits_a_run_of_two(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "exposed_seconds", lambda wrapper: 0.25)
-    meter = Meter(Wrapped(), world_size=2, flops_per_pair=None)
+    meter = Meter(Wrapped(), world_size=2, flops_per_sample=None)
     _run(meter, clock, data=5.0, step=1.0)
     assert _run(meter, clock, data=0.1, step=0.9)["communication_wait_share"] == 0.25
     assert meter.limit() == (

@@ -128,7 +128,7 @@ def train(
         run=run,
         config=CONFIG,
         resume=resume,
-        flops_per_pair=1e9,
+        flops_per_sample=1e9,
         probe=probe,
     )
 

@@ -16,7 +16,7 @@ from midway.data.render import Views, render_views, stack_windows
 from midway.data.views import ViewsConfig, cut_windows, draw_views, stack_views
 from midway.experiments.bdd100k import midway_vitb, midway_vits
 from midway.experiments.camvid import midway_tiny
-from midway.methods.base import flops_per_pair
+from midway.methods.base import flops_per_sample
 from midway.methods.midway import Midway, MidwayConfig
 from midway.nn.regions import compile_regions, recompute_regions
 from midway.train.objective import Position
@@ -125,7 +125,7 @@ class StepBenchmark:
         memory = _peak_memory(self.device)
         self.tell("measuring the parts")
         parts = time_parts(method, views, autocast_type, repeats=self.repeats)
-        flops = flops_per_pair(self.config)
+        flops = flops_per_sample(self.config)
         return StepTimes(
             seconds_per_step=wall,
             cpu_seconds_per_step=cpu,
@@ -189,7 +189,7 @@ class StepBenchmark:
 
 def position(views: Views) -> Position:
     """A place in a run at which nothing is frozen."""
-    return Position(step=2, steps=10, steps_per_epoch=1.0, pairs=views.motion.shape[1])
+    return Position(step=2, steps=10, steps_per_epoch=1.0, samples=views.motion.shape[1])
 
 
 def _reset_memory(device: torch.device) -> None:

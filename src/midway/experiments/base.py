@@ -15,7 +15,7 @@ from midway.data.pairs import PairDataset, PairsConfig
 from midway.data.segmentation_sample import LabelsConfig
 from midway.data.views import ViewsConfig
 from midway.errors import MidwayError
-from midway.methods.base import MethodConfig, build_method, flops_per_pair, method_config
+from midway.methods.base import MethodConfig, build_method, flops_per_sample, method_config
 from midway.registry import available, find
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig, check_run_folder
@@ -136,6 +136,6 @@ def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
         run=run,
         config=config,
         resume=resume,
-        flops_per_pair=flops_per_pair(experiment.method),
+        flops_per_sample=flops_per_sample(experiment.method),
         probe=probe,
     )

@@ -80,8 +80,8 @@ def method_config(values: dict[str, Any], *, where: str) -> MethodConfig:
     return from_json(module.METHOD.Config, values, where=where)
 
 
-def flops_per_pair(config: MethodConfig) -> float:
-    """Floating-point operations of one pair, forward and backward, counted without computing."""
+def flops_per_sample(config: MethodConfig) -> float:
+    """Floating-point operations of one sample, forward and backward, counted without computing."""
     with torch.device("meta"):
         method = build_method(config)
         sizes = method.views

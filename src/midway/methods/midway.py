@@ -213,7 +213,7 @@ class Midway(Method):
     def teacher_momentum(self, position: Position) -> float:
         """EMA momentum of a step."""
         config = self.config
-        share = 1 / position.pairs if config.momentum_clock == "samples" else 1.0
+        share = 1 / position.samples if config.momentum_clock == "samples" else 1.0
         return cosine(
             position.progress * share, config.teacher_momentum, config.final_teacher_momentum
         )

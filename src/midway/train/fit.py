@@ -52,7 +52,7 @@ def fit(
     run: RunConfig,
     config: Mapping[str, Any],
     resume: bool = False,
-    flops_per_pair: float | None = None,
+    flops_per_sample: float | None = None,
     probe: Probe | None = None,
 ) -> FitSummary:
     """Train an objective to the end of its run, or until asked to stop by a signal.
@@ -70,7 +70,7 @@ def fit(
         run: Length, and the folder, which `check_run_folder` has passed.
         config: Written to ``config.json``: all that is needed to build the run again.
         resume: Go on from the newest checkpoint of the folder; if it has none, from the beginning.
-        flops_per_pair: Arithmetic of one pair, forward and backward, to log TFLOP/s.
+        flops_per_sample: Arithmetic of one sample, forward and backward, to log TFLOP/s.
         probe: Measured with the health of the run and after the first step, and logged; given on
             all ranks or on none.
 
@@ -104,7 +104,7 @@ def fit(
         run=run,
         steps=run.length(steps_per_epoch),
         steps_per_epoch=steps_per_epoch,
-        meter=Meter(model, world_size=fabric.world_size, flops_per_pair=flops_per_pair),
+        meter=Meter(model, world_size=fabric.world_size, flops_per_sample=flops_per_sample),
         health=Health(run=run, probe=probe),
     )
     start = training.load(newest) if newest else 0
@@ -140,7 +140,7 @@ class _Training:
         while step < self.steps and not interrupted:
             torch.manual_seed(_step_seed(run.seed, fabric.global_rank, step))
 
-            outputs, pairs, batch = [], 0, None
+            outputs, samples, batch = [], 0, None
             for micro_batch in range(run.accumulate):
                 with self.meter.waiting():
                     batch = next(batches).to(fabric.device)
@@ -150,9 +150,9 @@ class _Training:
                         out: StepOutput = self.model(batch)
                     fabric.backward(scaler.scale(out.loss / run.accumulate))
                 outputs.append({"loss": out.loss.detach(), **out.logs})
-                pairs += len(batch) * fabric.world_size
+                samples += len(batch) * fabric.world_size
             scalars = _mean(outputs)
-            position = self.position(step, pairs)
+            position = self.position(step, samples)
             self.objective.after_backward(position)
 
             scaler.unscale_(optimizer)
@@ -168,7 +168,7 @@ class _Training:
 
             step += 1
             interrupted = interruption.requested()
-            self.meter.count(pairs)
+            self.meter.count(samples)
             scalars |= {"grad_norm": grad_norm}
             scalars |= (health := self.health.measure(self.objective, batch, step))
             is_told = bool(health) or self.health.is_probed(step)
@@ -191,9 +191,9 @@ class _Training:
             is_main=fabric.is_global_zero,
         )
 
-    def position(self, step: int, pairs: int) -> Position:
+    def position(self, step: int, samples: int) -> Position:
         return Position(
-            step=step, steps=self.steps, steps_per_epoch=self.steps_per_epoch, pairs=pairs
+            step=step, steps=self.steps, steps_per_epoch=self.steps_per_epoch, samples=samples
         )
 
     def report(

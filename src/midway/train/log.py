@@ -86,7 +86,7 @@ class Log:
 def _summary(values: dict[str, float]) -> str:
     parts = [
         f"loss {values['loss']:.4f}",
-        f"{values['pairs_per_second']:.1f} pairs/s",
+        f"{values['samples_per_second']:.1f} samples/s",
         f"data wait {values['data_wait_share']:.0%}",
     ]
     if "communication_wait_share" in values:

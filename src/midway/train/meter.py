@@ -12,19 +12,19 @@ NOTICEABLE = 0.1
 
 
 class Meter:
-    """Speed since it was last read: pairs a second, waiting, arithmetic.
+    """Speed since it was last read: samples a second, waiting, arithmetic.
 
     Args:
         model: The objective, wrapped for its devices by Fabric.
         world_size: Number of processes.
-        flops_per_pair: Arithmetic of one pair, forward and backward; None if it is not known.
+        flops_per_sample: Arithmetic of one sample, forward and backward; None if it is not known.
 
     """
 
-    def __init__(self, model: Any, *, world_size: int, flops_per_pair: float | None) -> None:
+    def __init__(self, model: Any, *, world_size: int, flops_per_sample: float | None) -> None:
         self._wrapper = getattr(model, "_forward_module", None)
         self._world_size = world_size
-        self._flops_per_pair = flops_per_pair
+        self._flops_per_sample = flops_per_sample
         self._seconds_in_all = self._data_in_all = self._communication_in_all = 0.0
         self._is_settled = False
         self._clear()
@@ -43,9 +43,9 @@ class Meter:
         yield
         self._start += perf_counter() - start
 
-    def count(self, pairs: int) -> None:
-        """Add the pairs of one step, over all ranks."""
-        self._pairs += pairs
+    def count(self, samples: int) -> None:
+        """Add the samples of one step, over all ranks."""
+        self._samples += samples
         self._steps += 1
 
     def read(self) -> dict[str, float]:
@@ -54,13 +54,13 @@ class Meter:
         ``tflops_per_second`` is that of one device, to compare with what it can do at most.
         """
         seconds = perf_counter() - self._start
-        pairs_per_second = self._pairs / seconds
+        samples_per_second = self._samples / seconds
         speeds = {
-            "pairs_per_second": pairs_per_second,
+            "samples_per_second": samples_per_second,
             "data_wait_share": self._seconds_waited / seconds,
         }
-        if self._flops_per_pair is not None:
-            flops = self._flops_per_pair * pairs_per_second / self._world_size
+        if self._flops_per_sample is not None:
+            flops = self._flops_per_sample * samples_per_second / self._world_size
             speeds["tflops_per_second"] = flops / 1e12
         if self._world_size > 1:
             communicated = min(seconds, self._steps * exposed_seconds(self._wrapper))
@@ -87,7 +87,7 @@ class Meter:
         return f"limited by {limit}; of its time the run waited {waits}"
 
     def _clear(self) -> None:
-        self._start, self._pairs, self._steps, self._seconds_waited = perf_counter(), 0, 0, 0.0
+        self._start, self._samples, self._steps, self._seconds_waited = perf_counter(), 0, 0, 0.0
 
 
 def exposed_seconds(wrapper: Any) -> float:

@@ -31,8 +31,8 @@ class Position:
     steps: int
     """Length of the run."""
     steps_per_epoch: float
-    pairs: int
-    """Pairs of this step, over all ranks and micro-batches."""
+    samples: int
+    """Samples of this step, over all ranks and micro-batches."""
 
     @property
     def progress(self) -> float:
@@ -111,7 +111,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Any) -> StepOutput:
-        """The loss of one batch, averaged over its pairs."""
+        """The loss of one batch, averaged over its samples."""
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Every trainable parameter once."""
@@ -144,7 +144,7 @@ class Batch(Protocol):
     """What a loader gives: one micro-batch of this rank."""
 
     def __len__(self) -> int:
-        """Number of pairs."""
+        """Number of samples."""
         ...
 
     def to(self, device: torch.device) -> Self:

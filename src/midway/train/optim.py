@@ -19,9 +19,9 @@ class OptimConfig:
     """AdamW and its schedules; the defaults are the paper's recipe."""
 
     lr: float = 5e-4
-    """Peak learning rate, for 256 pairs a step if `scale_lr`."""
+    """Peak learning rate, for 256 samples a step if `scale_lr`."""
     scale_lr: bool = True
-    """The peak is lr * pairs / 256, with the pairs of all ranks and micro-batches of a step."""
+    """The peak is lr * samples / 256, with the samples of all ranks and micro-batches of a step."""
     final_lr: float = 1e-6
     """Learning rate at the end of the run, whatever the batch."""
     warmup_epochs: float = 10.0
@@ -80,7 +80,7 @@ def rates_at(position: Position, config: OptimConfig) -> Rates:
             position.step,
             position.steps,
             warmup_steps=config.warmup_steps or in_epochs,
-            peak=config.lr * position.pairs / 256 if config.scale_lr else config.lr,
+            peak=config.lr * position.samples / 256 if config.scale_lr else config.lr,
             final=config.final_lr,
         ),
         weight_decay=cosine(position.progress, config.weight_decay, config.final_weight_decay),

@@ -45,7 +45,7 @@ CHANGEABLE = frozenset(
         "data.max_bad_share",
     }
 )
-"""Fields that a resumed run may change: they leave what is learnt from a pair as it was."""
+"""Fields that a resumed run may change: they leave what is learnt from a sample as it was."""
 
 
 @dataclass(frozen=True, kw_only=True)
