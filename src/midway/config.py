@@ -1,4 +1,4 @@
-"""Configurations: frozen dataclasses, to JSON and back.
+"""Configurations: frozen dataclasses, to JSON and back, and rules that they keep.
 
 An unknown or ill-typed key is an error that names the nearest field.
 """
@@ -16,6 +16,46 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from midway.errors import MidwayError
 
 C = TypeVar("C")
+
+
+def require(part: str, rules: Mapping[str, bool]) -> None:
+    """Refuse a configuration that breaks a rule.
+
+    Args:
+        part: Name of the configuration, before the field in the message: ``data``, ``optim``; empty
+            for none.
+        rules: Whether each rule holds, by its message: ``f"lr = {lr}; give a rate above 0"``.
+
+    Raises:
+        MidwayError: The first rule that does not hold.
+
+    Example:
+        >>> require("optim", {"lr = -1.0; give a rate above 0": False})
+        Traceback (most recent call last):
+        midway.errors.MidwayError: optim.lr = -1.0; give a rate above 0
+
+    """
+    for rule, holds in rules.items():
+        if not holds:
+            raise MidwayError(f"{part}.{rule}" if part else rule)
+
+
+def check_at_least(part: str, config: object, **least: float) -> None:
+    """Refuse a field of `config` that is below its bound.
+
+    Args:
+        part: Name of the configuration, for the message.
+        config: Has a number under each name.
+        least: Smallest value allowed, by field.
+
+    Raises:
+        MidwayError: Names the field and its bound.
+
+    """
+    for name, bound in least.items():
+        value = getattr(config, name)
+        if value < bound:
+            raise MidwayError(f"{part}: {name} {value} is too small; give {bound} or more")
 
 
 def to_json(config: object) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 from PIL import Image
 
+from midway.config import require
 from midway.data.files import find_files, is_url, open_binary
 from midway.data.segmentation_layouts import DATASETS, Dataset, Layout, values_from
 from midway.errors import MidwayError
@@ -74,9 +75,7 @@ class SegmentationData:
             "max_class_share: give a number above 0": self.max_class_share > 0,
             "p_flip: give a probability": 0 <= self.p_flip <= 1,
         }
-        for rule, holds in rules.items():
-            if not holds:
-                raise MidwayError(f"data.{rule}")
+        require("data", rules)
 
     @property
     def layouts(self) -> tuple[Layout, ...]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from midway.config import from_json
+from midway.config import from_json, require
 from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
 from midway.data.files import is_url
 from midway.errors import MidwayError
@@ -63,9 +63,7 @@ class StoreConfig:
             ),
             f"source_fps = {self.source_fps}; give a rate above 0": 0 < self.source_fps < math.inf,
         }
-        for rule, holds in rules.items():
-            if not holds:
-                raise MidwayError(rule)
+        require("", rules)
 
 
 @dataclass(frozen=True, eq=False)

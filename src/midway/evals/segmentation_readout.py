@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from midway.config import require
 from midway.data.segmentation_layouts import IGNORE
 from midway.data.segmentation_loader import SegmentationBatch
 from midway.data.segmentation_views import as_network_input
-from midway.errors import MidwayError
 from midway.models.dense_encoder import DenseEncoder
 from midway.models.upernet import NUM_MAPS, LinearReadout, UperNet
 from midway.train.objective import Objective, ParameterGroup, StepOutput, parameter_groups
@@ -45,9 +45,7 @@ class ReadoutConfig:
             "layer_decay: give a number above 0, and 1 at most": 0 < self.layer_decay <= 1,
             "auxiliary_weight: give 0 or more": self.auxiliary_weight >= 0,
         }
-        for rule, holds in rules.items():
-            if not holds:
-                raise MidwayError(f"readout.{rule}")
+        require("readout", rules)
 
 
 class SegmentationReadout(Objective):

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from midway.config import check_at_least
 from midway.errors import MidwayError
-from midway.models.bounds import check_at_least
 from midway.nn.blocks import Block, CrossBlock, Gate, GatedBlock, init_transformer
 from midway.nn.dense import normalized_mse
 from midway.nn.embed import resample_positions

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from midway.config import check_at_least
 from midway.errors import MidwayError
-from midway.models.bounds import check_at_least
 from midway.models.dynamics import Dynamics, DynamicsConfig, LevelOutput, TargetSide
 from midway.models.vit import EncoderConfig, VisionTransformer
 from midway.nn.blocks import init_transformer

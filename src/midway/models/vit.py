@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from midway.config import check_at_least
 from midway.errors import MidwayError
-from midway.models.bounds import check_at_least
 from midway.nn.blocks import Block, init_transformer
 from midway.nn.embed import PatchEmbed, resample_positions
 from midway.nn.matching import sincos_positions

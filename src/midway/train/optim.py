@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from midway.errors import MidwayError
+from midway.config import require
 from midway.train.objective import Objective, ParameterGroup, Position
 from midway.train.schedules import cosine, warmup_cosine, warmup_poly
 
@@ -58,9 +58,7 @@ class OptimConfig:
         for name in rates:
             value = getattr(self, name)
             rules[f"{name} = {value}; give 0 or more"] = 0 <= value < inf
-        for rule, holds in rules.items():
-            if not holds:
-                raise MidwayError(f"optim.{rule}")
+        require("optim", rules)
 
 
 @dataclass(frozen=True, kw_only=True)
