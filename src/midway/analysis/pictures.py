@@ -19,7 +19,6 @@ from torch import Tensor
 
 from midway.data.colour import IMAGENET_MEAN, IMAGENET_STD
 from midway.data.flow_colours import flow_to_rgb, longest_pixels
-from midway.data.render import Views
 from midway.errors import MidwayError
 
 Array = NDArray[Any] | Tensor
@@ -113,20 +112,27 @@ def _curve(axes: Axes, records: Sequence[Mapping[str, Any]], key: str, **style: 
 
 
 @rc_context(STYLE)
-def crops(views: Views, pairs: int) -> Figure:
-    """The crops of the first pairs of a batch as the network saw them, all in one scale.
+def crops(views: Mapping[str, Tensor], samples: int) -> Figure:
+    """Draw the views of the first samples of a batch as the network sees them, all in one scale.
 
-    Of the local crops only the first two of each frame are shown, and of a kind without crops none.
+    Args:
+        views: By name, of shape (frames, crops, batch, 3, height, width), normalised; of each
+            frame the first two crops are shown.
+        samples: Rows of the picture.
+
     """
-    kinds = (("motion", views.motion), ("global", views.globals), ("local", views.locals))
     stacks = {
-        f"{kind}{f' {number}' if len(of_frame) > 1 else ''}\n{frame}": stack
-        for kind, both in kinds
-        for frame, of_frame in zip(("source", "target"), both.tensor_split(2), strict=True)
-        for number, stack in enumerate(of_frame[:CROPS_SHOWN], start=1)
+        f"{name}{f' {number}' if len(crops) > 1 else ''}\n{_frame_name(frame, len(view))}": stack
+        for name, view in views.items()
+        for frame, crops in enumerate(view)
+        for number, stack in enumerate(crops[:CROPS_SHOWN], start=1)
     }
-    figure, _ = _panels({caption: _rgb(stack[:pairs]) for caption, stack in stacks.items()})
+    figure, _ = _panels({caption: _rgb(stack[:samples]) for caption, stack in stacks.items()})
     return figure
+
+
+def _frame_name(frame: int, num_frames: int) -> str:
+    return ("source", "target")[frame] if num_frames == 2 else f"frame {frame + 1}"
 
 
 def _rgb(images: Tensor) -> NDArray[np.uint8]:

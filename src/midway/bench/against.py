@@ -13,7 +13,7 @@ from midway.bench.plain_network import Attend
 from midway.bench.plain_step import PlainStep
 from midway.bench.step import OPTIM, RATES, FastStep, StepBenchmark, position
 from midway.bench.stopwatch import both_clocks
-from midway.data.render import Views
+from midway.data.render import Clips
 from midway.train.cpu_memory import give_freed_memory_back, keep_freed_memory
 
 Ratios = dict[str, dict[str, float]]
@@ -50,10 +50,10 @@ def take_turns(
     Raises:
         MidwayError: The plain step does not compute the same, or nothing can be compiled.
     """
-    views, _ = benchmark.views()
+    clips, _ = benchmark.clips()
     benchmark.tell("comparing with the plain step")
     agreements = {
-        name: _agreement(benchmark, views, each, attend) for name, each in precisions.items()
+        name: _agreement(benchmark, clips, each, attend) for name, each in precisions.items()
     }
     steps: dict[str, dict[str, Callable[[], object]]] = {"ours": {}, "plain": {}}
     for name, autocast_type in precisions.items():
@@ -65,9 +65,9 @@ def take_turns(
             autocast_type=autocast_type,
             attend=attend,
         )
-        momentum = ours.method.teacher_momentum(position(views))
-        steps["ours"][name] = partial(ours.step, views)
-        steps["plain"][name] = partial(plain.step, views, momentum)
+        momentum = ours.method.teacher_momentum(position(clips))
+        steps["ours"][name] = partial(ours.step, clips)
+        steps["plain"][name] = partial(plain.step, clips, momentum)
     benchmark.tell("measuring the plain step in turns with ours")
     turns = [_turn(steps, benchmark.device) for _ in range(1 + benchmark.repeats)][1:]
 
@@ -117,11 +117,10 @@ def _turn(
 
 
 def _agreement(
-    benchmark: StepBenchmark, views: Views, autocast_type: torch.dtype | None, attend: Attend
+    benchmark: StepBenchmark, clips: Clips, autocast_type: torch.dtype | None, attend: Attend
 ) -> Agreement:
-    one = Views(
-        motion=views.motion[:, :1], globals=views.globals[:, :1], locals=views.locals[:, :1]
-    )
+    first = {name: view[:, :, :1] for name, view in clips.views.items()}
+    one = Clips(views=first, seconds=clips.seconds[:, :1], signals={})
     agreement = compare(benchmark.method(), one, autocast_type, attend)
     agreement.check()
     return agreement

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from midway.bench.plain_network import Attend, attend_written_out
 from midway.bench.plain_step import PlainStep
-from midway.data.render import Views
+from midway.data.render import Clips
 from midway.errors import MidwayError
 from midway.methods.midway import Midway
 
@@ -65,7 +65,7 @@ class Agreement:
 
 def compare(
     method: Midway,
-    views: Views,
+    clips: Clips,
     autocast_type: torch.dtype | None,
     attend: Attend = attend_written_out,
 ) -> Agreement:
@@ -73,13 +73,13 @@ def compare(
 
     Args:
         method: Its weights; gradients are cleared.
-        views: Of a batch, small because four steps are computed in lower precision.
+        clips: A batch, small because four steps are computed in lower precision.
         autocast_type: Lower precision to compare in as well; None for float32 alone.
         attend: Attention of the plain step.
     """
     with _without_drop_path(method):
-        loss, gradients = _gradients(method, _ours(method, views, None))
-        wanted, reference = _gradients(method, _plain(method, views, None, attend))
+        loss, gradients = _gradients(method, _ours(method, clips, None))
+        wanted, reference = _gradients(method, _plain(method, clips, None, attend))
         names = sorted(gradients.keys() | reference.keys())
         differences = {name: _apart(gradients, reference, [name]) for name in names}
         worst = max(differences, key=lambda name: differences[name])
@@ -89,9 +89,9 @@ def compare(
         }
         if autocast_type is None:
             return Agreement(**float32, worst_parameter=worst)
-        loss, gradients = _gradients(method, _ours(method, views, autocast_type))
+        loss, gradients = _gradients(method, _ours(method, clips, autocast_type))
         error = _apart(gradients, reference, names)
-        plain = _plain(method, views, autocast_type, attend)
+        plain = _plain(method, clips, autocast_type, attend)
         plain_loss, gradients = _gradients(method, plain)
         return Agreement(
             **float32,
@@ -103,19 +103,19 @@ def compare(
         )
 
 
-def _ours(method: Midway, views: Views, dtype: torch.dtype | None) -> Callable[[], Tensor]:
+def _ours(method: Midway, clips: Clips, dtype: torch.dtype | None) -> Callable[[], Tensor]:
     def loss() -> Tensor:
-        with torch.autocast(views.motion.device.type, dtype=dtype, enabled=dtype is not None):
-            return method.losses(views).loss
+        with torch.autocast(clips.seconds.device.type, dtype=dtype, enabled=dtype is not None):
+            return method.loss(clips).loss
 
     return loss
 
 
 def _plain(
-    method: Midway, views: Views, dtype: torch.dtype | None, attend: Attend
+    method: Midway, clips: Clips, dtype: torch.dtype | None, attend: Attend
 ) -> Callable[[], Tensor]:
     plain = PlainStep(method, lr=0.0, clip_norm=1.0, autocast_type=dtype, attend=attend)
-    return lambda: plain.loss(views)
+    return lambda: plain.loss(clips)
 
 
 def _gradients(method: Midway, loss: Callable[[], Tensor]) -> tuple[float, Gradients]:

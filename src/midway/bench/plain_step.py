@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from midway.bench.plain_network import Attend, attend_written_out, dense_losses, encode, project
-from midway.data.render import Views
+from midway.data.render import Clips
 from midway.methods.midway import Midway
 
 
@@ -49,9 +49,9 @@ class PlainStep:
         self.clipped = [p for group in groups if group.clip for p in group.parameters]
         self.optimizer = torch.optim.AdamW(entries, lr=lr, foreach=False, fused=False)
 
-    def step(self, views: Views, momentum: float) -> float:
+    def step(self, clips: Clips, momentum: float) -> float:
         """Train on the views of a batch; gives the loss."""
-        loss = self.loss(views)
+        loss = self.loss(clips)
         self.optimizer.zero_grad()
         loss.backward()
         for parameter in self.clipped:
@@ -63,20 +63,20 @@ class PlainStep:
         self._move_averages(momentum)
         return loss.item()
 
-    def loss(self, views: Views) -> Tensor:
+    def loss(self, clips: Clips) -> Tensor:
         """Invariance term plus the sum or mean of the dense losses."""
-        device = views.motion.device.type
+        device = clips.seconds.device.type
         dtype = self.autocast_type
         with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
-            dino = self._dino(views)
-            dense = torch.stack(self._dense(views))
+            dino = self._dino(clips)
+            dense = torch.stack(self._dense(clips))
         over = self.method.config.dense_over_levels
         return dino + (dense.mean() if over == "mean" else dense.sum())
 
-    def _dense(self, views: Views) -> list[Tensor]:
+    def _dense(self, clips: Clips) -> list[Tensor]:
         network = self.method.network
-        levels, grid = network.config.levels, network.grid(views.motion)
-        source, target = views.motion
+        source, target = clips.views["motion"][:, 0]
+        levels, grid = network.config.levels, network.grid(source)
         students = [
             encode(network.encoder, frame, levels, self.attend) for frame in (source, target)
         ]
@@ -89,11 +89,11 @@ class PlainStep:
         back = dense_losses(network, students[1], teachers[0], grid, self.attend)
         return [(one + other) / 2 for one, other in zip(there, back, strict=True)]
 
-    def _dino(self, views: Views) -> Tensor:
+    def _dino(self, clips: Clips) -> Tensor:
         network, head = self.method.network, self.method.network.head
-        num_globals, num_locals = len(views.globals), len(views.locals)
         top = (len(network.encoder.blocks),)
-        together = [views.globals.flatten(0, 1), views.locals.flatten(0, 1)]
+        together = [clips.views[name].flatten(0, 2) for name in ("globals", "locals")]
+        num_globals, num_locals = (len(crops) // len(clips) for crops in together)
         classes = [encode(network.encoder, crops, top, self.attend)[0][:, 0] for crops in together]
         student = project(head, torch.cat(classes))
         with torch.no_grad():

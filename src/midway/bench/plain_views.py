@@ -4,6 +4,8 @@ The operations, their order and the way into a tensor are those of common PIL an
 pipelines; the crops and factors are given, so that both ways can be compared view by view.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,44 +15,41 @@ from torch import Tensor
 from midway.data.colour import IMAGENET_MEAN, IMAGENET_STD
 from midway.data.colour_cpu import ImageColour, each_image
 from midway.data.distortion import BRIGHTNESS, CONTRAST, SATURATION
-from midway.data.views import ViewParameters, ViewsConfig
+from midway.data.views import ClipSpec, ViewParameters
 
 MEAN = torch.tensor(IMAGENET_MEAN)[:, None, None]
 STD = torch.tensor(IMAGENET_STD)[:, None, None]
 
 
 def plain_views(
-    config: ViewsConfig,
-    source: NDArray[np.uint8],
-    target: NDArray[np.uint8],
-    parameters: ViewParameters,
+    spec: ClipSpec, frames: Sequence[NDArray[np.uint8]], parameters: ViewParameters
 ) -> list[Tensor]:
-    """The views of one pair in the order of `midway.data.views`, each of shape (3, h, w).
+    """Render the views of one sample in the order of its parameters, each of shape (3, h, w).
 
     Args:
-        config: The one that the parameters were drawn with.
-        source: First frame, shape (H, W, 3).
-        target: Second frame, of the same shape.
-        parameters: Those of the pair, from `draw_views`.
+        spec: The one that the parameters were drawn with.
+        frames: Images of shape (H, W, 3).
+        parameters: Those of the sample, from `draw_views`.
     """
-    frames = [Image.fromarray(source), Image.fromarray(target)]
-    motion, initial = (
-        [_crop(frame, box) for frame in frames] for box in parameters.windows.tolist()
-    )
-    locals_ = config.num_local
-    windows = motion + [initial[0]] * 2 + [initial[1]] * 2
-    windows += [initial[0]] * locals_ + [initial[1]] * locals_
-    sizes = [config.motion_size] * 2 + [config.global_size] * 4
-    sizes += [config.local_size] * (2 * locals_)
-    views = zip(
-        windows,
+    images = [Image.fromarray(frame) for frame in frames]
+    boxes = dict(zip(spec.regions, parameters.windows.tolist(), strict=True))
+    regions = {name: [_crop(image, box) for image in images] for name, box in boxes.items()}
+    crops = [
+        (regions[view.region][frame], view.size)
+        for view in spec.views.values()
+        for frame in range(spec.num_frames)
+        for _ in range(view.count)
+    ]
+    drawn = zip(
         parameters.boxes.tolist(),
-        sizes,
         parameters.flip.tolist(),
         each_image(parameters.colour),
         strict=True,
     )
-    return [_view(*view) for view in views]
+    return [
+        _view(window, box, size, flip, colour)
+        for (window, size), (box, flip, colour) in zip(crops, drawn, strict=True)
+    ]
 
 
 def _view(

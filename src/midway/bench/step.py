@@ -12,8 +12,8 @@ import torch
 from midway.bench.matrix_peak import matrix_peak
 from midway.bench.step_parts import time_parts
 from midway.bench.stopwatch import both_clocks, median_seconds, seconds_of
-from midway.data.render import Views, render_views, stack_windows
-from midway.data.views import ViewsConfig, cut_windows, draw_views, stack_views
+from midway.data.render import Clips, render_views, stack_windows
+from midway.data.views import cut_regions, draw_views, stack_views
 from midway.experiments.bdd100k import midway_vitb, midway_vits
 from midway.experiments.camvid import midway_tiny
 from midway.methods.base import flops_per_sample
@@ -44,14 +44,14 @@ class FastStep:
         self.groups = method.parameter_groups()
         self.optimizer = AdamW(method, self.groups, OPTIM)
 
-    def step(self, views: Views) -> None:
+    def step(self, clips: Clips) -> None:
         """Train on the views of a batch, without a word from the device."""
         dtype = self.autocast_type
-        with torch.autocast(views.motion.device.type, dtype=dtype, enabled=dtype is not None):
-            loss = self.method.losses(views).loss
+        with torch.autocast(clips.seconds.device.type, dtype=dtype, enabled=dtype is not None):
+            loss = self.method.loss(clips).loss
         loss.backward()
         self.optimise(loss)
-        self.move_averages(position(views))
+        self.move_averages(position(clips))
 
     def optimise(self, loss: torch.Tensor) -> None:
         """Clip and update."""
@@ -117,14 +117,14 @@ class StepBenchmark:
         self.tell("measuring the peak of matrix products")
         peak = matrix_peak(self.device, autocast_type or torch.float32)
         method = self.method()
-        views, render_seconds = self.views()
+        clips, render_seconds = self.clips()
         ours = FastStep(method, autocast_type)
         self.tell("measuring steps")
         _reset_memory(self.device)
-        first, wall, cpu = self._alone(lambda: ours.step(views))
+        first, wall, cpu = self._alone(lambda: ours.step(clips))
         memory = _peak_memory(self.device)
         self.tell("measuring the parts")
-        parts = time_parts(method, views, autocast_type, repeats=self.repeats)
+        parts = time_parts(method, clips, autocast_type, repeats=self.repeats)
         flops = flops_per_sample(self.config)
         return StepTimes(
             seconds_per_step=wall,
@@ -135,7 +135,7 @@ class StepBenchmark:
             flops_per_second=flops * self.batch_size / wall,
             peak_flops_per_second=peak,
             peak_memory_bytes=memory,
-            parts=parts | self._ends(ours, views) | {"views": render_seconds},
+            parts=parts | self._ends(ours, clips) | {"views": render_seconds},
         )
 
     def method(self) -> Midway:
@@ -148,24 +148,25 @@ class StepBenchmark:
             recompute_regions(method)
         return method
 
-    def views(self) -> tuple[Views, float]:
-        """Views of frames of noise, and the seconds that they take to render."""
-        config: ViewsConfig = self.config.views
-        rng = np.random.default_rng(0)
-        frames = rng.integers(0, 256, (2, *_FRAME, 3), dtype=np.uint8)
-        draws = [draw_views(config, *_FRAME, rng) for _ in range(self.batch_size)]
-        cuts = [cut_windows(draw, frames[0], frames[1]) for draw in draws]
-        motion, initial = (
-            stack_windows(windows).to(self.device) for windows in zip(*cuts, strict=True)
-        )
+    def clips(self) -> tuple[Clips, float]:
+        """Return views of frames of noise, and the seconds that they take to render."""
+        spec, rng = self.config.views.spec(), np.random.default_rng(0)
+        frames = list(rng.integers(0, 256, (spec.num_frames, *_FRAME, 3), dtype=np.uint8))
+        draws = [draw_views(spec, *_FRAME, rng) for _ in range(self.batch_size)]
+        cuts = [cut_regions(spec, draw, frames) for draw in draws]
+        regions = {
+            name: stack_windows([cut[name] for cut in cuts]).to(self.device)
+            for name in spec.regions
+        }
         parameters = stack_views(draws)
-        made: list[Views] = []
+        views: dict[str, torch.Tensor] = {}
 
         def render() -> None:
-            made[:] = [render_views(config, (motion, initial), parameters)]
+            views.update(render_views(spec, regions, parameters))
 
         seconds = median_seconds(render, self.device, repeats=2)
-        return made[0], seconds
+        times = torch.zeros(spec.num_frames, self.batch_size, device=self.device)
+        return Clips(views=views, seconds=times, signals={}), seconds
 
     def _alone(self, step: Callable[[], object]) -> tuple[float, float, float]:
         """Seconds of the first step by the wall, medians of the others by it and of the process."""
@@ -173,7 +174,7 @@ class StepBenchmark:
         wall, cpu = zip(*rows, strict=True)
         return wall[0], median(wall[WARM_UP:]), median(cpu[WARM_UP:])
 
-    def _ends(self, ours: FastStep, views: Views) -> dict[str, float]:
+    def _ends(self, ours: FastStep, clips: Clips) -> dict[str, float]:
         """Seconds of the optimiser with clipping, and of the moving averages."""
         loss = torch.zeros((), device=self.device)
         optimiser = []
@@ -182,14 +183,14 @@ class StepBenchmark:
                 parameter.grad = torch.full_like(parameter, 1e-6)
             optimiser.append(seconds_of(lambda: ours.optimise(loss), self.device))
         averages = median_seconds(
-            lambda: ours.move_averages(position(views)), self.device, repeats=3
+            lambda: ours.move_averages(position(clips)), self.device, repeats=3
         )
         return {"optimiser": median(optimiser), "EMA": averages}
 
 
-def position(views: Views) -> Position:
+def position(clips: Clips) -> Position:
     """A place in a run at which nothing is frozen."""
-    return Position(step=2, steps=10, steps_per_epoch=1.0, samples=views.motion.shape[1])
+    return Position(step=2, steps=10, steps_per_epoch=1.0, samples=len(clips))
 
 
 def _reset_memory(device: torch.device) -> None:

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from midway.bench.stopwatch import median_seconds
-from midway.data.render import Views
+from midway.data.render import Clips
 from midway.methods.midway import Midway
 from midway.nn.dense import normalized_mse
 
 
 def time_parts(
-    method: Midway, views: Views, autocast_type: torch.dtype | None, *, repeats: int
+    method: Midway, clips: Clips, autocast_type: torch.dtype | None, *, repeats: int
 ) -> dict[str, float]:
     """Seconds of each part of the networks for a batch; gradients are cleared.
 
@@ -22,16 +22,16 @@ def time_parts(
 
     Args:
         method: The weights.
-        views: A batch.
+        clips: A batch.
         autocast_type: Of the forward passes; None for float32.
         repeats: Times that count, of which the median is given.
 
     """
-    device = views.motion.device
+    device = clips.seconds.device
     cast = partial(
         torch.autocast, device.type, dtype=autocast_type, enabled=autocast_type is not None
     )
-    parts = _Parts(method, views)
+    parts = _Parts(method, clips)
     seconds = {}
     for name, forward in parts.trained().items():
 
@@ -55,13 +55,15 @@ def time_parts(
 class _Parts:
     """The parts of the networks with inputs of random numbers."""
 
-    def __init__(self, method: Midway, views: Views) -> None:
+    def __init__(self, method: Midway, clips: Clips) -> None:
         self.network = method.network
-        self.frames = views.motion.flatten(0, 1)
-        self.globals, self.locals = views.globals.flatten(0, 1), views.locals.flatten(0, 1)
-        self.num_globals, self.batch = views.globals.shape[:2]
-        self.num_crops = self.num_globals + len(views.locals)
-        rows, columns = self.network.grid(views.motion)
+        self.frames, self.globals, self.locals = (
+            clips.views[name].flatten(0, 2) for name in ("motion", "globals", "locals")
+        )
+        self.batch = len(clips)
+        self.num_globals = len(self.globals) // self.batch
+        self.num_crops = self.num_globals + len(self.locals) // self.batch
+        rows, columns = self.network.grid(self.frames)
         self.tokens = 1 + rows * columns
 
     def trained(self) -> dict[str, Callable[[], Sequence[Tensor]]]:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from midway.bench.plain_views import plain_views
 from midway.data.colour import IMAGENET_STD
+from midway.data.pair_crops import ViewsConfig
 from midway.data.render import render_views, stack_windows
-from midway.data.views import ViewsConfig, cut_windows, draw_views, stack_views
+from midway.data.views import ClipSpec, ViewParameters, cut_regions, draw_views, stack_views
 
 FramePair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -68,11 +69,11 @@ def time_views(
         repeats: Batches that count; one more goes before them to warm up.
         seed: Of the crops and colours.
     """
-    config = config or ViewsConfig()
+    spec = (config or ViewsConfig()).spec()
     rng = np.random.default_rng(seed)
     with _one_thread():
         rows = [
-            _one_batch([pairs[i % len(pairs)] for i in range(batch_size)], config, rng)
+            _one_batch([pairs[i % len(pairs)] for i in range(batch_size)], spec, rng)
             for _ in range(repeats + 1)
         ][1:]
     values = {field.name: [getattr(row, field.name) for row in rows] for field in fields(ViewTimes)}
@@ -101,48 +102,43 @@ def time_device_views(
         repeats: Batches that count, of which the median is given.
         seed: Of the crops and colours.
     """
-    config = config or ViewsConfig()
+    spec = (config or ViewsConfig()).spec()
     rng = np.random.default_rng(seed)
     transfers, renders = [], []
     for _ in range(repeats + 1):
         batch = [pairs[i % len(pairs)] for i in range(batch_size)]
         sizes = [source.shape for source, _ in batch]
-        draws = [draw_views(config, height, width, rng) for height, width, _ in sizes]
-        drawn = zip(draws, batch, strict=True)
-        motion, initial = zip(*(cut_windows(draw, *pair) for draw, pair in drawn), strict=True)
+        draws = [draw_views(spec, height, width, rng) for height, width, _ in sizes]
+        cuts = _cut(spec, draws, batch)
         start = time.perf_counter()
-        windows = [stack_windows(each).to(device) for each in (motion, initial)]
+        regions = {name: stack_windows(cut).to(device) for name, cut in cuts.items()}
         torch.accelerator.synchronize()
         moved = time.perf_counter()
-        render_views(config, (windows[0], windows[1]), stack_views(draws))
+        render_views(spec, regions, stack_views(draws))
         torch.accelerator.synchronize()
         transfers.append(1e3 * (moved - start) / batch_size)
         renders.append(1e3 * (time.perf_counter() - moved) / batch_size)
     return median(transfers[1:]), median(renders[1:])
 
 
-def _one_batch(
-    pairs: Sequence[FramePair], config: ViewsConfig, rng: np.random.Generator
-) -> ViewTimes:
+def _one_batch(pairs: Sequence[FramePair], spec: ClipSpec, rng: np.random.Generator) -> ViewTimes:
     clock = _Clock(len(pairs))
     sizes = [source.shape for source, _ in pairs]
-    draws = [draw_views(config, height, width, rng) for height, width, _ in sizes]
+    draws = [draw_views(spec, height, width, rng) for height, width, _ in sizes]
     draw_ms = clock.lap()
-    drawn = list(zip(draws, pairs, strict=True))
-    motion, initial = zip(*(cut_windows(draw, *pair) for draw, pair in drawn), strict=True)
+    cuts = _cut(spec, draws, pairs)
     cut_ms = clock.lap()
-    batch = (stack_windows(motion), stack_windows(initial)), stack_views(draws)
+    batch = {name: stack_windows(cut) for name, cut in cuts.items()}, stack_views(draws)
     stack_ms = clock.lap()
-    views = render_views(config, *batch)
+    views = render_views(spec, *batch)
     render_ms = clock.lap()
-    plain = [plain_views(config, *pair, draw) for draw, pair in drawn]
+    plain = [plain_views(spec, pair, draw) for draw, pair in zip(draws, pairs, strict=True)]
     plain_ms = clock.lap()
     std = torch.tensor(IMAGENET_STD)[:, None, None]
+    rendered = [crop for view in views.values() for crop in view.flatten(0, 1)]
     differences = [
         (255 * std * (ours - torch.stack(theirs))).abs()
-        for ours, theirs in zip(
-            [*views.motion, *views.globals, *views.locals], zip(*plain, strict=True), strict=True
-        )
+        for ours, theirs in zip(rendered, zip(*plain, strict=True), strict=True)
     ]
     return ViewTimes(
         draw_ms=draw_ms,
@@ -153,6 +149,13 @@ def _one_batch(
         mean_difference=float(np.mean([float(each.mean()) for each in differences])),
         worst_difference=max(float(each.max()) for each in differences),
     )
+
+
+def _cut(
+    spec: ClipSpec, draws: Sequence[ViewParameters], pairs: Sequence[FramePair]
+) -> dict[str, list[NDArray[np.uint8]]]:
+    cuts = [cut_regions(spec, draw, pair) for draw, pair in zip(draws, pairs, strict=True)]
+    return {name: [cut[name] for cut in cuts] for name in spec.regions}
 
 
 class _Clock:

@@ -18,12 +18,11 @@ from midway.analysis.perturbation import fast_dtype, perturbation_heatmaps
 from midway.analysis.report import Report
 from midway.cli.options import parse
 from midway.data.colour import normalise
-from midway.data.render import render_views
 from midway.data.synthetic import CLASS_NAMES, World, write_videos
 from midway.errors import MidwayError
 from midway.evals.linear_segmentation import SegmentationScore, linear_segmentation
 from midway.evals.motion_probe import MotionScore, PairSet, motion_probe, synthetic_pairs
-from midway.experiments.base import Experiment, pair_loader, train
+from midway.experiments.base import Experiment, clip_loader, train
 from midway.experiments.synthetic import WORLD, midway_tiny
 from midway.methods.midway import MidwayConfig
 from midway.models.midway import MidwayNetwork
@@ -299,8 +298,8 @@ def _guess_row(motion: MotionScore) -> tuple[str, ...]:
 
 def _crops(experiment: Experiment) -> Figure:
     """The motion crops of the first batch of the run, which are all that it reads."""
-    config = _method(experiment).views
+    spec = _method(experiment).views.spec()
     data = replace(experiment.data, num_workers=0)
-    batch = next(pair_loader(replace(experiment, data=data), config).batches(0, 1))
-    views = render_views(config, batch.windows, batch.views)
-    return pictures.crops(replace(views, globals=views.globals[:0]), SHOWN)
+    batch = next(clip_loader(replace(experiment, data=data), spec).batches(0, 1))
+    views = batch.render(spec).views
+    return pictures.crops({"motion": views["motion"]}, SHOWN)

@@ -67,6 +67,11 @@ class Clip(Protocol):
         ...
 
     @property
+    def signals_location(self) -> str | None:
+        """Path or URL of the archive of its signals, there or not; None if it can have none."""
+        ...
+
+    @property
     def fps(self) -> float:
         """Rate that frame times are multiples of, on average."""
         ...

@@ -1,4 +1,4 @@
-"""The clips below a root: every video and every sequence of frames that gives pairs."""
+"""The clips below a root: every video and every sequence of frames that holds a sample."""
 
 import logging
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from midway.data.blank_tail import blank_tail_start
 from midway.data.clip import BadClipError, Clip
 from midway.data.files import FoundFile, find_files
 from midway.data.frame_folder import group_sequences, natural_key
-from midway.data.gaps import has_pair
+from midway.data.gaps import Gap, has_sample
 from midway.data.index import (
     INDEX_NAME,
     Record,
@@ -32,19 +32,24 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ClipList:
-    """Clips that give pairs, in natural order of name, and those that do not."""
+    """Clips that hold a sample, in natural order of name, and those that do not."""
 
     clips: tuple[Clip, ...]
     skipped: tuple[SkippedClip, ...]
 
     @property
     def total(self) -> int:
-        """How many there are of both."""
+        """Number of both."""
         return len(self.clips) + len(self.skipped)
 
 
 def find_clips(
-    root: str, *, fps: float, gap_seconds: tuple[float, float], cut_blank_tail: bool = False
+    root: str,
+    *,
+    fps: float,
+    gap_seconds: Gap,
+    num_frames: int = 2,
+    cut_blank_tail: bool = False,
 ) -> ClipList:
     """Look through a folder and all below it, or at a single video file.
 
@@ -56,12 +61,13 @@ def find_clips(
         root: Path or URL of a folder of videos, of folders of frames, or of both; of one video;
             of an index; of a frame store.
         fps: Rate at which the numbers of frame files count.
-        gap_seconds: Smallest and largest time between the frames of a pair.
+        gap_seconds: Smallest and largest time between neighbouring frames of a sample.
+        num_frames: Frames of a sample.
         cut_blank_tail: Whether to look for a blank stretch at the end of every video, and leave it
             out; this decodes a few frames of each.
 
     Raises:
-        MidwayError: Nothing below `root` gives a pair, or a folder cannot be read.
+        MidwayError: Nothing below `root` holds a sample, or a folder cannot be read.
     """
     if is_store(root):
         readable: list[Clip] = [*read_store(root)]
@@ -72,12 +78,13 @@ def find_clips(
     if cut_blank_tail:
         readable, skipped = _without_tails(readable, skipped)
     readable.sort(key=lambda clip: natural_key(clip.name))
-    usable = [clip for clip in readable if has_pair(clip, gap_seconds)]
+    usable = [clip for clip in readable if has_sample(clip, gap_seconds, num_frames)]
     if not usable:
-        raise _nothing_usable(root, readable, skipped, gap_seconds)
+        raise _nothing_usable(root, readable, skipped, _wanted(num_frames, gap_seconds))
     if len(usable) < len(readable):
         names = {clip.name for clip in usable}
-        skipped += [_too_short(clip, gap_seconds) for clip in readable if clip.name not in names]
+        wanted = _wanted(num_frames, gap_seconds)
+        skipped += [_too_short(clip, wanted) for clip in readable if clip.name not in names]
     return ClipList(tuple(usable), tuple(skipped))
 
 
@@ -143,21 +150,22 @@ def _without_tail(clip: VideoClip) -> VideoClip:
     return replace(clip, duration_seconds=blank_seconds - 1 / clip.fps)
 
 
-def _too_short(clip: Clip, gap_seconds: tuple[float, float]) -> SkippedClip:
+def _wanted(num_frames: int, gap_seconds: Gap) -> str:
+    return f"{num_frames} frames {gap_seconds[0]:g} to {gap_seconds[1]:g} s apart"
+
+
+def _too_short(clip: Clip, wanted: str) -> SkippedClip:
     error = BadClipError(
         clip.location,
-        f"{len(clip.frame_seconds)} frames over {clip.frame_seconds[-1]:.2f} s hold no pair "
-        f"{gap_seconds[0]:g} to {gap_seconds[1]:g} s apart",
+        f"lasts {clip.frame_seconds[-1]:.2f} s ({len(clip.frame_seconds)} frames) and does not "
+        f"hold {wanted}",
         "change data.gap_seconds or remove it",
     )
     return SkippedClip(clip.name, str(error))
 
 
 def _nothing_usable(
-    root: str,
-    readable: Sequence[Clip],
-    skipped: Sequence[SkippedClip],
-    gap_seconds: tuple[float, float],
+    root: str, readable: Sequence[Clip], skipped: Sequence[SkippedClip], wanted: str
 ) -> MidwayError:
     if not readable:
         return MidwayError(
@@ -165,7 +173,6 @@ def _nothing_usable(
         )
     longest = max(readable, key=lambda clip: clip.frame_seconds[-1])
     return MidwayError(
-        f"{root}: no clip holds frames {gap_seconds[0]:g} to {gap_seconds[1]:g} s apart, the "
-        f"longest, {longest.name}, lasts {longest.frame_seconds[-1]:.2f} s; change "
-        "data.gap_seconds or give longer clips"
+        f"{root}: no clip holds {wanted}, the longest, {longest.name}, lasts "
+        f"{longest.frame_seconds[-1]:.2f} s; change data.gap_seconds or give longer clips"
     )

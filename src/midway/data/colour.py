@@ -48,15 +48,15 @@ def apply_colour(images: Tensor, parameters: ColourParameters) -> Tensor:
     )
     sigma = parameters.blur_sigma[blurred]
     # All that the device needs to know goes there at once.
-    arrays = _blends(parameters), sigma, *turns, *hues, grey, blurred, solarised
-    blends, on_device, *rest = send(images.device, *arrays)
-    for blend, turn, indices in zip(blends.to(images.dtype), rest[:4], rest[4:8], strict=True):
+    arrays = _blends(parameters), sigma, grey, blurred, solarised, *hues, *turns
+    blends, on_device, grey, blurred, solarised, *rest = send(images.device, *arrays)
+    for blend, indices, turn in zip(blends.to(images.dtype), rest[:4], rest[4:], strict=True):
         _blend(images, *blend.unbind())
         _change(images, indices, turn_hue, turn.to(images.dtype))
-    _change(images, rest[8], luma)
+    _change(images, grey, luma)
     if len(sigma):
-        _change(images, rest[9], gaussian_blur, on_device, float(sigma.max()))
-    _change(images, rest[10], solarise)
+        _change(images, blurred, gaussian_blur, on_device, float(sigma.max()))
+    _change(images, solarised, solarise)
     return images
 
 
@@ -105,21 +105,26 @@ def luma(images: Tensor) -> Tensor:
 def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
     """Turn the hue circle of HSV, at constant value and saturation.
 
-    On the way from red over green to blue a channel rises with the hue while the channel before
-    it is the highest, stays the highest, and falls while the one after it is the highest. A turn
-    of less than a sixth moves it along that course, by the same share of the span between lowest
-    and highest channel; where it would leave that span the course bends. So no hue is computed
-    and nothing divided. Backwards, the channels before and after change places.
+    A third of a turn is exact: red takes green's place, green blue's, blue red's. What remains is
+    at most a sixth either way. On the way from red over green to blue a channel rises with the hue
+    while the channel before it is the highest, stays the highest, and falls while the one after it
+    is the highest. The rest of the turn moves it along that course, by six times its share of the
+    span between lowest and highest channel; where it would leave that span the course bends. So no
+    hue is computed and nothing divided. Backwards, the channels before and after change places.
 
     Args:
         images: Shape (B, 3, H, W), any range.
-        turns: At most a sixth either way, positive from red to green, shape (B,).
+        turns: Any part of the circle, positive from red to green, shape (B,).
     """
+    thirds = (3 * turns).round()
+    rest = turns - thirds / 3
+    channels = torch.arange(3, device=images.device) - thirds.long()[:, None]  # (B, 3)
+    images = images.take_along_dim(channels.remainder(3)[:, :, None, None], dim=1)
     highest, lowest = images.amax(1, keepdim=True), images.amin(1, keepdim=True)
-    forward = _per_image(turns > 0)
+    forward = _per_image(rest > 0)
     rolled = images.roll(1, 1), images.roll(-1, 1)
     before, after = torch.where(forward, *rolled), torch.where(forward, *rolled[::-1])
-    share = _per_image(6 * turns.abs())
+    share = _per_image(6 * rest.abs())
     rise, fall = torch.lerp(lowest, highest, share), torch.lerp(highest, lowest, share)
     moved = torch.where(before == highest, rise, fall) + images - after
     return moved.clamp_(lowest, highest)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from midway.data.colour import IMAGENET_MEAN, IMAGENET_STD, LUMA
 from midway.data.distortion import (
-    BLUR_SIGMA,
     BRIGHTNESS,
     CONTRAST,
     HUE,
@@ -27,6 +26,8 @@ from midway.data.distortion import (
 BLUR_REACH = 3.5
 """Deviations after which the Gaussian is cut off: what is left out is worth a tenth of a level of
 255, on the sharpest of edges."""
+USUAL_SIGMA = 2.0
+"""Widest blur that scratch memory is made for beforehand; it grows with a wider one."""
 BLUR_BLOCKS = 8, 16
 """Rows and columns that one matrix blurs, at most: few waste no work, many waste no calls."""
 
@@ -58,9 +59,7 @@ class Distorter:
     def __init__(self, size: tuple[int, int]) -> None:
         self._size = height, width = size
         self._blocks = _block(height, BLUR_BLOCKS[0]), _block(width, BLUR_BLOCKS[1])
-        padding = 2 * _reach(BLUR_SIGMA[1])
-        self._padded = torch.empty(3 * (height + padding) * width)
-        self._blurred = torch.empty(3 * height * (width + padding))
+        self._scratch_for(reach=_reach(USUAL_SIGMA))
         self._difference = np.empty((3, *size), dtype=np.float32)
         self._plane_tensors = torch.empty(4, 1, *size).unbind()
         self._planes = [plane.numpy() for plane in self._plane_tensors]
@@ -100,6 +99,12 @@ class Distorter:
         np.multiply(image, self._scale, out=image)
         np.add(image, self._shift, out=image)
 
+    def _scratch_for(self, reach: int) -> None:
+        height, width = self._size
+        self._max_reach = reach
+        self._padded = torch.empty(3 * (height + 2 * reach) * width)
+        self._blurred = torch.empty(3 * height * (width + 2 * reach))
+
     def _luma(self, pixels: Tensor) -> Tensor:
         plane = self._plane_tensors[0]
         torch.mm(self._luma_weights, pixels.view(3, -1), out=plane.view(1, -1))
@@ -113,6 +118,9 @@ class Distorter:
 
     def _turn_hue(self, image: NDArray[np.float32], pixels: Tensor, turns: float) -> None:
         """`colour.turn_hue` with as few passes as there are."""
+        if thirds := round(3 * turns):
+            image[:] = np.roll(image, thirds, axis=0)
+            turns -= thirds / 3
         # Backwards is forwards with the channels the other way round.
         image = image[::-1] if turns < 0 else image
         highest, lowest, *_ = self._planes
@@ -136,6 +144,8 @@ class Distorter:
     def _blur(self, image: NDArray[np.float32], sigma: float, reach: int) -> None:
         """`colour.gaussian_blur`, by products of small matrices with strips of the image."""
         height, width = self._size
+        if reach > self._max_reach:
+            self._scratch_for(reach)
         tall = self._padded[: 3 * (height + 2 * reach) * width].view(3, -1, width)
         wide = self._blurred[: 3 * height * (width + 2 * reach)].view(3, height, -1)
         inner, (block_rows, block_columns) = slice(reach, -reach), self._blocks

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
 from midway.data.files import FoundFile, open_binary
+from midway.data.signals import SUFFIX
 
 IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".ppm", ".webp", ".bmp"])
 
@@ -42,6 +43,12 @@ class FrameSequence:
     def location(self) -> str:
         """The folder that holds the frames."""
         return self.frames[0].rpartition("/")[0]
+
+    @property
+    def signals_location(self) -> str:
+        """In the same folder, named by what is common to the names of the frames."""
+        stem = PurePosixPath(self.name).stem.replace("*", "")
+        return f"{self.location}/{stem}{SUFFIX}" if stem else f"{self.location}/{SUFFIX[1:]}"
 
     def open(self) -> AbstractContextManager["FrameSequence"]:
         """The sequence itself: there is nothing to open."""

@@ -1,40 +1,45 @@
-"""Batches of pairs by step, the same ones whatever the workers, processes and restarts."""
+"""Batches of samples by step, the same ones whatever the workers, processes and restarts."""
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from midway.data.background import in_background
 from midway.data.order import epoch_order
-from midway.data.pairs import PairDataset, PairSample
-from midway.data.render import stack_windows
+from midway.data.render import Clips, render_views, stack_windows
+from midway.data.samples import ClipDataset, Sample
 from midway.data.skipped import SkipLog, SkippedClip
-from midway.data.views import ViewParameters, stack_views
+from midway.data.views import ClipSpec, ViewParameters, stack_views
 from midway.data.workers import Workers
 from midway.errors import MidwayError
 
 BATCHES_AHEAD = 2
-_PAIRS_PER_TASK = 8
+_FRAMES_PER_TASK = 16
+"""Results of a worker travel through memory of a fixed size; long clips go in smaller tasks."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairBatch:
-    """Pairs of one step; its length is the number of pairs."""
+class ClipBatch:
+    """Samples of one step, before their views are rendered; its length is their number."""
 
-    windows: tuple[Tensor, Tensor]
-    """Parts of the frames that views are made of, from `stack_windows`, each (2, B, 3, h, w)."""
+    regions: Mapping[str, Tensor]
+    """Parts of the frames by the name of the region, from `stack_windows`: bytes of shape
+    (frames, B, 3, height, width)."""
     views: ViewParameters
-    """What is random about the views; stays on the CPU."""
+    """Everything random about the views; stays on the CPU."""
+    seconds: Tensor
+    """Time of each frame after the first of its clip, shape (frames, B)."""
+    signals: Mapping[str, Tensor]
+    """Recorded numbers at the frames, shape (frames, B, ...)."""
     clips: tuple[str, ...]
-    source_seconds: tuple[float, ...]
-    target_seconds: tuple[float, ...]
     indices: tuple[int, ...]
     """Places in the epoch that were asked for."""
     skipped: tuple[SkippedClip, ...]
@@ -44,17 +49,33 @@ class PairBatch:
         return len(self.clips)
 
     def to(self, device: torch.device) -> Self:
-        """The same with the windows on `device`; copies from page-locked memory do not wait."""
-        motion, initial = (window.to(device, non_blocking=True) for window in self.windows)
-        return replace(self, windows=(motion, initial))
+        """Move the tensors to `device`; copies from page-locked memory do not wait."""
+        return self._moved(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Self:
-        """The same with the windows in page-locked memory."""
-        motion, initial = (window.pin_memory() for window in self.windows)
-        return replace(self, windows=(motion, initial))
+        """Copy the tensors to page-locked memory."""
+        return self._moved(Tensor.pin_memory)
+
+    def render(self, spec: ClipSpec) -> Clips:
+        """Render the views on the device of the regions.
+
+        Args:
+            spec: The one that the samples were drawn with.
+
+        """
+        views = render_views(spec, self.regions, self.views)
+        return Clips(views=views, seconds=self.seconds, signals=self.signals)
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> Self:
+        return replace(
+            self,
+            regions={name: move(region) for name, region in self.regions.items()},
+            seconds=move(self.seconds),
+            signals={name: move(signal) for name, signal in self.signals.items()},
+        )
 
 
-class PairLoader:
+class ClipLoader:
     """Batches of one endless stream of items, shuffled anew each pass.
 
     Position p of the stream is item p % N of the permutation of pass p // N, for the N items of
@@ -63,7 +84,7 @@ class PairLoader:
     number and the batch size, and to resume is to start at a later step.
 
     Args:
-        dataset: The pairs; its config says how they are batched.
+        dataset: The samples; its config says how they are batched.
         rank: Number of this process.
         world_size: Number of processes.
         folder: Where `skipped.jsonl` is kept, usually that of the run; None keeps none.
@@ -74,7 +95,7 @@ class PairLoader:
 
     def __init__(
         self,
-        dataset: PairDataset,
+        dataset: ClipDataset,
         *,
         rank: int = 0,
         world_size: int = 1,
@@ -85,7 +106,7 @@ class PairLoader:
         if self._items_per_step % world_size:
             raise MidwayError(
                 f"data.batch_size = {config.batch_size}: {self._items_per_step} clips of "
-                f"{config.draws_per_clip} pairs cannot be shared by {world_size} processes; give "
+                f"{config.draws_per_clip} samples cannot be shared by {world_size} processes; give "
                 f"a multiple of {config.draws_per_clip * world_size}"
             )
         self.dataset = dataset
@@ -96,7 +117,7 @@ class PairLoader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps that see as many pairs as the dataset has items; a pass of R draws is R epochs."""
+        """Steps that see as many samples as the dataset has items; R draws a clip make R epochs."""
         return max(1, len(self.dataset) // self.dataset.config.batch_size)
 
     def keys(self, step: int) -> list[tuple[int, int]]:
@@ -105,7 +126,7 @@ class PairLoader:
         positions = range(first + self._rank, first + self._items_per_step, self._world_size)
         return [self._key(position) for position in positions]
 
-    def batches(self, start_step: int, stop_step: int) -> Iterator[PairBatch]:
+    def batches(self, start_step: int, stop_step: int) -> Iterator[ClipBatch]:
         """This process's share of the steps from `start_step` to before `stop_step`.
 
         A clip on which a reading process crashes or hangs is left out like any other bad one.
@@ -128,10 +149,11 @@ class PairLoader:
                 yield batch
 
     def _read(
-        self, workers: Workers[list[tuple[int, int]], list[PairSample]], start: int, stop: int
-    ) -> Generator[PairBatch]:
+        self, workers: Workers[list[tuple[int, int]], list[Sample]], start: int, stop: int
+    ) -> Generator[ClipBatch]:
         """Batches of the samples that the workers read, task by task."""
-        items_per_task = max(1, _PAIRS_PER_TASK // self.dataset.config.draws_per_clip)
+        frames_per_item = self.dataset.spec.num_frames * self.dataset.config.draws_per_clip
+        items_per_task = max(1, _FRAMES_PER_TASK // frames_per_item)
         tasks = (
             keys[first : first + items_per_task]
             for keys in map(self.keys, range(start, stop))
@@ -148,14 +170,19 @@ class PairLoader:
         return epoch, int(epoch_order(self.dataset.seed, epoch, len(self.dataset))[place])
 
 
-def _collate(samples: list[PairSample]) -> PairBatch:
-    motion, initial = zip(*(sample.windows for sample in samples), strict=True)
-    return PairBatch(
-        windows=(stack_windows(motion), stack_windows(initial)),
-        views=stack_views([sample.views for sample in samples]),
-        clips=tuple(sample.clip for sample in samples),
-        source_seconds=tuple(sample.source_seconds for sample in samples),
-        target_seconds=tuple(sample.target_seconds for sample in samples),
-        indices=tuple(sample.index for sample in samples),
-        skipped=tuple({skip for sample in samples for skip in sample.skipped}),
+def _collate(samples: list[Sample]) -> ClipBatch:
+    def stacked(name: str) -> Tensor:
+        return torch.from_numpy(np.stack([each.signals[name] for each in samples], axis=1))
+
+    first = samples[0]
+    return ClipBatch(
+        regions={
+            name: stack_windows([each.regions[name] for each in samples]) for name in first.regions
+        },
+        views=stack_views([each.views for each in samples]),
+        seconds=torch.tensor([each.seconds for each in samples], dtype=torch.float32).T,
+        signals={name: stacked(name) for name in first.signals},
+        clips=tuple(each.clip for each in samples),
+        indices=tuple(each.index for each in samples),
+        skipped=tuple({skip for each in samples for skip in each.skipped}),
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from midway.data.colour import normalise
+from midway.data.colour import normalise, turn_hue
 from midway.data.segmentation import SegmentationData
 from midway.data.segmentation_layouts import IGNORE
 
@@ -128,38 +128,30 @@ def distort(images: Tensor, distortion: Tensor) -> Tensor:
         distortion: Parameters of each image as `draw_distortion` gives them, shape (B, 5).
 
     """
-    parameters = distortion.to(images)[:, :, None, None, None].unbind(1)
-    brightness, contrast_before, contrast_after, saturation, turn = parameters
+    parameters = distortion.to(images)
+    scalars = parameters[:, :4, None, None, None].unbind(1)
+    brightness, contrast_before, contrast_after, saturation = scalars
     images = (images + brightness).clamp_(0, 1)
     images = (images * contrast_before).clamp_(0, 1)
-    images = change_hsv(images, saturation, turn)
+    images = change_hsv(images, saturation, parameters[:, 4])
     return (images * contrast_after).clamp_(0, 1)
 
 
-def change_hsv(images: Tensor, saturation: Tensor, turn: Tensor) -> Tensor:
-    """Scale the saturation and turn the hue of HSV; the value stays.
+def change_hsv(images: Tensor, saturation: Tensor, turns: Tensor) -> Tensor:
+    """Scale the saturation of HSV and turn the hue; the value stays.
 
     Args:
         images: RGB in [0, 1], shape (B, 3, H, W).
         saturation: Factor, shape (B, 1, 1, 1).
-        turn: Whole turns of the hue circle, likewise.
+        turns: Turns of the hue circle, shape (B,).
 
     """
-    red, green, blue = images.split(1, dim=1)
+    images = turn_hue(images, turns)
     value = images.amax(1, keepdim=True)
     chroma = value - images.amin(1, keepdim=True)
-    divisor = chroma.clamp(min=1e-6)
-    hue = torch.where(
-        value == red,
-        (green - blue) / divisor,
-        torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
-    )
-    hue = hue + 6 * turn
     # The saturation is chroma / value and at most 1.
-    chroma = torch.minimum(chroma * saturation, value)
-    places = hue.new_tensor((5.0, 3.0, 1.0)).view(1, 3, 1, 1)
-    sixths = (hue + places) % 6
-    return value - chroma * torch.minimum(sixths, 4 - sixths).clamp(0, 1)
+    scale = torch.minimum(saturation, value / chroma.clamp(min=1e-6))
+    return value - (value - images) * scale
 
 
 def as_network_input(images: Tensor, distortion: Tensor, sizes: Tensor) -> Tensor:

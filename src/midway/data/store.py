@@ -80,6 +80,11 @@ class StoreClip:
     frame_seconds: NDArray[np.float64]
     """Times (frames,) of the frames, from 0 and increasing."""
 
+    @property
+    def signals_location(self) -> None:
+        """A store holds frames alone."""
+        return
+
     def open(self) -> AbstractContextManager["StoreClip"]:
         """The clip itself: there is nothing to open."""
         return nullcontext(self)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from midway.data.open_videos import open_video
+from midway.data.signals import SUFFIX
 from midway.data.video import VideoFile
 
 
@@ -23,6 +24,11 @@ class VideoClip:
     def frame_seconds(self) -> NDArray[np.float64]:
         """Times (frames,) of an even frame rate: the header holds no others."""
         return np.arange(round(self.duration_seconds * self.fps) + 1) / self.fps
+
+    @property
+    def signals_location(self) -> str:
+        """Beside the video, with its name."""
+        return self.location.rpartition(".")[0] + SUFFIX
 
     def open(self) -> AbstractContextManager[VideoFile]:
         """The file, which stays open in this process for a while after it was used."""

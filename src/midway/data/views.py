@@ -1,156 +1,154 @@
-"""The crops of a pair of frames that training sees: drawn per sample, rendered per batch.
+"""Views of a clip as a method declares them (`ClipSpec`), and all that is random about them.
 
-`draw_views` decides everything random about one pair, on the CPU and cheaply, so it may run in a
-loader's worker. All views of a pair lie in two windows of its frames, less than half of them, so
-`cut_windows` keeps only these to travel. `render_views` makes the views of a whole batch of
-windows, on their device.
-
-Views come in this order, source before target within each kind: 2 motion crops, 4 global crops
-(1 and 2 of the source, 1 and 2 of the target), then the local crops. Their photometric part is of
-kind A, B or C: A blurs always, B seldom and solarises at times, C blurs every other time.
+A sample is a few frames of one clip. A *region* is a window cut out of all frames at one place, on
+the host: nothing else of the frames travels. A *view* is a stack of crops of each frame's region,
+rendered on the device (`midway.data.render`). `draw_views` makes every random decision about one
+sample, cheaply, with NumPy alone, so that reading processes do without torch.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from midway.data.distortion import ColourParameters, draw_colour, undistorted
+from midway.data.boxes import Box, FixedBox, draw_boxes
+from midway.data.distortion import ColourParameters, Photometric, draw_colour
 from midway.errors import MidwayError
-
-P_FLIP = 0.5
-P_BLUR = {"A": 1.0, "B": 0.1, "C": 0.5}
-P_SOLARISE = {"A": 0.0, "B": 0.2, "C": 0.0}
-TRIES = 10
-"""Boxes drawn before the largest central one is taken, because none fitted into the frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewsConfig:
-    """Sizes (height, width) in pixels, areas as shares, aspects as width over height."""
+class Region:
+    """A window at one place in all frames of a sample."""
 
-    motion_size: tuple[int, int] = (224, 224)
-    global_size: tuple[int, int] = (224, 224)
-    local_size: tuple[int, int] = (96, 96)
-    num_local: int = 8
-    """Local crops of each frame."""
-    motion_area: tuple[float, float] = (0.2, 0.4)
-    initial_area: tuple[float, float] = (0.05, 0.2)
-    """Share of the frame from which the global and local crops are taken."""
-    global_area: tuple[float, float] = (0.4, 1.0)
-    """Share of the initial crop."""
-    local_area: tuple[float, float] = (0.05, 0.4)
-    """Share of the initial crop."""
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    distort_colours: bool = True
-    """Whether colours are changed at random, and crops blurred and solarised."""
+    box: Box | FixedBox | None = None
+    """Random box of the frame; None takes the whole frame."""
+    short_side: int | None = None
+    """Length in pixels that the shorter side is shrunk to before the window travels; None sends it
+    as it is, and a window that is smaller stays so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A named stack of crops of each frame, rendered to one size."""
+
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    region: str
+    """Region that the crops lie in."""
+    box: Box | FixedBox | None = None
+    """Random box of the region; None takes the whole region."""
+    count: int = 1
+    """Crops of each frame."""
+    aligned: bool = False
+    """Whether box and flip are the same in all frames."""
+    p_flip: float = 0.0
+    """Probability of a left-right flip."""
+    photometric: tuple[Photometric, ...] = ()
+    """Recipes, taken in turn by the crops, frame by frame; none leaves the colours alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """The samples that a method wants: frames, regions, views, signals.
+
+    Raises:
+        MidwayError: A view without pixels or of a region that is not declared, or a count or
+            probability out of range.
+
+    """
+
+    num_frames: int = 1
+    regions: Mapping[str, Region] = field(default_factory=dict)
+    views: Mapping[str, View] = field(default_factory=dict)
+    signals: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Numbers that the dataset records beside the frames, such as actions: shape by name."""
 
     def __post_init__(self) -> None:
-        for name in ("motion_size", "global_size", "local_size"):
-            if min(getattr(self, name)) < 1:
-                raise MidwayError(f"crop without pixels: {name}; give a height and width above 0")
-        for name in ("motion_area", "initial_area", "global_area", "local_area"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= 1:
-                raise MidwayError(f"bad range: {name} is {low}-{high}; give 0 < low <= high <= 1")
-        low, high = self.aspect
-        if not 0 < low <= high:
-            raise MidwayError(f"bad range: aspect is {low}-{high}; give 0 < low <= high")
-        if self.num_local < 0:
-            raise MidwayError(f"bad count: num_local is {self.num_local}; give 0 or more")
+        if self.num_frames < 1:
+            raise MidwayError(f"views: num_frames = {self.num_frames}; give 1 or more")
+        for name, region in self.regions.items():
+            if region.short_side is not None and region.short_side < 1:
+                raise MidwayError(f"views: {name} has no short side; give 1 pixel or more")
+        for name, view in self.views.items():
+            if view.region not in self.regions:
+                known = ", ".join(self.regions) or "none"
+                raise MidwayError(f"views: {name} has no region '{view.region}'; there are {known}")
+            if min(view.size) < 1:
+                raise MidwayError(f"views: {name} has no pixels; give a height and width above 0")
+            if view.count < 0 or not 0 <= view.p_flip <= 1:
+                raise MidwayError(f"views: {name} needs a count of 0 or more and p_flip in [0, 1]")
+
+    def num_crops(self, name: str) -> int:
+        """Number of crops of a view in all frames together."""
+        return self.num_frames * self.views[name].count
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Place of each view among the crops of `ViewParameters`."""
+        ends = np.cumsum([0, *map(self.num_crops, self.views)]).tolist()
+        places = zip(self.views, ends[:-1], ends[1:], strict=True)
+        return {name: slice(start, end) for name, start, end in places}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewParameters:
-    """Everything random about the views of one pair, or of a batch of B pairs: arrays."""
+    """Everything random about the views of one sample, or of a batch of B samples: arrays.
+
+    The V crops stand view by view, and frame by frame within a view.
+    """
 
     windows: NDArray[np.int64]
-    """Top, left, height and width in pixels of the frames, the same in both: the motion crop, and
-    the initial crop that holds all other views. Shape (2, 4) or (2, B, 4)."""
+    """Top, left, height and width of each of the R regions in pixels of the frames, shape (R, 4)
+    or (R, B, 4)."""
     boxes: NDArray[np.int64]
-    """Likewise of each view inside its window, shape (views, 4) or (views, B, 4)."""
+    """Likewise of each crop inside its region as it travels, shape (V, 4) or (V, B, 4)."""
     flip: NDArray[np.bool_]
-    """Whether a view is mirrored left to right, shape (views,) or (views, B)."""
+    """Whether a crop is mirrored left to right, shape (V,) or (V, B)."""
     colour: ColourParameters
-    """Photometric part, with the leading axes (views,) or (views, B)."""
+    """Photometric part, with the leading axes (V,) or (V, B)."""
 
 
-def draw_views(
-    config: ViewsConfig, height: int, width: int, rng: np.random.Generator
-) -> ViewParameters:
-    """Draw the views of one pair of frames of `height` x `width` pixels.
+def draw_views(spec: ClipSpec, height: int, width: int, rng: np.random.Generator) -> ViewParameters:
+    """Draw the views of one sample.
 
     Args:
-        config: Sizes and shares of the crops.
-        height: Of both frames, in pixels.
-        width: Of both frames, in pixels.
+        spec: The regions and views.
+        height: Height of all frames in pixels.
+        width: Width of all frames in pixels.
         rng: The only source of randomness.
+
     """
-    frame_areas = np.array((config.motion_area, config.initial_area))
-    windows = draw_boxes((height, width), frame_areas, config.aspect, rng)
-    num_locals = 2 * config.num_local
-    areas = np.array([config.global_area] * 2 + [config.local_area] * num_locals)
-    inner = draw_boxes(tuple(windows[1, 2:].tolist()), areas, config.aspect, rng)
-    motion = np.array([[0, 0, *windows[0, 2:]]] * 2)
-    flip = rng.random(len(inner)) < P_FLIP
-    kinds = "AB" + "AB" * 2 + "C" * num_locals
+    frame_sizes = [(height, width)] * len(spec.regions)
+    windows = _draw(frame_sizes, [region.box for region in spec.regions.values()], rng)
+    sizes = {
+        name: _shrunk(region, (int(rows), int(columns)))
+        for (name, region), (_, _, rows, columns) in zip(spec.regions.items(), windows, strict=True)
+    }
+    # Aligned views are drawn for one frame and repeated in the others.
+    drawn = {
+        name: view.count if view.aligned else spec.num_crops(name)
+        for name, view in spec.views.items()
+    }
+    each = [view for name, view in spec.views.items() for _ in range(drawn[name])]
+    boxes = _draw([sizes[view.region] for view in each], [view.box for view in each], rng)
+    flip = np.zeros(len(each), np.bool_)
+    flippable = [place for place, view in enumerate(each) if view.p_flip]
+    flip[flippable] = rng.random(len(flippable)) < [each[place].p_flip for place in flippable]
+    rows = _repeated(spec, drawn)
+    recipes = [
+        view.photometric[crop % len(view.photometric)] if view.photometric else None
+        for name, view in spec.views.items()
+        for crop in range(spec.num_crops(name))
+    ]
     return ViewParameters(
-        windows=windows,
-        boxes=np.concatenate((motion, inner[:2], inner)),
-        flip=np.concatenate(([False, False], flip[:2], flip)),
-        colour=draw_colour(
-            np.array([P_BLUR[kind] for kind in kinds]),
-            np.array([P_SOLARISE[kind] for kind in kinds]),
-            rng,
-        )
-        if config.distort_colours
-        else undistorted(len(kinds)),
+        windows=windows, boxes=boxes[rows], flip=flip[rows], colour=draw_colour(recipes, rng)
     )
-
-
-def draw_boxes(
-    size: tuple[int, int],
-    areas: NDArray[np.float64],
-    aspect: tuple[float, float],
-    rng: np.random.Generator,
-) -> NDArray[np.int64]:
-    """Boxes of random area, aspect and place: the usual random resized crop, all at once.
-
-    Args:
-        size: Height and width of what the boxes lie in, in pixels.
-        areas: Smallest and largest share of it, for each box, shape (V, 2).
-        aspect: Smallest and largest width over height; its logarithm is uniform.
-        rng: The only source of randomness.
-
-    Returns:
-        Top, left, height and width of each box, shape (V, 4).
-    """
-    height, width = size
-    num_boxes = len(areas)
-    chance = rng.random((2, num_boxes, TRIES))
-    place = rng.random((num_boxes, 2))
-    side = np.sqrt(height * width * (areas[:, :1] + (areas[:, 1:] - areas[:, :1]) * chance[0]))
-    low, high = math.log(aspect[0]), math.log(aspect[1])
-    root = np.exp(0.5 * (low + (high - low) * chance[1]))
-    extents = np.stack((side / root, side * root), axis=2).round()
-    largest = (
-        max(1, min(height, round(width / aspect[0]))),
-        max(1, min(width, round(height * aspect[1]))),
-    )
-    fits = np.all((extents >= 1) & (extents <= size), axis=2)
-    first = fits.argmax(1)
-    each = np.arange(num_boxes)
-    found = fits[each, first, None]
-    extent = np.where(found, extents[each, first], largest)
-    place = np.where(found, place, 0.5)
-    corner = np.floor(place * (size - extent + 1))
-    return np.concatenate((corner, extent), axis=1).astype(np.int64)
 
 
 def stack_views(parameters: Sequence[ViewParameters]) -> ViewParameters:
-    """The parameters of a batch; the pairs become the axis after the views."""
+    """Stack the parameters of a batch; the samples become the second axis."""
     return ViewParameters(
         windows=np.stack([each.windows for each in parameters], axis=1),
         boxes=np.stack([each.boxes for each in parameters], axis=1),
@@ -159,21 +157,63 @@ def stack_views(parameters: Sequence[ViewParameters]) -> ViewParameters:
     )
 
 
-def cut_windows(
-    parameters: ViewParameters, source: NDArray[np.uint8], target: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The two windows of a pair that its views are made of.
+def cut_regions(
+    spec: ClipSpec, parameters: ViewParameters, frames: Sequence[NDArray[np.uint8]]
+) -> dict[str, NDArray[np.uint8]]:
+    """Copy the regions out of the frames of a sample, and shrink those that ask for it.
 
     Args:
-        parameters: Those of the pair, from `draw_views`.
-        source: First frame, shape (H, W, 3).
-        target: Second frame, of the same shape.
+        spec: The one that the parameters were drawn with.
+        parameters: Those of the sample, from `draw_views`.
+        frames: RGB images of one shape (H, W, 3).
 
     Returns:
-        Copies of source and target for each window, shape (2, height, width, 3).
+        Pixels of each region, shape (frames, height, width, 3).
+
     """
-    motion, initial = (
-        np.stack([frame[top : top + rows, left : left + columns] for frame in (source, target)])
-        for top, left, rows, columns in parameters.windows.tolist()
-    )
-    return motion, initial
+    cut = {}
+    for (name, region), window in zip(spec.regions.items(), parameters.windows, strict=True):
+        top, left, rows, columns = window.tolist()
+        pixels = [frame[top : top + rows, left : left + columns] for frame in frames]
+        if (size := _shrunk(region, (rows, columns))) != (rows, columns):
+            pixels = [_resize(each, size) for each in pixels]
+        cut[name] = np.stack(pixels)
+    return cut
+
+
+def _draw(
+    sizes: Sequence[tuple[int, int]],
+    boxes: Sequence[Box | FixedBox | None],
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Boxes in parents of given sizes; those that are the whole parent are not drawn."""
+    found = np.array([(0, 0, *size) for size in sizes], dtype=np.int64).reshape(-1, 4)
+    random = [(place, box) for place, box in enumerate(boxes) if box is not None]
+    if random:
+        places = [place for place, _ in random]
+        found[places] = draw_boxes(found[places, 2:], [box for _, box in random], rng)
+    return found
+
+
+def _repeated(spec: ClipSpec, drawn: Mapping[str, int]) -> list[int]:
+    """Row among those drawn of each crop: an aligned view has the same rows in every frame."""
+    rows: list[int] = []
+    start = 0
+    for name, view in spec.views.items():
+        own = list(range(start, start + drawn[name]))
+        rows += own * spec.num_frames if view.aligned else own
+        start += drawn[name]
+    return rows
+
+
+def _shrunk(region: Region, size: tuple[int, int]) -> tuple[int, int]:
+    short_side = min(size)
+    if region.short_side is None or short_side <= region.short_side:
+        return size
+    height, width = (round(side * region.short_side / short_side) for side in size)
+    return height, width
+
+
+def _resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    image = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    return np.asarray(image)

@@ -25,25 +25,27 @@ def render_each(
     colour: ColourParameters,
     out: Tensor,
 ) -> None:
-    """Make views of one size.
+    """Render the crops of one view.
 
     Args:
-        windows: Bytes of shape (2, B, 3, H, W): the sources, then the targets.
-        boxes: Top, left, height and width in the windows, V / 2 views of each source, then of
-            each target; shape (V, B, 4).
-        flip: Which views to mirror left to right, shape (V, B).
+        windows: Region of each frame, bytes of shape (frames, B, 3, H, W).
+        boxes: Top, left, height and width in the windows of V crops, frame by frame; shape
+            (V, B, 4).
+        flip: Which crops to mirror left to right, shape (V, B).
         colour: With the leading axis (V * B,).
-        out: Filled with the normalised views, shape (V, B, 3, height, width).
+        out: Filled with the normalised crops, shape (V, B, 3, height, width).
     """
-    num_views, num_pairs = flip.shape
+    num_samples = windows.shape[1]
+    crops_per_frame = len(flip) // len(windows)
     size = (out.shape[3], out.shape[4])
     distort = _distorter(size, get_ident())
     images = windows.flatten(0, 1).split(1)
     places = zip(boxes.reshape(-1, 4).tolist(), flip.ravel().tolist(), strict=True)
     views = zip(out.numpy().reshape(-1, 3, *size), places, each_image(colour), strict=True)
     for i, (view, ((top, left, height, width), mirror), what) in enumerate(views):
-        k, pair = divmod(i, num_pairs)
-        image = images[pair + num_pairs * (2 * k >= num_views)]
+        crop_number, sample = divmod(i, num_samples)
+        frame = crop_number // crops_per_frame
+        image = images[frame * num_samples + sample]
         crop = image[:, :, top : top + height, left : left + width]
         resized = F.interpolate(crop, size, mode="bicubic", antialias=True).numpy()[0]
         np.copyto(view, resized[:, :, ::-1] if mirror else resized)

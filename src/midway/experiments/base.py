@@ -10,10 +10,10 @@ import torch
 
 from midway.config import from_json, to_json
 from midway.data.clips import find_clips
-from midway.data.loader import PairLoader
-from midway.data.pairs import PairDataset, PairsConfig
+from midway.data.loader import ClipLoader
+from midway.data.samples import ClipDataset, ClipsConfig
 from midway.data.segmentation_sample import LabelsConfig
-from midway.data.views import ViewsConfig
+from midway.data.views import ClipSpec
 from midway.errors import MidwayError
 from midway.methods.base import MethodConfig, build_method, flops_per_sample, method_config
 from midway.registry import available, find
@@ -31,7 +31,7 @@ class Experiment:
     """All that a pretraining run is made of."""
 
     method: MethodConfig
-    data: PairsConfig
+    data: ClipsConfig
     optim: OptimConfig
     run: RunConfig
     labels: LabelsConfig = field(default_factory=LabelsConfig)
@@ -45,7 +45,7 @@ def experiment_from_json(values: Mapping[str, Any], *, where: str) -> Experiment
         MidwayError: A part is missing, or a key or value is unknown.
 
     """
-    parts = {"data": PairsConfig, "optim": OptimConfig, "run": RunConfig, "labels": LabelsConfig}
+    parts = {"data": ClipsConfig, "optim": OptimConfig, "run": RunConfig, "labels": LabelsConfig}
     names = ("method", *parts)
     values = {"labels": {}, **values}  # runs of older versions have none
     if missing := [name for name in names if name not in values]:
@@ -76,28 +76,25 @@ def experiments() -> dict[str, Callable[[], Experiment]]:
     }
 
 
-def pair_loader(
-    experiment: Experiment, views: ViewsConfig, *, rank: int = 0, world_size: int = 1
-) -> PairLoader:
-    """Loader of an experiment's pairs, with the crops that a method wants drawn for each.
+def clip_loader(
+    experiment: Experiment, spec: ClipSpec, *, rank: int = 0, world_size: int = 1
+) -> ClipLoader:
+    """Build the loader of an experiment's samples, with the views that a method declares.
 
     Raises:
         MidwayError: Nothing usable below ``data.root``, or too many bad clips.
 
     """
     data = experiment.data
-    dataset = PairDataset(
-        find_clips(
-            data.root,
-            fps=data.fps,
-            gap_seconds=data.gap_seconds,
-            cut_blank_tail=data.cut_blank_tail,
-        ),
-        data,
-        views,
-        seed=experiment.run.seed,
+    found = find_clips(
+        data.root,
+        fps=data.fps,
+        gap_seconds=data.gap_seconds,
+        num_frames=spec.num_frames,
+        cut_blank_tail=data.cut_blank_tail,
     )
-    return PairLoader(dataset, rank=rank, world_size=world_size, folder=experiment.run.folder)
+    dataset = ClipDataset(found, data, spec, seed=experiment.run.seed)
+    return ClipLoader(dataset, rank=rank, world_size=world_size, folder=experiment.run.folder)
 
 
 def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
@@ -124,13 +121,11 @@ def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
     if experiment.labels.root:
         from midway.evals.knn_health import KnnHealth  # imports torchmetrics and matplotlib
 
-        probe = KnnHealth(experiment.labels, method.encoder, run)
+        probe = KnnHealth(experiment.labels, method.encoders["student"], run)
         on_first_rank(fabric, probe.read)
     return fit(
         method,
-        pair_loader(
-            experiment, method.views, rank=fabric.global_rank, world_size=fabric.world_size
-        ),
+        clip_loader(experiment, method.spec, rank=fabric.global_rank, world_size=fabric.world_size),
         fabric=fabric,
         optim=experiment.optim,
         run=run,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from midway.data.pairs import PairsConfig
+from midway.data.samples import ClipsConfig
 from midway.experiments.base import Experiment
 from midway.methods.midway import MidwayConfig
 from midway.models.dynamics import DynamicsConfig
@@ -22,7 +22,7 @@ def midway_vits() -> Experiment:
     """
     return Experiment(
         method=MidwayConfig(),
-        data=PairsConfig(
+        data=ClipsConfig(
             root="bdd100k/videos/train",
             gap_seconds=(0.5, 1.0),
             starts="random",

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from midway.data.pairs import PairsConfig
+from midway.data.samples import ClipsConfig
 from midway.experiments import synthetic
 from midway.experiments.base import Experiment
 
@@ -25,7 +25,7 @@ def midway_tiny() -> Experiment:
     return replace(
         base,
         method=replace(synthetic.BOTH_TERMS, network=replace(synthetic.TINY, head=head)),
-        data=PairsConfig(
+        data=ClipsConfig(
             root="CamVid/train",
             fps=30.0,
             gap_seconds=(0.5, 1.0),

@@ -6,9 +6,9 @@ Each begins from the weights of the one before; docs/MOTION.md says what mattere
 from dataclasses import replace
 from pathlib import Path
 
-from midway.data.pairs import PairsConfig
+from midway.data.pair_crops import ViewsConfig
+from midway.data.samples import ClipsConfig
 from midway.data.synthetic import WorldConfig
-from midway.data.views import ViewsConfig
 from midway.experiments.base import Experiment
 from midway.experiments.synthetic import TINY
 from midway.methods.midway import MidwayConfig
@@ -84,7 +84,7 @@ def pan() -> Experiment:
             dynamics_weight_decay=0.0,
             clip_dynamics=True,
         ),
-        data=PairsConfig(
+        data=ClipsConfig(
             root="motion/pan",
             gap_seconds=(0.5, 0.5),
             starts="random",

@@ -3,14 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from midway.data.pairs import PairsConfig
+from midway.data.samples import ClipsConfig
 from midway.data.synthetic import WorldConfig
-from midway.data.views import ViewsConfig
 from midway.experiments.base import Experiment
 from midway.methods.midway import MidwayConfig
-from midway.models.dynamics import DynamicsConfig
-from midway.models.midway import HeadConfig, NetworkConfig
-from midway.models.vit import EncoderConfig
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
 
@@ -20,47 +16,10 @@ WORLD = WorldConfig(
 """What the videos of the quickstart show: one large object of each class, told apart by texture,
 hardly by colour."""
 
-TINY = NetworkConfig(
-    # At this width a deviation of 0.02 would leave every block all but the identity.
-    encoder=EncoderConfig(
-        image_size=(64, 64),
-        patch_size=8,
-        width=96,
-        depth=4,
-        heads=3,
-        drop_path=0.0,
-        init_std=0.04,
-    ),
-    dynamics=DynamicsConfig(
-        levels=(1, 3),
-        midway_width=48,
-        midway_depth=2,
-        forward_depth=2,
-        backward_heads=3,
-        forward_heads=3,
-        init_std=0.04,
-    ),
-    head=HeadConfig(hidden=256, bottleneck=64, num_prototypes=256, init_std=0.04),
-)
-
-
-BOTH_TERMS = MidwayConfig(
-    network=TINY,
-    views=ViewsConfig(
-        motion_size=(64, 64),
-        global_size=(64, 64),
-        local_size=(32, 32),
-        num_local=3,
-        motion_area=(0.3, 0.6),
-        initial_area=(0.1, 0.35),
-        local_area=(0.15, 0.5),
-    ),
-    dense_over_levels="mean",
-    momentum_clock="steps",
-    dynamics_weight_decay="scheduled",
-    clip_dynamics=True,
-)
+BOTH_TERMS = MidwayConfig.tiny()
 """The whole objective of the paper on crops of 64 pixels."""
+TINY = BOTH_TERMS.network
+"""Four blocks of width 96."""
 
 
 def midway_tiny() -> Experiment:
@@ -83,7 +42,7 @@ def midway_tiny() -> Experiment:
             # In a run this short a teacher that follows slowly stays behind.
             teacher_momentum=0.95,
         ),
-        data=PairsConfig(
+        data=ClipsConfig(
             root="quickstart/videos",
             # Things move by half a patch: what looks alike in both frames is texture, not place.
             gap_seconds=(0.1, 0.3),

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from midway.data.pairs import PairsConfig
+from midway.data.samples import ClipsConfig
 from midway.experiments import bdd100k
 from midway.experiments.base import Experiment
 
@@ -21,7 +21,7 @@ def midway_vits() -> Experiment:
     base = bdd100k.midway_vits()
     return replace(
         base,
-        data=PairsConfig(
+        data=ClipsConfig(
             root="walking_tours/venice.mp4",
             gap_seconds=(0.5, 1.0),
             starts="every_frame",

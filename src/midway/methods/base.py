@@ -1,16 +1,18 @@
-"""What every pretraining method is: a configuration, its views, and an objective."""
+"""Contract of a pretraining method: a configuration, the views that it wants, and its loss."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from midway.config import from_json
-from midway.data.loader import PairBatch
-from midway.data.render import Views, render_views
-from midway.data.views import ViewsConfig
+from midway.data.loader import ClipBatch
+from midway.data.render import Clips, example_clips
+from midway.data.views import ClipSpec
 from midway.models.vit import VisionTransformer
 from midway.registry import find
 from midway.train.objective import Objective, StepOutput
@@ -23,54 +25,72 @@ class MethodConfig:
     name: str
     """File of the method in `midway.methods`."""
     start: str = ""
-    """Run folder or weights file, of a network of the same sizes, that training begins from; fresh
-    weights if empty."""
+    """Network whose weights training begins from, as `--network` takes it; fresh weights if
+    empty."""
+
+    @classmethod
+    def tiny(cls) -> Self:
+        """Return a configuration for tests and small studies, trained on a CPU in minutes."""
+        raise NotImplementedError
 
 
 class Method(Objective):
-    """An objective that pretrains an encoder from pairs of frames.
+    """An objective that pretrains encoders on clips.
 
-    A method is one file in `midway.methods`: its `Config`, and a class that the module's
-    `METHOD` names.
+    A method is one file in `midway.methods` that holds its `Config` and its class, named by the
+    module's `METHOD`. Nothing of it stands in the data plane or in the training loop: `spec`
+    declares the frames, regions, views and signals of a sample, and `loss` takes them. Random
+    numbers of the loss, such as masks, come from torch's global generator, which the loop seeds by
+    (seed, rank, step), so that a resumed run draws the same ones.
     """
 
     Config: ClassVar[type[MethodConfig]]
+    spec: ClipSpec
+    """Samples that the method trains on."""
 
     @classmethod
     @abstractmethod
     def from_config(cls, config: Any) -> Self:
         """Build the method with fresh weights."""
 
-    @property
     @abstractmethod
-    def encoder(self) -> VisionTransformer:
-        """What evaluations and exports take."""
+    def loss(self, clips: Clips) -> StepOutput:
+        """Return the loss of a batch, averaged over its samples."""
 
     @property
     @abstractmethod
-    def views(self) -> ViewsConfig:
-        """Which crops of a pair it wants."""
+    def encoders(self) -> Mapping[str, VisionTransformer]:
+        """Encoders that evaluations and exports take: "student", and "teacher" if there is one."""
 
-    @abstractmethod
-    def losses(self, views: Views) -> StepOutput:
-        """Loss of the crops of a batch of pairs."""
+    @property
+    def pair_encoder(self) -> nn.Module | None:
+        """Network between the features of two frames that optical flow is finetuned from.
+
+        None has flow finetuned from fresh dynamics, as in the paper.
+        """
+        return None
 
     @abstractmethod
     def start_from(self, path: str) -> None:
-        """Take over the weights of a trained network; MidwayError if its sizes are others."""
+        """Load the weights of a trained network.
 
-    def forward(self, batch: PairBatch) -> StepOutput:
-        """Loss of a batch of frame pairs, whose views are made here, on its device."""
-        return self.losses(render_views(self.views, batch.windows, batch.views))
+        Raises:
+            MidwayError: Its sizes differ.
+
+        """
+
+    def forward(self, batch: ClipBatch) -> StepOutput:
+        """Render the views of a batch on its device, and return their loss."""
+        return self.loss(batch.render(self.spec))
 
 
 def build_method(config: MethodConfig) -> Method:
-    """Method that a configuration belongs to, with fresh weights."""
+    """Build the method that a configuration belongs to, with fresh weights."""
     return find("midway.methods", config.name).METHOD.from_config(config)
 
 
-def method_config(values: dict[str, Any], *, where: str) -> MethodConfig:
-    """Configuration of a method from JSON values; `name` tells which.
+def method_config(values: Mapping[str, Any], *, where: str) -> MethodConfig:
+    """Read the configuration of a method from JSON values, of which `name` is the method.
 
     Raises:
         MidwayError: No such method, or a value that it refuses.
@@ -81,15 +101,13 @@ def method_config(values: dict[str, Any], *, where: str) -> MethodConfig:
 
 
 def flops_per_sample(config: MethodConfig) -> float:
-    """Floating-point operations of one sample, forward and backward, counted without computing."""
+    """Count the floating-point operations of one sample, forward and backward.
+
+    Nothing is computed: the tensors have shapes only.
+    """
     with torch.device("meta"):
         method = build_method(config)
-        sizes = method.views
-        views = Views(
-            motion=torch.empty(2, 1, 3, *sizes.motion_size),
-            globals=torch.empty(4, 1, 3, *sizes.global_size),
-            locals=torch.empty(2 * sizes.num_local, 1, 3, *sizes.local_size),
-        )
+        clips = example_clips(method.spec, 1)
     with FlopCounterMode(display=False) as counter:
-        method.losses(views).loss.backward()
+        method.loss(clips).loss.backward()
     return float(counter.get_total_flops())

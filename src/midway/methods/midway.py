@@ -7,14 +7,15 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from midway.data.loader import PairBatch
-from midway.data.render import Views, render_views
-from midway.data.views import ViewsConfig
+from midway.config import require
+from midway.data.loader import ClipBatch
+from midway.data.pair_crops import ViewsConfig
+from midway.data.render import Clips
 from midway.errors import MidwayError
 from midway.methods.base import Method, MethodConfig
-from midway.models.dynamics import mean_or_sum
-from midway.models.midway import MidwayNetwork, NetworkConfig
-from midway.models.vit import VisionTransformer
+from midway.models.dynamics import Dynamics, DynamicsConfig, mean_or_sum
+from midway.models.midway import HeadConfig, MidwayNetwork, NetworkConfig
+from midway.models.vit import EncoderConfig, VisionTransformer
 from midway.models.weights import load
 from midway.nn.dense import normalized_mse
 from midway.train.health import effective_rank, spread
@@ -52,26 +53,56 @@ class MidwayConfig(MethodConfig):
     """The head's last layer gets no gradient before."""
 
     def __post_init__(self) -> None:
-        decay = 0.0 if self.dynamics_weight_decay == "scheduled" else self.dynamics_weight_decay
-        rules = {
-            f"teacher_momentum = {self.teacher_momentum}; give 0 to 1": (
-                0 <= self.teacher_momentum <= 1
+        for name in ("teacher_momentum", "final_teacher_momentum"):
+            value = getattr(self, name)
+            require("method", {f"{name} = {value}; give 0 to 1": 0 <= value <= 1})
+        for name in ("dino_weight", "encoder_lr_scale", "frozen_last_layer_epochs"):
+            value = getattr(self, name)
+            require("method", {f"{name} = {value}; give 0 or more": 0 <= value < inf})
+        if (decay := self.dynamics_weight_decay) != "scheduled":
+            rule = f"dynamics_weight_decay = {decay}; give 0 or more"
+            require("method", {rule: 0 <= decay < inf})
+
+    @classmethod
+    def tiny(cls) -> Self:
+        """Return both terms on crops of 64 pixels, with four blocks of width 96."""
+        # At this width a deviation of 0.02 would leave every block all but the identity.
+        init_std = 0.04
+        encoder = EncoderConfig(
+            image_size=(64, 64),
+            patch_size=8,
+            width=96,
+            depth=4,
+            heads=3,
+            drop_path=0.0,
+            init_std=init_std,
+        )
+        dynamics = DynamicsConfig(
+            levels=(1, 3),
+            midway_width=48,
+            midway_depth=2,
+            forward_depth=2,
+            backward_heads=3,
+            forward_heads=3,
+            init_std=init_std,
+        )
+        head = HeadConfig(hidden=256, bottleneck=64, num_prototypes=256, init_std=init_std)
+        return cls(
+            network=NetworkConfig(encoder=encoder, dynamics=dynamics, head=head),
+            views=ViewsConfig(
+                motion_size=(64, 64),
+                global_size=(64, 64),
+                local_size=(32, 32),
+                num_local=3,
+                motion_area=(0.3, 0.6),
+                initial_area=(0.1, 0.35),
+                local_area=(0.15, 0.5),
             ),
-            f"final_teacher_momentum = {self.final_teacher_momentum}; give 0 to 1": (
-                0 <= self.final_teacher_momentum <= 1
-            ),
-            f"dynamics_weight_decay = {decay}; give 0 or more": 0 <= decay < inf,
-            f"dino_weight = {self.dino_weight}; give 0 or more": 0 <= self.dino_weight < inf,
-            f"encoder_lr_scale = {self.encoder_lr_scale}; give 0 or more": (
-                0 <= self.encoder_lr_scale < inf
-            ),
-            f"frozen_last_layer_epochs = {self.frozen_last_layer_epochs}; give 0 or more": (
-                0 <= self.frozen_last_layer_epochs < inf
-            ),
-        }
-        for rule, holds in rules.items():
-            if not holds:
-                raise MidwayError(f"method.{rule}")
+            dense_over_levels="mean",
+            momentum_clock="steps",
+            dynamics_weight_decay="scheduled",
+            clip_dynamics=True,
+        )
 
 
 class Midway(Method):
@@ -82,6 +113,7 @@ class Midway(Method):
     def __init__(self, config: MidwayConfig) -> None:
         super().__init__()
         self.config = config
+        self.spec = config.views.spec()
         self.network = MidwayNetwork(config.network)
         if config.dino_weight == 0:
             self.network.head.requires_grad_(False)
@@ -94,24 +126,25 @@ class Midway(Method):
         return cls(config)
 
     @property
-    def encoder(self) -> VisionTransformer:
-        """The student's encoder."""
-        return self.network.encoder
+    def encoders(self) -> dict[str, VisionTransformer]:
+        """Student and EMA teacher."""
+        return {"student": self.network.encoder, "teacher": self.network.teacher.encoder}
 
     @property
-    def views(self) -> ViewsConfig:
-        """Motion crops for the dense term, global and local crops for DINO."""
-        return self.config.views
+    def pair_encoder(self) -> Dynamics:
+        """The student's dynamics."""
+        return self.network.dynamics
 
-    def losses(self, views: Views) -> StepOutput:
+    def loss(self, clips: Clips) -> StepOutput:
         """DINO term plus dense term, equally weighted in the paper."""
-        outputs = self.network.forward_both_orders(*views.motion).levels
+        source, target = clips.views["motion"][:, 0]  # (batch, 3, height, width) each
+        outputs = self.network.forward_both_orders(source, target).levels
         dense = mean_or_sum(outputs, self.config.dense_over_levels)
         by_level = {f"dense_loss_{level}": out.loss.detach() for level, out in outputs.items()}
         logs = {"dense_loss": dense.detach()} | by_level
         if self.config.dino_weight == 0:
             return StepOutput(loss=dense, logs=logs)
-        dino = self._dino(views)
+        dino = self._dino(clips)
         loss = self.config.dino_weight * dino + dense
         return StepOutput(loss=loss, logs={"dino_loss": dino.detach()} | logs)
 
@@ -132,10 +165,10 @@ class Midway(Method):
             )
         self.network.load_state_dict(state)
 
-    def health(self, batch: PairBatch) -> dict[str, Tensor]:
-        """As `pair_health`, of the motion crops of a batch."""
-        motion = render_views(self.views, batch.windows, batch.views).motion
-        return self.pair_health(*motion[:, :HEALTH_PAIRS])
+    def health(self, batch: ClipBatch) -> dict[str, Tensor]:
+        """Return `pair_health` of the motion crops of a batch."""
+        source, target = batch.render(self.spec).views["motion"][:, 0, :HEALTH_PAIRS]
+        return self.pair_health(source, target)
 
     def pair_health(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Whether there is something to predict, and whether it is predicted.
@@ -170,16 +203,17 @@ class Midway(Method):
                     found[f"gate_{level}_{block}"] = gate.float().mean()
         return found
 
-    def _dino(self, views: Views) -> Tensor:
+    def _dino(self, clips: Clips) -> Tensor:
         """Invariance term over crops: student sees all, teacher the global ones."""
-        num_globals, batch = views.globals.shape[:2]
-        network = self.network
-        global_crops = views.globals.flatten(0, 1)
-        classes = [network.encoder(global_crops), network.encoder(views.locals.flatten(0, 1))]
+        network, batch = self.network, len(clips)
+        # Crops of the source come first: (2 frames x crops x batch, 3, height, width).
+        global_crops = clips.views["globals"].flatten(0, 2)
+        local_crops = clips.views["locals"].flatten(0, 2)
+        classes = [network.encoder(global_crops), network.encoder(local_crops)]
         student = network.head(torch.cat(classes)).unflatten(0, (-1, batch))
         with torch.no_grad():
             teacher = network.teacher.head(network.teacher.encoder(global_crops))
-        teacher = teacher.unflatten(0, (num_globals, batch))
+        teacher = teacher.unflatten(0, (-1, batch))  # (crops, batch, prototypes)
         loss = network.dino_loss(student, teacher)
         network.dino_loss.collect(teacher)
         return loss

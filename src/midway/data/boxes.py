@@ -1,0 +1,97 @@
+"""Random boxes: the random resized crop of a parent image, or a box of fixed size."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from midway.errors import MidwayError
+
+TRIES = 10
+"""Boxes drawn before the largest central one is taken, because none fitted into the parent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """Random resized crop: share of the parent's area, and width over height.
+
+    Raises:
+        MidwayError: A range that is empty or out of bounds.
+
+    """
+
+    area: tuple[float, float]
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.area[0] <= self.area[1] <= 1:
+            raise MidwayError(f"bad range: area is {self.area}; give 0 < low <= high <= 1")
+        if not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
+            raise MidwayError(f"bad range: aspect is {self.aspect}; give 0 < low <= high")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedBox:
+    """Box of a fixed size at a random place; a parent that is smaller is taken whole.
+
+    Raises:
+        MidwayError: A box without pixels.
+
+    """
+
+    size: tuple[int, int]
+    """Height and width in pixels."""
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise MidwayError(f"bad box: size is {self.size}; give a height and width above 0")
+
+
+def draw_boxes(
+    sizes: NDArray[np.int64], boxes: Sequence[Box | FixedBox], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw the area, aspect and place of several boxes at once.
+
+    Args:
+        sizes: Height and width of the parent of each box in pixels, shape (V, 2).
+        boxes: The V boxes.
+        rng: The only source of randomness.
+
+    Returns:
+        Top, left, height and width of each box, shape (V, 4).
+
+    """
+    num_boxes = len(boxes)
+    chance = rng.random((2, num_boxes, TRIES))
+    place = rng.random((num_boxes, 2))
+    # A box of fixed size takes part in the draw, and its extent is put in afterwards.
+    random = [box if isinstance(box, Box) else Box(area=(1.0, 1.0)) for box in boxes]
+    areas = np.array([box.area for box in random])
+    low, high = np.array([[math.log(limit) for limit in box.aspect] for box in random]).T[..., None]
+    # The aspect's logarithm is uniform.
+    side = np.sqrt(sizes.prod(1)[:, None] * (areas[:, :1] + np.diff(areas) * chance[0]))
+    root = np.exp(0.5 * (low + (high - low) * chance[1]))
+    extents = np.stack((side / root, side * root), axis=2).round()  # (V, TRIES, 2)
+    fits = np.all((extents >= 1) & (extents <= sizes[:, None]), axis=2)
+    each, first = np.arange(num_boxes), fits.argmax(1)
+    found = fits[each, first, None]
+    parents = [(height, width) for height, width in sizes.tolist()]
+    largest = [_largest(*parent, box.aspect) for parent, box in zip(parents, random, strict=True)]
+    extent = np.where(found, extents[each, first], largest)
+    for index, (box, parent) in enumerate(zip(boxes, parents, strict=True)):
+        if isinstance(box, FixedBox):
+            found[index] = True
+            extent[index] = np.minimum(box.size, parent)
+    place = np.where(found, place, 0.5)
+    corner = np.floor(place * (sizes - extent + 1))
+    return np.concatenate((corner, extent), axis=1).astype(np.int64)
+
+
+def _largest(height: int, width: int, aspect: tuple[float, float]) -> tuple[int, int]:
+    """Height and width of the largest box of an aspect in the range."""
+    return (
+        max(1, min(height, round(width / aspect[0]))),
+        max(1, min(width, round(height * aspect[1]))),
+    )

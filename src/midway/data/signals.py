@@ -1,0 +1,75 @@
+"""Signals: numbers recorded beside the frames of a clip, such as the actions of a robot.
+
+They lie in a NumPy archive beside the video (`walk.mp4`, `walk.signals.npz`) or in the folder of
+the frames (`signals.npz`; where a folder holds several sequences, their names without the counting
+digits come first: `0001TP_.signals.npz`). Its array `seconds` (rows,) rises; every other one
+(rows, ...) is a signal, and a row holds from its time until the next.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from midway.data.clip import ROUNDING_SECONDS, BadClipError, Clip
+from midway.data.files import open_binary
+
+SUFFIX = ".signals.npz"
+_REMEDY = "mend or remove it"
+
+
+def read_signals(
+    clip: Clip, shapes: Mapping[str, tuple[int, ...]], seconds: Sequence[float]
+) -> dict[str, NDArray[np.float32]]:
+    """Return the signals of a clip at the times of some frames.
+
+    Args:
+        clip: The clip.
+        shapes: Shape of one row of each signal wanted, by name.
+        seconds: Time of each frame after the first of the clip.
+
+    Returns:
+        Values by name, shape (frames, ...).
+
+    Raises:
+        BadClipError: A signal is missing, damaged, of another shape or begins later.
+
+    """
+    if not shapes:
+        return {}
+    location = clip.signals_location
+    if location is None:
+        wanted = ", ".join(shapes)
+        raise BadClipError(clip.location, f"holds no signals ({wanted})", "train from the files")
+    times, values = _load(location, tuple(shapes))
+    rows = np.searchsorted(times, np.asarray(seconds) + ROUNDING_SECONDS, side="right") - 1
+    if rows.min() < 0:
+        raise BadClipError(
+            location, f"begins at {times[0]:.2f} s, after a frame at {min(seconds):.2f} s", _REMEDY
+        )
+    for name, shape in shapes.items():
+        if values[name].shape[1:] != shape:
+            found = values[name].shape[1:]
+            raise BadClipError(location, f"has {name} of shape {found}, not {shape}", _REMEDY)
+    return {name: values[name][rows] for name in shapes}
+
+
+@lru_cache(maxsize=16)
+def _load(
+    location: str, names: tuple[str, ...]
+) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float32]]]:
+    try:
+        with open_binary(location) as file, np.load(file, allow_pickle=False) as archive:
+            times = archive["seconds"].astype(np.float64)
+            values = {name: archive[name].astype(np.float32) for name in names}
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise BadClipError(location, f"cannot be read as signals ({reason})", _REMEDY) from error
+    if times.ndim != 1 or not len(times) or not np.all(np.diff(times) > 0):
+        raise BadClipError(location, "has no seconds that rise from row to row", _REMEDY)
+    for name, rows in values.items():
+        if len(rows) != len(times) or not np.isfinite(rows).all():
+            raise BadClipError(location, f"has not one finite {name} for each second", _REMEDY)
+    return times, values
