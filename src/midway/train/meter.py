@@ -1,30 +1,47 @@
 """How fast a run goes, and what keeps it from going faster: data, communication or compute."""
 
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
+import torch
+from lightning_fabric.utilities.throughput import get_available_flops
 from torch.nn.parallel import DistributedDataParallel
 
 NOTICEABLE = 0.1
 """Share of a run's time from which on waiting is said to limit it."""
 
+_CHIPS = frozenset({"a10g", "a100", "h100", "l4", "t4", "v100"})
+"""Chips whose dense peak Fabric's table has. It gives that of CUDA cores for GeForce, A40 and
+A6000, and that of sparse products for H100 NVL and H200."""
+
 
 class Meter:
-    """Speed since it was last read: samples a second, waiting, arithmetic.
+    """Measures throughput, waiting and arithmetic of a run between two readings.
 
     Args:
         model: The objective, wrapped for its devices by Fabric.
         world_size: Number of processes.
         flops_per_sample: Arithmetic of one sample, forward and backward; None if it is not known.
+        peak_flops: FLOP/s that one device can do at most; None if it is not known.
 
     """
 
-    def __init__(self, model: Any, *, world_size: int, flops_per_sample: float | None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        world_size: int,
+        flops_per_sample: float | None,
+        peak_flops: float | None = None,
+    ) -> None:
         self._wrapper = getattr(model, "_forward_module", None)
         self._world_size = world_size
         self._flops_per_sample = flops_per_sample
+        self._peak_flops = peak_flops
         self._seconds_in_all = self._data_in_all = self._communication_in_all = 0.0
         self._is_settled = False
         self._clear()
@@ -49,9 +66,10 @@ class Meter:
         self._steps += 1
 
     def read(self) -> dict[str, float]:
-        """The speeds, then start anew; call it when the device has caught up with the host.
+        """Return the speeds and start anew; call it when the device has caught up with the host.
 
-        ``tflops_per_second`` is that of one device, to compare with what it can do at most.
+        ``tflops_per_second`` is that of one device, and ``mfu`` (model FLOPs utilisation) its ratio
+        to the device's peak, in [0, 1].
         """
         seconds = perf_counter() - self._start
         samples_per_second = self._samples / seconds
@@ -62,6 +80,8 @@ class Meter:
         if self._flops_per_sample is not None:
             flops = self._flops_per_sample * samples_per_second / self._world_size
             speeds["tflops_per_second"] = flops / 1e12
+            if self._peak_flops is not None:
+                speeds["mfu"] = flops / self._peak_flops
         if self._world_size > 1:
             communicated = min(seconds, self._steps * exposed_seconds(self._wrapper))
             speeds["communication_wait_share"] = communicated / seconds
@@ -88,6 +108,28 @@ class Meter:
 
     def _clear(self) -> None:
         self._start, self._samples, self._steps, self._seconds_waited = perf_counter(), 0, 0, 0.0
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
+    """Return the published peak of a chip in FLOP/s for dense matrix products, from Fabric's table.
+
+    Args:
+        device: Of the run.
+        dtype: Type of the products.
+
+    Returns:
+        None for a CPU, and for a chip or a type of which no such number is known.
+
+    """
+    if device.type != "cuda":
+        return None
+    words = {*re.split(r"[\s-]+", torch.cuda.get_device_name(device).lower())}
+    if not words & _CHIPS or "nvl" in words:
+        return None
+    with warnings.catch_warnings():
+        # Fabric warns of what is not in its table.
+        warnings.simplefilter("ignore")
+        return get_available_flops(device, dtype)
 
 
 def exposed_seconds(wrapper: Any) -> float:
