@@ -46,7 +46,7 @@ mkdir -p "$RESULTS" "$OUT/videos"
 
 # The checkout itself is what runs, whichever environment lends the rest.
 export PYTHONPATH=$PWD/src${PYTHONPATH:+:$PYTHONPATH}
-needed="import av, fsspec, huggingface_hub, jaxtyping, lance, lightning_fabric, matplotlib, pydantic, pytest"
+needed="import av, fsspec, huggingface_hub, jaxtyping, jinja2, lance, lightning_fabric, matplotlib, pydantic, pytest"
 needed+=", pytest_timeout, rich, safetensors, simplejpeg, tensorboard, tyro"
 if ! "$PYTHON" -c "$needed" 2>/dev/null; then
   echo "installing what $PYTHON lacks into $OUT/venv"
