@@ -1,4 +1,4 @@
-"""How fast a run goes, and what keeps it from going faster: data, communication or compute."""
+"""Throughput of a run and its bottleneck: data, communication or compute."""
 
 import re
 import warnings
@@ -12,7 +12,7 @@ from lightning_fabric.utilities.throughput import get_available_flops
 from torch.nn.parallel import DistributedDataParallel
 
 NOTICEABLE = 0.1
-"""Share of a run's time from which on waiting is said to limit it."""
+"""Smallest share of a run's time at which waiting counts as its bottleneck."""
 
 _CHIPS = frozenset({"a10g", "a100", "h100", "l4", "t4", "v100"})
 """Chips whose dense peak Fabric's table has. It gives that of CUDA cores for GeForce, A40 and
@@ -25,8 +25,8 @@ class Meter:
     Args:
         model: The objective, wrapped for its devices by Fabric.
         world_size: Number of processes.
-        flops_per_sample: Arithmetic of one sample, forward and backward; None if it is not known.
-        peak_flops: FLOP/s that one device can do at most; None if it is not known.
+        flops_per_sample: Arithmetic of one sample, forward and backward; None if unknown.
+        peak_flops: FLOP/s that one device can do at most; None if unknown.
 
     """
 
@@ -48,14 +48,14 @@ class Meter:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around what waits for data."""
+        """Count the enclosed block as waiting for data."""
         start = perf_counter()
         yield
         self._seconds_waited += perf_counter() - start
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """Around what is no training, and does not count."""
+        """Exclude the enclosed block from the throughput measurement."""
         start = perf_counter()
         yield
         self._start += perf_counter() - start
@@ -93,9 +93,9 @@ class Meter:
         return speeds
 
     def limit(self) -> str:
-        """What limited the run from its first reading to its last, in one line.
+        """Return one line that names the bottleneck of the run.
 
-        What comes before the first, the start of loaders and the warming up, does not count.
+        The time before the first reading, in which loaders start and kernels warm up, is excluded.
         """
         whole = self._seconds_in_all or 1.0
         shares = {"data": self._data_in_all / whole}
@@ -133,14 +133,14 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
 
 
 def exposed_seconds(wrapper: Any) -> float:
-    """Seconds a step for which gradients are exchanged when no more of them are computed.
+    """Return the seconds per step of gradient exchange that the backward pass does not hide.
 
-    As DDP measures it by itself, in the first ten backward passes with an exchange and then in one
-    of a hundred; 0 without DDP.
+    DDP measures them in its first ten backward passes with an exchange and then in one of a
+    hundred; 0 without DDP.
     """
     if not isinstance(wrapper, DistributedDataParallel):
         return 0.0
-    told = wrapper._get_ddp_logging_data()
-    communication = told.get("avg_backward_comm_time", 0)
-    overlap = told.get("avg_backward_compute_comm_overlap_time", 0)
+    timings = wrapper._get_ddp_logging_data()
+    communication = timings.get("avg_backward_comm_time", 0)
+    overlap = timings.get("avg_backward_compute_comm_overlap_time", 0)
     return max(0, communication - overlap) / 1e9
