@@ -7,7 +7,7 @@
 # It needs a Python with PyTorch 2.9 or newer (the usual CUDA images have 2.11). What else is missing
 # goes into a virtual environment on top of it, which sees the image's torch and leaves the image as
 # it is: by pip from the network, or from a folder of wheels named by WHEELS. Beside PyAV,
-# tyro and simplejpeg that is lightning, pydantic, rich and the like, all small; there is no lesser
+# tyro and simplejpeg that is lightning-fabric, pydantic, rich and the like, all small; there is no lesser
 # mode without them.
 #
 #   PYTHON=python3        interpreter with torch
@@ -46,8 +46,8 @@ mkdir -p "$RESULTS" "$OUT/videos"
 
 # The checkout itself is what runs, whichever environment lends the rest.
 export PYTHONPATH=$PWD/src${PYTHONPATH:+:$PYTHONPATH}
-needed="import av, fsspec, huggingface_hub, jaxtyping, lance, lightning, matplotlib, pydantic, pytest"
-needed+=", pytest_timeout, rich, safetensors, simplejpeg, tensorboard, torchmetrics, tyro"
+needed="import av, fsspec, huggingface_hub, jaxtyping, jinja2, lance, lightning_fabric, matplotlib, pydantic, pytest"
+needed+=", pytest_timeout, rich, safetensors, simplejpeg, tensorboard, tyro"
 if ! "$PYTHON" -c "$needed" 2>/dev/null; then
   echo "installing what $PYTHON lacks into $OUT/venv"
   "$PYTHON" -m venv --system-site-packages "$OUT/venv" || exit 2

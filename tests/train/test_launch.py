@@ -6,7 +6,8 @@ import torch
 
 from midway.errors import MidwayError
 from midway.train.interruption import Interruption
-from midway.train.launch import autocast, launch
+from midway.train.launch import launch
+from midway.train.run import autocast
 
 from .toy import run_config
 

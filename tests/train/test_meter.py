@@ -9,7 +9,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from midway.train import meter as module
-from midway.train.meter import Meter, exposed_seconds
+from midway.train.meter import Meter, exposed_seconds, peak_flops
 
 
 class Clock:
@@ -65,6 +65,31 @@ def test_what_is_apart_slows_nothing_down(clock: Clock) -> None:
         "data_wait_share": pytest.approx(0.3),
         "samples_per_second": pytest.approx(8),
     }
+
+
+def test_mfu_is_the_arithmetic_of_one_device_by_its_peak(clock: Clock) -> None:
+    meter = Meter(Wrapped(), world_size=2, flops_per_sample=1e9, peak_flops=16e9)
+    assert _run(meter, clock, data=0.3, step=0.7)["mfu"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "peak"),
+    [
+        ("NVIDIA A100-SXM4-80GB", torch.bfloat16, 312e12),
+        ("NVIDIA H100 80GB HBM3", torch.float16, 989.4e12),
+        ("Tesla T4", torch.bfloat16, None),  # has no bfloat16
+        ("NVIDIA H100 NVL", torch.bfloat16, None),  # Fabric has the number of sparse products
+        ("NVIDIA RTX A1000", torch.bfloat16, None),  # Fabric takes it for an A100
+        ("NVIDIA L40S", torch.bfloat16, None),  # and this for an L4
+        ("Radeon", torch.float32, None),
+    ],
+)
+def test_the_peak_is_known_for_some_chips_and_its_absence_is_no_warning(
+    monkeypatch: pytest.MonkeyPatch, name: str, dtype: torch.dtype, peak: float | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert peak_flops(torch.device("cuda"), dtype) == peak
+    assert peak_flops(torch.device("cpu"), dtype) is None
 
 
 def test_what_is_exchanged_when_nothing_is_left_to_compute_limits_a_run_of_two(

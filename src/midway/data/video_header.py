@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import av.error
@@ -41,6 +41,10 @@ TIMEOUT_SECONDS = 60
 _MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
 # An mp4 says in its tables what FFmpeg else finds out by decoding: opening costs a twentieth.
 _MP4_OPTIONS = {"skip_frame": "all", "probesize": "4096"}
+# PyAV 19 accepts metadata in any encoding by itself, and no longer has the option.
+_LENIENT_METADATA: dict[str, Any] = (
+    {} if av.__version__.startswith("19.") else {"metadata_errors": "ignore"}
+)
 
 
 @dataclass(frozen=True)
@@ -155,8 +159,8 @@ def open_stream(location: str) -> OpenStream:
                     **(_MP4_OPTIONS if head[4:] in _MP4_STARTS else {}),
                 },
                 container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
-                metadata_errors="ignore",
                 timeout=TIMEOUT_SECONDS,
+                **_LENIENT_METADATA,
             )
         )
         stream = _video_stream(location, container)

@@ -173,7 +173,7 @@ def finetune(config: FinetuneConfig, *, resume: bool = False) -> "FitSummary":
         MidwayError: Unusable data or network, a run folder that is not empty, or a run that went
             wrong.
     """
-    from midway.train.fit import fit  # imports lightning, which takes seconds
+    from midway.train.fit import fit  # imports lightning_fabric, which takes seconds
     from midway.train.launch import launch, on_first_rank
 
     run, values = config.run, to_json(config)

@@ -9,13 +9,11 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from midway.data.segmentation_layouts import IGNORE
 from midway.data.segmentation_loader import WholeImage
 from midway.data.segmentation_sample import LabelledSample, LabelsConfig, read_sample
 from midway.evals.knn_segmentation import KnnConfig, Memory, build_memory, predict, side_by_side
-from midway.evals.segmentation_metrics import score_of
+from midway.evals.segmentation_metrics import confusion_matrix, score_of
 from midway.models.dense_encoder import DenseEncoder, VitEncoder
 from midway.models.vit import VisionTransformer
 from midway.nn.evaluating import evaluating
@@ -87,11 +85,5 @@ def _confusion(
     predicted = partial(predict, encoder, memory, config=config)
     counts = torch.zeros(num_classes, num_classes, dtype=torch.long, device=device)
     for each, classes in side_by_side(predicted, images, device):
-        counts += multiclass_confusion_matrix(
-            classes.long(),
-            each.labels.long().to(device),
-            num_classes,
-            ignore_index=IGNORE,
-            validate_args=False,
-        )
+        counts += confusion_matrix(classes, each.labels.to(device), num_classes)
     return counts.cpu()

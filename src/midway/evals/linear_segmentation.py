@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from midway.data.colour import normalise
 from midway.data.segmentation_layouts import IGNORE
 from midway.errors import MidwayError
-from midway.evals.segmentation_metrics import SegmentationScore, score_of
+from midway.evals.segmentation_metrics import SegmentationScore, confusion_matrix, score_of
 from midway.models.vit import VisionTransformer
 from midway.nn.evaluating import evaluating
 
@@ -197,14 +196,7 @@ def segmentation_score(predictions: Tensor, labels: Tensor, num_classes: int) ->
     _check_classes(labels, num_classes)
     if (labels == IGNORE).all():
         raise MidwayError("segmentation score: no pixel has a class; check the labels")
-    confusion = multiclass_confusion_matrix(
-        predictions.long(),
-        labels.to(predictions.device).long(),
-        num_classes,
-        ignore_index=IGNORE,
-        validate_args=False,
-    )
-    return score_of(confusion)
+    return score_of(confusion_matrix(predictions, labels.to(predictions.device), num_classes))
 
 
 def _check_classes(labels: Tensor, num_classes: int) -> None:

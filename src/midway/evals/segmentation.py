@@ -31,7 +31,7 @@ from midway.nn.evaluating import evaluating
 from midway.train.run import check_run_folder
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 __all__ = ["PROTOCOLS", "config_from_json", "evaluate", "report"]
 
@@ -56,7 +56,7 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
         MidwayError: Unusable data or network, or a run folder that is not empty.
 
     """
-    from midway.train.fit import fit  # imports lightning, which takes seconds
+    from midway.train.fit import fit  # imports lightning_fabric, which takes seconds
     from midway.train.launch import launch, on_first_rank
 
     config, opened = _opened(config)
@@ -121,7 +121,7 @@ def _test(
     readout: SegmentationReadout, test: LabelledImages, config: SegmentationConfig, fabric: "Fabric"
 ) -> torch.Tensor:
     """Confusion matrix over the test images, shared out over the processes."""
-    from midway.train.launch import autocast
+    from midway.train.run import autocast
 
     shown = shown_indices(len(test), config.num_pictures)
     metric = SegmentationMetric(len(test.class_names), fabric.device)

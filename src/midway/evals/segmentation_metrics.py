@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from midway.data.segmentation_layouts import IGNORE
 from midway.errors import MidwayError
@@ -28,9 +28,7 @@ class SegmentationMetric:
     """Counts pixels by true and predicted class, over images and over the processes of a run."""
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
-        self._matrix = MulticlassConfusionMatrix(
-            num_classes, ignore_index=IGNORE, validate_args=False
-        ).to(device)
+        self._counts = torch.zeros(num_classes, num_classes, dtype=torch.long, device=device)
 
     def add(self, predictions: Tensor, labels: Tensor) -> None:
         """Count the pixels of some images; those labelled `IGNORE` are left out.
@@ -40,14 +38,33 @@ class SegmentationMetric:
             labels: Likewise.
 
         """
-        self._matrix.update(predictions.long(), labels.long())
+        self._counts += confusion_matrix(predictions, labels, len(self._counts))
 
     def confusion(self) -> Tensor:
         """Pixels of each true (row) and predicted (column) class, those of all processes summed.
 
         Every process has to ask.
         """
-        return self._matrix.compute().cpu()
+        counts = self._counts.clone()
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(counts)
+        return counts.cpu()
+
+
+def confusion_matrix(
+    predictions: Tensor, labels: Tensor, num_classes: int
+) -> Int[Tensor, "classes classes"]:
+    """Count pixels by true (row) and predicted (column) class.
+
+    Args:
+        predictions: Classes, of any shape.
+        labels: Likewise, on the same device; pixels labelled `IGNORE` are left out.
+        num_classes: Every prediction and every other label is below it.
+
+    """
+    kept = labels != IGNORE
+    pairs = labels[kept].long() * num_classes + predictions[kept].long()
+    return pairs.bincount(minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def score_of(confusion: Tensor) -> SegmentationScore:

@@ -105,7 +105,7 @@ def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
 
     """
     from midway.train.checkpoint import latest_checkpoint
-    from midway.train.fit import fit  # imports lightning, which takes seconds
+    from midway.train.fit import fit  # imports lightning_fabric, which takes seconds
     from midway.train.launch import launch, on_first_rank
 
     run, config = experiment.run, to_json(experiment)
@@ -119,7 +119,7 @@ def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
     if experiment.labels.root and not run.health_every:
         raise MidwayError("labels.root: never looked at with run.health_every 0; leave one out")
     if experiment.labels.root:
-        from midway.evals.knn_health import KnnHealth  # imports torchmetrics and matplotlib
+        from midway.evals.knn_health import KnnHealth  # imports matplotlib
 
         probe = KnnHealth(experiment.labels, method.encoders["student"], run)
         on_first_rank(fabric, probe.read)

@@ -105,6 +105,12 @@ def _created(name: str, *, pretrained: bool) -> Any:
         raise MidwayError(
             f"timm:{name} needs timm ({error}); install it by pip install timm"
         ) from None
+    except RuntimeError as error:
+        # timm imports torchvision, and a CUDA build of it fails beside a CPU build of torch.
+        raise MidwayError(
+            f"timm:{name} needs a torchvision that fits torch ({error}); install the build of "
+            f"torchvision for torch {torch.__version__}"
+        ) from None
     try:
         model = timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
     except (RuntimeError, ValueError, TypeError, OSError) as error:

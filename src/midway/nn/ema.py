@@ -2,19 +2,18 @@
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-@torch.no_grad()
 def update_ema(teacher: Iterable[Tensor], student: Iterable[Tensor], momentum: float) -> None:
     """Move each tensor of `teacher` towards the student's: t = momentum t + (1 - momentum) s.
 
     Args:
         teacher: Changed in place, all in one pass.
         student: As many tensors of the same shapes, in the same order.
-        momentum: 1 keeps the teacher, 0 copies the student.
+        momentum: In [0, 1]; 1 keeps the teacher, 0 copies the student.
 
     """
-    averages, values = list(teacher), [value.detach() for value in student]
-    torch._foreach_lerp_(averages, values, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
+    values = [value.detach() for value in student]
+    get_ema_multi_avg_fn(momentum)(list(teacher), values, 0)

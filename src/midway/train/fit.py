@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from midway.errors import MidwayError
@@ -16,12 +16,11 @@ from midway.nn.regions import compile_regions, recompute_regions
 from midway.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from midway.train.health import Health, Probe
 from midway.train.interruption import Interruption
-from midway.train.launch import autocast
 from midway.train.log import Log
-from midway.train.meter import Meter
+from midway.train.meter import Meter, peak_flops
 from midway.train.objective import Loader, Objective, ParameterGroup, Position, StepOutput
 from midway.train.optim import AdamW, OptimConfig, Rates, clip_gradients, rates_at
-from midway.train.run import RunConfig, write_config, write_environment
+from midway.train.run import AUTOCAST_TYPES, RunConfig, autocast, write_config, write_environment
 
 MAX_SKIPPED_IN_A_ROW = 10
 """Steps that are not finite, one after the other, before a run is given up."""
@@ -70,7 +69,7 @@ def fit(
         run: Length, and the folder, which `check_run_folder` has passed.
         config: Written to ``config.json``: all that is needed to build the run again.
         resume: Go on from the newest checkpoint of the folder; if it has none, from the beginning.
-        flops_per_sample: Arithmetic of one sample, forward and backward, to log TFLOP/s.
+        flops_per_sample: Arithmetic of one sample, forward and backward, to log TFLOP/s and MFU.
         probe: Measured with the health of the run and after the first step, and logged; given on
             all ranks or on none.
 
@@ -104,7 +103,12 @@ def fit(
         run=run,
         steps=run.length(steps_per_epoch),
         steps_per_epoch=steps_per_epoch,
-        meter=Meter(model, world_size=fabric.world_size, flops_per_sample=flops_per_sample),
+        meter=Meter(
+            model,
+            world_size=fabric.world_size,
+            flops_per_sample=flops_per_sample,
+            peak_flops=peak_flops(fabric.device, AUTOCAST_TYPES.get(run.precision, torch.float32)),
+        ),
         health=Health(run=run, probe=probe),
     )
     start = training.load(newest) if newest else 0

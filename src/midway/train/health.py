@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from midway.nn.evaluating import evaluating
-from midway.train.launch import autocast
 from midway.train.objective import Objective
-from midway.train.run import RunConfig
+from midway.train.run import RunConfig, autocast
 
 Probe = Callable[[], Mapping[str, float]]
 """Measures what an objective cannot, from data of its own: scalars by name.

@@ -5,17 +5,15 @@ import os
 from collections.abc import Callable
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.fabric.strategies.ddp import DDPStrategy
-from lightning.fabric.strategies.strategy import Strategy
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.strategy import Strategy
 
 from midway.errors import MidwayError
 from midway.train.cpu_memory import keep_freed_memory
 from midway.train.run import RunConfig
-
-AUTOCAST_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def launch(run: RunConfig) -> Fabric:
@@ -51,7 +49,7 @@ def launch(run: RunConfig) -> Fabric:
     fabric.launch()
     if fabric.device.type == "cpu":
         keep_freed_memory()
-    # Lightning does it for NCCL alone, and gloo aborts a process that ends while its threads run.
+    # Fabric does it for NCCL only, and gloo aborts a process that ends while its threads run.
     atexit.register(_leave_process_group)
     return fabric
 
@@ -84,13 +82,3 @@ def on_first_rank(fabric: Fabric, check: Callable[[], None]) -> None:
             problem = str(error)
     if problem := fabric.broadcast(problem):
         raise MidwayError(problem)
-
-
-def autocast(device: torch.device, run: RunConfig) -> torch.autocast:
-    """The context of a forward pass.
-
-    Fabric's own would round the batch as well, and with it the ground truth of a readout: to
-    bfloat16 a flow of 300 pixels is off by up to one.
-    """
-    dtype = AUTOCAST_TYPES.get(run.precision)
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)

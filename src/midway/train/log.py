@@ -93,6 +93,8 @@ def _summary(values: dict[str, float]) -> str:
         parts.append(f"communication wait {values['communication_wait_share']:.0%}")
     if "tflops_per_second" in values:
         parts.append(f"{values['tflops_per_second']:.3g} TFLOP/s")
+    if "mfu" in values:
+        parts.append(f"MFU {values['mfu']:.0%}")
     if values["skipped_steps"]:
         parts.append(f"{values['skipped_steps']:.0f} steps skipped")
     return "  ".join(parts)

@@ -1,44 +1,61 @@
-"""How fast a run goes, and what keeps it from going faster: data, communication or compute."""
+"""Throughput of a run and its bottleneck: data, communication or compute."""
 
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
+import torch
+from lightning_fabric.utilities.throughput import get_available_flops
 from torch.nn.parallel import DistributedDataParallel
 
 NOTICEABLE = 0.1
-"""Share of a run's time from which on waiting is said to limit it."""
+"""Smallest share of a run's time at which waiting counts as its bottleneck."""
+
+_CHIPS = frozenset({"a10g", "a100", "h100", "l4", "t4", "v100"})
+"""Chips whose dense peak Fabric's table has. It gives that of CUDA cores for GeForce, A40 and
+A6000, and that of sparse products for H100 NVL and H200."""
 
 
 class Meter:
-    """Speed since it was last read: samples a second, waiting, arithmetic.
+    """Measures throughput, waiting and arithmetic of a run between two readings.
 
     Args:
         model: The objective, wrapped for its devices by Fabric.
         world_size: Number of processes.
-        flops_per_sample: Arithmetic of one sample, forward and backward; None if it is not known.
+        flops_per_sample: Arithmetic of one sample, forward and backward; None if unknown.
+        peak_flops: FLOP/s that one device can do at most; None if unknown.
 
     """
 
-    def __init__(self, model: Any, *, world_size: int, flops_per_sample: float | None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        world_size: int,
+        flops_per_sample: float | None,
+        peak_flops: float | None = None,
+    ) -> None:
         self._wrapper = getattr(model, "_forward_module", None)
         self._world_size = world_size
         self._flops_per_sample = flops_per_sample
+        self._peak_flops = peak_flops
         self._seconds_in_all = self._data_in_all = self._communication_in_all = 0.0
         self._is_settled = False
         self._clear()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around what waits for data."""
+        """Count the enclosed block as waiting for data."""
         start = perf_counter()
         yield
         self._seconds_waited += perf_counter() - start
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """Around what is no training, and does not count."""
+        """Exclude the enclosed block from the throughput measurement."""
         start = perf_counter()
         yield
         self._start += perf_counter() - start
@@ -49,9 +66,10 @@ class Meter:
         self._steps += 1
 
     def read(self) -> dict[str, float]:
-        """The speeds, then start anew; call it when the device has caught up with the host.
+        """Return the speeds and start anew; call it when the device has caught up with the host.
 
-        ``tflops_per_second`` is that of one device, to compare with what it can do at most.
+        ``tflops_per_second`` is that of one device, and ``mfu`` (model FLOPs utilisation) its ratio
+        to the device's peak, in [0, 1].
         """
         seconds = perf_counter() - self._start
         samples_per_second = self._samples / seconds
@@ -62,6 +80,8 @@ class Meter:
         if self._flops_per_sample is not None:
             flops = self._flops_per_sample * samples_per_second / self._world_size
             speeds["tflops_per_second"] = flops / 1e12
+            if self._peak_flops is not None:
+                speeds["mfu"] = flops / self._peak_flops
         if self._world_size > 1:
             communicated = min(seconds, self._steps * exposed_seconds(self._wrapper))
             speeds["communication_wait_share"] = communicated / seconds
@@ -73,9 +93,9 @@ class Meter:
         return speeds
 
     def limit(self) -> str:
-        """What limited the run from its first reading to its last, in one line.
+        """Return one line that names the bottleneck of the run.
 
-        What comes before the first, the start of loaders and the warming up, does not count.
+        The time before the first reading, in which loaders start and kernels warm up, is excluded.
         """
         whole = self._seconds_in_all or 1.0
         shares = {"data": self._data_in_all / whole}
@@ -90,15 +110,37 @@ class Meter:
         self._start, self._samples, self._steps, self._seconds_waited = perf_counter(), 0, 0, 0.0
 
 
-def exposed_seconds(wrapper: Any) -> float:
-    """Seconds a step for which gradients are exchanged when no more of them are computed.
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
+    """Return the published peak of a chip in FLOP/s for dense matrix products, from Fabric's table.
 
-    As DDP measures it by itself, in the first ten backward passes with an exchange and then in one
-    of a hundred; 0 without DDP.
+    Args:
+        device: Of the run.
+        dtype: Type of the products.
+
+    Returns:
+        None for a CPU, and for a chip or a type of which no such number is known.
+
+    """
+    if device.type != "cuda":
+        return None
+    words = {*re.split(r"[\s-]+", torch.cuda.get_device_name(device).lower())}
+    if not words & _CHIPS or "nvl" in words:
+        return None
+    with warnings.catch_warnings():
+        # Fabric warns of what is not in its table.
+        warnings.simplefilter("ignore")
+        return get_available_flops(device, dtype)
+
+
+def exposed_seconds(wrapper: Any) -> float:
+    """Return the seconds per step of gradient exchange that the backward pass does not hide.
+
+    DDP measures them in its first ten backward passes with an exchange and then in one of a
+    hundred; 0 without DDP.
     """
     if not isinstance(wrapper, DistributedDataParallel):
         return 0.0
-    told = wrapper._get_ddp_logging_data()
-    communication = told.get("avg_backward_comm_time", 0)
-    overlap = told.get("avg_backward_compute_comm_overlap_time", 0)
+    timings = wrapper._get_ddp_logging_data()
+    communication = timings.get("avg_backward_comm_time", 0)
+    overlap = timings.get("avg_backward_compute_comm_overlap_time", 0)
     return max(0, communication - overlap) / 1e9
