@@ -14,6 +14,7 @@ import ctypes
 import os
 import pickle
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,7 +27,6 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Generic, TypeVar
 
-from midway.data.closable import Closable
 from midway.data.shared_memory import Packed, SharedMemory
 from midway.errors import MidwayError
 
@@ -60,12 +60,22 @@ class Reading:
         """Say that `clip` is read from now on; time for it begins anew with each call."""
         self._announce(clip)
 
+    def require(self, location: str) -> None:
+        """Announce a file that may not be skipped.
+
+        Raises:
+            MidwayError: It ended a worker before.
+        """
+        if location in self.lost:
+            raise MidwayError(f"{location}: {self.lost[location]}; replace the file")
+        self(location)
+
 
 Work = Callable[[TaskT, Reading], ResultT]
 
 
-class Workers(Closable, Generic[TaskT, ResultT]):
-    """Does tasks in processes of their own; a context manager.
+class Workers(Generic[TaskT, ResultT]):
+    """Does tasks in processes of their own, until it is closed.
 
     Args:
         work: Does one task; it must pickle, as must tasks and results. A `MidwayError` that it
@@ -237,6 +247,8 @@ def _serve(
     # step, and ends the workers when they are done.
     for number in _GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    if torch := sys.modules.get("torch"):  # imported with the work, if it needs it
+        torch.set_num_threads(1)  # the other cores have workers of their own
     inbox: SimpleQueue[bytes] = SimpleQueue()
     Thread(target=_fill, args=(inbox, connection), daemon=True).start()
 
