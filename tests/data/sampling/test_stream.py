@@ -80,6 +80,7 @@ def test_a_batch_that_processes_cannot_share_is_refused_with_one_that_they_can()
     ):
         replace(IMAGES, world_size=3)
     with pytest.raises(
-        MidwayError, match=r"12, in items of 3, cannot be shared by 8 .* give a multiple of 24"
+        MidwayError,
+        match=r"12: 4 clips of 3 samples cannot be shared by 8 .* give a multiple of 24",
     ):
         replace(PAIRS, world_size=8)

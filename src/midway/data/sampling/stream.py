@@ -53,10 +53,13 @@ class Stream:
     def __post_init__(self) -> None:
         smallest = self.samples_per_item * self.world_size
         if self.batch_size % smallest:
-            of_items = f", in items of {self.samples_per_item}," * (self.samples_per_item > 1)
+            what = f"data.batch_size = {self.batch_size}"
+            if self.samples_per_item > 1:
+                clips = self.batch_size // self.samples_per_item
+                what += f": {clips} clips of {self.samples_per_item} samples"
             raise MidwayError(
-                f"data.batch_size = {self.batch_size}{of_items} cannot be shared by "
-                f"{self.world_size} processes; give a multiple of {smallest}"
+                f"{what} cannot be shared by {self.world_size} processes; give a multiple of "
+                f"{smallest}"
             )
 
     @property
