@@ -21,6 +21,7 @@ from statistics import fmean
 from typing import Any
 
 from midway.data.synthetic import WorldConfig, write_videos
+from midway.errors import INTERRUPTED
 from midway.evals.motion_probe import motion_probe, synthetic_pairs
 from midway.experiments import motion
 from midway.experiments.base import Experiment, train
@@ -31,7 +32,6 @@ EMERGED = 0.2
 """Dense loss of `pan` that no guess of the mean of both motions reaches (0.45): it ends there."""
 STEPS_AT_ONCE, NUM_RECENT = 400, 5
 """Steps of `pan` between two looks at the loss, and logged losses that count."""
-INTERRUPTED = 3
 """Exit code of a run that was asked to stop; the same command goes on with it."""
 PROBE_TRAIN, PROBE_TEST = range(1_000_000, 1_000_100), range(2_000_000, 2_000_060)
 GAP_SECONDS = 0.5

@@ -1,4 +1,7 @@
-"""The errors that a user can mend, told in one line each."""
+"""Errors that a user can correct, and exit codes."""
+
+INTERRUPTED = 3
+"""Exit code of a command that was asked to stop and can be resumed."""
 
 
 class MidwayError(Exception):

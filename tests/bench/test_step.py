@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from midway.bench import matrix_peak as peak_module
 from midway.bench import step as step_module
-from midway.bench.agreement import Agreement, compare
-from midway.bench.plain_network import attend_written_out, encode
-from midway.bench.plain_step import PlainStep
+from midway.bench.plain.agreement import Agreement, compare
+from midway.bench.plain.network import attend_written_out, encode
+from midway.bench.plain.step import PlainStep
 from midway.bench.step import FastStep, StepBenchmark, position
 from midway.data.render import Views
 from midway.errors import MidwayError

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 
-from midway.bench.plain_views import plain_views
+from midway.bench.plain.views import plain_views
 from midway.bench.views import FramePair, time_views
 from midway.data.render import render_views, stack_windows
 from midway.data.views import ViewsConfig, cut_windows, draw_views, stack_views

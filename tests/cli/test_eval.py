@@ -29,7 +29,7 @@ def test_help_names_the_protocols_and_then_the_fields_of_one(capsys):
     for words, expected in (
         (["segmentation", "--help"], "ade20k-upernet"),
         (["knn_segmentation", "--help"], "wt-sem"),
-        (["segmentation", "--protocol", "ade20k-upernet", "--help"], "--readout.layer-decay"),
+        (["segmentation", "--protocol", "ade20k-upernet", "--help-all"], "--readout.layer-decay"),
     ):
         with pytest.raises(SystemExit) as end:
             main(["eval", *words])

@@ -88,6 +88,9 @@ def test_a_file_put_in_the_place_of_another_is_opened(tmp_path, opened):
     assert len(opened) == 2
 
 
+# torch has threads here (Python 3.12 warns), and Lance may have been imported.
+@pytest.mark.filterwarnings("ignore:This process .* use of fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:lance is not fork-safe:UserWarning")
 def test_a_forked_process_opens_its_own(tmp_path):
     # Larger than what is read ahead, so that every frame is read from the file.
     path = write_video(tmp_path / "made.mp4", even_times(60), picture=large)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_ray_names_the_clip_that_crashes_its_process(tmp_path, videos, ray_clust
     prepare(str(videos / "clip6.mp4"), destination, CONFIG, jobs=0)
     sources = [each.source for each in find_sources(str(videos), source_fps=30)]
     writer = CrashingWriter(destination=destination, config=CONFIG)
-    with RayWorkers(writer, timeout_seconds=60) as workers:
+    with closing(RayWorkers(writer, timeout_seconds=60)) as workers:
         written = list(workers.map([(*sources[:3],), (sources[3],)]))
     assert [each.frames for each in written] == [10, 0, 11, 12]
     (skipped,) = written[1].skipped

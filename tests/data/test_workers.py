@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from threading import Thread
@@ -31,7 +32,7 @@ def double(task: int, reading: Reading) -> tuple[int, int]:
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 def test_results_come_in_the_order_of_the_tasks(num_workers):
-    with Workers(double, num_workers=num_workers, timeout_seconds=60) as workers:
+    with closing(Workers(double, num_workers=num_workers, timeout_seconds=60)) as workers:
         results = list(workers.map(range(12)))
         again = list(workers.map(range(3)))
     assert [number for number, _ in results] == list(range(0, 24, 2))
@@ -49,7 +50,7 @@ def test_tasks_are_taken_only_as_they_are_needed():
             taken.append(task)
             yield task
 
-    with Workers(double, num_workers=1, timeout_seconds=60) as workers:
+    with closing(Workers(double, num_workers=1, timeout_seconds=60)) as workers:
         results = workers.map(tasks())
         next(results)
         next(results)
@@ -70,7 +71,7 @@ def test_no_more_results_wait_behind_a_slow_task_than_the_workers_have_slots():
             taken.append(task)
             yield task
 
-    with Workers(slow_at_first, num_workers=2, timeout_seconds=60) as workers:
+    with closing(Workers(slow_at_first, num_workers=2, timeout_seconds=60)) as workers:
         assert next(workers.map(tasks())) == 0
         assert len(taken) == 2 * workers_module.SLOTS
 
@@ -83,7 +84,7 @@ def arrays_of(task: int, reading: Reading) -> dict[str, Any]:
 def test_arrays_arrive_whole_whether_they_fit_into_the_shared_memory_or_not(monkeypatch):
     monkeypatch.setattr(workers_module, "SLOT_BYTES", 64 << 10)
     sizes = [1, 0, 40, 70, 3, 1300, 2]
-    with Workers(arrays_of, num_workers=1, timeout_seconds=60) as workers:
+    with closing(Workers(arrays_of, num_workers=1, timeout_seconds=60)) as workers:
         for size, result in zip(sizes, workers.map(sizes), strict=True):
             expected = arrays_of(size, Reading({}, lambda clip: None))
             np.testing.assert_array_equal(result["small"], expected["small"])
@@ -92,7 +93,7 @@ def test_arrays_arrive_whole_whether_they_fit_into_the_shared_memory_or_not(monk
 
 def test_a_worker_that_is_killed_while_it_sends_is_replaced(monkeypatch):
     monkeypatch.setattr(workers_module, "SLOT_BYTES", 1 << 10)
-    with Workers(arrays_of, num_workers=1, timeout_seconds=60) as workers:
+    with closing(Workers(arrays_of, num_workers=1, timeout_seconds=60)) as workers:
         results = workers.map([0, 4000])
         next(results)
         time.sleep(0.5)  # the second result is larger than what a pipe holds
@@ -110,14 +111,14 @@ def announce_often(task: tuple[int, bytes], reading: Reading) -> int:
 
 def test_large_tasks_and_many_clips_do_not_wait_for_each_other():
     tasks = [(1000, bytes(1 << 20))] * 4
-    with Workers(announce_often, num_workers=1, timeout_seconds=5) as workers:
+    with closing(Workers(announce_often, num_workers=1, timeout_seconds=5)) as workers:
         assert list(workers.map(tasks)) == [1 << 20] * 4
         assert workers.lost == {}
 
 
 def test_results_stay_as_they_are_while_the_workers_go_on():
     sizes = [3, 1, 2, 1, 3, 2, 1, 2]
-    with Workers(arrays_of, num_workers=1, timeout_seconds=60) as workers:
+    with closing(Workers(arrays_of, num_workers=1, timeout_seconds=60)) as workers:
         results = list(workers.map(sizes))
     for size, result in zip(sizes, results, strict=True):
         expected = arrays_of(size, Reading({}, lambda clip: None))
@@ -145,7 +146,7 @@ def read_clips(clips: list[str], reading: Reading) -> list[str]:
 @pytest.mark.timeout(60)
 def test_a_clip_that_crashes_or_hangs_is_named_and_left_out_and_the_rest_is_done():
     tasks = [["a"], ["b", "segfault", "c"], ["d"], ["hangs"], ["killed", "segfault", "e"], ["f"]]
-    with Workers(read_clips, num_workers=2, timeout_seconds=1) as workers:
+    with closing(Workers(read_clips, num_workers=2, timeout_seconds=1)) as workers:
         results = list(workers.map(tasks))
         assert results == [["a"], ["b", "c"], ["d"], [], ["e"], ["f"]]
         assert workers.lost == {
@@ -165,7 +166,7 @@ def killed_once(task: Path, reading: Reading) -> str:
 
 
 def test_a_clip_on_which_a_worker_was_killed_from_outside_is_read_once_more(tmp_path):
-    with Workers(killed_once, num_workers=1, timeout_seconds=60) as workers:
+    with closing(Workers(killed_once, num_workers=1, timeout_seconds=60)) as workers:
         results = list(workers.map([tmp_path / name for name in "abcde"]))
         assert "".join(results) == "abcde"
         assert workers.lost == {}
@@ -177,7 +178,7 @@ def die_at_once(task: int, reading: Reading) -> None:
 
 def test_workers_that_die_before_they_read_are_an_error_and_no_endless_loop():
     with (
-        Workers(die_at_once, num_workers=1, timeout_seconds=60) as workers,
+        closing(Workers(die_at_once, num_workers=1, timeout_seconds=60)) as workers,
         pytest.raises(MidwayError, match=r"die before they begin \(SIGKILL\).*give fewer"),
     ):
         list(workers.map([0]))
@@ -193,7 +194,7 @@ def refuse(task: int, reading: Reading) -> int:
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_an_error_for_the_user_arrives_as_it_was_raised(num_workers):
-    with Workers(refuse, num_workers=num_workers, timeout_seconds=60) as workers:
+    with closing(Workers(refuse, num_workers=num_workers, timeout_seconds=60)) as workers:
         results = workers.map([0, 1, 2, 3, 4])
         assert [next(results), next(results)] == [0, 1]
         with pytest.raises(MidwayError, match=r"^two: is no task; give another$"):
@@ -202,7 +203,7 @@ def test_an_error_for_the_user_arrives_as_it_was_raised(num_workers):
 
 def test_a_mistake_in_the_work_shows_its_traceback(capfd):
     with (
-        Workers(refuse, num_workers=1, timeout_seconds=60) as workers,
+        closing(Workers(refuse, num_workers=1, timeout_seconds=60)) as workers,
         pytest.raises(RuntimeError, match="exit code 1"),
     ):
         list(workers.map([5]))
@@ -217,7 +218,7 @@ def slow(task: int, reading: Reading) -> NDArray[np.int64]:
 
 
 def test_every_announcement_gives_new_time():
-    with Workers(slow, num_workers=1, timeout_seconds=1) as workers:
+    with closing(Workers(slow, num_workers=1, timeout_seconds=1)) as workers:
         assert list(workers.map([3])) == [np.array(3)]
         assert workers.lost == {}
 
@@ -227,7 +228,7 @@ def process_id(task: int, reading: Reading) -> int:
 
 
 def test_a_signal_to_the_whole_group_leaves_workers_alone_from_their_start(capfd):
-    with Workers(process_id, num_workers=1, timeout_seconds=60) as workers:
+    with closing(Workers(process_id, num_workers=1, timeout_seconds=60)) as workers:
         (process,) = multiprocessing.active_children()
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(process.pid or 0, number)
@@ -244,7 +245,7 @@ def is_alive(process: int) -> bool:
 
 
 def test_no_process_is_left_behind():
-    with Workers(process_id, num_workers=1, timeout_seconds=60) as workers:
+    with closing(Workers(process_id, num_workers=1, timeout_seconds=60)) as workers:
         (process,) = set(workers.map(range(3)))
         assert is_alive(process)
     assert not is_alive(process)
@@ -266,7 +267,7 @@ def test_closing_ends_a_map_in_another_thread_in_whatever_its_workers_are_doing(
 @pytest.mark.parametrize("seen", [1, 3])
 def test_nothing_stays_open_behind_workers(seen):
     def see_some() -> None:
-        with Workers(process_id, num_workers=1, timeout_seconds=60) as workers:
+        with closing(Workers(process_id, num_workers=1, timeout_seconds=60)) as workers:
             assert len(list(islice(workers.map(range(3)), seen))) == seen
 
     def open_files() -> set[str]:

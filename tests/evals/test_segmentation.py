@@ -51,7 +51,8 @@ def run(place: Path, protocol: str, folder: Path, *words: str) -> int:
 
 def results_of(folder: Path) -> dict:
     results = json.loads((folder / "results.json").read_text())
-    del results["seconds"], results["folder"]
+    for name in ("seconds", "folder", "date", "environment"):
+        del results[name]
     return results
 
 

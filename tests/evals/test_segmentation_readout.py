@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from midway.data.segmentation_crops import NEUTRAL
 from midway.data.segmentation_loader import SegmentationBatch
-from midway.data.segmentation_views import NEUTRAL, as_network_input
+from midway.data.segmentation_views import as_network_input
 from midway.errors import MidwayError
 from midway.evals.segmentation_readout import ReadoutConfig, SegmentationReadout
 from midway.models.dense_encoder import BackwardEncoder, VitEncoder

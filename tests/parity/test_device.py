@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from midway.bench.agreement import GRADIENT_TOLERANCE, LOSS_TOLERANCE, compare
+from midway.bench.plain.agreement import GRADIENT_TOLERANCE, LOSS_TOLERANCE, compare
 from midway.data.render import Views
 from midway.experiments.synthetic import BOTH_TERMS
 from midway.methods.midway import Midway

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from midway.bench.plain_views import plain_views
+from midway.bench.plain.views import plain_views
 from midway.data.colour import IMAGENET_STD
 from midway.data.pair_crops import ViewsConfig
 from midway.data.render import render_views, stack_windows

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 
-from midway.bench.against import AgainstTimes, take_turns
 from midway.bench.data import STAGES, DataBenchmark, LayoutTimes
-from midway.bench.plain_network import Attend, attend_written_out
+from midway.bench.plain.network import Attend, attend_written_out
+from midway.bench.plain.turns import AgainstTimes, take_turns
 from midway.bench.step import MODELS, StepBenchmark, StepTimes
 from midway.cli.options import parse
 from midway.data.measure import Sampling

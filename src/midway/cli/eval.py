@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from midway.cli.options import parse
+from midway.cli.options import description, parse
 from midway.config import read_json
 from midway.errors import MidwayError
 from midway.registry import available, find
@@ -38,27 +38,34 @@ def main(words: Sequence[str]) -> dict[str, Any] | None:
         raise MidwayError(f"no evaluation '{name}'; there are {', '.join(_evaluations())}")
     module = find(PACKAGE, name)
     if hasattr(module, "PROTOCOLS"):
-        config, rest, resume = _start(module, rest, prog)
-        config = parse(type(config), rest, prog=prog, default=config)
+        config, about, rest, resume = _start(module, rest, prog)
+        if not resume:
+            prog += f" --protocol {config.protocol}"
+        config = parse(type(config), rest, prog=prog, default=config, about=about)
         results = module.evaluate(config, resume=True) if resume else module.evaluate(config)
     else:
-        results = parse(module.evaluate, rest, prog=prog)
+        results = parse(module.evaluate, rest, prog=prog, about=description(module.evaluate))
     if results is not None and hasattr(module, "report"):
         print(module.report(results))
     return results
 
 
-def _start(module: ModuleType, words: list[str], prog: str) -> tuple[Any, list[str], bool]:
-    """Configuration to depart from, the other words, and whether it is that of a run to resume."""
+def _start(module: ModuleType, words: list[str], prog: str) -> tuple[Any, str, list[str], bool]:
+    """Return configuration to depart from, its description, the other words, and if it resumes."""
     folder, words = _taken("--resume", words)
     if folder is not None:
         if not hasattr(module, "config_from_json"):
             raise MidwayError(f"{prog}: has nothing to resume; start it anew")
         path = Path(folder) / "config.json"
         config = module.config_from_json(read_json(path), where=str(path))
-        return replace(config, run=replace(config.run, folder=Path(folder))), words, True
+        return (
+            replace(config, run=replace(config.run, folder=Path(folder))),
+            "Continue a run.",
+            words,
+            True,
+        )
     name, words = _taken("--protocol", words)
-    if name is None and {"-h", "--help"} & {*words}:
+    if name is None and {"-h", "--help", "--help-all"} & {*words}:
         names = "\n".join(f"  {each}" for each in module.PROTOCOLS)
         print(f"usage: {prog} --protocol NAME [--field value ...] [--json]\n\nProtocols:\n{names}")
         print(f"\n{prog} --protocol NAME --help names the fields.")
@@ -68,7 +75,9 @@ def _start(module: ModuleType, words: list[str], prog: str) -> tuple[Any, list[s
         raise MidwayError(
             f"{prog}: {wrong}; give --protocol and one of {', '.join(module.PROTOCOLS)}"
         )
-    return module.PROTOCOLS[name](), words, False
+    protocol = module.PROTOCOLS[name]
+    about = description(protocol) or description(module.evaluate)
+    return protocol(), about, words, False
 
 
 def _taken(flag: str, words: list[str]) -> tuple[str | None, list[str]]:

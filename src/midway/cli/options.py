@@ -1,14 +1,18 @@
 """Options of a command from its words, with errors of one line."""
 
+import inspect
 import io
 import re
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
+from dataclasses import MISSING
+from functools import partial, wraps
 from itertools import dropwhile, takewhile
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from midway.cli.short_help import short_help
 from midway.errors import MidwayError
 from midway.models.release import Told
 
@@ -23,24 +27,64 @@ def parse(
     words: Sequence[str],
     *,
     prog: str,
-    default: Any = tyro.MISSING_NONPROP,
+    default: Any = MISSING,
+    about: str | None = None,
 ) -> O:
-    """Options that `words` set, or the help text and the end when they ask for it.
+    """Build options from words, or call a function with them; print the help on request.
 
     Args:
-        kind: Dataclass of the options, or a function whose arguments they are.
+        kind: Dataclass of the options, or a function whose arguments they are. It is called after
+            the words are parsed.
         words: As typed behind the command.
         prog: The command, for the help text.
-        default: Values of what the words leave out.
+        default: Instance of the dataclass, with the values of what the words leave out.
+        about: Description for a help of one screen; without it ``--help`` shows all options, as
+            ``--help-all`` always does.
 
     Raises:
         MidwayError: Unknown or ill-typed options; the nearest known one is named.
+        SystemExit: The words ask for help.
 
     """
+    if about is not None and {"-h", "--help"} & {*words}:
+        print(short_help(kind, prog=prog, about=about, default=default))
+        raise SystemExit(0)
+    words = ["--help" if word == "--help-all" else word for word in words]
+    if isinstance(kind, type):
+        return _parsed(kind, words, prog, default)
+    return _parsed(_deferred(kind), words, prog, MISSING)()
+
+
+def description(function: Callable[..., Any]) -> str:
+    """Return a function's docstring without its sections of arguments and errors.
+
+    A function that does not name its command has it in the docstring of its module, as the rows of
+    a table do.
+    """
+    text = inspect.getdoc(function) or ""
+    above = inspect.getdoc(inspect.getmodule(function)) or ""
+    if "Command:" not in text and "Command:" in above:
+        text = f"{text}\n\n{above}"
+    return re.split(r"\n+(?:Args|Returns|Raises):\n", text)[0]
+
+
+def _deferred(function: Callable[..., O]) -> Callable[..., Callable[[], O]]:
+    """Return a function with the same arguments that returns the call instead of making it."""
+
+    @wraps(function)
+    def bind(*positional: Any, **named: Any) -> Callable[[], O]:
+        return partial(function, *positional, **named)
+
+    return bind
+
+
+def _parsed(kind: Any, words: Sequence[str], prog: str, default: Any) -> Any:
+    """Return what tyro makes of the words; its complaints become an error of one line."""
     complaint = io.StringIO()
+    given = tyro.MISSING_NONPROP if default is MISSING else default
     try:
         with redirect_stderr(complaint):
-            return tyro.cli(kind, args=list(words), prog=prog, default=default)
+            return tyro.cli(kind, args=list(words), prog=prog, default=given)
     except SystemExit as end:
         if not end.code:
             raise

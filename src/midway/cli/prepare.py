@@ -19,9 +19,8 @@ from midway.data import prepare as preparation
 from midway.data.index import build_index, is_index
 from midway.data.measure import Measurement, Sampling, measure_layouts, recommend
 from midway.data.store import StoreConfig
-from midway.errors import MidwayError
+from midway.errors import INTERRUPTED, MidwayError
 
-INTERRUPTED = 3
 SHOWN_SKIPS = 5
 RATES = (100, 500, 1000)
 """Pairs a second that `--measure` counts cores for; one H200 trains about 1,000."""

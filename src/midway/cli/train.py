@@ -1,14 +1,14 @@
 """midway train EXPERIMENT [--field value ...] | midway train --resume RUN."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from midway.cli.options import parse
+from midway.cli.options import description, parse
 from midway.config import read_json
-from midway.errors import MidwayError
+from midway.errors import INTERRUPTED, MidwayError
 from midway.experiments.base import (
     Experiment,
     experiment_from_json,
@@ -24,8 +24,6 @@ A resumed run may change its length, hardware, log, checkpoints, where its data 
 its health is measured on, and whether blocks are compiled or computed anew.
 Exit code: 0 done, 2 an error told in one line, 3 interrupted (checkpoint written; resume it)."""
 
-INTERRUPTED = 3
-
 
 def main(words: Sequence[str]) -> dict[str, Any]:
     """Train an experiment, or go on with the run in a folder."""
@@ -35,10 +33,11 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     resume = words[0] == "--resume"
     if resume and len(words) < 2:
         raise MidwayError("--resume: give the folder of a run, midway train --resume RUN")
-    experiment = _resumed(Path(words[1])) if resume else _named(words[0])
+    experiment = _resumed(Path(words[1])) if resume else _named(words[0])()
     rest = words[2:] if resume else words[1:]
     prog = f"midway train {' '.join(words[: len(words) - len(rest)])}"
-    experiment = parse(Experiment, rest, prog=prog, default=experiment)
+    about = "Continue a run." if resume else description(_named(words[0]))
+    experiment = parse(Experiment, rest, prog=prog, default=experiment, about=about)
     summary = train(experiment, resume=resume)
     if not summary.is_main:
         raise SystemExit(0)  # the first process speaks for all, by its exit code too
@@ -54,13 +53,13 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _named(name: str) -> Experiment:
+def _named(name: str) -> Callable[[], Experiment]:
     known = experiments()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise MidwayError(f"no experiment '{name}'; {hint}midway list names them all")
-    return known[name]()
+    return known[name]
 
 
 def _resumed(folder: Path) -> Experiment:

@@ -1,19 +1,22 @@
 """Batches of flow pairs from a mixture of datasets, the same ones after any restart."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
+from itertools import starmap
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from midway.data.flow_augment import FlowCrop, augment, fixed_crop
 from midway.data.flow_sets import FlowPair, list_pairs, load_pair
-from midway.data.item_loader import load_items
-from midway.data.order import epoch_order
+from midway.data.item_loader import read_ahead
+from midway.data.sampling.batch import Batch
+from midway.data.sampling.stream import Stream
+from midway.data.workers import Reading
 from midway.errors import MidwayError
 
 
@@ -70,7 +73,7 @@ class FlowDataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowBatch:
+class FlowBatch(Batch):
     """Crops of one step; its length is the number of pairs."""
 
     source: Tensor
@@ -82,22 +85,11 @@ class FlowBatch:
     def __len__(self) -> int:
         return len(self.source)
 
-    def to(self, device: torch.device) -> Self:
-        """The same on `device`; copies from page-locked memory do not wait."""
-        return replace(
-            self, **{name: part.to(device, non_blocking=True) for name, part in vars(self).items()}
-        )
-
-    def pin_memory(self) -> Self:
-        """The same in page-locked memory."""
-        return replace(self, **{name: part.pin_memory() for name, part in vars(self).items()})
-
 
 class FlowLoader:
-    """Batches of a mixture by step.
+    """Batches of a mixture by step; see `Stream`.
 
-    Each epoch takes the first `pairs_per_epoch` of a new permutation of the listing; what a step
-    gets is a pure function of the seed, its number and the batch size.
+    An epoch takes the first `pairs_per_epoch` of a new permutation of the listing.
 
     Raises:
         MidwayError: A part is not found, or the batch cannot be shared by the processes.
@@ -106,69 +98,46 @@ class FlowLoader:
     def __init__(
         self, config: FlowDataConfig, *, seed: int, rank: int = 0, world_size: int = 1
     ) -> None:
-        if config.batch_size % world_size:
-            raise MidwayError(
-                f"data.batch_size = {config.batch_size} cannot be shared by {world_size} "
-                "processes; give a multiple"
-            )
         self.config = config
-        self._seed, self._rank, self._world_size = seed, rank, world_size
-        self._dataset = _Crops(config, seed)
-        self._epoch_size = min(len(self._dataset), config.pairs_per_epoch)
+        self._pairs = [list_pairs(p.dataset, config.root / p.folder, p.split) for p in config.parts]
+        repeats = [part.repeats for part in config.parts]
+        self._ends = np.cumsum(np.multiply([len(pairs) for pairs in self._pairs], repeats))
+        self._stream = Stream(
+            size=int(self._ends[-1]),
+            batch_size=config.batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            max_epoch_size=config.pairs_per_epoch,
+        )
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps in one epoch, at least 1."""
-        return max(1, self._epoch_size // self.config.batch_size)
+        return self._stream.steps_per_epoch
 
     def keys(self, step: int) -> list[tuple[int, int]]:
-        """The (epoch, index in the listing) of the pairs that this process reads for `step`."""
-        first = step * self.config.batch_size
-        positions = range(first + self._rank, first + self.config.batch_size, self._world_size)
-        return [self._key(position) for position in positions]
+        """Return the (epoch, index in the listing) of the pairs that this process reads."""
+        return self._stream.keys(step)
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[FlowBatch]:
-        """This process's share of the steps from `start_step` to before `stop_step`.
+        """Yield this process's share of the steps from `start_step` to before `stop_step`.
 
         Raises:
             MidwayError: A file is missing or damaged.
         """
-        return load_items(
-            self._dataset,
-            num_workers=self.config.num_workers,
-            batch_sampler=(self.keys(step) for step in range(start_step, stop_step)),
-            collate_fn=_collate,
+        # Pairs travel with their tasks: the paper's mixture lists 400,000, too many to send to
+        # each worker.
+        tasks = (
+            [(epoch, index, self._pair(index)) for epoch, index in self.keys(step)]
+            for step in range(start_step, stop_step)
         )
-
-    def _key(self, position: int) -> tuple[int, int]:
-        epoch, place = divmod(position, self._epoch_size)
-        return epoch, int(epoch_order(self._seed, epoch, len(self._dataset))[place])
-
-
-class _Crops(Dataset):
-    """Crops by (epoch, index in the listing); errors are values, for a worker would wrap them."""
-
-    def __init__(self, config: FlowDataConfig, seed: int) -> None:
-        self._config, self._seed = config, seed
-        self._pairs = [list_pairs(p.dataset, config.root / p.folder, p.split) for p in config.parts]
-        counts = [
-            len(pairs) * p.repeats for pairs, p in zip(self._pairs, config.parts, strict=True)
-        ]
-        self._ends = np.cumsum(counts)
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def __getitem__(self, key: tuple[int, int]) -> FlowCrop | MidwayError:
-        try:
-            example = load_pair(self._pair(key[1]))
-            if not self._config.augment:
-                return fixed_crop(example, self._config.crop)
-            return augment(example, self._config.crop, np.random.default_rng([self._seed, *key]))
-        except MidwayError as error:
-            return error
-        except OSError as error:
-            return MidwayError(f"{error.filename}: {error.strerror}; fetch the dataset again")
+        return read_ahead(
+            FlowCropReader(self.config.crop, self.config.augment, self._stream.seed),
+            tasks,
+            partial(starmap, _batch),
+            num_workers=self.config.num_workers,
+        )
 
     def _pair(self, index: int) -> FlowPair:
         part = int(np.searchsorted(self._ends, index, side="right"))
@@ -176,14 +145,54 @@ class _Crops(Dataset):
         return self._pairs[part][(index - first) % len(self._pairs[part])]
 
 
-def _collate(crops: Sequence[FlowCrop | MidwayError]) -> FlowBatch | MidwayError:
-    whole: list[FlowCrop] = []
-    for crop in crops:
-        if isinstance(crop, MidwayError):
-            return crop
-        whole.append(crop)
+@dataclass(frozen=True)
+class FlowCropReader:
+    """Reads and augments the pairs of a step, in a worker; a crop depends on (seed, epoch, index).
+
+    Args:
+        crop: Height and width.
+        augment: Distort the pairs; without, their middle is taken as it is.
+        seed: Seed of the augmentation.
+    """
+
+    crop: tuple[int, int]
+    augment: bool
+    seed: int
+
+    def __call__(
+        self, tasks: Sequence[tuple[int, int, FlowPair]], reading: Reading
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
+        """Return source, target (B, 3, H, W) and flow (B, 2, H, W) of (epoch, index, pair).
+
+        Raises:
+            MidwayError: A file is missing or damaged.
+        """
+        crops = [self._crop(*task, reading) for task in tasks]
+        # NumPy's arrays travel through shared memory, torch's tensors would not.
+        return (
+            torch.stack([crop.source for crop in crops]).numpy(),
+            torch.stack([crop.target for crop in crops]).numpy(),
+            torch.stack([crop.flow for crop in crops]).numpy(),
+        )
+
+    def _crop(self, epoch: int, index: int, pair: FlowPair, reading: Reading) -> FlowCrop:
+        reading.require(pair.flow)
+        try:
+            example = load_pair(pair)
+        except OSError as error:
+            raise MidwayError(
+                f"{error.filename}: {error.strerror}; fetch the dataset again"
+            ) from None
+        if not self.augment:
+            return fixed_crop(example, self.crop)
+        return augment(example, self.crop, np.random.default_rng([self.seed, epoch, index]))
+
+
+def _batch(
+    source: NDArray[np.uint8], target: NDArray[np.uint8], flow: NDArray[np.float32]
+) -> FlowBatch:
     return FlowBatch(
-        source=torch.stack([crop.source for crop in whole]),
-        target=torch.stack([crop.target for crop in whole]),
-        flow=torch.stack([crop.flow for crop in whole]),
+        source=torch.from_numpy(source),
+        target=torch.from_numpy(target),
+        flow=torch.from_numpy(flow),
     )

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -160,11 +161,12 @@ def build_index(
     known = records_that_hold(usable, videos)
     new = [video for video in videos if video.name not in known]
     groups = [new[start : start + _FILES_PER_TASK] for start in range(0, len(new), _FILES_PER_TASK)]
-    with Workers(
+    workers = Workers(
         _read_headers,
         num_workers=min(num_workers, len(groups)),
         timeout_seconds=timeout_seconds,
-    ) as workers:
+    )
+    with closing(workers):
         for records in workers.map(groups):
             known |= {record.name: record for record in records}
             tell(len(known), len(videos))

@@ -1,44 +1,53 @@
-"""Items of a torch dataset, read by a few processes: labelled images, pairs with true flow."""
+"""Batches that processes read ahead of training, in order."""
 
-import signal
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from typing import TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from midway.errors import MidwayError
+from midway.data.background import in_background
+from midway.data.sampling.batch import Batch
+from midway.data.workers import Work, Workers
+
+TaskT = TypeVar("TaskT")
+ResultT = TypeVar("ResultT")
+BatchT = TypeVar("BatchT")
+
+BATCHES_AHEAD = 2
+READ_TIMEOUT_SECONDS = 300.0
+"""Time for one labelled file; a slow network takes seconds."""
 
 
-def load_items(dataset: Dataset, *, num_workers: int, **options: Any) -> Iterator[Any]:
-    """What torch's loader gives, with errors of one line, page-locked if there is a GPU.
+def read_ahead(
+    work: Work[TaskT, ResultT],
+    tasks: Iterable[TaskT],
+    build: Callable[[Iterator[ResultT]], Iterator[BatchT]],
+    *,
+    num_workers: int,
+    timeout_seconds: float = READ_TIMEOUT_SECONDS,
+) -> Generator[BatchT]:
+    """Yield batches built from the results of tasks, in page-locked memory if there is a GPU.
 
     Args:
-        dataset: Gives a `MidwayError` as a value: a loader would wrap one raised in a worker.
-        num_workers: Reading processes; 0 reads in this one.
-        options: Of `DataLoader`: sampler, collation.
+        work: Does one task in a worker; see `Workers`.
+        tasks: In order; taken as workers become free.
+        build: Makes batches of the results, in a thread of this process.
+        num_workers: Reading processes; 0 reads in this one, and nothing ahead.
+        timeout_seconds: Time that one file may take.
 
     Raises:
-        MidwayError: The dataset gave it.
+        MidwayError: The work raised it, or workers die before they begin to read.
     """
-    loader = DataLoader(
-        dataset,
-        num_workers=num_workers,
-        worker_init_fn=_start_worker,
-        pin_memory=torch.cuda.is_available(),
-        # Without its own, the loader takes a number from the global generator, and a resumed run
-        # would go on with others than one that was never stopped.
-        generator=torch.Generator(),
-        **options,
-    )
-    for item in loader:
-        if isinstance(item, MidwayError):
-            raise item
-        yield item
+    workers = Workers(work, num_workers=num_workers, timeout_seconds=timeout_seconds)
+    batches = map(_page_locked, build(workers.map(tasks)))
+    if num_workers:
+        batches = in_background(batches, ahead=BATCHES_AHEAD)
+    with closing(workers):
+        yield from batches
 
 
-def _start_worker(worker: int) -> None:
-    torch.set_num_threads(1)
-    # A signal to the whole group is for the training process to answer: it still needs batches.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+def _page_locked(batch: BatchT) -> BatchT:
+    if isinstance(batch, Batch) and torch.cuda.is_available():
+        return batch.pin_memory()
+    return batch

@@ -169,16 +169,15 @@ def _written(
     """Results of all tasks, in the order of the clips."""
     if on_ray:
         writer = ClipWriter(destination=destination, config=config)
-        with RayWorkers(writer, timeout_seconds=TIMEOUT_SECONDS) as cluster:
+        with closing(RayWorkers(writer, timeout_seconds=TIMEOUT_SECONDS)) as cluster:
             yield from cluster.map(_tasks(left, task_bytes, cluster.num_cpus))
         return
     # Few long clips still keep the cores of all jobs busy.
     threads = max(1, jobs // max(1, len(left)))
     writer = ClipWriter(destination=destination, config=config, threads=threads)
     tasks = _tasks(left, task_bytes, jobs)
-    with Workers(
-        writer, num_workers=min(jobs, len(tasks)), timeout_seconds=TIMEOUT_SECONDS
-    ) as workers:
+    workers = Workers(writer, num_workers=min(jobs, len(tasks)), timeout_seconds=TIMEOUT_SECONDS)
+    with closing(workers):
         yield from workers.map(tasks)
 
 

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from midway.data.closable import Closable
 from midway.data.decode_through import ClipSource
 from midway.data.store_writer import ClipWriter, Written
 from midway.data.workers import Reading
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
 Task = tuple[ClipSource, ...]
 
 
-class RayWorkers(Closable):
-    """Does tasks on the cluster that this process has joined, or joins the one that runs.
+class RayWorkers:
+    """Does tasks on the cluster that this process has joined, or joins the one that runs; close it.
 
     A clip that crashes or hangs a process of the cluster is found by doing the clips of its task
     one by one. Every machine needs Midway with its extra `store`, the source and the destination.

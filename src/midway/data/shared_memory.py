@@ -1,4 +1,4 @@
-"""Memory that processes share, and objects that travel with their arrays in it."""
+"""Memory shared by processes, and pickles that keep their arrays in it."""
 
 import mmap
 import os
@@ -14,7 +14,7 @@ _ALIGNMENT = 64
 
 
 class SharedMemory:
-    """Memory that a process and those it spawns see alike; gone with the last of them.
+    """Memory shared by a process and those that it spawns, freed with the last of them.
 
     Unlike a named block it needs no room in ``/dev/shm``, and nothing is left when a process is
     killed.
@@ -48,7 +48,7 @@ class SharedMemory:
 
 @dataclass(frozen=True)
 class Packed:
-    """An object as a pickle, and its arrays: where they lie in the memory, or sent along."""
+    """Pickle of an object, and its arrays: places in the shared memory, or bytes sent along."""
 
     pickled: bytes
     places: list[tuple[int, int]]
@@ -56,7 +56,7 @@ class Packed:
 
     @classmethod
     def into(cls, memory: SharedMemory, value: object) -> "Packed":
-        """Copy the arrays of `value` into the memory, as far as there is room."""
+        """Copy the arrays of `value` into the memory, as far as they fit."""
         arrays: list[pickle.PickleBuffer] = []
         pickled = pickle.dumps(value, protocol=5, buffer_callback=arrays.append)
         places, end = [], 0
@@ -71,8 +71,8 @@ class Packed:
         return cls(pickled, places, [])
 
     def load(self, memory: SharedMemory) -> Any:
-        """The object, with arrays of its own: the memory may be written over afterwards."""
-        # NumPy lets other threads go on while it copies.
+        """Return the object with copies of its arrays, so that the memory may be reused."""
+        # NumPy releases the GIL while it copies.
         buffers = [
             np.frombuffer(memory.bytes[start:end], np.uint8).copy() for start, end in self.places
         ]

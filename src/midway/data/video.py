@@ -6,13 +6,13 @@ rate, a late start and an edit list come out right.
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 
 import numpy as np
 from av.video.frame import VideoFrame
 
 from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
-from midway.data.closable import Closable
 from midway.data.video_header import COPY_AGAIN, named_errors
 from midway.data.video_header import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from midway.data.video_header import Timing as Timing
@@ -21,7 +21,7 @@ from midway.data.video_orientation import Orientation
 from midway.data.video_pictures import PictureReader
 
 
-class VideoFile(Closable):
+class VideoFile(AbstractContextManager["VideoFile"]):
     """An open video; a context manager.
 
     What it gives depends on the file and on the times asked for in the same call, never on what
@@ -41,8 +41,11 @@ class VideoFile(Closable):
         timing = self._reader.timing
         self.duration_seconds, self.fps = timing.duration_seconds, timing.fps
 
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._reader.close()
 
     @property

@@ -1,12 +1,12 @@
-"""Processes that do tasks in order, and outlive a decoder that crashes or hangs.
+"""Pool of processes that do tasks in order and survive decoders that crash or hang.
 
 Each worker is a fresh process with a pipe to this one and memory shared with it. It announces the
-clip that it is about to read; if it dies on it, or the kernel's alarm ends it because it took too
-long, another worker takes its place, and the task is done again without that clip. A clip on which
-SIGKILL ends a worker is read once more: a decoder does not do that, but a user does, or the system
-when memory runs short, and which sample comes must not hang on it.
+file that it is about to read. If it dies on that file, or an alarm ends it after a time-out,
+another worker takes its place and the task is repeated without the file. A file on which SIGKILL
+ends a worker is read once more: decoders do not send it, but users do, and the system when memory
+runs short, and the samples must not depend on either.
 
-The arrays of a result travel through the shared memory, out of which they are copied here.
+The arrays of a result travel through the shared memory and are copied out of it here.
 """
 
 import atexit
@@ -14,6 +14,7 @@ import ctypes
 import os
 import pickle
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,7 +27,6 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Generic, TypeVar
 
-from midway.data.closable import Closable
 from midway.data.shared_memory import Packed, SharedMemory
 from midway.errors import MidwayError
 
@@ -34,22 +34,22 @@ TaskT = TypeVar("TaskT")
 ResultT = TypeVar("ResultT")
 
 SLOTS = 2
-"""Tasks that a worker has at a time: the one in hand, and the next, so that it never waits."""
+"""Tasks queued at a worker: the current one and the next, so that it never waits."""
 SLOT_BYTES = 64 * 2**20
 """Shared memory for the arrays of one result; pages never written to take no memory."""
 MAX_SILENT_DEATHS = 3
 """Workers in a row that may die before they announce a clip."""
 TASKS_PER_TRIM = 100
-"""glibc keeps the pieces that decoders free, and a worker would grow without end, if slowly."""
+"""Interval of `malloc_trim`: glibc keeps what decoders free, so workers would grow slowly."""
 _GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Reading:
-    """How a task tells what it reads, and learns what not to read.
+    """Lets a task report the file it is reading and skip quarantined files.
 
     Args:
-        lost: Clips that ended a worker before, each with what it did, as a verb phrase.
-        announce: Called with the name of each clip.
+        lost: Files that ended a worker before, each with a verb phrase that says how.
+        announce: Called with the name of each file.
     """
 
     def __init__(self, lost: Mapping[str, str], announce: Callable[[str], None]) -> None:
@@ -57,42 +57,51 @@ class Reading:
         self._announce = announce
 
     def __call__(self, clip: str) -> None:
-        """Say that `clip` is read from now on; time for it begins anew with each call."""
+        """Report that `clip` is read from now on; each call restarts its time-out."""
         self._announce(clip)
+
+    def require(self, location: str) -> None:
+        """Announce a file that may not be skipped.
+
+        Raises:
+            MidwayError: It ended a worker before.
+        """
+        if location in self.lost:
+            raise MidwayError(f"{location}: {self.lost[location]}; replace the file")
+        self(location)
 
 
 Work = Callable[[TaskT, Reading], ResultT]
 
 
-class Workers(Closable, Generic[TaskT, ResultT]):
-    """Does tasks in processes of their own; a context manager.
+class Workers(Generic[TaskT, ResultT]):
+    """Pool of processes that do tasks until it is closed.
 
     Args:
         work: Does one task; it must pickle, as must tasks and results. A `MidwayError` that it
             raises is raised here, in its turn.
         num_workers: Processes; 0 does the work in this one, without protection.
-        timeout_seconds: How long a worker may take for a clip before it counts as hanging.
+        timeout_seconds: Time that a worker may take for a file before it counts as hanging.
     """
 
     def __init__(
         self, work: Work[TaskT, ResultT], *, num_workers: int, timeout_seconds: float
     ) -> None:
         self.lost: dict[str, str] = {}
-        """Clips that ended a worker, each with what it did, as a verb phrase."""
+        """Files that ended a worker, each with a verb phrase that says how."""
         self._work = work
         self._timeout_seconds = timeout_seconds
         self._silent_deaths = 0
         self._killed: set[str] = set()
         self._closed = False
         self._workers: list[_Worker] = []
-        # Whoever never closes this could not leave else: Python waits for its processes at the end,
-        # and these do not listen to its signal.
+        # Without this, interpreter exit would hang joining workers that ignore SIGTERM.
         atexit.register(self.close)
         for _ in range(num_workers):
             self._workers.append(self._start())
 
     def close(self) -> None:
-        """End the processes, whatever they are doing; a `map` in another thread ends as well."""
+        """Kill the processes; a `map` in another thread ends as well."""
         self._closed = True
         atexit.unregister(self.close)
         for worker in self._workers:
@@ -100,9 +109,9 @@ class Workers(Closable, Generic[TaskT, ResultT]):
             worker.process.join()
 
     def map(self, tasks: Iterable[TaskT]) -> Iterator[ResultT]:
-        """Results in the order of the tasks, which are taken from the iterable as they are needed.
+        """Yield results in the order of the tasks, which are taken from the iterable as needed.
 
-        After an error, or when it was not seen to its end, the workers are of no more use.
+        The pool cannot be used again after an error or an iteration that was not finished.
 
         Raises:
             MidwayError: The work raised it, or workers die before they begin to read.
@@ -136,7 +145,7 @@ class Workers(Closable, Generic[TaskT, ResultT]):
                 return
 
     def _receive(self) -> Iterator[tuple[int, ResultT | MidwayError]]:
-        """Results that the workers have sent, with their numbers; waits until there is news."""
+        """Yield results that workers have sent, with their numbers; block until there is one."""
         by_connection = {worker.connection: worker for worker in self._workers}
         for connection in wait(list(by_connection)):
             worker = by_connection[connection]  # pyright: ignore[reportArgumentType]
@@ -158,7 +167,7 @@ class Workers(Closable, Generic[TaskT, ResultT]):
             yield job.number, message
 
     def _replace(self, worker: "_Worker") -> None:
-        """Start a worker for one that died, without the clip that it died on."""
+        """Start a worker for one that died, and quarantine the file that it died on."""
         worker.process.join()
         code = worker.process.exitcode or 0
         if code >= 0:
@@ -207,16 +216,16 @@ class _Job:
 
 @dataclass(eq=False)
 class _Worker:
-    """A process, as seen from here."""
+    """A process of the pool, seen from the parent."""
 
     process: SpawnProcess
     connection: Connection
     memory: list[SharedMemory]
     jobs: deque[_Job] = field(default_factory=deque)
-    """Given and not yet done, in the order in which it does them."""
+    """Tasks sent and not yet done, in order."""
     free: list[int] = field(default_factory=lambda: list(range(SLOTS)))
     reading: str | None = None
-    """Clip that it announced."""
+    """File that it announced."""
 
     def give(self, job: tuple[int, Any], lost: Mapping[str, str]) -> None:
         number, task = job
@@ -232,11 +241,13 @@ def _serve(
     work: Work[Any, Any],
     timeout_seconds: float,
 ) -> None:
-    """What a worker does, until the other end of its pipe is closed."""
-    # A signal to the whole group is for the parent to answer: it still needs results to end its
-    # step, and ends the workers when they are done.
+    """Run a worker until the other end of its pipe is closed."""
+    # Only the parent answers signals to the process group: it needs results to end its step, and
+    # kills the workers afterwards.
     for number in _GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    if torch := sys.modules.get("torch"):  # imported with the work, if it needs it
+        torch.set_num_threads(1)  # the other cores have workers of their own
     inbox: SimpleQueue[bytes] = SimpleQueue()
     Thread(target=_fill, args=(inbox, connection), daemon=True).start()
 
@@ -248,7 +259,7 @@ def _serve(
 
     def announce(clip: str) -> None:
         send(clip)
-        # Nobody handles it, so it ends the process, even in the middle of a decoder's code.
+        # Unhandled, so that it ends the process even inside a decoder's C code.
         signal.setitimer(signal.ITIMER_REAL, timeout_seconds)
 
     trim, done = _trim(), 0
@@ -264,13 +275,13 @@ def _serve(
 
 
 def _trim() -> Callable[[], object]:
-    """What gives free memory back to the system, where the C library offers it."""
+    """Return a function that gives free memory back to the system, where the C library can."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return partial(trim, 0) if trim else lambda: None
 
 
 def _fill(inbox: "SimpleQueue[bytes]", connection: Connection) -> None:
-    """Take tasks as they come, so that who sends them never waits, and end with the sender."""
+    """Queue tasks as they arrive, so that the parent never blocks, and exit with the parent."""
     with suppress(EOFError, OSError):
         while True:
             inbox.put(connection.recv_bytes())
@@ -279,8 +290,8 @@ def _fill(inbox: "SimpleQueue[bytes]", connection: Connection) -> None:
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """A process that starts meanwhile gets none of `_GROUP_SIGNALS` until it can ignore them."""
-    resource_tracker.ensure_running()  # would start meanwhile as well, and let them through
+    """Block `_GROUP_SIGNALS` while a process starts, until it can ignore them."""
+    resource_tracker.ensure_running()  # else it would start in between, and unblock them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
     try:
         yield

@@ -26,8 +26,8 @@ from midway.evals.correspondence_metrics import (
     token_measures,
     true_places,
 )
-from midway.evals.flow import Dataset, provenance
-from midway.evals.results import protocol_version, write_results
+from midway.evals.flow import Dataset
+from midway.evals.results import complete, protocol_version, weights_of, write_results
 from midway.evals.world_pairs import WorldPairs
 from midway.models.dynamics import ForwardDynamics
 from midway.models.midway import MidwayNetwork
@@ -137,21 +137,21 @@ def evaluate(
         force_gates_open(opened.network)
     scores, num_pairs = score_heatmaps(opened.network, data.examples(), how)
     settings = {"data": _data_settings(data), **to_json(how)}
-    results = {
-        "protocol": {
-            "name": f"correspondence {data.dataset} {data.split}",
-            "version": protocol_version(VERSION, settings),
+    results = complete(
+        {
+            **settings,
+            "network": to_json(network),
+            "gates": opened.network.config.dynamics.gates and not open_gates,
+            "open_gates": open_gates,
+            "pairs": num_pairs,
+            "levels": scores,
         },
-        **settings,
-        "network": to_json(network),
-        "gates": opened.network.config.dynamics.gates and not open_gates,
-        "open_gates": open_gates,
-        "pairs": num_pairs,
-        "levels": scores,
-        **provenance(None),
-        "weights_sha256": opened.weights_sha256,
-        "seconds": time.monotonic() - start,
-    }
+        protocol=f"correspondence {data.dataset} {data.split}",
+        version_hash=protocol_version(VERSION, settings),
+        weights=weights_of(opened),
+        device=next(opened.network.parameters()).device,
+        seconds=time.monotonic() - start,
+    )
     if folder:
         write_results(folder, results)
     return results

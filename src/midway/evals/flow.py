@@ -3,17 +3,15 @@
 The measures and the tiles are those of CroCo v2's published code, as in section 4.1 of the paper.
 """
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 import tyro
 from PIL import Image
 
@@ -21,8 +19,13 @@ from midway.data.flow_sets import FlowExample, FlowPair, list_pairs, load_pair
 from midway.errors import MidwayError
 from midway.evals.flow_metrics import PairErrors, Scores, pair_errors
 from midway.evals.flow_pictures import flow_picture
-from midway.evals.results import protocol_version, write_results
-from midway.models.flow import BEST
+from midway.evals.results import (
+    NO_WEIGHTS,
+    complete,
+    protocol_version,
+    weights_of_run,
+    write_results,
+)
 from midway.models.flow_predictor import FlowMethod, Predictor, flow_predictor
 
 VERSION = 1
@@ -71,17 +74,14 @@ def evaluate(
     pictures = folder / "pictures" if folder else None
     scores = score_pairs(pairs, flow_predictor(how), pictures=pictures, num_pictures=num_pictures)
     settings = {"dataset": dataset, "split": split, "method": how.method, **how.settings()}
-    results = {
-        "protocol": {
-            "name": f"flow {dataset} {split}",
-            "version": protocol_version(VERSION, settings),
-        },
-        **settings,
-        "run": None if how.run is None else str(how.run),
-        **results_of(scores),
-        **provenance(how.run),
-        "seconds": time.monotonic() - start,
-    }
+    results = complete(
+        settings | {"run": None if how.run is None else str(how.run)} | results_of(scores),
+        protocol=f"flow {dataset} {split}",
+        version_hash=protocol_version(VERSION, settings),
+        weights=NO_WEIGHTS if how.run is None else weights_of_run(how.run),
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        seconds=time.monotonic() - start,
+    )
     if folder:
         write_results(folder, results)
     return results
@@ -152,22 +152,3 @@ def report(results: Mapping[str, Any]) -> str:
             *(f"  {name:<24} {epe:8.3f}" for name, epe in groups.items()),
         ]
     )
-
-
-def provenance(run: Path | None) -> dict[str, Any]:
-    """The version of the package, the date, and what the weights were."""
-    return {
-        "midway": version("midway-network"),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "weights_sha256": None if run is None else _sha256(run),
-    }
-
-
-def _sha256(run: Path) -> str | None:
-    """Of the weights' file; None for a network of the hub."""
-    files = [run, run / BEST, *sorted(run.glob("checkpoints/*.ckpt"), reverse=True)]
-    for path in files:
-        if path.is_file():
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-    return None

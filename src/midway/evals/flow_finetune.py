@@ -6,23 +6,23 @@ checkpoints. As published, the best is chosen on the set that is reported.
 
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed
 
-from midway.config import from_json, to_json
+from midway.config import from_json
 from midway.data.colour import normalise
 from midway.data.flow_loader import FlowBatch, FlowLoader, FlowPart
 from midway.data.flow_sets import FlowPair, list_pairs
-from midway.errors import MidwayError
-from midway.evals.flow import provenance, report, results_of, score_pairs
+from midway.errors import INTERRUPTED, MidwayError
+from midway.evals.flow import report, results_of, score_pairs
 from midway.evals.flow_presets import PROTOCOLS, FinetuneConfig, ValidationConfig
-from midway.evals.results import write_results
+from midway.evals.results import complete, weights_of_run, write_results
 from midway.models.dynamics import DynamicsConfig
 from midway.models.encoder_file import is_encoder_file
 from midway.models.encoder_source import bare_encoder, is_bare
@@ -41,15 +41,14 @@ from midway.models.weights import build
 from midway.nn.evaluating import evaluating
 from midway.nn.laplacian import bounded_laplacian, is_valid
 from midway.train.objective import Objective, Position, StepOutput
-from midway.train.run import check_run_folder
 
 if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
     from midway.train.fit import FitSummary
 
 FINAL_OVERLAP = 0.9
 """Of the tiles when a finished run is scored, as CroCo v2's commands have it."""
-INTERRUPTED = 3
-"""Exit code of a run that was asked to stop; it can be resumed."""
 NUM_PICTURES = 8
 VALIDATION_LOG = "validation.jsonl"
 _log = logging.getLogger(__name__)
@@ -135,6 +134,7 @@ def evaluate(config: FinetuneConfig, *, resume: bool = False) -> dict[str, Any] 
     if ended.interrupted:
         return told | {"interrupted": True, "exit_code": INTERRUPTED}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    start = time.monotonic()
     predict = network_predictor(
         load_flow_network(folder).to(device),
         overlap=FINAL_OVERLAP,
@@ -146,13 +146,14 @@ def evaluate(config: FinetuneConfig, *, resume: bool = False) -> dict[str, Any] 
         pictures=folder / "pictures",
         num_pictures=NUM_PICTURES,
     )
-    results = {
-        "protocol": {"name": config.protocol, "version": config.version()},
-        **told,
-        "overlap": FINAL_OVERLAP,
-        **results_of(scores),
-        **provenance(folder),
-    }
+    results = complete(
+        told | {"overlap": FINAL_OVERLAP} | results_of(scores),
+        protocol=config.protocol,
+        version_hash=config.version(),
+        weights=weights_of_run(folder),
+        device=device,
+        seconds={"test": round(time.monotonic() - start, 1)},
+    )
     write_results(folder, results)
     return results
 
@@ -173,31 +174,25 @@ def finetune(config: FinetuneConfig, *, resume: bool = False) -> "FitSummary":
         MidwayError: Unusable data or network, a run folder that is not empty, or a run that went
             wrong.
     """
-    from midway.train.fit import fit  # imports lightning_fabric, which takes seconds
-    from midway.train.launch import launch, on_first_rank
+    from midway.train.training import Trained, launch_and_fit  # imports Fabric: seconds
 
-    run, values = config.run, to_json(config)
-    fabric = launch(run)
-    on_first_rank(fabric, partial(check_run_folder, run.folder, values, resume=resume))
-    # Matrix products of 32 bits may take TensorFloat's shorter fraction, as published.
-    torch.set_float32_matmul_precision("high")
-    torch.manual_seed(run.seed)
-    validation = Validation(
-        pairs=_pairs(config.validation.parts, config.data.root),
-        config=config.validation,
-        folder=run.folder,
-    )
-    return fit(
-        FlowFinetuning(build_network(config), validation),
-        FlowLoader(
-            config.data, seed=run.seed, rank=fabric.global_rank, world_size=fabric.world_size
-        ),
-        fabric=fabric,
-        optim=config.optim,
-        run=run,
-        config=values,
-        resume=resume,
-    )
+    def build(fabric: "Fabric") -> Trained:
+        # Matrix products of 32 bits may take TensorFloat's shorter fraction, as published.
+        torch.set_float32_matmul_precision("high")
+        run = config.run
+        validation = Validation(
+            pairs=_pairs(config.validation.parts, config.data.root),
+            config=config.validation,
+            folder=run.folder,
+        )
+        return Trained(
+            objective=FlowFinetuning(build_network(config), validation),
+            loader=FlowLoader(
+                config.data, seed=run.seed, rank=fabric.global_rank, world_size=fabric.world_size
+            ),
+        )
+
+    return launch_and_fit(config, build, resume=resume)[0]
 
 
 def build_network(config: FinetuneConfig) -> FlowNetwork:

@@ -27,13 +27,15 @@ from midway.data.segmentation_layouts import IGNORE
 from midway.data.segmentation_loader import WholeImage, whole_images
 from midway.errors import MidwayError
 from midway.evals.linear_segmentation import class_shares
-from midway.evals.results import write_results
+from midway.evals.results import complete, protocol_version, weights_of, write_results
 from midway.evals.segmentation_inference import classes_at
 from midway.evals.segmentation_metrics import SegmentationMetric, scores
 from midway.evals.segmentation_results import score_table, write_confusion
 from midway.models.dense_encoder import DenseEncoder
 from midway.models.encoder_source import EncoderSource, open_encoder
 
+VERSION = 1
+"""Raised when the code computes something else from the same options."""
 QUERIES_AT_ONCE = 128
 """Patches compared with the whole memory at a time, by each thread."""
 MAX_THREADS = 16
@@ -159,18 +161,27 @@ def evaluate(config: KnnConfig) -> dict[str, Any]:
         metric.add(classes, each.labels.to(device))
     confusion = metric.confusion()
     source = asdict(replace(config.encoder, weights_sha256=opened.weights_sha256))
-    results = {
-        "protocol": {"name": f"knn {config.protocol}", **_settings(config)},
-        "encoder": {**source, "checkpoint_sha256": opened.file_sha256},
-        **scores(confusion, test.class_names),
-        "images": {"train": len(train), "test": len(test)},
-        "memory": len(memory.features),
-        "seed": config.seed,
-        "seconds": {
+    settings = _settings(config)
+    results = complete(
+        {
+            "encoder": {**source, "checkpoint_sha256": opened.file_sha256},
+            **scores(confusion, test.class_names),
+            "images": {"train": len(train), "test": len(test)},
+            "memory": len(memory.features),
+            "seed": config.seed,
+        },
+        protocol=f"knn {config.protocol}",
+        version_hash=protocol_version(
+            VERSION, settings | {"dataset": config.data.dataset, "seed": config.seed}
+        ),
+        weights=weights_of(opened),
+        device=device,
+        seconds={
             "memory": round(built - start, 1),
             "test": round(time.perf_counter() - built, 1),
         },
-    }
+    )
+    results["protocol"] |= settings
     if config.folder:
         write_results(config.folder, results)
         write_confusion(config.folder / "confusion.png", confusion, test.class_names)

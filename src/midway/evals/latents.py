@@ -28,8 +28,7 @@ from torch import Tensor
 from midway.analysis.fitting import fit
 from midway.config import to_json
 from midway.errors import MidwayError
-from midway.evals.flow import provenance
-from midway.evals.results import protocol_version, write_results
+from midway.evals.results import complete, protocol_version, weights_of, write_results
 from midway.evals.world_pairs import WorldPairs
 from midway.models.midway import MidwayNetwork
 from midway.models.network_source import NetworkSource, open_network
@@ -67,16 +66,19 @@ def evaluate(
     opened = open_network(network)
     losses = exchanged_losses(opened.network, worlds)
     settings = to_json(worlds)
-    results = {
-        "protocol": {"name": "latents", "version": protocol_version(VERSION, settings)},
-        **settings,
-        "network": to_json(network),
-        "pairs": worlds.num_worlds * worlds.pairs_per_world,
-        "levels": {str(level): summary(each) for level, each in losses.items()},
-        **provenance(None),
-        "weights_sha256": opened.weights_sha256,
-        "seconds": time.monotonic() - start,
-    }
+    results = complete(
+        {
+            **settings,
+            "network": to_json(network),
+            "pairs": worlds.num_worlds * worlds.pairs_per_world,
+            "levels": {str(level): summary(each) for level, each in losses.items()},
+        },
+        protocol="latents",
+        version_hash=protocol_version(VERSION, settings),
+        weights=weights_of(opened),
+        device=next(opened.network.parameters()).device,
+        seconds=time.monotonic() - start,
+    )
     if folder:
         write_results(folder, results)
     return results

@@ -25,10 +25,9 @@ from midway.data.mask_videos import (
     read_mask,
 )
 from midway.errors import MidwayError
-from midway.evals.flow import provenance
 from midway.evals.mask_propagation import PropagationConfig, hard_masks, propagate, soft_labels
 from midway.evals.propagation_metrics import contour_accuracy, region_similarity
-from midway.evals.results import protocol_version, write_results
+from midway.evals.results import complete, protocol_version, weights_of, write_results
 from midway.models.dense_encoder import DenseEncoder
 from midway.models.encoder_source import EncoderSource, open_encoder
 
@@ -109,20 +108,20 @@ def evaluate(
             "seconds": round(time.monotonic() - began, 1),
         }
     settings = {"level": features.level, "short_side": features.short_side, **to_json(how)}
-    results = {
-        "protocol": {
-            "name": f"mask propagation {data.split}".rstrip(),
-            "version": protocol_version(VERSION, settings),
+    results = complete(
+        {
+            **settings,
+            "encoder": {**asdict(encoder), "checkpoint_sha256": opened.file_sha256},
+            **mean_over_objects([video["objects"] for video in found.values()]),
+            "still": mean_over_objects([_still(video) for video in videos]),
+            "videos": found,
         },
-        **settings,
-        "encoder": {**asdict(encoder), "checkpoint_sha256": opened.file_sha256},
-        **mean_over_objects([video["objects"] for video in found.values()]),
-        "still": mean_over_objects([_still(video) for video in videos]),
-        "videos": found,
-        **provenance(None),
-        "weights_sha256": opened.weights_sha256,
-        "seconds": time.monotonic() - start,
-    }
+        protocol=f"mask propagation {data.split}".rstrip(),
+        version_hash=protocol_version(VERSION, settings),
+        weights=weights_of(opened),
+        device=next(opened.encoder.parameters()).device,
+        seconds=time.monotonic() - start,
+    )
     if folder:
         write_results(folder, results)
     return results

@@ -3,7 +3,6 @@
 import json
 import time
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from midway.config import to_json
 from midway.data.segmentation import LabelledImages, find_labelled
 from midway.data.segmentation_loader import SegmentationLoader, WholeImage, whole_images
-from midway.errors import MidwayError
-from midway.evals.results import write_results
+from midway.errors import INTERRUPTED, MidwayError
+from midway.evals.results import complete, weights_of, write_results
 from midway.evals.segmentation_inference import classes_at, predict_logits
 from midway.evals.segmentation_metrics import SegmentationMetric, scores
 from midway.evals.segmentation_protocols import PROTOCOLS, SegmentationConfig, config_from_json
@@ -28,15 +26,12 @@ from midway.evals.segmentation_results import (
 )
 from midway.models.encoder_source import EncoderSource, OpenedEncoder, open_encoder
 from midway.nn.evaluating import evaluating
-from midway.train.run import check_run_folder
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["PROTOCOLS", "config_from_json", "evaluate", "report"]
 
-INTERRUPTED = 3
-"""Exit code of a run that was asked to stop and can be resumed."""
+__all__ = ["PROTOCOLS", "config_from_json", "evaluate", "report"]
 
 
 def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, Any] | None:
@@ -56,28 +51,21 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
         MidwayError: Unusable data or network, or a run folder that is not empty.
 
     """
-    from midway.train.fit import fit  # imports lightning_fabric, which takes seconds
-    from midway.train.launch import launch, on_first_rank
+    from midway.train.training import Trained, launch_and_fit  # imports Fabric: seconds
 
     config, opened = _opened(config)
     train, test = find_labelled(config.data, "train"), find_labelled(config.data, "val")
     test.read(0)  # labels of a wrong kind are told now, not after the training
     readout = SegmentationReadout(opened.encoder, config.readout, len(train.class_names))
-    fabric = launch(config.run)
+
+    def build(fabric: "Fabric") -> Trained:
+        if fabric.world_size > 1:
+            _synchronise_norms(readout, fabric)
+        loader = SegmentationLoader(train, config.data, seed=config.run.seed, **_ranks(fabric))
+        return Trained(objective=readout, loader=loader)
+
+    summary, fabric = launch_and_fit(config, build, resume=resume)
     folder = config.run.folder
-    on_first_rank(fabric, partial(check_run_folder, folder, to_json(config), resume=resume))
-    if fabric.world_size > 1:
-        _synchronise_norms(readout, fabric)
-    loader = SegmentationLoader(train, config.data, seed=config.run.seed, **_ranks(fabric))
-    summary = fit(
-        readout,
-        loader,
-        fabric=fabric,
-        optim=config.optim,
-        run=config.run,
-        config=to_json(config),
-        resume=resume,
-    )
     if summary.interrupted:
         told = {"folder": str(folder), "interrupted": True, "exit_code": INTERRUPTED}
         return told if summary.is_main else None
@@ -86,16 +74,21 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
     seconds = round(time.perf_counter() - start, 1)
     if not summary.is_main:
         return None
-    results = {
-        "protocol": {"name": config.protocol, "version": config.version()},
-        "encoder": _told(config.encoder, opened),
-        **scores(confusion, test.class_names),
-        "images": {"train": len(train), "test": len(test)},
-        "steps": summary.steps,
-        "seed": config.run.seed,
-        "seconds": {"train": _seconds_trained(folder), "test": seconds},
-        "folder": str(folder),
-    }
+    results = complete(
+        {
+            "encoder": _told(config.encoder, opened),
+            **scores(confusion, test.class_names),
+            "images": {"train": len(train), "test": len(test)},
+            "steps": summary.steps,
+            "seed": config.run.seed,
+            "folder": str(folder),
+        },
+        protocol=config.protocol,
+        version_hash=config.version(),
+        weights=weights_of(opened),
+        device=fabric.device,
+        seconds={"train": _seconds_trained(folder), "test": seconds},
+    )
     write_confusion(folder / "confusion.png", confusion, test.class_names)
     write_results(folder, results)
     return results

@@ -16,8 +16,7 @@ from midway.config import to_json
 from midway.data.synthetic import WorldConfig
 from midway.data.tracked_videos import TrackedVideo, read_tap_vid, world_video
 from midway.errors import MidwayError
-from midway.evals.flow import provenance
-from midway.evals.results import protocol_version, write_results
+from midway.evals.results import complete, protocol_version, weights_of, write_results
 from midway.evals.tracking_metrics import SIDE, Mode, mean_scores, queries, tap_vid_scores
 from midway.models.midway import MidwayNetwork
 from midway.models.network_source import NetworkSource, open_network
@@ -130,28 +129,28 @@ def evaluate(
     # Where the file lies does not decide the numbers.
     source = to_json(data.worlds) if data.root is None else {"file": data.root.name}
     settings = {"data": source, **to_json(how)}
-    results = {
-        "protocol": {
-            "name": f"tap-vid {how.mode}",
-            "version": protocol_version(VERSION, settings),
+    results = complete(
+        {
+            **settings,
+            "network": to_json(network),
+            "num_videos": len(videos),
+            "queries": sum(video["queries"] for video in videos.values()),
+            "tracked": mean_scores([video["tracked"] for video in videos.values()]),
+            "still": mean_scores([video["still"] for video in videos.values()]),
+            "videos": {
+                name: {
+                    key: mean_scores([each]) if isinstance(each, dict) else each
+                    for key, each in video.items()
+                }
+                for name, video in videos.items()
+            },
         },
-        **settings,
-        "network": to_json(network),
-        "num_videos": len(videos),
-        "queries": sum(video["queries"] for video in videos.values()),
-        "tracked": mean_scores([video["tracked"] for video in videos.values()]),
-        "still": mean_scores([video["still"] for video in videos.values()]),
-        "videos": {
-            name: {
-                key: mean_scores([each]) if isinstance(each, dict) else each
-                for key, each in video.items()
-            }
-            for name, video in videos.items()
-        },
-        **provenance(None),
-        "weights_sha256": opened.weights_sha256,
-        "seconds": time.monotonic() - start,
-    }
+        protocol=f"tap-vid {how.mode}",
+        version_hash=protocol_version(VERSION, settings),
+        weights=weights_of(opened),
+        device=next(opened.network.parameters()).device,
+        seconds=time.monotonic() - start,
+    )
     if folder:
         write_results(folder, results)
     return results

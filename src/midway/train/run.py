@@ -150,8 +150,14 @@ def write_environment(folder: Path, device: torch.device, *, start_step: int) ->
 
     A resumed run keeps the first and adds ``environment_00000200.json`` for its start step.
     """
+    suffix = f"_{start_step:08d}" if start_step else ""
+    _write_json(folder / f"environment{suffix}.json", environment(device))
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return versions, hardware, source, command and date, as JSON values."""
     is_cuda = device.type == "cuda"
-    environment = {
+    return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
         "python": platform.python_version(),
@@ -162,8 +168,6 @@ def write_environment(folder: Path, device: torch.device, *, start_step: int) ->
         "platform": platform.platform(),
         "git_commit": _git_commit(),
     }
-    suffix = f"_{start_step:08d}" if start_step else ""
-    _write_json(folder / f"environment{suffix}.json", environment)
 
 
 def _check_changes(path: Path, config: Mapping[str, Any]) -> None:

@@ -8,9 +8,9 @@ from statistics import median
 
 import torch
 
-from midway.bench.agreement import Agreement, compare
-from midway.bench.plain_network import Attend
-from midway.bench.plain_step import PlainStep
+from midway.bench.plain.agreement import Agreement, compare
+from midway.bench.plain.network import Attend
+from midway.bench.plain.step import PlainStep
 from midway.bench.step import OPTIM, RATES, FastStep, StepBenchmark, position
 from midway.bench.stopwatch import both_clocks
 from midway.data.render import Clips

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from midway.bench.against import take_turns
+from midway.bench.plain.turns import take_turns
 from midway.bench.step import StepBenchmark
 from midway.experiments.synthetic import BOTH_TERMS as CONFIG
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from midway.bench.plain_network import Attend, attend_written_out, dense_losses, encode, project
+from midway.bench.plain.network import Attend, attend_written_out, dense_losses, encode, project
 from midway.data.render import Clips
 from midway.methods.midway import Midway
 

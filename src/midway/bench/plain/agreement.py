@@ -8,8 +8,8 @@ from math import inf, isnan
 import torch
 from torch import Tensor
 
-from midway.bench.plain_network import Attend, attend_written_out
-from midway.bench.plain_step import PlainStep
+from midway.bench.plain.network import Attend, attend_written_out
+from midway.bench.plain.step import PlainStep
 from midway.data.render import Clips
 from midway.errors import MidwayError
 from midway.methods.midway import Midway

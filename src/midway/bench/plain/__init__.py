@@ -1,0 +1,1 @@
+"""Plain counterparts of what is measured: code as papers publish it, and its comparison."""

@@ -1,0 +1,1 @@
+"""Order in which samples are drawn, and batches of them."""

@@ -1,0 +1,91 @@
+"""Endless stream of a dataset's items, in an order that any process computes for itself."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from midway.errors import MidwayError
+
+
+@lru_cache(maxsize=2)  # a step may begin in one epoch and end in the next
+def epoch_order(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
+    """Return the permutation of the numbers below `size` in an epoch; it must not be modified.
+
+    Example:
+        >>> sorted(epoch_order(0, 1, 4).tolist())
+        [0, 1, 2, 3]
+
+    """
+    return np.random.default_rng([seed, epoch]).permutation(size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """Endless stream of items, shuffled anew in each epoch, and its division into steps.
+
+    Position p of the stream is entry p % E of the permutation of epoch p // E, for E items in an
+    epoch. A step takes the next ``batch_size / samples_per_item`` positions, and each process every
+    ``world_size``-th of them. So the items of a step are a pure function of the seed, the number of
+    the step and the batch size, and a run resumes by starting at a later step.
+
+    Raises:
+        MidwayError: The processes cannot share a batch evenly.
+
+    Example:
+        >>> Stream(size=4, batch_size=4, seed=0).keys(1)
+        [(1, 3), (1, 0), (1, 2), (1, 1)]
+
+    """
+
+    size: int
+    """Items of the dataset, at least 1."""
+    batch_size: int
+    """Samples of a step over all processes."""
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    samples_per_item: int = 1
+    max_epoch_size: int | None = None
+    """Items after which an epoch ends although the dataset has more; None for no limit."""
+
+    def __post_init__(self) -> None:
+        smallest = self.samples_per_item * self.world_size
+        if self.batch_size % smallest:
+            what = f"data.batch_size = {self.batch_size}"
+            if self.samples_per_item > 1:
+                clips = self.batch_size // self.samples_per_item
+                what += f": {clips} clips of {self.samples_per_item} samples"
+            raise MidwayError(
+                f"{what} cannot be shared by {self.world_size} processes; give a multiple of "
+                f"{smallest}"
+            )
+
+    @property
+    def epoch_size(self) -> int:
+        """Items of one epoch."""
+        return min(self.size, self.max_epoch_size or self.size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that see as many samples as an epoch has items, at least 1."""
+        return max(1, self.epoch_size // self.batch_size)
+
+    @property
+    def items_per_process(self) -> int:
+        """Items that each process reads for a step."""
+        return self.batch_size // self.samples_per_item // self.world_size
+
+    def keys(self, step: int) -> list[tuple[int, int]]:
+        """Return the (epoch, index) of the items that this process reads for `step`."""
+        items = self.items_per_process * self.world_size
+        first = step * items
+        return [
+            self._key(position)
+            for position in range(first + self.rank, first + items, self.world_size)
+        ]
+
+    def _key(self, position: int) -> tuple[int, int]:
+        epoch, place = divmod(position, self.epoch_size)
+        return epoch, int(epoch_order(self.seed, epoch, self.size)[place])

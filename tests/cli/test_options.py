@@ -1,0 +1,44 @@
+"""Options are parsed first; the command runs after, with its own standard error."""
+
+import sys
+
+import pytest
+
+from midway.cli.options import description, parse
+from midway.errors import MidwayError
+
+
+def warn(*, times: int = 1) -> int:
+    """Write to standard error.
+
+    Args:
+        times: How often.
+    """
+    sys.stderr.write("careful\n" * times)
+    return times
+
+
+def leave() -> None:
+    """End with a code."""
+    raise SystemExit(3)
+
+
+def test_what_a_command_writes_to_standard_error_is_seen(capsys):
+    assert parse(warn, ["--times", "2"], prog="midway warn") == 2
+    assert capsys.readouterr().err == "careful\ncareful\n"
+
+
+def test_a_command_may_end_with_its_own_code():
+    with pytest.raises(SystemExit) as end:
+        parse(leave, [], prog="midway leave")
+    assert end.value.code == 3
+
+
+def test_a_refused_option_runs_nothing(capsys):
+    with pytest.raises(MidwayError, match=r"--timez.*did you mean --times.*midway warn --help"):
+        parse(warn, ["--timez", "2"], prog="midway warn")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_description_ends_before_the_arguments():
+    assert description(warn) == "Write to standard error."
