@@ -43,7 +43,7 @@ from midway.nn.laplacian import bounded_laplacian, is_valid
 from midway.train.objective import Objective, Position, StepOutput
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     from midway.train.fit import FitSummary
 

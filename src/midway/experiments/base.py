@@ -2,13 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from inspect import getmembers, isfunction, signature
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from midway.config import from_json, to_json
+from midway.config import from_json
 from midway.data.clips import find_clips
 from midway.data.loader import ClipLoader
 from midway.data.samples import ClipDataset, ClipsConfig
@@ -18,9 +15,11 @@ from midway.errors import MidwayError
 from midway.methods.base import MethodConfig, build_method, flops_per_sample, method_config
 from midway.registry import available, find
 from midway.train.optim import OptimConfig
-from midway.train.run import RunConfig, check_run_folder
+from midway.train.run import RunConfig
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from midway.train.fit import FitSummary
 
 PACKAGE = "midway.experiments"
@@ -105,32 +104,29 @@ def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
 
     """
     from midway.train.checkpoint import latest_checkpoint
-    from midway.train.fit import fit  # imports lightning_fabric, which takes seconds
-    from midway.train.launch import launch, on_first_rank
+    from midway.train.launch import on_first_rank
+    from midway.train.training import Trained, launch_and_fit  # imports Fabric: seconds
 
-    run, config = experiment.run, to_json(experiment)
-    fabric = launch(run)
-    on_first_rank(fabric, partial(check_run_folder, run.folder, config, resume=resume))
-    torch.manual_seed(run.seed)
-    method = build_method(experiment.method)
-    if (start := experiment.method.start) and not (resume and latest_checkpoint(run.folder)):
-        method.start_from(start)
-    probe = None
+    run = experiment.run
     if experiment.labels.root and not run.health_every:
         raise MidwayError("labels.root: never looked at with run.health_every 0; leave one out")
-    if experiment.labels.root:
-        from midway.evals.knn_health import KnnHealth  # imports matplotlib
 
-        probe = KnnHealth(experiment.labels, method.encoders["student"], run)
-        on_first_rank(fabric, probe.read)
-    return fit(
-        method,
-        clip_loader(experiment, method.spec, rank=fabric.global_rank, world_size=fabric.world_size),
-        fabric=fabric,
-        optim=experiment.optim,
-        run=run,
-        config=config,
-        resume=resume,
-        flops_per_sample=flops_per_sample(experiment.method),
-        probe=probe,
-    )
+    def build(fabric: "Fabric") -> Trained:
+        method = build_method(experiment.method)
+        if (start := experiment.method.start) and not (resume and latest_checkpoint(run.folder)):
+            method.start_from(start)
+        probe = None
+        if experiment.labels.root:
+            from midway.evals.knn_health import KnnHealth  # imports matplotlib
+
+            probe = KnnHealth(experiment.labels, method.encoders["student"], run)
+            on_first_rank(fabric, probe.read)
+        ranks = {"rank": fabric.global_rank, "world_size": fabric.world_size}
+        return Trained(
+            objective=method,
+            loader=clip_loader(experiment, method.spec, **ranks),
+            flops_per_sample=flops_per_sample(experiment.method),
+            probe=probe,
+        )
+
+    return launch_and_fit(experiment, build, resume=resume)[0]

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Protocol
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from midway.config import to_json
 from midway.train.fit import FitSummary, fit
