@@ -84,7 +84,7 @@ def test_a_network_goes_through_export_and_info_unchanged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from midway.models.midway import MidwayNetwork
-    from midway.models.weights import save
+    from midway.models.weights.save import save
     from tests.models.networks import tiny
 
     save(MidwayNetwork(tiny()), tmp_path / "net.safetensors")
@@ -106,7 +106,7 @@ def test_info_reads_a_file_once_though_heads_are_untold(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from midway.models.midway import MidwayNetwork
-    from midway.models.weights import save
+    from midway.models.weights.save import save
     from tests.models.networks import tiny
 
     path, read, torch_load = tmp_path / "net.pth", [], torch.load

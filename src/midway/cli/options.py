@@ -10,12 +10,14 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from midway.errors import MidwayError
-from midway.models.release import Told
+from midway.models.weights.release import ReleaseHints
 
 O = TypeVar("O")  # noqa: E741
-ToldOptions = Annotated[Told, tyro.conf.OmitArgPrefixes]
-"""The fields of `Told` as options of a command."""
-NOTHING_TOLD = Told()
+ReleaseOptions = Annotated[ReleaseHints, tyro.conf.OmitArgPrefixes]
+"""The fields of `ReleaseHints` as options of a command."""
+RENAMED = {"--run": "--network", "--start.network": "--network", "--flow.run": "--flow.network"}
+"""Options of version 0.1 and their names today."""
+NO_HINTS = ReleaseHints()
 
 
 def parse(
@@ -34,9 +36,14 @@ def parse(
         default: Values of what the words leave out.
 
     Raises:
-        MidwayError: Unknown or ill-typed options; the nearest known one is named.
+        MidwayError: Unknown or ill-typed options; the nearest known one, or the new name of an old
+            one, is named.
 
     """
+    for word in words:
+        option = word.partition("=")[0]
+        if option in RENAMED:
+            raise MidwayError(f"{option}: is now {RENAMED[option]}; type that ({prog} --help)")
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):

@@ -3,7 +3,6 @@
 The measures and the tiles are those of CroCo v2's published code, as in section 4.1 of the paper.
 """
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from midway.evals.flow_pictures import flow_picture
 from midway.evals.results import protocol_version, write_results
 from midway.models.flow import BEST
 from midway.models.flow_predictor import FlowMethod, Predictor, flow_predictor
+from midway.models.weights.files import sha256_of
 
 VERSION = 1
 """Raised when the code makes something else of the same options."""
@@ -77,9 +77,9 @@ def evaluate(
             "version": protocol_version(VERSION, settings),
         },
         **settings,
-        "run": None if how.run is None else str(how.run),
+        "network": None if how.network is None else str(how.network),
         **results_of(scores),
-        **provenance(how.run),
+        **provenance(how.network),
         "seconds": time.monotonic() - start,
     }
     if folder:
@@ -166,8 +166,4 @@ def provenance(run: Path | None) -> dict[str, Any]:
 def _sha256(run: Path) -> str | None:
     """Of the weights' file; None for a network of the hub."""
     files = [run, run / BEST, *sorted(run.glob("checkpoints/*.ckpt"), reverse=True)]
-    for path in files:
-        if path.is_file():
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-    return None
+    return next((sha256_of(path) for path in files if path.is_file()), None)

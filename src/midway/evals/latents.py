@@ -32,7 +32,7 @@ from midway.evals.flow import provenance
 from midway.evals.results import protocol_version, write_results
 from midway.evals.world_pairs import WorldPairs
 from midway.models.midway import MidwayNetwork
-from midway.models.network_source import NetworkSource, open_network
+from midway.models.weights.sources import NetworkSource, open_network
 from midway.nn.dense import normalized_mse
 from midway.nn.evaluating import evaluating
 

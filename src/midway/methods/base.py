@@ -1,6 +1,7 @@
 """What every pretraining method is: a configuration, its views, and an objective."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -11,7 +12,8 @@ from midway.config import from_json
 from midway.data.loader import PairBatch
 from midway.data.render import Views, render_views
 from midway.data.views import ViewsConfig
-from midway.models.vit import VisionTransformer
+from midway.models.encoders.base import Encoder
+from midway.models.encoders.vit import VisionTransformer
 from midway.registry import find
 from midway.train.objective import Objective, StepOutput
 
@@ -45,6 +47,11 @@ class Method(Objective):
     @abstractmethod
     def encoder(self) -> VisionTransformer:
         """What evaluations and exports take."""
+
+    @property
+    @abstractmethod
+    def encoders(self) -> Mapping[str, Encoder]:
+        """Encoders by name, "student" and "teacher", that evaluations and exports may choose."""
 
     @property
     @abstractmethod

@@ -1,5 +1,6 @@
 """Midway Network: dense forward prediction between frames, beside a DINO term over their crops."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import ClassVar, Literal, Self
@@ -13,9 +14,10 @@ from midway.data.views import ViewsConfig
 from midway.errors import MidwayError
 from midway.methods.base import Method, MethodConfig
 from midway.models.dynamics import mean_or_sum
+from midway.models.encoders.base import Encoder
+from midway.models.encoders.vit import VisionTransformer
 from midway.models.midway import MidwayNetwork, NetworkConfig
-from midway.models.vit import VisionTransformer
-from midway.models.weights import load
+from midway.models.weights.load import load
 from midway.nn.dense import normalized_mse
 from midway.train.health import effective_rank, spread
 from midway.train.objective import ParameterGroup, Position, StepOutput, parameter_groups
@@ -97,6 +99,11 @@ class Midway(Method):
     def encoder(self) -> VisionTransformer:
         """The student's encoder."""
         return self.network.encoder
+
+    @property
+    def encoders(self) -> Mapping[str, Encoder]:
+        """The student's encoder and the teacher's."""
+        return self.network.encoders
 
     @property
     def views(self) -> ViewsConfig:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 
 from midway.atomic import write_atomically
-from midway.config import read_json
+from midway.config import read_config
 from midway.errors import MidwayError
 
 CHANGEABLE = frozenset(
@@ -155,7 +155,7 @@ def write_environment(folder: Path, device: torch.device, *, start_step: int) ->
 
 
 def _check_changes(path: Path, config: Mapping[str, Any]) -> None:
-    old, new = _flat(read_json(path)), _flat(config)
+    old, new = _flat(read_config(path)), _flat(config)
     # What a file of an older version does not name has its default.
     for name in sorted(old.keys() - CHANGEABLE):
         if name not in new or new[name] != old[name]:
