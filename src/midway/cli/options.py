@@ -27,7 +27,7 @@ def parse(
     prog: str,
     default: Any = tyro.MISSING_NONPROP,
 ) -> O:
-    """Options that `words` set, or the help text and the end when they ask for it.
+    """Parse the options that `words` set, or the help text and the end when they ask for it.
 
     Args:
         kind: Dataclass of the options, or a function whose arguments they are.
@@ -55,7 +55,7 @@ def parse(
 
 
 def _one_line(box: str) -> str:
-    """What tyro says in its box: the message, and the nearest option where it names one."""
+    """Extract from the box that tyro prints the message, and the nearest option if it names one."""
     lines = [re.sub(r"[│╭╮╰╯]", " ", line).strip() for line in box.splitlines()]
     _title, *body = (line for line in lines if line)
     # Where stdout cannot show a box, its title is a line of its own, with a rule of dashes below.

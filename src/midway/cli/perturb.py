@@ -124,7 +124,7 @@ def _heatmaps(
 
 
 def _hottest(heatmaps: Float[Tensor, "points rows columns"], fitted: Fitted) -> list[dict]:
-    """Of each point, the middle of the hottest patch in pixels, and its cosine."""
+    """Return the middle of each point's hottest patch in pixels, and its cosine."""
     cosines, places = heatmaps.flatten(1).max(1)
     columns, rows = places % fitted.grid[1], places // fitted.grid[1]
     found = (torch.stack([columns, rows], dim=1) + 0.5) * torch.tensor(fitted.patch) - 0.5

@@ -57,7 +57,7 @@ class UperNet(nn.Module):
 
     def __init__(self, width: int, num_classes: int, widths: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.pyramid = Pyramid(width) if widths is None else None
+        self.pyramid = Pyramid(width) if widths is None else nn.Identity()
         if widths is None:
             widths = [width] * NUM_MAPS
         else:
@@ -90,12 +90,12 @@ class UperNet(nn.Module):
 
         """
         rows, columns = maps[0].shape[-2:]
-        if self.pyramid and min(rows, columns) < 2:
+        if isinstance(self.pyramid, Pyramid) and min(rows, columns) < 2:
             raise MidwayError(
                 f"UperNet: maps of {rows}x{columns} patches, and it needs 2x2; take larger images, "
                 "crops or windows"
             )
-        pyramid = self.pyramid(maps) if self.pyramid else maps
+        pyramid = self.pyramid(maps)
         logits = self.classifier(self.dropout(self.fuse(pyramid)))
         if not self.training:
             return (logits,)

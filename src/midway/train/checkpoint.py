@@ -7,8 +7,7 @@ import torch
 
 from midway.atomic import write_atomically
 from midway.errors import MidwayError
-from midway.models.encoders.base import describe
-from midway.models.weights.files import ENCODERS
+from midway.models.encoders.base import ENCODERS, describe
 from midway.models.weights.safe_pickle import read_checkpoint
 from midway.train.objective import Objective
 from midway.train.optim import AdamW

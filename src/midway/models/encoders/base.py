@@ -13,6 +13,8 @@ from midway.errors import MidwayError
 from midway.registry import available, find
 
 PACKAGE = "midway.models.encoders"
+ENCODERS = "encoders"
+"""Key of what `describe` returns, in checkpoints and in the header of .safetensors files."""
 EMBEDDINGS = ("patch_embed", "pos_embed", "cls_token", "reg_token", "dist_token", "norm_pre")
 """Names, in timm and here, of what is before the blocks of a ViT."""
 
@@ -122,7 +124,7 @@ class EncoderSpec:
     config: dict[str, Any]
     """Configuration as JSON values."""
     prefix: str = ""
-    """What the names of its tensors begin with in the state dict of the file."""
+    """Prefix of the names of its tensors in the state dict of the file."""
 
     def build(self, *, where: str) -> Encoder:
         """Build the encoder with fresh weights, drawn from torch's generator.

@@ -38,7 +38,7 @@ class EncoderConfig:
     init_std: float = 0.02
     """Deviation of the linear layers' weights before training."""
     sincos_positions: bool = False
-    """Whether positions begin as sines and cosines, not as noise (see `midway.nn.matching`)."""
+    """Start positions as sines and cosines, not as noise (see `midway.nn.matching`)."""
 
     def __post_init__(self) -> None:
         check_at_least("encoder", self, patch_size=1, width=1, depth=1, heads=1, num_registers=0)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from midway.config import from_json, read_json
 from midway.errors import MidwayError
-from midway.models.encoders.base import EncoderSpec
+from midway.models.encoders.base import ENCODERS, EncoderSpec
 from midway.models.weights.release import PARTS, flatten_release
 from midway.models.weights.safe_pickle import read_checkpoint
 
@@ -26,11 +26,11 @@ BUNDLED = Path(__file__).parents[2] / "networks"
 HUB_FILE = "model.safetensors"
 HUB_TIMEOUT_SECONDS = 3
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
-NETWORK, ENCODERS = "midway", "encoders"
-"""Keys in the header of our .safetensors files: sizes of a Midway network, and `EncoderSpec`s.
-Other keys of ours begin like the first."""
+NETWORK = "midway"
+"""Key of the sizes of a Midway network in the header of our .safetensors files; other keys of ours
+begin like it."""
 RUN_PREFIX = "network."
-"""What the names of a Midway network begin with in the checkpoints of its run."""
+"""Prefix of the names of a Midway network in the checkpoints of its run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class WeightsFile:
 
     @property
     def has_network(self) -> bool:
-        """Whether the file holds a Midway network, and not encoders alone."""
+        """True if the file holds a Midway network, not encoders alone."""
         return self.layout == "release" or self.sizes is not None
 
 

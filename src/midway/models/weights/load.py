@@ -113,7 +113,7 @@ def build_encoder(
 
     Args:
         file: What was read.
-        name: Which of its encoders, such as "teacher"; of no matter if there is only one.
+        name: One of its encoders, such as "teacher"; ignored if there is only one.
         hints: For a file in the release layout, and attention heads for one without configuration.
         untrained: Leave the weights fresh, drawn from torch's generator.
 

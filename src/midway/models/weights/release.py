@@ -222,7 +222,7 @@ def _dynamics_sizes(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]
 def _heads(
     args: Mapping[str, Any], hints: ReleaseHints, published: DynamicsConfig | None, where: str
 ) -> dict[str, Any]:
-    """Every number of heads: told, of the arguments, or published."""
+    """Return every number of heads: from the hints, the arguments, or published."""
     dynamics = _dict(args, "midway_model_configs", where)
     of_args = {
         "encoder_heads": ENCODER_HEADS.get(str(args.get("arch"))),
@@ -271,12 +271,12 @@ def _tensor(tensors: Mapping[str, Tensor], name: str, ndim: int, where: str) -> 
 
 
 def _num_tokens(tensors: Mapping[str, Tensor], name: str, where: str) -> int:
-    """How many tokens a table of shape (1, tokens, dim) holds; none if it is not there."""
+    """Count the tokens of a table of shape (1, tokens, dim); 0 if it is not there."""
     return _tensor(tensors, name, 3, where).shape[1] if name in tensors else 0
 
 
 def _indices(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """How many different numbers a pattern finds in the names."""
+    """Count the different numbers that a pattern finds in the names."""
     return len({found[1] for name in tensors if (found := re.match(pattern, name))})
 
 

@@ -13,9 +13,9 @@ from torch import nn
 from midway.atomic import write_atomically
 from midway.config import to_json
 from midway.errors import MidwayError
-from midway.models.encoders.base import Encoder, describe
+from midway.models.encoders.base import ENCODERS, Encoder, describe
 from midway.models.midway import MidwayNetwork, NetworkConfig
-from midway.models.weights.files import ENCODERS, NETWORK
+from midway.models.weights.files import NETWORK
 from midway.models.weights.release import to_release_name, unflatten_release
 
 

@@ -32,8 +32,8 @@ class EncoderSource:
     timm's or torchvision's names), hub id, synthetic-tiny, timm:NAME, random for a fresh ViT-S/16
     or random:KIND for another kind of encoder."""
     weights: str = "teacher"
-    """Which encoder of a run or network: teacher (the EMA), student, or another name that it has;
-    of no matter where there is only one."""
+    """Encoder of a run or network: teacher (the EMA), student, or another name that it has; ignored
+    where there is only one."""
     features: Literal["encoder", "backward"] = "encoder"
     """The encoder's levels, or Midway's backward features at the levels of its dynamics."""
     untrained: bool = False
@@ -56,7 +56,7 @@ class NetworkSource:
     untrained: bool = False
     """Take the sizes of the network but fresh weights."""
     weights_seed: int = 0
-    """Of fresh weights."""
+    """Seed of fresh weights."""
     accelerator: Accelerator = "auto"
     """A GPU if there is one, or the CPU."""
     release: Annotated[ReleaseHints, tyro.conf.OmitArgPrefixes] = field(
@@ -71,7 +71,7 @@ class OpenedEncoder:
 
     encoder: Encoder
     weights_sha256: str
-    """Of names and values of its tensors, whatever file they were in."""
+    """SHA-256 of names and values of its tensors, whatever file they were in."""
     file: str | None
     """The checkpoint that it was read from, if any."""
     file_sha256: str | None
@@ -84,7 +84,7 @@ class OpenedNetwork:
     network: MidwayNetwork
     """In evaluation mode, on its device."""
     weights_sha256: str
-    """Of names and values of its tensors, whatever file they were in."""
+    """SHA-256 of names and values of its tensors, whatever file they were in."""
 
 
 def load_encoder(
@@ -100,7 +100,7 @@ def load_encoder(
         name: As `--network` of every command: run folder, release `.pth`, `.ckpt`, `.safetensors`
             (of midway, or with timm's or torchvision's names), "owner/name" on the Hugging Face
             hub, "synthetic-tiny", "timm:NAME", "random" for a ViT-S/16, "random:KIND".
-        weights: Which encoder of a run or network; of no matter where there is only one.
+        weights: Name of an encoder of a run or network; ignored where there is only one.
         untrained: Take the sizes but fresh weights, drawn from torch's generator.
         hints: For a release file whose arguments do not tell; attention heads of an encoder in a
             file without configuration.
@@ -191,7 +191,7 @@ def encoder_state(
     Args:
         name: As for `load_encoder`.
         like: Encoder that is to take it.
-        weights: Which encoder of a run or network.
+        weights: Name of an encoder of a run or network.
         hints: As for `load_encoder`.
 
     Raises:
