@@ -26,7 +26,7 @@ from midway.evals.motion_probe import motion_probe, synthetic_pairs
 from midway.experiments import motion
 from midway.experiments.base import Experiment, train
 from midway.methods.midway import MidwayConfig
-from midway.models.weights import load
+from midway.models.weights.load import load
 
 EMERGED = 0.2
 """Dense loss of `pan` that no guess of the mean of both motions reaches (0.45): it ends there."""

@@ -6,24 +6,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from midway.models.dynamics import Dynamics as Dynamics
     from midway.models.dynamics import DynamicsConfig as DynamicsConfig
+    from midway.models.encoders.base import Encoder as Encoder
+    from midway.models.encoders.vit import EncoderConfig as EncoderConfig
+    from midway.models.encoders.vit import VisionTransformer as VisionTransformer
     from midway.models.midway import HeadConfig as HeadConfig
     from midway.models.midway import MidwayNetwork as MidwayNetwork
     from midway.models.midway import NetworkConfig as NetworkConfig
-    from midway.models.vit import EncoderConfig as EncoderConfig
-    from midway.models.vit import VisionTransformer as VisionTransformer
-    from midway.models.weights import load as load
-    from midway.models.weights import save as save
+    from midway.models.weights.load import load as load
+    from midway.models.weights.release import ReleaseHints as ReleaseHints
+    from midway.models.weights.save import save as save
+    from midway.models.weights.sources import load_encoder as load_encoder
 
 _HOMES = {
     "Dynamics": "midway.models.dynamics",
     "DynamicsConfig": "midway.models.dynamics",
-    "EncoderConfig": "midway.models.vit",
+    "Encoder": "midway.models.encoders.base",
+    "EncoderConfig": "midway.models.encoders.vit",
     "HeadConfig": "midway.models.midway",
     "MidwayNetwork": "midway.models.midway",
     "NetworkConfig": "midway.models.midway",
-    "VisionTransformer": "midway.models.vit",
-    "load": "midway.models.weights",
-    "save": "midway.models.weights",
+    "ReleaseHints": "midway.models.weights.release",
+    "VisionTransformer": "midway.models.encoders.vit",
+    "load": "midway.models.weights.load",
+    "load_encoder": "midway.models.weights.sources",
+    "save": "midway.models.weights.save",
 }
 
 

@@ -109,6 +109,30 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+RENAMED = {
+    "encoder.run": "encoder.network",
+    "encoder.told": "encoder.release",
+    "start.told": "start.release",
+}
+"""Fields of version 0.1 in a run's config.json, and their places today."""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a run's ``config.json``; fields that have been renamed since have their new names.
+
+    Raises:
+        MidwayError: The file is missing or holds no JSON object.
+
+    """
+    values = read_json(path)
+    for old, new in RENAMED.items():
+        (part, name), renamed = old.split("."), new.split(".")[1]
+        fields = values.get(part)
+        if isinstance(fields, dict) and name in fields:
+            fields[renamed] = fields.pop(name)
+    return values
+
+
 def _validated(kind: Any, value: Any, name: str, where: str) -> Any:
     try:
         return _adapter(kind).validate_python(value)

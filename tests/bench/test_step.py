@@ -18,8 +18,8 @@ from midway.data.render import Views
 from midway.errors import MidwayError
 from midway.experiments.synthetic import BOTH_TERMS as CONFIG
 from midway.methods.midway import Midway
+from midway.models.encoders.vit import EncoderConfig, VisionTransformer
 from midway.models.midway import NetworkConfig
-from midway.models.vit import EncoderConfig, VisionTransformer
 from midway.train.objective import StepOutput
 
 CPU = torch.device("cpu")

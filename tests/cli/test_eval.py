@@ -6,7 +6,7 @@ from midway.cli import main
 from midway.evals import flow_finetune
 from midway.evals.flow_presets import StartConfig
 from midway.models.dynamics import DynamicsConfig
-from midway.models.release import Told
+from midway.models.weights.release import ReleaseHints
 
 
 def test_without_a_name_it_lists_the_evaluations(capsys):
@@ -42,12 +42,12 @@ def test_flow_finetuning_starts_from_an_encoder_with_the_heads_and_dynamics_that
 ):
     given = []
     monkeypatch.setattr(flow_finetune, "evaluate", given.append)  # returns nothing to report
-    words = ["--start.network", "vit.safetensors", "--encoder-heads", "2"]
+    words = ["--network", "vit.safetensors", "--encoder-heads", "2"]
     words += ["--start.dynamics.levels", "1", "2", "--start.dynamics.midway-width", "24"]
     assert main(["eval", "flow_finetune", "--protocol", "synthetic", *words]) == 0
     (config,) = given
     assert config.start == StartConfig(
         network="vit.safetensors",
         dynamics=DynamicsConfig(levels=(1, 2), midway_width=24),
-        told=Told(encoder_heads=2),
+        release=ReleaseHints(encoder_heads=2),
     )

@@ -55,7 +55,7 @@ def test_a_finetuned_network_finds_flow_in_tiles_of_its_crop(images, tmp_path: P
     torch.manual_seed(0)
     network = FlowNetwork(replace(CONFIG, crop=(32, 32))).eval()
     save_flow_network(network, tmp_path / "net.safetensors")
-    words = ["--method", "finetuned", "--run", str(tmp_path / "net.safetensors")]
+    words = ["--method", "finetuned", "--network", str(tmp_path / "net.safetensors")]
     out = tmp_path / "out.npy"
     assert main(["flow", *images, "-o", str(out), *words, "--overlap", "0"]) == 0
     # The corner is covered by the first tile alone.
@@ -169,7 +169,14 @@ def test_a_network_that_finds_nan_is_told_and_leaves_nothing(images, video, tmp_
     network = FlowNetwork(replace(CONFIG, crop=(32, 32)))
     network.head.before.weight.data.fill_(torch.nan)
     save_flow_network(network, tmp_path / "net.safetensors")
-    words = ["--method", "finetuned", "--run", str(tmp_path / "net.safetensors"), "--overlap", "0"]
+    words = [
+        "--method",
+        "finetuned",
+        "--network",
+        str(tmp_path / "net.safetensors"),
+        "--overlap",
+        "0",
+    ]
     for inputs, out in ((images, "x.flo"), ([str(video)], "x.mp4")):
         assert main(["flow", *inputs, "-o", str(tmp_path / out), *words]) == 2
         told = capsys.readouterr().err
@@ -194,7 +201,7 @@ def one_frame(tmp_path: Path) -> Path:
         (["{a}", "{text}", "-o", "{tmp}/x.flo"], "cannot be read as an image"),
         (["{a}", "{tmp}/none.png", "-o", "{tmp}/x.flo"], "none.png"),
         (["{a}", "{b}", "-o", "{tmp}/x.flo", "--method", "finetuned"], "give --run"),
-        (["{a}", "{b}", "-o", "{tmp}/x.flo", "--run", "{a}"], "takes no network"),
+        (["{a}", "{b}", "-o", "{tmp}/x.flo", "--network", "{a}"], "takes no network"),
         (["{a}", "{b}"], "--out"),
         (["{a}", "{b}", "-o", "{tmp}/no/x.flo"], "no folder"),
         (["{a}", "{b}", "-o", "{tmp}/x.flo", "--picture", "{tmp}/x.flo2"], "no image format"),

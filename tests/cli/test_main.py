@@ -84,7 +84,7 @@ def test_a_network_goes_through_export_and_info_unchanged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from midway.models.midway import MidwayNetwork
-    from midway.models.weights import save
+    from midway.models.weights.save import save
     from tests.models.networks import tiny
 
     save(MidwayNetwork(tiny()), tmp_path / "net.safetensors")
@@ -106,7 +106,7 @@ def test_info_reads_a_file_once_though_heads_are_untold(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from midway.models.midway import MidwayNetwork
-    from midway.models.weights import save
+    from midway.models.weights.save import save
     from tests.models.networks import tiny
 
     path, read, torch_load = tmp_path / "net.pth", [], torch.load
@@ -120,6 +120,65 @@ def test_info_reads_a_file_once_though_heads_are_untold(
     assert len(read) == 1
     assert config["encoder"]["heads"] is config["dynamics"]["backward_heads"] is None
     assert config["dynamics"]["forward_heads"] == 4
+
+
+def test_the_encoder_of_a_network_is_exported_alone_and_told_by_info(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from midway.models.midway import MidwayNetwork
+    from midway.models.weights.save import save
+    from tests.models.networks import tiny
+
+    net, alone = str(tmp_path / "net.safetensors"), str(tmp_path / "encoder.safetensors")
+    save(MidwayNetwork(tiny()), Path(net))
+    assert main(["export", net, alone, "--weights", "teacher"]) == 0
+    assert main(["info", alone, "--json"]) == 0
+    *_, printed, last = capsys.readouterr().out.splitlines()
+    assert printed == "  encoder: vit, 4 levels, width 24, stride 8"
+    values = json.loads(last)
+    assert values["kind"] == "encoder"
+    assert values["encoders"]["encoder"]["kind"] == "vit"
+    again = str(tmp_path / "again.safetensors")
+    assert main(["export", alone, again]) == 0
+    assert Path(again).read_bytes() == Path(alone).read_bytes()
+    message = _fails(["export", net, str(tmp_path / "x.pth"), "--weights", "best"], capsys)
+    assert "no encoder 'best'; there are student, teacher" in message
+    message = _fails(["export", alone, str(tmp_path / "x.pth")], capsys)
+    assert "the release layout holds whole networks" in message
+
+
+def test_info_tells_of_what_is_in_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "random:resnet", "--json"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1:3] == [
+        "  encoder     23.5 M parameters",
+        "  encoder: resnet, 4 levels, width 2048, stride 32",
+    ]
+    assert json.loads(printed[-1])["parameters"] == {"encoder": 23_508_032}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["eval", "latents", "--run", "RUN"], "--run: is now --network; type that"),
+        (["eval", "flow", "--run=RUN"], "--run: is now --network; type that"),
+        (
+            ["eval", "segmentation", "--protocol", "camvid-linear", "--run", "RUN"],
+            "--run: is now --network",
+        ),
+        (
+            ["eval", "flow_finetune", "--protocol", "paper", "--start.network", "RUN"],
+            "--start.network: is now --network",
+        ),
+        (["flow", "a.png", "b.png", "-o", "x.flo", "--run", "RUN"], "--run: is now --network"),
+        (["track", "a.mp4", "--flow.run", "RUN"], "--flow.run: is now --flow.network"),
+        (["perturb", "a.png", "b.png", "--run", "RUN"], "--run: is now --network"),
+    ],
+)
+def test_old_spellings_are_told_with_the_new_one(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in _fails(words, capsys)
 
 
 def _command_that(monkeypatch: pytest.MonkeyPatch, result: object) -> None:

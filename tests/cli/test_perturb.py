@@ -33,7 +33,7 @@ def told(capsys) -> dict:
 
 def test_points_give_a_picture_and_their_hottest_patches(files, tmp_path: Path, capsys):
     out = tmp_path / "out.png"
-    words = ["--point", "20,9", "3,30", "--run", files["net"], "-o", str(out), "--json"]
+    words = ["--point", "20,9", "3,30", "--network", files["net"], "-o", str(out), "--json"]
     assert main(["perturb", files["a"], files["b"], *words, "--draws", "3"]) == 0
     found = told(capsys)
     assert list(found["levels"]) == ["1", "2", "3"]
@@ -58,7 +58,7 @@ def test_points_give_a_picture_and_their_hottest_patches(files, tmp_path: Path, 
 
 
 def test_images_of_odd_sides_are_fitted_and_places_are_in_their_pixels(files, tmp_path, capsys):
-    words = ["--point", "60,34", "--run", files["net"], "-o", str(tmp_path / "o.png"), "--json"]
+    words = ["--point", "60,34", "--network", files["net"], "-o", str(tmp_path / "o.png"), "--json"]
     assert main(["perturb", files["odd"], files["odd"], *words, "--level", "3"]) == 0
     (found,) = told(capsys)["levels"]["3"]
     x, y = found["hottest"]
@@ -83,13 +83,13 @@ def test_images_of_odd_sides_are_fitted_and_places_are_in_their_pixels(files, tm
         (["{a}", "{b}", "--point", "3,3", "-o", "{tmp}/x.flo"], "no image format"),
         (["{a}", "{b}", "--point", "3,3", "-o", "{tmp}/no/x.png"], "no folder"),
         (["{a}", "{b}", "--point", "3,3", "-o", "{a}"], "is an input and would be lost"),
-        (["{a}", "{b}", "--point", "3,3", "--run", "{tmp}/none.pth"], "no such file or folder"),
+        (["{a}", "{b}", "--point", "3,3", "--network", "{tmp}/none.pth"], "no such file or folder"),
     ],
 )
 def test_what_is_wrong_is_one_line(files, tmp_path: Path, capsys, words, message):
     given = [word.format(**files) for word in words]
-    if "--run" not in words:
-        given += ["--run", files["net"]]
+    if "--network" not in words:
+        given += ["--network", files["net"]]
     if "-o" not in words:
         given += ["-o", str(tmp_path / "x.png")]
     assert main(["perturb", *given]) == 2

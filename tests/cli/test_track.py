@@ -38,7 +38,7 @@ def told(capsys) -> dict:
 
 def test_features_are_tracked_as_by_the_function_and_drawn(files, tmp_path: Path, capsys):
     out, picture = str(tmp_path / "out.mp4"), tmp_path / "out.png"
-    words = ["--point", "20,9", "50,40", "--run", files["net"], "-o", out, "--json"]
+    words = ["--point", "20,9", "50,40", "--network", files["net"], "-o", out, "--json"]
     words += ["--method", "features", "--picture", str(picture), "--start-seconds", "0.26"]
     assert main(["track", files["video"], *words]) == 0
     found = told(capsys)
@@ -64,7 +64,7 @@ def test_features_are_tracked_as_by_the_function_and_drawn(files, tmp_path: Path
 @pytest.mark.parametrize("method", ["midway", "heatmap"])
 def test_the_other_methods_run_at_a_lower_rate(files, tmp_path: Path, capsys, method):
     out = str(tmp_path / "out.mp4")
-    words = ["--point", "20,9", "--run", files["net"], "-o", out, "--json", "--fps", "4"]
+    words = ["--point", "20,9", "--network", files["net"], "-o", out, "--json", "--fps", "4"]
     assert main(["track", files["video"], *words, "--method", method, "--draws", "2"]) == 0
     assert told(capsys)["seconds"] == pytest.approx([0, 0.25, 0.5])
     with av.open(out) as container:
@@ -76,7 +76,7 @@ def test_flow_needs_no_network_unless_it_is_of_features(files, tmp_path: Path, c
     words += ["-o", str(tmp_path / "out.mp4")]
     assert main([*words, "--flow.method", "zero"]) == 0
     assert told(capsys)["points"] == [[[20, 9]] * 6]
-    assert main([*words, "--flow.method", "features", "--run", files["net"]]) == 0
+    assert main([*words, "--flow.method", "features", "--network", files["net"]]) == 0
     assert told(capsys)["points"] != [[[20, 9]] * 6]
 
 
@@ -116,15 +116,15 @@ def two_sizes(tmp_path: Path) -> str:
         (["{net}", "--point", "3,3"], "net.safetensors"),
         (["{tmp}/none.mp4", "--point", "3,3"], "none.mp4: no such file; check the path"),
         (["{mixed}", "--point", "3,3"], "changes its frame size between"),
-        (["{video}", "--point", "3,3", "--run", "{tmp}/none.pth"], "no such file or folder"),
+        (["{video}", "--point", "3,3", "--network", "{tmp}/none.pth"], "no such file or folder"),
         (["{video}", "--point", "3,3", "--method", "flo"], "flow"),
     ],
 )
 def test_what_is_wrong_is_one_line(files, tmp_path: Path, capsys, words, message):
     files |= {"one": one_frame(tmp_path), "mixed": two_sizes(tmp_path)}
     given = [word.format(**files) for word in words]
-    if "--run" not in words:
-        given += ["--run", files["net"]]
+    if "--network" not in words:
+        given += ["--network", files["net"]]
     if "-o" not in words:
         given += ["-o", str(tmp_path / "x.mp4")]
     assert main(["track", *given]) == 2
@@ -139,7 +139,7 @@ def test_a_real_video_is_tracked_from_its_middle_both_ways(
 ):
     video, out = shared_data / "video/davis_clips/blackswan.mp4", str(tmp_path / "out.mp4")
     words = ["--point", "430,150", "--start-seconds", "0.8", "--fps", "5", "--method", "features"]
-    words += ["--run", files["net"], "--short-side", "64", "-o", out, "--json"]
+    words += ["--network", files["net"], "--short-side", "64", "-o", out, "--json"]
     assert main(["track", str(video), *words]) == 0
     found = told(capsys)
     assert found["seconds"] == pytest.approx([number / 5 for number in range(9)], abs=0.02)

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from midway.data.pairs import PairDataset, PairsConfig
 from numpy.typing import NDArray
 
 from midway.data.clip import BadClipError
 from midway.data.clips import find_clips
 from midway.data.loader import PairBatch, PairLoader
-from midway.data.pairs import PairDataset, PairsConfig
 from midway.data.views import ViewsConfig
 from midway.errors import MidwayError
 from tests.data.made_videos import even_times, write_frames, write_video

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from midway.data.pairs import PairDataset, PairSample, PairsConfig
 from PIL import Image
 
 from midway.data.clips import ClipList, find_clips
-from midway.data.pairs import PairDataset, PairSample, PairsConfig
 from midway.data.views import ViewsConfig
 from midway.data.workers import Reading
 from midway.errors import MidwayError

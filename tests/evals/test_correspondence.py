@@ -20,7 +20,7 @@ from midway.evals.correspondence import (
     score_heatmaps,
 )
 from midway.evals.world_pairs import WorldPairs
-from midway.models.weights import save
+from midway.models.weights.save import save
 from midway.nn.blocks import Gate
 
 from ..models.networks import random_network
@@ -137,12 +137,15 @@ def test_the_command_says_that_gates_are_open_and_refuses_where_there_are_none(
     save(random_network(gates=False), tmp_path / "none.safetensors")
     words = ["--height", "32", "--width", "32", "--num-worlds", "1", "--pairs-per-world", "1"]
     words += ["--levels", "1", "--num-draws", "1", "--open-gates", "--json"]
-    assert main(["eval", "correspondence", "--run", str(tmp_path / "net.safetensors"), *words]) == 0
+    assert (
+        main(["eval", "correspondence", "--network", str(tmp_path / "net.safetensors"), *words])
+        == 0
+    )
     first, *_, last = capsys.readouterr().out.splitlines()
     assert first == "1 pairs, gates forced open"
     assert (json.loads(last)["gates"], json.loads(last)["open_gates"]) == (False, True)
     none = str(tmp_path / "none.safetensors")
-    assert main(["eval", "correspondence", "--run", none, *words]) == 2
+    assert main(["eval", "correspondence", "--network", none, *words]) == 2
     assert capsys.readouterr().err == (
         "midway: the network has no gates to open; leave --open-gates out\n"
     )
@@ -150,7 +153,7 @@ def test_the_command_says_that_gates_are_open_and_refuses_where_there_are_none(
 
 def test_real_pairs_are_scored_from_the_command_line(network, shared_data, tmp_path, capsys):
     save(network, tmp_path / "net.safetensors")
-    words = ["--run", str(tmp_path / "net.safetensors"), "--data.dataset", "middlebury"]
+    words = ["--network", str(tmp_path / "net.safetensors"), "--data.dataset", "middlebury"]
     words += ["--data.root", str(shared_data / "flow/middlebury"), "--levels", "3"]
     words += ["--num-draws", "1", "--accelerator", "cpu", "--folder", str(tmp_path / "out")]
     assert main(["eval", "correspondence", *words, "--json"]) == 0
@@ -166,13 +169,25 @@ def test_real_pairs_are_scored_from_the_command_line(network, shared_data, tmp_p
     ("words", "message"),
     [
         ([], "no network: give a run folder"),
-        (["--run", "{net}", "--data.dataset", "kitti"], "kitti: no folder; give it by --data.root"),
-        (["--run", "{net}", "--data.root", "x"], "worlds are made, not read; add --data.dataset"),
-        (["--run", "{net}", "--levels", "4"], "level 4 has no forward model"),
-        (["--run", "{net}", "--num-draws", "0"], "num_draws must be 1 or more"),
-        (["--run", "{net}", "--num-worlds", "0"], "no pairs: 0 worlds"),
-        (["--run", "{net}", "--gap-seconds", "nan"], "pairs nan s apart; give 1 or more of each"),
-        (["--run", "{net}", "--moving-patches", "nan"], "moving_patches = nan; give a distance"),
+        (
+            ["--network", "{net}", "--data.dataset", "kitti"],
+            "kitti: no folder; give it by --data.root",
+        ),
+        (
+            ["--network", "{net}", "--data.root", "x"],
+            "worlds are made, not read; add --data.dataset",
+        ),
+        (["--network", "{net}", "--levels", "4"], "level 4 has no forward model"),
+        (["--network", "{net}", "--num-draws", "0"], "num_draws must be 1 or more"),
+        (["--network", "{net}", "--num-worlds", "0"], "no pairs: 0 worlds"),
+        (
+            ["--network", "{net}", "--gap-seconds", "nan"],
+            "pairs nan s apart; give 1 or more of each",
+        ),
+        (
+            ["--network", "{net}", "--moving-patches", "nan"],
+            "moving_patches = nan; give a distance",
+        ),
     ],
 )
 def test_what_cannot_be_scored_is_one_line(network, tmp_path, capsys, words, message):

@@ -18,7 +18,7 @@ from midway.errors import MidwayError
 from midway.evals.flow import Dataset, FlowRoot, evaluate, report
 from midway.models.flow import FlowNetwork, save_flow_network
 from midway.models.flow_predictor import FlowMethod
-from midway.models.weights import save
+from midway.models.weights.save import save
 from tests.data import made_flow_sets as made
 from tests.models.networks import random_network
 from tests.models.test_flow import CONFIG
@@ -120,7 +120,7 @@ def test_networks_are_read_and_named_by_their_hash(sintel, tmp_path: Path):
             dataset="sintel",
             data=sintel,
             split="subval-final",
-            how=FlowMethod(method=method, run=tmp_path / "net.safetensors", level=2, radius=1),
+            how=FlowMethod(method=method, network=tmp_path / "net.safetensors", level=2, radius=1),
         )
         assert (results["method"], results["level"], results["radius"]) == (method, 2, 1)
         assert 0 < results["epe"] < 30
@@ -132,7 +132,7 @@ def test_networks_are_read_and_named_by_their_hash(sintel, tmp_path: Path):
         dataset="sintel",
         data=sintel,
         split="subval-final",
-        how=FlowMethod(run=tmp_path / "run", overlap=0.5),
+        how=FlowMethod(network=tmp_path / "run", overlap=0.5),
         folder=tmp_path / "out",
         num_pictures=0,
     )
@@ -145,7 +145,7 @@ def test_the_version_is_that_of_the_settings_and_not_of_the_machine(sintel, tmp_
 
     def version(split="subval-clean", **how):
         run = None if how.get("method") == "zero" else tmp_path / "net.safetensors"
-        made_by = FlowMethod(**{"method": "features", "level": 2, "radius": 1, **how}, run=run)
+        made_by = FlowMethod(**{"method": "features", "level": 2, "radius": 1, **how}, network=run)
         return evaluate(dataset="sintel", data=sintel, split=split, how=made_by)["protocol"][
             "version"
         ]

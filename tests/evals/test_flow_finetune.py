@@ -23,11 +23,12 @@ from midway.evals.flow_finetune import (
 )
 from midway.evals.flow_presets import StartConfig, synthetic
 from midway.models.dynamics import DynamicsConfig
+from midway.models.encoders.vit import EncoderConfig, VisionTransformer
 from midway.models.flow import BEST, LAST, DptConfig, FlowNetwork, load_flow_network
 from midway.models.midway import HeadConfig, MidwayNetwork, NetworkConfig
-from midway.models.release import Told
-from midway.models.vit import EncoderConfig, VisionTransformer
-from midway.models.weights import load, save
+from midway.models.weights.load import load
+from midway.models.weights.release import ReleaseHints
+from midway.models.weights.save import save
 from midway.train.objective import Position
 from tests.models.fake_timm import install_timm
 from tests.models.test_flow import CONFIG
@@ -206,7 +207,7 @@ def test_an_encoder_file_is_finetuned_with_fresh_dynamics_and_this_is_told(
     config, tmp_path: Path, caplog
 ):
     square, path = encoder_file(tmp_path)
-    config = starting_from(config, path, told=Told(encoder_heads=2))
+    config = starting_from(config, path, release=ReleaseHints(encoder_heads=2))
     network = build_network_again(config)
     assert caplog.messages == [f"{path}: an encoder without dynamics; these start fresh"]
     mine, theirs = network.encoder.state_dict(), square.state_dict()
@@ -268,9 +269,17 @@ def test_what_an_encoder_alone_cannot_use_is_refused(config, tmp_path: Path):
     for network, changes, message in (
         (path, {"encoder": "teacher"}, "without a teacher; leave --start.encoder out"),
         ("random", {"encoder": "teacher"}, "without a teacher"),
-        ("random", {"told": Told(encoder_heads=2)}, "random: is an encoder.*all --...-heads$"),
-        ("timm:vit_tiny", {"told": Told(image_size=(32, 32))}, "leave out --image-size"),
-        (path, {"told": Told(encoder_heads=2, midway_heads=2)}, "all --...-heads but --encoder"),
+        (
+            "random",
+            {"release": ReleaseHints(encoder_heads=2)},
+            "random: is an encoder.*all --...-heads$",
+        ),
+        ("timm:vit_tiny", {"release": ReleaseHints(image_size=(32, 32))}, "leave out --image-size"),
+        (
+            path,
+            {"release": ReleaseHints(encoder_heads=2, midway_heads=2)},
+            "all --...-heads but --encoder",
+        ),
     ):
         with pytest.raises(MidwayError, match=message):
             build_network(starting_from(config, network, **changes))

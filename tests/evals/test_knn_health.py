@@ -8,9 +8,8 @@ from midway.data.segmentation_sample import LabelsConfig, read_sample
 from midway.data.synthetic import WorldConfig, write_segmentation_dataset
 from midway.evals.knn_health import KnnHealth
 from midway.evals.knn_segmentation import PROTOCOLS, KnnConfig, build_memory, evaluate, predict
-from midway.models.dense_encoder import VitEncoder
-from midway.models.encoder_source import EncoderSource
-from midway.models.weights import save
+from midway.models.weights.save import save
+from midway.models.weights.sources import EncoderSource
 from midway.train.run import RunConfig
 from tests.data.labelled_folders import paths, write_dummy
 from tests.models.networks import random_network
@@ -47,7 +46,7 @@ def test_it_is_the_score_of_the_evaluation_where_nothing_is_left_out(worlds, tmp
         "data": type(base.data)(
             dataset="synthetic", root=str(worlds), test_scale=SIZE, num_workers=0
         ),
-        "encoder": EncoderSource(run=str(tmp_path / "net.safetensors"), weights="student"),
+        "encoder": EncoderSource(network=str(tmp_path / "net.safetensors"), weights="student"),
         "memory_size": 400,
     }
     wanted = evaluate(type(base)(**config))
@@ -60,7 +59,7 @@ def test_it_equals_a_slow_count_over_pixels(worlds):
     found = _health(worlds, encoder, images=3, memory_size=60)()
     labels = LabelsConfig(dataset="synthetic", root=str(worlds), images=3, scale=SIZE)
     sample, how = read_sample(labels), KnnConfig(protocol="slow", data=labels.data)
-    reader = VitEncoder(encoder).eval()
+    reader = encoder.eval()
     memory = build_memory(
         reader, sample.train, how, num_classes=sample.num_classes, per_image=60 // 3
     )

@@ -21,8 +21,9 @@ from midway.evals.knn_segmentation import (
     predict,
     side_by_side,
 )
-from midway.models.dense_encoder import DenseEncoder
-from midway.models.weights import save
+from midway.models.encoders.base import Encoder
+from midway.models.encoders.resnet import ResNet, ResNetConfig
+from midway.models.weights.save import save
 from tests.data.labelled_folders import paths, write_dummy
 from tests.models.networks import random_network
 
@@ -30,10 +31,10 @@ CONFIG = KnnConfig(protocol="toy", data=SegmentationData(dataset="camvid"), prec
 NUM_CLASSES = 4
 
 
-class Reader(DenseEncoder):
+class Reader(Encoder):
     """Whose features are the class numbers painted into the middle of 8-pixel patches."""
 
-    width, depth, patch_size = NUM_CLASSES, 1, 8
+    width, depth, stride = NUM_CLASSES, 1, 8
 
     def __init__(self):
         super().__init__()
@@ -133,7 +134,7 @@ def place(tmp_path):
 
 def test_a_network_is_scored_from_one_command_and_the_same_again(place, capsys):
     words = ["eval", "knn_segmentation", "--protocol", "camvid"]
-    words += ["--run", str(place / "net.safetensors"), "--data.root", str(place / "camvid")]
+    words += ["--network", str(place / "net.safetensors"), "--data.root", str(place / "camvid")]
     words += ["--data.num-workers", "0", "--folder", str(place / "out"), "--json"]
     found = []
     for _ in range(2):
@@ -162,7 +163,7 @@ def test_images_seen_in_training_are_recognised(place):
         ):
             asked.write_bytes(seen.read_bytes())
     words = ["eval", "knn_segmentation", "--protocol", "camvid", "--neighbours", "1"]
-    words += ["--run", str(place / "net.safetensors"), "--data.root", str(camvid)]
+    words += ["--network", str(place / "net.safetensors"), "--data.root", str(camvid)]
     words += ["--data.num-workers", "0", "--folder", str(place / "out"), "--data.test-scale"]
     assert main([*words, "native"]) == 0
     results = json.loads((place / "out" / "results.json").read_text())
@@ -223,7 +224,7 @@ def test_an_error_in_a_thread_is_raised_and_torch_has_its_threads_back(three_thr
 
 def test_a_folder_that_cannot_take_the_results_is_told_at_once(place, capsys):
     words = ["eval", "knn_segmentation", "--protocol", "camvid"]
-    words += ["--run", str(place / "net.safetensors"), "--data.root", str(place / "camvid")]
+    words += ["--network", str(place / "net.safetensors"), "--data.root", str(place / "camvid")]
     run, file = place / "run", place / "net.safetensors"
     run.mkdir()
     (run / "config.json").write_text("{}")
@@ -239,3 +240,14 @@ def test_what_makes_no_sense_is_told(place, capsys):
     assert "has nothing to resume" in capsys.readouterr().err
     assert main([*command, "--protocol", "camvid", "--neighbours", "0"]) == 2
     assert "neighbours and memory_size must be 1 or more" in capsys.readouterr().err
+
+
+def test_levels_of_a_resnet_are_compared_at_their_own_stride():
+    resnet = ResNet(ResNetConfig(blocks=(1, 1, 1, 1), width=4)).eval()
+    image = painted([[0, 1, 2, 3], [3, 2, 1, 0]], size=(16, 30))
+    for level, cells in ((1, 8 * 16), (-1, 1)):
+        config = replace(CONFIG, level=level)
+        memory = build_memory(resnet, [image], config, num_classes=NUM_CLASSES, per_image=999)
+        labelled = min(cells, 4 * 8)  # cells below and beside the image have no label
+        assert len(memory.features) == labelled
+        assert predict(resnet, memory, image, config).shape == (16, 30)

@@ -10,7 +10,7 @@ from midway.data.synthetic import World, WorldConfig
 from midway.errors import MidwayError
 from midway.evals.latents import exchanged_losses, summary
 from midway.evals.world_pairs import WorldPairs
-from midway.models.weights import save
+from midway.models.weights.save import save
 
 from ..models.networks import random_network
 
@@ -96,7 +96,7 @@ def test_one_world_or_no_latents_are_refused():
 
 def test_the_command_writes_and_tells_its_results(tmp_path, capsys):
     save(random_network(), tmp_path / "net.safetensors")
-    words = ["--run", str(tmp_path / "net.safetensors"), "--num-worlds", "2"]
+    words = ["--network", str(tmp_path / "net.safetensors"), "--num-worlds", "2"]
     words += ["--pairs-per-world", "1", "--accelerator", "cpu", "--folder", str(tmp_path / "out")]
     assert main(["eval", "latents", *words, "--json"]) == 0
     printed = capsys.readouterr().out.splitlines()

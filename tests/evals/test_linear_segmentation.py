@@ -16,7 +16,7 @@ from midway.evals.linear_segmentation import (
     patch_features,
     segmentation_score,
 )
-from midway.models.vit import VisionTransformer
+from midway.models.encoders.vit import VisionTransformer
 from tests.models.networks import ENCODER
 
 NUM_CLASSES = 4

@@ -18,18 +18,18 @@ from midway.evals.propagation import (
     mean_over_objects,
     score_masks,
 )
-from midway.models.dense_encoder import DenseEncoder
-from midway.models.weights import save
+from midway.models.encoders.base import Encoder
+from midway.models.weights.save import save
 
 from ..models.networks import random_network
 
 COLOURS = {7: (200, 30, 30), 9: (30, 60, 220)}
 
 
-class Pixels(DenseEncoder):
+class Pixels(Encoder):
     """Every pixel is a patch, and its colour the feature."""
 
-    width, depth, patch_size = 3, 1, 1
+    width, depth, stride = 3, 1, 1
 
     def __init__(self):
         super().__init__()
@@ -104,7 +104,7 @@ def test_real_masks_are_carried_scored_and_written(shared_data, tmp_path, capsys
         for path in sorted((source / part).iterdir())[:5]:
             (tmp_path / "bmx" / part / path.name).symlink_to(path)
     save(random_network(), tmp_path / "net.safetensors")
-    words = ["--run", str(tmp_path / "net.safetensors"), "--data.root", str(tmp_path / "bmx")]
+    words = ["--network", str(tmp_path / "net.safetensors"), "--data.root", str(tmp_path / "bmx")]
     words += ["--short-side", "64", "--accelerator", "cpu", "--folder", str(tmp_path / "out")]
     assert main(["eval", "propagation", *words, "--json"]) == 0
     results = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -121,7 +121,7 @@ def test_frames_of_another_size_and_missing_networks_are_one_line(root, tmp_path
     save(random_network(), tmp_path / "net.safetensors")
     path = root / "JPEGImages/480p/squares/00003.png"
     Image.fromarray(np.zeros((24, 42, 3), np.uint8)).save(path)
-    words = ["--run", str(tmp_path / "net.safetensors"), "--data.root", str(root)]
+    words = ["--network", str(tmp_path / "net.safetensors"), "--data.root", str(root)]
     assert main(["eval", "propagation", *words, "--short-side", "24"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{path}: 42 x 24 pixels, the video's first frame has 40 x 24" in line

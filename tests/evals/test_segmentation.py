@@ -16,7 +16,7 @@ from midway.cli import main
 from midway.data.segmentation_loader import SegmentationLoader
 from midway.evals.segmentation_protocols import PROTOCOLS
 from midway.evals.segmentation_results import shown_indices
-from midway.models.weights import save
+from midway.models.weights.save import save
 from tests.data.labelled_folders import write_dummy
 from tests.models.networks import random_network
 
@@ -44,7 +44,7 @@ def place(tmp_path_factory) -> Path:
 
 def run(place: Path, protocol: str, folder: Path, *words: str) -> int:
     dataset = PROTOCOLS[protocol]().data.dataset
-    where = ["--run", str(place / "net.safetensors"), "--data.root", str(place / dataset)]
+    where = ["--network", str(place / "net.safetensors"), "--data.root", str(place / dataset)]
     command = ["eval", "segmentation", "--protocol", protocol, *where, *TOY]
     return main([*command, *EXTRA.get(protocol, []), "--run.folder", str(folder), *words])
 
@@ -127,7 +127,7 @@ def test_a_resumed_readout_refuses_a_network_that_changed(place, tmp_path, capsy
     torch.manual_seed(0)
     net = tmp_path / "net.safetensors"
     save(random_network(), net)
-    assert run(place, "camvid-linear", tmp_path / "run", "--run", str(net)) == 0
+    assert run(place, "camvid-linear", tmp_path / "run", "--network", str(net)) == 0
     torch.manual_seed(1)
     save(random_network(), net)
     assert main(["eval", "segmentation", "--resume", str(tmp_path / "run")]) == 2
@@ -155,7 +155,7 @@ def test_pictures_are_spread_over_the_set():
         ([], "no protocol; give --protocol and one of bdd100k-linear"),
         (["--protocol", "bdd-linear"], "no protocol 'bdd-linear'; give"),
         (["--protocol=camvid-linear"], "no network: give a run folder"),
-        (["--protocol", "camvid-linear", "--run", "random"], "data.root is not set"),
+        (["--protocol", "camvid-linear", "--network", "random"], "data.root is not set"),
         (["--protocol", "camvid-linear", "--data.rot", "x"], "did you mean --data.root?"),
         (["--protocol"], "--protocol: give its value"),
         (["--resume", "nowhere"], "nowhere/config.json: cannot be read"),
@@ -201,7 +201,7 @@ def test_two_processes_train_and_score_like_one(place, tmp_path):
     assert run(place, "camvid-linear", tmp_path / "one", *words) == 0
     # Behind `--` torchrun does not take `--run` for an abbreviation of its own options.
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
-    where = ["--run", str(place / "net.safetensors"), "--data.root", str(place / "camvid")]
+    where = ["--network", str(place / "net.safetensors"), "--data.root", str(place / "camvid")]
     command = ["midway.cli", "eval", "segmentation", "--protocol", "camvid-linear", *where]
     folder = ["--run.folder", str(tmp_path / "two")]
     subprocess.run(

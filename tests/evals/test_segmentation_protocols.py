@@ -7,7 +7,7 @@ import pytest
 from midway.config import to_json
 from midway.errors import MidwayError
 from midway.evals.segmentation_protocols import PROTOCOLS, config_from_json
-from midway.models.encoder_source import EncoderSource
+from midway.models.weights.sources import EncoderSource
 
 # dataset, readout, frozen, batch, iterations: EVALUATION table 2.2, one line a column.
 TABLE = {
@@ -50,7 +50,7 @@ def test_the_resolved_configuration_has_the_numbers_of_the_table(name):
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_configuration_comes_back_from_json(name):
-    config = replace(PROTOCOLS[name](), encoder=EncoderSource(run="net.pth", weights="student"))
+    config = replace(PROTOCOLS[name](), encoder=EncoderSource(network="net.pth", weights="student"))
     assert config_from_json(to_json(config), where="config.json") == config
 
 
@@ -75,7 +75,7 @@ def test_the_version_tells_what_is_measured_and_not_where():
     same = [
         replace(config, data=replace(config.data, root="elsewhere", num_workers=9)),
         replace(config, run=replace(config.run, devices=4, seed=3, log_every=1)),
-        replace(config, encoder=EncoderSource(run="net.pth")),
+        replace(config, encoder=EncoderSource(network="net.pth")),
         replace(config, inference=replace(config.inference, batch_size=1)),
     ]
     assert {each.version() for each in same} == {version}

@@ -5,14 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from midway.data.segmentation_crops import NEUTRAL
 from midway.data.segmentation_loader import SegmentationBatch
 from midway.data.segmentation_views import as_network_input
 from midway.errors import MidwayError
 from midway.evals.segmentation_readout import ReadoutConfig, SegmentationReadout
-from midway.models.dense_encoder import BackwardEncoder, VitEncoder
-from midway.models.vit import EncoderConfig, VisionTransformer
+from midway.models.encoders.backward import BackwardEncoder
+from midway.models.encoders.resnet import ResNet, ResNetConfig
+from midway.models.encoders.vit import EncoderConfig, VisionTransformer
 from tests.models.networks import random_network
 
 LINEAR = ReadoutConfig(kind="linear", levels=(1, 2, 3, 4))
@@ -23,7 +25,7 @@ FINETUNED = replace(UPERNET, frozen=False, drop_path=0.1, layer_decay=0.9)
 def encoder(**changes):
     torch.manual_seed(0)
     sizes = {"image_size": (32, 32), "patch_size": 8, "width": 24, "depth": 4, "heads": 2}
-    return VitEncoder(VisionTransformer(EncoderConfig(**(sizes | changes))))
+    return VisionTransformer(EncoderConfig(**(sizes | changes)))
 
 
 def batch(size=(32, 40)):
@@ -113,11 +115,11 @@ def test_a_finetuned_encoder_learns_with_layer_decay_as_ibot_counts_layers():
     parameters = dict(readout.named_parameters())
     assert len(scale) == len(parameters)
     expected = {
-        "encoder.vit.patch_embed.proj.weight": 0.254,
-        "encoder.vit.pos_embed": 0.254,
-        "encoder.vit.blocks.0.attn.qkv.weight": 0.282,
-        "encoder.vit.blocks.11.mlp.fc2.bias": 0.9,
-        "encoder.vit.norm.weight": 1.0,
+        "encoder.patch_embed.proj.weight": 0.254,
+        "encoder.pos_embed": 0.254,
+        "encoder.blocks.0.attn.qkv.weight": 0.282,
+        "encoder.blocks.11.mlp.fc2.bias": 0.9,
+        "encoder.norm.weight": 1.0,
         "head.classifier.weight": 1.0,
         "head.pyramid.scales.1.weight": 1.0,
     }
@@ -134,7 +136,7 @@ def test_the_encoder_of_a_teacher_is_finetuned_as_well():
     torch.manual_seed(0)
     net = random_network()
     assert not any(p.requires_grad for p in net.teacher.parameters())
-    readout = SegmentationReadout(VitEncoder(net.teacher.encoder), FINETUNED, 5)
+    readout = SegmentationReadout(net.teacher.encoder, FINETUNED, 5)
     readout(batch()).loss.backward()
     assert all(p.grad is not None for p in net.teacher.encoder.parameters())
     listed = {id(p) for group in readout.parameter_groups() for p in group.parameters}
@@ -149,9 +151,9 @@ def test_a_batch_without_labels_has_no_loss_and_finite_logs():
 
 def test_drop_path_of_a_finetuned_encoder_grows_from_block_to_block():
     readout = SegmentationReadout(encoder(), FINETUNED, 5)
-    rates = [block.drop_path.p for block in readout.encoder.vit.blocks]
+    rates = [block.drop_path.p for block in readout.encoder.blocks]
     assert rates == pytest.approx([0, 0.1 / 3, 0.2 / 3, 0.1])
-    assert readout.encoder.vit.blocks[3].drop_path.training
+    assert readout.encoder.blocks[3].drop_path.training
 
 
 def test_one_level_is_flowes_head_and_backward_features_are_read_like_the_encoders():
@@ -190,3 +192,35 @@ def test_readouts_that_make_no_sense_are_refused(change, message):
 def test_a_level_that_the_encoder_lacks_is_told_before_training():
     with pytest.raises(MidwayError, match=r"levels 1 to 4; choose from those"):
         SegmentationReadout(encoder(), replace(LINEAR, levels=(4, 6, 8, 12)), 5)
+
+
+@pytest.mark.parametrize("kind", ["linear", "upernet"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_readouts_take_the_stages_of_a_resnet_at_the_size_of_any_image(kind, frozen):
+    torch.manual_seed(0)
+    resnet = ResNet(ResNetConfig(blocks=(1, 1, 1, 1), width=4))
+    statistics = resnet.bn1.running_mean.clone()
+    config = ReadoutConfig(kind=kind, levels=(1, 2, 3, -1), frozen=frozen)
+    readout = SegmentationReadout(resnet, config, 5)
+    out = readout(batch((40, 72)))
+    out.loss.backward()
+    assert all((p.grad is None) is frozen for p in resnet.parameters())
+    assert all(p.grad is not None for p in readout.head.parameters())
+    assert torch.equal(resnet.bn1.running_mean, statistics) is frozen
+    (logits,) = readout.eval().outputs(torch.zeros(1, 3, 40, 72))
+    assert logits.shape == (1, 5, 40, 72)
+    listed = [p for group in readout.parameter_groups() for p in group.parameters]
+    assert len(listed) == sum(p.requires_grad for p in readout.parameters())
+
+
+def test_levels_of_a_resnet_meet_at_the_resolution_of_the_finest():
+    resnet = ResNet(ResNetConfig(blocks=(1, 1, 1, 1), width=4)).eval()
+    config = ReadoutConfig(kind="linear", levels=(1, 4))
+    head = SegmentationReadout(resnet, config, 5).head
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        fine, coarse = resnet.maps(images, (1, 4))
+        (logits,) = head([fine, coarse])
+        stretched = F.interpolate(coarse, (16, 16), mode="bilinear")
+        expected = head.classifier(torch.cat([fine, stretched], dim=1))
+    torch.testing.assert_close(logits, expected)

@@ -11,8 +11,8 @@ from midway.evals.latents import exchanged_losses
 from midway.evals.world_pairs import WorldPairs
 from midway.experiments.motion import THINGS
 from midway.models.midway import MidwayNetwork
-from midway.models.network_file import BUNDLED
-from midway.models.weights import load
+from midway.models.weights.files import BUNDLED
+from midway.models.weights.load import load
 
 WORLDS = WorldPairs(world=THINGS, num_worlds=12, pairs_per_world=2)
 """Their seeds are those of no run."""

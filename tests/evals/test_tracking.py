@@ -14,7 +14,7 @@ from midway.data.tracked_videos import TrackedVideo, world_video
 from midway.errors import MidwayError
 from midway.evals import tracking
 from midway.evals.tracking import TrackerConfig, score_videos
-from midway.models.weights import save
+from midway.models.weights.save import save
 
 from ..models.networks import random_network
 
@@ -73,7 +73,14 @@ def test_few_queries_of_a_video_can_be_followed_alone(network):
 
 def test_made_worlds_are_scored_from_the_command_line(network, tmp_path, capsys):
     save(network, tmp_path / "net.safetensors")
-    words = ["--run", str(tmp_path / "net.safetensors"), "--accelerator", "cpu", "--num-draws", "1"]
+    words = [
+        "--network",
+        str(tmp_path / "net.safetensors"),
+        "--accelerator",
+        "cpu",
+        "--num-draws",
+        "1",
+    ]
     words += ["--num-worlds", "2", "--points-per-world", "4", "--num-frames", "4"]
     assert main(["eval", "tracking", *words, "--folder", str(tmp_path / "out"), "--json"]) == 0
     printed = capsys.readouterr().out.splitlines()
@@ -91,7 +98,14 @@ def test_a_file_of_tap_vid_is_scored_and_errors_name_it(network, tmp_path, capsy
     values = {"video": video.frames, "points": points, "occluded": video.occluded}
     (tmp_path / "tap.pkl").write_bytes(pickle.dumps({"one": values}))
     (tmp_path / "short.pkl").write_bytes(pickle.dumps({"one": {**values, "video": []}}))
-    words = ["eval", "tracking", "--run", str(tmp_path / "net.safetensors"), "--method", "features"]
+    words = [
+        "eval",
+        "tracking",
+        "--network",
+        str(tmp_path / "net.safetensors"),
+        "--method",
+        "features",
+    ]
     assert main([*words, "--data.root", str(tmp_path / "tap.pkl"), "--json"]) == 0
     results = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert results["queries"] == 6

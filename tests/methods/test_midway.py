@@ -9,7 +9,7 @@ from midway.data.render import Views
 from midway.errors import MidwayError
 from midway.experiments.synthetic import BOTH_TERMS as CONFIG
 from midway.methods.midway import Midway, MidwayConfig
-from midway.models.weights import save
+from midway.models.weights.save import save
 from midway.train.health import LOW_RANK, LOW_SPREAD
 from midway.train.objective import Position
 

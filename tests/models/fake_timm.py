@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from midway.models.dense_encoder import VitEncoder
-from midway.models.vit import NORM_EPS, VisionTransformer
+from midway.models.encoders.vit import NORM_EPS, VisionTransformer
 from tests.models.networks import ENCODER
 
 
@@ -38,7 +37,7 @@ class StandIn(nn.Module):
         levels = [index + 1 for index in indices]
         self.inner[0].norm = self.norm
         if output_fmt == "NCHW":
-            return VitEncoder(self.inner[0]).maps(x, levels)
+            return self.inner[0].maps(x, levels)
         assert (output_fmt, return_prefix_tokens) == ("NLC", True)
         tokens = self.inner[0].levels(x, levels)
         if self.cls_token is None:

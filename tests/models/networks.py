@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 
 from midway.models.dynamics import DynamicsConfig
+from midway.models.encoders.vit import EncoderConfig
 from midway.models.midway import HeadConfig, MidwayNetwork, NetworkConfig
-from midway.models.vit import EncoderConfig
 
 ENCODER = EncoderConfig(
     image_size=(32, 32), patch_size=8, width=24, depth=4, heads=2, drop_path=0.0

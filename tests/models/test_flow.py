@@ -8,6 +8,8 @@ import torch
 
 from midway.errors import MidwayError
 from midway.models.dynamics import Dynamics
+from midway.models.encoders.timm import TimmEncoder
+from midway.models.encoders.vit import VisionTransformer
 from midway.models.flow import (
     BEST,
     DptConfig,
@@ -17,9 +19,7 @@ from midway.models.flow import (
     save_flow_network,
 )
 from midway.models.midway import MidwayNetwork
-from midway.models.timm_encoder import TimmEncoder
-from midway.models.vit import VisionTransformer
-from midway.models.weights import save
+from midway.models.weights.save import save
 from tests.models.fake_timm import install_timm
 from tests.models.networks import DYNAMICS, ENCODER, random_network, tiny
 

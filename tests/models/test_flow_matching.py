@@ -7,7 +7,7 @@ from torch.profiler import ProfilerActivity, profile
 from midway.data.flow_geometry import warp
 from midway.data.synthetic import World, WorldConfig
 from midway.errors import MidwayError
-from midway.models.flow_matching import match_maps, matching_flow
+from midway.models.flow_matching import dynamics_flow, feature_flow, match_maps
 from midway.models.flow_pixels import pixel_flow
 from tests.models.networks import random_network
 
@@ -54,7 +54,7 @@ def test_the_memory_of_matching_does_not_grow_with_the_offsets():
 def test_equal_frames_do_not_move_by_their_features():
     network = random_network()
     frame = torch.randn(2, 3, 32, 48)
-    flow = matching_flow(network, frame, frame, by="features", level=2, radius=2)
+    flow = feature_flow(network.encoder, frame, frame, level=2, radius=2)
     assert flow.shape == (2, 2, 32, 48)
     assert flow.abs().median() < 1
 
@@ -65,12 +65,12 @@ def test_the_dynamics_are_run_from_target_to_source():
     original = network.forward
     network.forward = lambda one, two: seen.append((one, two)) or original(one, two)
     source, target = torch.randn(2, 1, 3, 32, 32)
-    flow = matching_flow(network, source, target, by="dynamics", level=2, radius=2)
+    flow = dynamics_flow(network, source, target, level=2, radius=2)
     assert flow.shape == (1, 2, 32, 32)
     assert seen[0][0] is target
     assert seen[0][1] is source
     with pytest.raises(MidwayError, match="the dynamics predict levels 1, 2, 3"):
-        matching_flow(network, source, target, by="dynamics", level=4, radius=2)
+        dynamics_flow(network, source, target, level=4, radius=2)
 
 
 def test_pixels_alone_explain_the_motion_of_a_synthetic_world_better_than_none():

@@ -18,8 +18,8 @@ from torch import Tensor
 from midway.data.render import Views
 from midway.methods.midway import Midway, MidwayConfig
 from midway.models.midway import MidwayNetwork, MidwayOutput
-from midway.models.release import to_release_name
-from midway.models.weights import load
+from midway.models.weights.load import load
+from midway.models.weights.release import to_release_name
 from midway.train.objective import Position
 from midway.train.optim import AdamW, OptimConfig, Rates, clip_gradients
 

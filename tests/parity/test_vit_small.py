@@ -12,8 +12,8 @@ from torch import Tensor
 
 from midway.cli import main
 from midway.models.midway import MidwayNetwork
-from midway.models.release import unflatten_release
-from midway.models.weights import load
+from midway.models.weights.load import load
+from midway.models.weights.release import unflatten_release
 
 
 def _drawn(name: str, shape: list[int]) -> Tensor:

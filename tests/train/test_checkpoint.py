@@ -4,8 +4,12 @@ from torch import nn
 
 from midway.atomic import write_atomically
 from midway.errors import MidwayError
+from midway.models.encoders.vit import VisionTransformer
+from midway.models.weights.safe_pickle import read_checkpoint
+from midway.models.weights.sources import load_encoder
 from midway.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from midway.train.optim import AdamW, OptimConfig
+from tests.models.networks import ENCODER
 
 from .toy import Toy
 
@@ -102,3 +106,23 @@ def test_settings_of_the_optimiser_come_from_the_configuration_not_the_checkpoin
     load_checkpoint(path, **resumed)
     for group in resumed["optimizer"].param_groups:
         assert (group["lr"], group["betas"]) == (0.3, (0.5, 0.6))
+
+
+def test_a_checkpoint_describes_the_encoders_of_its_objective(tmp_path):
+    class Pretraining(Toy):
+        def __init__(self):
+            super().__init__()
+            self.net = VisionTransformer(ENCODER)
+            self.ema = VisionTransformer(ENCODER)
+
+        @property
+        def encoders(self):
+            return {"student": self.net, "teacher": self.ema}
+
+    toy = Pretraining()
+    save_checkpoint(tmp_path, step=5, keep=1, **parts(toy))
+    teacher = load_encoder(str(tmp_path)).state_dict()
+    assert all(torch.equal(teacher[n], t) for n, t in toy.ema.state_dict().items())
+    content = read_checkpoint(latest_checkpoint(tmp_path))
+    assert content["encoders"]["student"]["kind"] == "vit"
+    assert content["encoders"]["student"]["prefix"] == "net."

@@ -18,7 +18,7 @@ from midway.analysis.fitting import check_points, fit
 from midway.analysis.track_steps import Draws, FlowStep, NetworkStep, Step
 from midway.data.flow_files import FloatFlow
 from midway.errors import MidwayError
-from midway.models.flow_matching import matching_flow
+from midway.models.flow_matching import feature_flow
 from midway.models.flow_predictor import Predictor
 from midway.models.midway import MidwayNetwork
 
@@ -148,10 +148,10 @@ def _matching(network: MidwayNetwork, level: int, short_side: int) -> Predictor:
         both = torch.from_numpy(np.stack([source, target])).permute(0, 3, 1, 2)
         fitted = fit(both, network, short_side=short_side)
         with torch.no_grad():
-            found = matching_flow(
-                network, *fitted.images.split(1), by="features", level=level, radius=MATCH_RADIUS
+            found = feature_flow(
+                network.encoder, *fitted.images.split(1), level=level, radius=MATCH_RADIUS
             )
-        scale = np.array(fitted.patch) / network.config.encoder.patch_size
+        scale = np.array(fitted.patch) / network.encoder.stride
         found = F.interpolate(found.float(), source.shape[:2], mode="bilinear")[0]
         return (found.permute(1, 2, 0).cpu().numpy() * scale).astype(np.float32)
 

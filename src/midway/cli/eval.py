@@ -13,13 +13,13 @@ from types import ModuleType
 from typing import Any
 
 from midway.cli.options import description, parse
-from midway.config import read_json
+from midway.config import read_config
 from midway.errors import MidwayError
 from midway.registry import available, find
 
 PACKAGE = "midway.evals"
 USAGE = """usage: midway eval NAME [--field value ...] [--json]
-       midway eval segmentation --protocol PROTOCOL --run RUN --data.root DIR [--json]
+       midway eval segmentation --protocol PROTOCOL --network RUN --data.root DIR [--json]
        midway eval segmentation --resume FOLDER [--json]
 
 midway eval NAME --help names the fields. Evaluations:"""
@@ -57,7 +57,7 @@ def _start(module: ModuleType, words: list[str], prog: str) -> tuple[Any, str, l
         if not hasattr(module, "config_from_json"):
             raise MidwayError(f"{prog}: has nothing to resume; start it anew")
         path = Path(folder) / "config.json"
-        config = module.config_from_json(read_json(path), where=str(path))
+        config = module.config_from_json(read_config(path), where=str(path))
         return (
             replace(config, run=replace(config.run, folder=Path(folder))),
             "Continue a run.",

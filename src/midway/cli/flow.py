@@ -22,7 +22,7 @@ from midway.errors import MidwayError
 from midway.models.flow_predictor import FlowMethod, Predictor, flow_predictor
 
 LONGEST_QUANTILE = 0.99
-"""Of the motion in a frame of a video: few stray pixels do not set the colours of what follows."""
+"""Quantile of the motion in a frame of a video, so that few stray pixels do not set the colours."""
 PIXELS = FlowMethod(method="pixels")
 
 

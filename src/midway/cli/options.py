@@ -14,12 +14,14 @@ import tyro
 
 from midway.cli.short_help import short_help
 from midway.errors import MidwayError
-from midway.models.release import Told
+from midway.models.weights.release import ReleaseHints
 
 O = TypeVar("O")  # noqa: E741
-ToldOptions = Annotated[Told, tyro.conf.OmitArgPrefixes]
-"""The fields of `Told` as options of a command."""
-NOTHING_TOLD = Told()
+ReleaseOptions = Annotated[ReleaseHints, tyro.conf.OmitArgPrefixes]
+"""The fields of `ReleaseHints` as options of a command."""
+RENAMED = {"--run": "--network", "--start.network": "--network", "--flow.run": "--flow.network"}
+"""Options of version 0.1 and their names today."""
+NO_HINTS = ReleaseHints()
 
 
 def parse(
@@ -42,13 +44,18 @@ def parse(
             ``--help-all`` always does.
 
     Raises:
-        MidwayError: Unknown or ill-typed options; the nearest known one is named.
+        MidwayError: Unknown or ill-typed options; the nearest known one, or the new name of an old
+            one, is named.
         SystemExit: The words ask for help.
 
     """
     if about is not None and {"-h", "--help"} & {*words}:
         print(short_help(kind, prog=prog, about=about, default=default))
         raise SystemExit(0)
+    for word in words:
+        option = word.partition("=")[0]
+        if option in RENAMED:
+            raise MidwayError(f"{option}: is now {RENAMED[option]}; type that ({prog} --help)")
     words = ["--help" if word == "--help-all" else word for word in words]
     if isinstance(kind, type):
         return _parsed(kind, words, prog, default)
@@ -92,7 +99,7 @@ def _parsed(kind: Any, words: Sequence[str], prog: str, default: Any) -> Any:
 
 
 def _one_line(box: str) -> str:
-    """What tyro says in its box: the message, and the nearest option where it names one."""
+    """Extract from the box that tyro prints the message, and the nearest option if it names one."""
     lines = [re.sub(r"[│╭╮╰╯]", " ", line).strip() for line in box.splitlines()]
     _title, *body = (line for line in lines if line)
     # Where stdout cannot show a box, its title is a line of its own, with a rule of dashes below.

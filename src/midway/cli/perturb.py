@@ -19,7 +19,8 @@ from midway.cli.points import parse_points
 from midway.data.frame_folder import IMAGE_SUFFIXES, read_image
 from midway.errors import MidwayError
 from midway.models.midway import MidwayNetwork
-from midway.models.weights import load
+from midway.models.weights.load import load
+from midway.nn.device import pick_device
 from midway.nn.evaluating import evaluating
 
 SHIPPED = "synthetic-tiny"
@@ -36,7 +37,7 @@ def perturb(
     /,
     *,
     point: tuple[str, ...],
-    run: str = SHIPPED,
+    network: str = SHIPPED,
     level: tuple[int, ...] = (),
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("perturb.png"),
     short_side: int = 0,
@@ -49,7 +50,7 @@ def perturb(
         source: Image.
         target: Image of the same size.
         point: X,Y in pixels of the source; its patch is perturbed. Several may be given.
-        run: Network: a file, a run folder, an id on the hub, or synthetic-tiny.
+        network: Midway network: a run folder, a file, a hub id, or synthetic-tiny.
         level: Of the forward models; all if none is given.
         out: Picture to write.
         short_side: Pixels of the images' shorter side as the network sees it; 0 for the side that
@@ -63,12 +64,12 @@ def perturb(
     points = parse_points(point)
     images = _images(source, target)
     check_points(points, images.shape[2:])
-    network = load(run).to("cuda" if torch.cuda.is_available() else "cpu")
-    levels = level or network.config.dynamics.levels
+    opened = load(network).to(pick_device())
+    levels = level or opened.config.dynamics.levels
     for each in levels:
-        check_level(network, each)
-    fitted = fit(images, network, short_side=short_side)
-    maps = _heatmaps(network, fitted, points, levels, draws, seed)
+        check_level(opened, each)
+    fitted = fit(images, opened, short_side=short_side)
+    maps = _heatmaps(opened, fitted, points, levels, draws, seed)
     pixels = images.permute(0, 2, 3, 1).numpy()
     figure = pictures.heatmaps(
         pixels[:1].repeat(len(points), axis=0),
@@ -123,7 +124,7 @@ def _heatmaps(
 
 
 def _hottest(heatmaps: Float[Tensor, "points rows columns"], fitted: Fitted) -> list[dict]:
-    """Of each point, the middle of the hottest patch in pixels, and its cosine."""
+    """Return the middle of each point's hottest patch in pixels, and its cosine."""
     cosines, places = heatmaps.flatten(1).max(1)
     columns, rows = places % fitted.grid[1], places // fitted.grid[1]
     found = (torch.stack([columns, rows], dim=1) + 0.5) * torch.tensor(fitted.patch) - 0.5

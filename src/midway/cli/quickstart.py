@@ -26,7 +26,7 @@ from midway.experiments.base import Experiment, clip_loader, train
 from midway.experiments.synthetic import WORLD, midway_tiny
 from midway.methods.midway import MidwayConfig
 from midway.models.midway import MidwayNetwork
-from midway.models.weights import load
+from midway.models.weights.load import load
 
 CPU = torch.device("cpu")
 NUM_VIDEOS = 160

@@ -25,7 +25,8 @@ from midway.data.video_frames import VideoFrames
 from midway.data.video_writer import WRITTEN_VIDEO_SUFFIXES, writing_video
 from midway.errors import MidwayError
 from midway.models.flow_predictor import FlowMethod, Predictor, flow_predictor
-from midway.models.weights import load
+from midway.models.weights.load import load
+from midway.nn.device import pick_device
 
 PIXELS = FlowMethod(method="pixels")
 
@@ -44,7 +45,7 @@ def track(
     picture: Path | None = None,
     start_seconds: float = 0.0,
     method: Method = "midway",
-    run: str = SHIPPED,
+    network: str = SHIPPED,
     level: int | None = None,
     fps: float = 0.0,
     short_side: int = 0,
@@ -61,7 +62,7 @@ def track(
         picture: Also a strip of four frames as an image.
         start_seconds: When the points are there, after the first frame.
         method: The paper's rule; by features or heatmaps alone; by flow.
-        run: Network, for all methods but flow: a file, a run folder or an id on the hub.
+        network: Midway network: a run folder, a file, a hub id, or synthetic-tiny.
         level: Of features and heatmaps; the highest with a forward model if not given.
         fps: Frames per second to go by; 0 for all that there are.
         short_side: Pixels of the frames' shorter side as the network sees it; 0 for the side that
@@ -72,13 +73,13 @@ def track(
     """
     _check(video, out, picture, fps)
     points = parse_points(point)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = None if method == "flow" else load(run).to(device)
-    predict = _predictor(flow, run) if method == "flow" else None
+    device = pick_device()
+    loaded = None if method == "flow" else load(network).to(device)
+    predict = _predictor(flow, network) if method == "flow" else None
     with VideoFile(str(video)) as opened:
         frames = VideoFrames(opened, fps=fps)
         tracks = track_points(
-            network,
+            loaded,
             frames,
             points,
             torch.full((len(points),), _number(frames, start_seconds)),
@@ -111,10 +112,10 @@ def _check(video: Path, out: Path, picture: Path | None, fps: float) -> None:
     check_outputs([path for path in (out, picture) if path], [video])
 
 
-def _predictor(flow: FlowMethod, run: str) -> Predictor:
-    """What finds flow; by features or dynamics, of the command's network if it has none."""
+def _predictor(flow: FlowMethod, network: str) -> Predictor:
+    """Return the flow predictor; features and dynamics default to the command's network."""
     if flow.method in ("features", "dynamics"):
-        flow = replace(flow, run=flow.run or Path(run))
+        flow = replace(flow, network=flow.network or Path(network))
     return flow_predictor(flow)
 
 

@@ -31,7 +31,7 @@ from midway.evals.results import complete, protocol_version, weights_of, write_r
 from midway.evals.world_pairs import WorldPairs
 from midway.models.dynamics import ForwardDynamics
 from midway.models.midway import MidwayNetwork
-from midway.models.network_source import NetworkSource, open_network
+from midway.models.weights.sources import NetworkSource, open_network
 from midway.nn.evaluating import evaluating
 
 VERSION = 1

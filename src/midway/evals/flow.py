@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 import tyro
 from PIL import Image
 
@@ -27,6 +26,7 @@ from midway.evals.results import (
     write_results,
 )
 from midway.models.flow_predictor import FlowMethod, Predictor, flow_predictor
+from midway.nn.device import pick_device
 
 VERSION = 1
 """Raised when the code makes something else of the same options."""
@@ -75,11 +75,15 @@ def evaluate(
     scores = score_pairs(pairs, flow_predictor(how), pictures=pictures, num_pictures=num_pictures)
     settings = {"dataset": dataset, "split": split, "method": how.method, **how.settings()}
     results = complete(
-        settings | {"run": None if how.run is None else str(how.run)} | results_of(scores),
+        {
+            **settings,
+            "network": None if how.network is None else str(how.network),
+            **results_of(scores),
+        },
         protocol=f"flow {dataset} {split}",
         version_hash=protocol_version(VERSION, settings),
-        weights=NO_WEIGHTS if how.run is None else weights_of_run(how.run),
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        weights=NO_WEIGHTS if how.network is None else weights_of_run(how.network),
+        device=pick_device(),
         seconds=time.monotonic() - start,
     )
     if folder:

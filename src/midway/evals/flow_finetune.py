@@ -24,8 +24,7 @@ from midway.evals.flow import report, results_of, score_pairs
 from midway.evals.flow_presets import PROTOCOLS, FinetuneConfig, ValidationConfig
 from midway.evals.results import complete, weights_of_run, write_results
 from midway.models.dynamics import DynamicsConfig
-from midway.models.encoder_file import is_encoder_file
-from midway.models.encoder_source import bare_encoder, is_bare
+from midway.models.encoders.base import Encoder
 from midway.models.flow import (
     BEST,
     LAST,
@@ -35,9 +34,11 @@ from midway.models.flow import (
     save_flow_network,
 )
 from midway.models.flow_predictor import network_predictor
-from midway.models.network_file import read_network_file
-from midway.models.release import Told
-from midway.models.weights import build
+from midway.models.weights import load
+from midway.models.weights.files import WeightsFile
+from midway.models.weights.release import ReleaseHints
+from midway.models.weights.sources import load_encoder, read_source
+from midway.nn.device import pick_device
 from midway.nn.evaluating import evaluating
 from midway.nn.laplacian import bounded_laplacian, is_valid
 from midway.train.objective import Objective, Position, StepOutput
@@ -76,6 +77,11 @@ class FlowFinetuning(Objective):
         self.network = network
         self.validation = validation
         self.register_buffer("best_epe", torch.tensor(torch.inf))
+
+    @property
+    def encoders(self) -> Mapping[str, Encoder]:
+        """The finetuned encoder."""
+        return {"encoder": self.network.encoder}
 
     def forward(self, batch: FlowBatch) -> StepOutput:
         """Bounded Laplacian loss over the known pixels of the batch."""
@@ -133,7 +139,7 @@ def evaluate(config: FinetuneConfig, *, resume: bool = False) -> dict[str, Any] 
     told = {"run": str(folder), "steps": ended.steps, "seed": config.run.seed}
     if ended.interrupted:
         return told | {"interrupted": True, "exit_code": INTERRUPTED}
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = pick_device()
     start = time.monotonic()
     predict = network_predictor(
         load_flow_network(folder).to(device),
@@ -204,37 +210,46 @@ def build_network(config: FinetuneConfig) -> FlowNetwork:
     start = config.start
     if not start.network:
         raise MidwayError(
-            "flow finetuning: no network to start from; give --start.network RUN, or timm:NAME, or "
-            "random"
+            "flow finetuning: no network to start from; give --network RUN, or timm:NAME, or random"
         )
-    network = _from_encoder(config) if is_bare(start.network) else _from_midway(config)
+    file = read_source(start.network)
+    if file is None or not file.has_network:
+        network = _from_encoder(config, file)
+    else:
+        network = _from_midway(config, file)
     if start.frozen:
         network.freeze()
     return network
 
 
-def _from_encoder(config: FinetuneConfig) -> FlowNetwork:
+def _from_encoder(config: FinetuneConfig, file: WeightsFile | None) -> FlowNetwork:
     start = config.start
-    if start.encoder != "student":
+    if start.encoder != "student" and (file is None or len(file.encoders) < 2):
         raise MidwayError(
             f"{start.network}: is an encoder alone, without a teacher; leave --start.encoder out"
         )
-    is_file = is_encoder_file(start.network)
-    if start.told != (Told(encoder_heads=start.told.encoder_heads) if is_file else Told()):
+    is_plain = file is not None and file.layout == "plain"
+    told = ReleaseHints(encoder_heads=start.release.encoder_heads) if is_plain else ReleaseHints()
+    if start.release != told:
         raise MidwayError(
             f"{start.network}: is an encoder alone and tells its sizes; leave out --image-size and "
-            f"{'all --...-heads but --encoder-heads' if is_file else 'all --...-heads'}"
+            f"{'all --...-heads but --encoder-heads' if is_plain else 'all --...-heads'}"
         )
-    encoder = bare_encoder(start.network, untrained=start.keep == "nothing", told=start.told)
+    encoder = load_encoder(
+        start.network,
+        weights=start.encoder,
+        untrained=start.keep == "nothing",
+        hints=start.release,
+    )
     network = FlowNetwork.from_encoder(encoder, start.dynamics, config.dpt, config.data.crop)
     if _rank()[0] == 0:
         _log.warning("%s: an encoder without dynamics; these start fresh", start.network)
     return network
 
 
-def _from_midway(config: FinetuneConfig) -> FlowNetwork:
+def _from_midway(config: FinetuneConfig, file: WeightsFile) -> FlowNetwork:
     start, crop = config.start, config.data.crop
-    pretrained = build(read_network_file(start.network), start.told)
+    pretrained = load.build_network(file, start.release)
     if start.dynamics != DynamicsConfig():
         raise MidwayError(
             f"{start.network}: has dynamics, and their sizes stay; leave --start.dynamics out"

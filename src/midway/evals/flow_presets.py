@@ -19,7 +19,7 @@ from midway.evals.results import protocol_version
 from midway.models.dynamics import DynamicsConfig
 from midway.models.flow import DptConfig
 from midway.models.flow_tiles import TileConfig
-from midway.models.release import Told
+from midway.models.weights.release import ReleaseHints
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
 
@@ -49,19 +49,21 @@ OPTIM = OptimConfig(
 class StartConfig:
     """What the network starts from."""
 
-    network: str = ""
-    """Run folder, release .pth, .ckpt, .safetensors (of Midway, or an encoder with timm's names),
-    hub id, timm:NAME, or random for a fresh ViT-S/16; it has to be given."""
+    network: Annotated[str, tyro.conf.arg(prefix_name=False)] = ""
+    """Run folder of any method, release .pth, .ckpt, .safetensors (of midway, or an encoder with
+    timm's names), hub id, timm:NAME, or random for a fresh ViT-S/16; it has to be given."""
     keep: Literal["all", "encoder", "nothing"] = "all"
     """What is taken of its weights. Without its dynamics this is "encoder only" of the paper; with
     nothing, its sizes alone count."""
     encoder: Literal["student", "teacher"] = "student"
-    """Which half of a Midway network."""
+    """Which encoder of a run or network."""
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     """Fresh ones, for an encoder that has none; a Midway network has its own."""
     frozen: bool = False
     """Train the head alone."""
-    told: Annotated[Told, tyro.conf.OmitArgPrefixes] = field(default_factory=Told)
+    release: Annotated[ReleaseHints, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=ReleaseHints
+    )
     """For a release file, where its arguments are silent or wrong."""
 
 
@@ -108,7 +110,7 @@ class FinetuneConfig:
 def paper() -> FinetuneConfig:
     """The main tables: four datasets, 240 epochs of 30,000 pairs.
 
-    Command: ``midway eval flow_finetune --protocol paper --start.network RUN --data.root DIR``
+    Command: ``midway eval flow_finetune --protocol paper --network RUN --data.root DIR``
     Cost: not run.
     Expect: Sintel validation clean 4.1, final 4.9 (the paper's, for a ViT-S of 300 epochs).
     """

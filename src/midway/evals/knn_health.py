@@ -14,8 +14,7 @@ from midway.data.segmentation_loader import WholeImage
 from midway.data.segmentation_sample import LabelledSample, LabelsConfig, read_sample
 from midway.evals.knn_segmentation import KnnConfig, Memory, build_memory, predict, side_by_side
 from midway.evals.segmentation_metrics import confusion_matrix, score_of
-from midway.models.dense_encoder import DenseEncoder, VitEncoder
-from midway.models.vit import VisionTransformer
+from midway.models.encoders.base import Encoder
 from midway.nn.evaluating import evaluating
 from midway.train.run import RunConfig
 
@@ -30,8 +29,8 @@ class KnnHealth:
 
     """
 
-    def __init__(self, labels: LabelsConfig, encoder: VisionTransformer, run: RunConfig) -> None:
-        self._labels, self._encoder = labels, VitEncoder(encoder)
+    def __init__(self, labels: LabelsConfig, encoder: Encoder, run: RunConfig) -> None:
+        self._labels, self._encoder = labels, encoder
         is_mixed = run.precision == "bf16-mixed"
         self._how = KnnConfig(
             protocol="health",
@@ -71,7 +70,7 @@ class KnnHealth:
 
 
 def _confusion(
-    encoder: DenseEncoder,
+    encoder: Encoder,
     memory: Memory,
     images: Iterable[WholeImage],
     config: KnnConfig,

@@ -31,8 +31,9 @@ from midway.evals.results import complete, protocol_version, weights_of, write_r
 from midway.evals.segmentation_inference import classes_at
 from midway.evals.segmentation_metrics import SegmentationMetric, scores
 from midway.evals.segmentation_results import score_table, write_confusion
-from midway.models.dense_encoder import DenseEncoder
-from midway.models.encoder_source import EncoderSource, open_encoder
+from midway.models.encoders.base import Encoder
+from midway.models.weights.sources import EncoderSource, open_encoder
+from midway.nn.device import Accelerator, pick_device
 
 VERSION = 1
 """Raised when the code computes something else from the same options."""
@@ -62,7 +63,7 @@ class KnnConfig:
     """Patches in the memory at most, equally many of each training image."""
     seed: int = 0
     """Of what is drawn into the memory, and of fresh weights."""
-    accelerator: Literal["auto", "cpu"] = "auto"
+    accelerator: Accelerator = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Of the encoder; neighbours are searched in float32."""
     folder: Path | None = None
@@ -140,8 +141,7 @@ def evaluate(config: KnnConfig) -> dict[str, Any]:
     """
     torch.manual_seed(config.seed)
     opened = open_encoder(config.encoder)
-    use_gpu = config.accelerator == "auto" and torch.cuda.is_available()
-    device = torch.device("cuda" if use_gpu else "cpu")
+    device = pick_device(config.accelerator)
     train, test = find_labelled(config.data, "train"), find_labelled(config.data, "val")
     if config.folder:
         _claim(config.folder)
@@ -199,7 +199,7 @@ def report(results: dict[str, Any]) -> str:
 
 
 def build_memory(
-    encoder: DenseEncoder,
+    encoder: Encoder,
     images: Iterable[WholeImage],
     config: KnnConfig,
     *,
@@ -218,9 +218,10 @@ def build_memory(
     generator = torch.Generator().manual_seed(config.seed)
     features, shares = [], []
     device = next(encoder.parameters()).device
+    (patch,) = encoder.strides((config.level,))
     mapped = partial(feature_map, encoder, config=config)
     for each, level_map in side_by_side(mapped, images, device):
-        covered = _patch_shares(each, level_map, encoder.patch_size, num_classes)
+        covered = _patch_shares(each, level_map, patch, num_classes)
         weights = (covered / covered.sum(0).clamp(min=1e-12)).sum(1)
         count = min(per_image, int(weights.count_nonzero()))
         if count:
@@ -236,7 +237,7 @@ def build_memory(
     )
 
 
-def predict(encoder: DenseEncoder, memory: Memory, each: WholeImage, config: KnnConfig) -> Tensor:
+def predict(encoder: Encoder, memory: Memory, each: WholeImage, config: KnnConfig) -> Tensor:
     """Classes of an image at the size of its labels, of which nothing else counts.
 
     Args:
@@ -252,17 +253,17 @@ def predict(encoder: DenseEncoder, memory: Memory, each: WholeImage, config: Knn
         level_map.flatten(1).T, neighbours=config.neighbours, temperature=config.temperature
     )
     votes = votes.T.unflatten(1, level_map.shape[1:])
-    patch, (rows, columns) = encoder.patch_size, level_map.shape[1:]
+    (patch,), (rows, columns) = encoder.strides((config.level,)), level_map.shape[1:]
     whole = F.interpolate(votes[None], (rows * patch, columns * patch), mode="bilinear")[0]
     inside = whole[:, : image.shape[1], : image.shape[2]]
     return classes_at(inside, (labels.shape[0], labels.shape[1]))
 
 
 @torch.no_grad()
-def feature_map(encoder: DenseEncoder, each: WholeImage, config: KnnConfig) -> Tensor:
+def feature_map(encoder: Encoder, each: WholeImage, config: KnnConfig) -> Tensor:
     """Features of a whole image, filled up to whole patches, shape (dim, rows, columns)."""
     device = next(encoder.parameters()).device
-    patch, image = encoder.patch_size, each.image
+    patch, image = encoder.stride, each.image
     filled = F.pad(image.to(device), (0, -image.shape[2] % patch, 0, -image.shape[1] % patch))
     is_mixed = config.precision == "bf16-mixed"
     with torch.autocast(device.type, torch.bfloat16, enabled=is_mixed):

@@ -31,7 +31,7 @@ from midway.errors import MidwayError
 from midway.evals.results import complete, protocol_version, weights_of, write_results
 from midway.evals.world_pairs import WorldPairs
 from midway.models.midway import MidwayNetwork
-from midway.models.network_source import NetworkSource, open_network
+from midway.models.weights.sources import NetworkSource, open_network
 from midway.nn.dense import normalized_mse
 from midway.nn.evaluating import evaluating
 

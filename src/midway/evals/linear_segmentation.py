@@ -16,7 +16,8 @@ from midway.data.colour import normalise
 from midway.data.segmentation_layouts import IGNORE
 from midway.errors import MidwayError
 from midway.evals.segmentation_metrics import SegmentationScore, confusion_matrix, score_of
-from midway.models.vit import VisionTransformer
+from midway.models.encoders.base import Encoder
+from midway.models.upernet import at_one_size
 from midway.nn.evaluating import evaluating
 
 MIN_DEVIATION = 1e-6
@@ -45,7 +46,7 @@ class LinearProbe:
 
 
 def linear_segmentation(
-    encoder: VisionTransformer,
+    encoder: Encoder,
     train: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
     num_classes: int,
@@ -73,27 +74,28 @@ def linear_segmentation(
         MidwayError: Labels that are no classes, that patches do not cut evenly, or all ignored.
 
     """
-    levels = (len(encoder.blocks),) if levels is None else levels
+    levels = (-1,) if levels is None else levels
     (train_images, train_labels), (test_images, test_labels) = train, test
     features = patch_features(encoder, train_images, levels, batch_size=batch_size)
-    shares = class_shares(train_labels, _grid(encoder, train_images), num_classes)
+    shares = class_shares(train_labels, _grid(encoder, train_images, levels), num_classes)
     probe = fit_logistic(features.flatten(0, 1), shares, weight_decay=weight_decay)
     features = patch_features(encoder, test_images, levels, batch_size=batch_size)
     size = (test_labels.shape[1], test_labels.shape[2])
-    maps = features.unflatten(1, _grid(encoder, test_images)).split(batch_size)
+    maps = features.unflatten(1, _grid(encoder, test_images, levels)).split(batch_size)
     predictions = torch.cat([_upsampled_classes(probe(batch), size) for batch in maps])
     return segmentation_score(predictions, test_labels, num_classes), predictions
 
 
 def patch_features(
-    encoder: VisionTransformer, images: Tensor, levels: Sequence[int], *, batch_size: int = 64
+    encoder: Encoder, images: Tensor, levels: Sequence[int], *, batch_size: int = 64
 ) -> Tensor:
     """Features of the patches, without gradient and without the class token.
 
     Args:
         encoder: Evaluated in evaluation mode, which is undone after.
         images: uint8 of shape (N, H, W, 3), or ImageNet-normalised floats of shape (N, 3, H, W).
-        levels: Encoder levels, 1-based, concatenated along the channels.
+        levels: Encoder levels, 1-based or negative from the top, concatenated along the channels;
+            coarser maps are resized to the finest.
         batch_size: Images at a time.
 
     Returns:
@@ -103,7 +105,7 @@ def patch_features(
     with evaluating(encoder):
         return torch.cat(
             [
-                torch.cat(encoder.levels(as_input(batch, encoder), levels), dim=2)[:, 1:]
+                _patches(encoder.maps(as_input(batch, encoder), levels))
                 for batch in images.split(batch_size)
             ]
         )
@@ -208,9 +210,16 @@ def _check_classes(labels: Tensor, num_classes: int) -> None:
         )
 
 
-def _grid(encoder: VisionTransformer, images: Tensor) -> tuple[int, int]:
+def _patches(maps: Sequence[Tensor]) -> Tensor:
+    """Concatenate maps and list their cells row by row, shape (N, rows * columns, channels)."""
+    cells = [each.flatten(2).transpose(1, 2) for each in at_one_size(maps)]
+    return torch.cat(cells, dim=2)
+
+
+def _grid(encoder: Encoder, images: Tensor, levels: Sequence[int]) -> tuple[int, int]:
     height, width = images.shape[1:3] if images.dtype == torch.uint8 else images.shape[2:]
-    return height // encoder.config.patch_size, width // encoder.config.patch_size
+    stride = min(encoder.strides(levels))
+    return height // stride, width // stride
 
 
 def _upsampled_classes(logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -28,8 +28,9 @@ from midway.errors import MidwayError
 from midway.evals.mask_propagation import PropagationConfig, hard_masks, propagate, soft_labels
 from midway.evals.propagation_metrics import contour_accuracy, region_similarity
 from midway.evals.results import complete, protocol_version, weights_of, write_results
-from midway.models.dense_encoder import DenseEncoder
-from midway.models.encoder_source import EncoderSource, open_encoder
+from midway.models.encoders.base import Encoder
+from midway.models.weights.sources import EncoderSource, open_encoder
+from midway.nn.device import Accelerator, pick_device
 
 VERSION = 1
 """Raised when the code makes something else of the same options."""
@@ -56,7 +57,7 @@ class FeatureConfig:
     short_side: int = 480
     """Pixels of the frames' shorter side as the encoder sees them, rounded to whole patches; 480 in
     the protocol. Masks are scored at the size that they have."""
-    accelerator: Literal["auto", "cpu"] = "auto"
+    accelerator: Accelerator = "auto"
     seed: int = 0
     """Of fresh weights."""
 
@@ -93,8 +94,7 @@ def evaluate(
     start = time.monotonic()
     torch.manual_seed(features.seed)
     opened = open_encoder(encoder)
-    use_gpu = features.accelerator == "auto" and torch.cuda.is_available()
-    network = opened.encoder.to("cuda" if use_gpu else "cpu")
+    network = opened.encoder.to(pick_device(features.accelerator))
     videos = find_mask_videos(data.root, data.split)
     found: dict[str, dict[str, Any]] = {}
     for video in videos:
@@ -129,7 +129,7 @@ def evaluate(
 
 @torch.no_grad()
 def carry(
-    encoder: DenseEncoder, video: MaskVideo, features: FeatureConfig, how: PropagationConfig
+    encoder: Encoder, video: MaskVideo, features: FeatureConfig, how: PropagationConfig
 ) -> tuple[Masks, list[int]]:
     """Masks of all frames, the first as it is given, and the objects' ids.
 
@@ -146,8 +146,9 @@ def carry(
     first, objects = _first_mask(video)
     device = next(encoder.parameters()).device
     maps = _feature_maps(encoder, video, first.shape, features, device)
-    size = _fitted_size(first.shape, encoder.patch_size, features.short_side)
-    grid = (size[0] // encoder.patch_size, size[1] // encoder.patch_size)
+    size = _fitted_size(first.shape, encoder.stride, features.short_side)
+    (patch,) = encoder.strides((features.level,))
+    grid = (size[0] // patch, size[1] // patch)
     labels = soft_labels(torch.from_numpy(first).to(device), objects, grid)
     carried = [
         hard_masks(each, objects, (first.shape[0], first.shape[1])).cpu().numpy()
@@ -210,13 +211,13 @@ def _first_mask(video: MaskVideo) -> tuple[UInt8[np.ndarray, "height width"], li
 
 
 def _feature_maps(
-    encoder: DenseEncoder,
+    encoder: Encoder,
     video: MaskVideo,
     shape: Sequence[int],
     features: FeatureConfig,
     device: torch.device,
 ) -> Iterator[Tensor]:
-    size = _fitted_size(shape, encoder.patch_size, features.short_side)
+    size = _fitted_size(shape, encoder.stride, features.short_side)
     for path in video.frames:
         frame = torch.from_numpy(read_frame(path, shape)).to(device).permute(2, 0, 1)
         pixels = F.interpolate(frame[None].float(), size, mode="bilinear", antialias=True)

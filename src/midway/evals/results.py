@@ -12,6 +12,7 @@ import torch
 
 from midway.atomic import write_atomically
 from midway.models.flow import BEST
+from midway.models.weights.files import sha256_of
 from midway.train.run import environment
 
 
@@ -63,8 +64,7 @@ def weights_of_run(run: Path) -> Weights:
     files = [run, run / BEST, *sorted(run.glob("checkpoints/*.ckpt"), reverse=True)]
     for path in files:
         if path.is_file():
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = sha256_of(path)
             return Weights(weights_sha256=found, checkpoint=str(path), checkpoint_sha256=found)
     return NO_WEIGHTS
 

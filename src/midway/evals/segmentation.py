@@ -24,7 +24,7 @@ from midway.evals.segmentation_results import (
     write_confusion,
     write_picture,
 )
-from midway.models.encoder_source import EncoderSource, OpenedEncoder, open_encoder
+from midway.models.weights.sources import EncoderSource, OpenedEncoder, open_encoder
 from midway.nn.evaluating import evaluating
 
 if TYPE_CHECKING:
@@ -151,20 +151,21 @@ def _show(test: LabelledImages, each: WholeImage, predicted: torch.Tensor, folde
 
 
 def _synchronise_norms(readout: SegmentationReadout, fabric: "Fabric") -> None:
-    """Let batch norms of the head see the batches of all processes."""
-    if not any(isinstance(part, nn.BatchNorm2d) for part in readout.head.modules()):
+    """Let batch norms that are trained see the batches of all processes."""
+    trained = readout.head if readout.config.frozen else readout
+    if not any(isinstance(part, nn.BatchNorm2d) for part in trained.modules()):
         return
     if fabric.device.type != "cuda":
         raise MidwayError(
             "batch norm cannot be synchronised between processes on a CPU; evaluate by UperNet in "
             "one process there"
         )
-    nn.SyncBatchNorm.convert_sync_batchnorm(readout)
+    nn.SyncBatchNorm.convert_sync_batchnorm(trained)
 
 
 def _told(source: EncoderSource, opened: OpenedEncoder) -> dict[str, Any]:
     """Which network it was, for the results."""
-    names = ("run", "weights", "features", "untrained")
+    names = ("network", "weights", "features", "untrained")
     values = asdict(source)
     return {name: values[name] for name in names} | {
         "checkpoint": opened.file,

@@ -16,7 +16,7 @@ from midway.errors import MidwayError
 from midway.evals.results import protocol_version
 from midway.evals.segmentation_inference import InferenceConfig
 from midway.evals.segmentation_readout import ReadoutConfig
-from midway.models.encoder_source import EncoderSource
+from midway.models.weights.sources import EncoderSource
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
 

@@ -1,9 +1,10 @@
 """A segmentation readout as something to train: an encoder, frozen or not, and its head."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ from midway.config import require
 from midway.data.segmentation_layouts import IGNORE
 from midway.data.segmentation_loader import SegmentationBatch
 from midway.data.segmentation_views import as_network_input
-from midway.models.dense_encoder import DenseEncoder
+from midway.models.encoders.base import Encoder
+from midway.models.encoders.vit import VisionTransformer
 from midway.models.upernet import NUM_MAPS, LinearReadout, UperNet
 from midway.train.objective import Objective, ParameterGroup, StepOutput, parameter_groups
 
@@ -63,7 +65,7 @@ class SegmentationReadout(Objective):
 
     """
 
-    def __init__(self, encoder: DenseEncoder, config: ReadoutConfig, num_classes: int) -> None:
+    def __init__(self, encoder: Encoder, config: ReadoutConfig, num_classes: int) -> None:
         super().__init__()
         self.config = config
         self.encoder = encoder
@@ -72,11 +74,12 @@ class SegmentationReadout(Objective):
         encoder.requires_grad_(not config.frozen)
         if not config.frozen:
             encoder.set_drop_path(config.drop_path)
-        self.head = (
-            LinearReadout(len(config.levels) * encoder.width, num_classes)
-            if config.kind == "linear"
-            else UperNet(encoder.width, num_classes)
-        )
+        widths = encoder.widths(config.levels)
+        is_pyramid = len({*encoder.strides(config.levels)}) > 1
+        if config.kind == "linear":
+            self.head = LinearReadout(sum(widths), num_classes)
+        else:
+            self.head = UperNet(encoder.width, num_classes, widths if is_pyramid else None)
         self.train()
 
     def train(self, mode: bool = True) -> "SegmentationReadout":
@@ -104,16 +107,16 @@ class SegmentationReadout(Objective):
         """Logits at the size of the images; when training, those of auxiliary heads after.
 
         Args:
-            images: ImageNet-normalised, shape (B, 3, H, W). Where the patch size does not divide
-                a side, the mean colour fills up the last patch.
+            images: ImageNet-normalised, shape (B, 3, H, W). Where the encoder's stride does not
+                divide a side, the mean colour fills up the last patch.
 
         Returns:
             Shape (B, classes, H, W) each, in float32.
 
         """
         height, width = images.shape[-2:]
-        patch = self.encoder.patch_size
-        images = F.pad(images, (0, -width % patch, 0, -height % patch))
+        stride = self.encoder.stride
+        images = F.pad(images, (0, -width % stride, 0, -height % stride))
         with torch.no_grad() if self.config.frozen else nullcontext():
             maps = self.encoder.maps(images, self.config.levels)
         size = images.shape[-2:]
@@ -121,6 +124,23 @@ class SegmentationReadout(Objective):
             F.interpolate(logits.float(), size, mode="bilinear")[..., :height, :width]
             for logits in self.head(maps)
         ]
+
+    @property
+    def encoders(self) -> Mapping[str, Encoder]:
+        """The encoder, finetuned or as it was."""
+        return {"encoder": self.encoder}
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load a state dict; version 0.1 had the names of a ViT below ``encoder.vit.``."""
+        if isinstance(self.encoder, VisionTransformer):
+            old, new = "encoder.vit.", "encoder."
+            state_dict = {
+                new + name.removeprefix(old) if name.startswith(old) else name: value
+                for name, value in state_dict.items()
+            }
+        return super().load_state_dict(state_dict, strict, assign)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Those of the head; of a finetuned encoder by layer, each with its learning rate."""

@@ -19,7 +19,7 @@ from midway.errors import MidwayError
 from midway.evals.results import complete, protocol_version, weights_of, write_results
 from midway.evals.tracking_metrics import SIDE, Mode, mean_scores, queries, tap_vid_scores
 from midway.models.midway import MidwayNetwork
-from midway.models.network_source import NetworkSource, open_network
+from midway.models.weights.sources import NetworkSource, open_network
 
 VERSION = 1
 """Raised when the code makes something else of the same options."""

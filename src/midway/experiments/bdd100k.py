@@ -7,8 +7,8 @@ from midway.data.samples import ClipsConfig
 from midway.experiments.base import Experiment
 from midway.methods.midway import MidwayConfig
 from midway.models.dynamics import DynamicsConfig
+from midway.models.encoders.vit import EncoderConfig
 from midway.models.midway import NetworkConfig
-from midway.models.vit import EncoderConfig
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
 

@@ -13,7 +13,7 @@ from midway.config import from_json
 from midway.data.loader import ClipBatch
 from midway.data.render import Clips, example_clips
 from midway.data.views import ClipSpec
-from midway.models.vit import VisionTransformer
+from midway.models.encoders.base import Encoder
 from midway.registry import find
 from midway.train.objective import Objective, StepOutput
 
@@ -59,7 +59,7 @@ class Method(Objective):
 
     @property
     @abstractmethod
-    def encoders(self) -> Mapping[str, VisionTransformer]:
+    def encoders(self) -> Mapping[str, Encoder]:
         """Encoders that evaluations and exports take: "student", and "teacher" if there is one."""
 
     @property

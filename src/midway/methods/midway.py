@@ -1,5 +1,6 @@
 """Midway Network: dense forward prediction between frames, beside a DINO term over their crops."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import ClassVar, Literal, Self
@@ -14,9 +15,10 @@ from midway.data.render import Clips
 from midway.errors import MidwayError
 from midway.methods.base import Method, MethodConfig
 from midway.models.dynamics import Dynamics, DynamicsConfig, mean_or_sum
+from midway.models.encoders.base import Encoder
+from midway.models.encoders.vit import EncoderConfig
 from midway.models.midway import HeadConfig, MidwayNetwork, NetworkConfig
-from midway.models.vit import EncoderConfig, VisionTransformer
-from midway.models.weights import load
+from midway.models.weights.load import load
 from midway.nn.dense import normalized_mse
 from midway.train.health import effective_rank, spread
 from midway.train.objective import ParameterGroup, Position, StepOutput, parameter_groups
@@ -126,9 +128,9 @@ class Midway(Method):
         return cls(config)
 
     @property
-    def encoders(self) -> dict[str, VisionTransformer]:
+    def encoders(self) -> Mapping[str, Encoder]:
         """Student and EMA teacher."""
-        return {"student": self.network.encoder, "teacher": self.network.teacher.encoder}
+        return self.network.encoders
 
     @property
     def pair_encoder(self) -> Dynamics:

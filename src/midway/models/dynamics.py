@@ -107,6 +107,7 @@ class TargetSide(nn.Module):
 
     def __init__(self, dim: int, config: DynamicsConfig) -> None:
         super().__init__()
+        self.config = config
         self.down = Linear(dim, config.midway_width) if config.latent_dynamics else nn.Identity()
         refined = config.levels if config.backward_layers else ()
         self.backward_layers = nn.ModuleDict(

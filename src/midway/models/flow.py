@@ -7,18 +7,18 @@ from typing import Literal, Self
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from midway.atomic import write_atomically
 from midway.config import from_json, to_json
 from midway.errors import MidwayError
 from midway.models.dpt import DptHead, to_map
 from midway.models.dynamics import Dynamics, DynamicsConfig, LevelOutput
+from midway.models.encoders.base import Encoder
+from midway.models.encoders.timm import TimmEncoder
+from midway.models.encoders.vit import EncoderConfig, VisionTransformer
 from midway.models.midway import MidwayNetwork, NetworkConfig
-from midway.models.timm_encoder import TimmEncoder
-from midway.models.vit import EncoderConfig, VisionTransformer
+from midway.models.weights.files import open_safetensors
+from midway.models.weights.save import write_safetensors
 
 FlowInput = Literal["source", "midway_top", "midway_bottom", "forward_top", "forward_bottom"]
 """A token map that the head reads: the encoder's top level of the source, the target's tokens out
@@ -138,7 +138,7 @@ class FlowNetwork(nn.Module):
     @classmethod
     def from_encoder(
         cls,
-        encoder: VisionTransformer | TimmEncoder,
+        encoder: Encoder,
         dynamics: DynamicsConfig,
         dpt: DptConfig,
         crop: tuple[int, int],
@@ -154,12 +154,19 @@ class FlowNetwork(nn.Module):
             crop: Height and width of what it is trained on.
 
         Raises:
-            MidwayError: Dynamics or a crop that the encoder cannot have.
+            MidwayError: An encoder that is no transformer, or dynamics or a crop that it cannot
+                have.
         """
+        if not isinstance(encoder, VisionTransformer | TimmEncoder):
+            raise MidwayError(
+                f"flow network: the dynamics read tokens of one width, and a {encoder.kind} has "
+                "none; take a ViT"
+            )
+        is_timm = isinstance(encoder, TimmEncoder)
         made = cls(
             FlowNetworkConfig(
-                encoder=replace(encoder.config, drop_path=0.0),
-                timm=encoder.name if isinstance(encoder, TimmEncoder) else "",
+                encoder=replace(encoder.sizes if is_timm else encoder.config, drop_path=0.0),
+                timm=encoder.config.name if is_timm else "",
                 dynamics=dynamics,
                 dpt=dpt,
                 crop=crop,
@@ -224,14 +231,12 @@ class FlowNetwork(nn.Module):
 
 def save_flow_network(network: FlowNetwork, path: Path) -> None:
     """Write a network as `.safetensors` with its configuration in the header."""
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    content = to_safetensors(tensors, {HEADER: json.dumps(to_json(network.config))})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write(content))
+    encoders = {"encoder": network.encoder}
+    write_safetensors(network, path, {HEADER: to_json(network.config)}, encoders)
 
 
 def load_flow_network(path: Path | str) -> FlowNetwork:
-    """Network of a `.safetensors` file, or the best one of a run folder; in evaluation mode.
+    """Load the network of a `.safetensors` file, or the best of a run, in evaluation mode.
 
     Raises:
         MidwayError: No such file, or no flow network in it.
@@ -239,12 +244,8 @@ def load_flow_network(path: Path | str) -> FlowNetwork:
     file = Path(path) / BEST if Path(path).is_dir() else Path(path)
     if not file.is_file():
         raise MidwayError(f"{file}: no such file; give the folder of a finetuning or its {BEST}")
-    try:
-        with safe_open(file, framework="pt") as opened:
-            header = (opened.metadata() or {}).get(HEADER)
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise MidwayError(f"{file}: no readable safetensors file ({error})") from None
+    metadata, tensors = open_safetensors(file)
+    header = metadata.get(HEADER)
     if header is None:
         raise MidwayError(
             f"{file}: holds no flow network; finetune one with `midway eval flow_finetune`"

@@ -5,7 +5,6 @@ close to its peak, so that flow is finer than the grid.
 """
 
 from itertools import product
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -14,8 +13,10 @@ from torch.nn import functional as F
 
 from midway.errors import MidwayError
 from midway.models.dpt import to_map
+from midway.models.encoders.base import Encoder, Images, Map
 from midway.models.midway import MidwayNetwork
 
+Flow = Float[Tensor, "batch 2 height width"]
 TEMPERATURE = 0.03
 """Of the softmax over cosines."""
 PEAK_RADIUS = 1.5
@@ -78,45 +79,53 @@ def _cosines(source: Tensor, target: Tensor, radius: int) -> Tensor:
 
 
 @torch.no_grad()
-def matching_flow(
-    network: MidwayNetwork,
-    source: Float[Tensor, "batch 3 height width"],
-    target: Float[Tensor, "batch 3 height width"],
-    *,
-    by: Literal["features", "dynamics"],
-    level: int,
-    radius: int,
-) -> Float[Tensor, "batch 2 height width"]:
-    """Flow in pixels from frozen features at one level.
+def feature_flow(
+    encoder: Encoder, source: Images, target: Images, *, level: int, radius: int
+) -> Flow:
+    """Flow in pixels from frozen features at one level: those of the source, found in the target.
 
-    By features, those of the source are looked for in the target. By dynamics, what the network
-    predicts of the source from the target is looked for in the target: it shows from where the
-    forward model carries things.
+    Args:
+        encoder: In evaluation mode.
+        source: ImageNet-normalised; sides are multiples of the encoder's stride.
+        target: Likewise.
+        level: Encoder level.
+        radius: How far to look, in cells of the level's map.
+    """
+    (found_in,) = encoder.maps(target, (level,))
+    (looked_for,) = encoder.maps(source, (level,))
+    return _flow(looked_for, found_in, source, encoder.strides((level,))[0], radius)
+
+
+@torch.no_grad()
+def dynamics_flow(
+    network: MidwayNetwork, source: Images, target: Images, *, level: int, radius: int
+) -> Flow:
+    """Flow in pixels from where the forward model carries things.
+
+    What the network predicts of the source from the target is looked for in the target.
 
     Args:
         network: In evaluation mode.
         source: ImageNet-normalised; sides are multiples of the patch size.
         target: Likewise.
-        by: What is looked for.
-        level: Encoder level; for dynamics one of the objective levels.
+        level: One of the objective levels.
         radius: How far to look, in patches.
 
     Raises:
         MidwayError: The network's dynamics do not predict this level.
     """
-    grid = network.grid(source)
-    (found_in,) = network.encoder.levels(target, (level,))
-    if by == "features":
-        (looked_for,) = network.encoder.levels(source, (level,))
-    elif level in network.config.dynamics.levels:
-        looked_for = network(target, source).levels[level].prediction
-    else:
+    if level not in network.config.dynamics.levels:
         levels = ", ".join(map(str, network.config.dynamics.levels))
         raise MidwayError(f"level {level}: the dynamics predict levels {levels}; choose one")
-    # What all patches share says nothing of a place.
-    mean = found_in[:, 1:].mean(1, keepdim=True)
-    maps = (to_map(tokens - mean, grid) for tokens in (looked_for, found_in))
-    cells = match_maps(*maps, radius=radius)
+    (found_in,) = network.encoder.maps(target, (level,))
+    prediction = network(target, source).levels[level].prediction
+    looked_for = to_map(prediction, network.grid(source))
+    return _flow(looked_for, found_in, source, network.encoder.stride, radius)
+
+
+def _flow(looked_for: Map, found_in: Map, source: Images, stride: int, radius: int) -> Flow:
+    # What all cells share says nothing of a place. Tokens give the mean in one order of summation.
+    mean = found_in.flatten(2).transpose(1, 2).mean(1)[..., None, None]
+    cells = match_maps(looked_for - mean, found_in - mean, radius=radius)
     size = (source.shape[2], source.shape[3])
-    flow = F.interpolate(cells, size, mode="bilinear")
-    return flow * network.config.encoder.patch_size
+    return F.interpolate(cells, size, mode="bilinear") * stride

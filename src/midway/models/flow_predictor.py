@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -14,12 +15,14 @@ from torch.nn import functional as F
 from midway.data.colour import normalise
 from midway.data.flow_files import FloatFlow
 from midway.errors import MidwayError
+from midway.models.encoders.base import Encoder
 from midway.models.flow import FlowNetwork, load_flow_network
-from midway.models.flow_matching import matching_flow
+from midway.models.flow_matching import dynamics_flow, feature_flow
 from midway.models.flow_pixels import pixel_flow
 from midway.models.flow_tiles import TileConfig, predict_tiled
-from midway.models.midway import MidwayNetwork
-from midway.models.weights import load
+from midway.models.weights.load import load
+from midway.models.weights.sources import load_encoder
+from midway.nn.device import pick_device
 
 Method: TypeAlias = Literal["zero", "pixels", "features", "dynamics", "finetuned"]
 Predictor: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.uint8]], FloatFlow]
@@ -33,8 +36,8 @@ class FlowMethod:
     method: Method = "finetuned"
     """No motion; matching of pixels, of a pretrained network's features, or of what its dynamics
     predict; a finetuned flow network."""
-    run: Path | None = None
-    """Folder or file of the network, for all but zero and pixels."""
+    network: Path | None = None
+    """Network, for all but zero and pixels: a folder, a file or a hub id."""
     overlap: float = 0.9
     """Share of a tile that the next one covers again (finetuned)."""
     tiles_at_once: int = 8
@@ -64,25 +67,30 @@ def flow_predictor(how: FlowMethod) -> Predictor:
         MidwayError: The method needs a network and none is given, or has no use for the one that
             is, or it cannot be read.
     """
-    if how.run is not None and how.method in ("zero", "pixels"):
+    if how.network is not None and how.method in ("zero", "pixels"):
         raise MidwayError(
-            f"method {how.method}: takes no network; leave --run out, or add --method finetuned, "
-            "features or dynamics"
+            f"method {how.method}: takes no network; leave --network out, or add --method "
+            "finetuned, features or dynamics"
         )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = pick_device()
     if how.method == "zero":
         return lambda source, target: np.zeros((*source.shape[:2], 2), np.float32)
     if how.method == "pixels":
         return lambda source, target: _array(pixel_flow(*_frames(source, target, device)))
-    if how.run is None:
-        raise MidwayError(f"method {how.method}: no network; give --run FOLDER or FILE")
+    if how.network is None:
+        raise MidwayError(f"method {how.method}: no network; give --network FOLDER or FILE")
     if how.method == "finetuned":
         return network_predictor(
-            load_flow_network(how.run).to(device),
+            load_flow_network(how.network).to(device),
             overlap=how.overlap,
             tiles_at_once=how.tiles_at_once,
         )
-    return _matching_predictor(load(how.run).to(device), how)
+    find = {"level": how.level, "radius": how.radius}
+    if how.method == "dynamics":
+        network = load(how.network).to(device)
+        return _matching_predictor(network.encoder, partial(dynamics_flow, network, **find))
+    encoder = load_encoder(str(how.network), weights="student").to(device)
+    return _matching_predictor(encoder, partial(feature_flow, encoder, **find))
 
 
 def network_predictor(network: FlowNetwork, *, overlap: float, tiles_at_once: int) -> Predictor:
@@ -97,9 +105,9 @@ def network_predictor(network: FlowNetwork, *, overlap: float, tiles_at_once: in
     return predict
 
 
-def _matching_predictor(network: MidwayNetwork, how: FlowMethod) -> Predictor:
-    device = next(network.parameters()).device
-    patch = network.config.encoder.patch_size
+def _matching_predictor(encoder: Encoder, find: Callable[[Tensor, Tensor], Tensor]) -> Predictor:
+    """Resize the frames to whole patches, find their flow, and resize that back."""
+    device, patch = next(encoder.parameters()).device, encoder.stride
 
     @torch.no_grad()
     def predict(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> FloatFlow:
@@ -107,8 +115,7 @@ def _matching_predictor(network: MidwayNetwork, how: FlowMethod) -> Predictor:
         size = (max(1, round(height / patch)) * patch, max(1, round(width / patch)) * patch)
         frames = _frames(source, target, device)
         first, second = normalise(F.interpolate(frames, size, mode="bilinear")).split(1)
-        by = "dynamics" if how.method == "dynamics" else "features"
-        flow = matching_flow(network, first, second, by=by, level=how.level, radius=how.radius)
+        flow = find(first, second)
         scale = flow.new_tensor([width / size[1], height / size[0]])[:, None, None]
         return _array(F.interpolate(flow, (height, width), mode="bilinear")[0] * scale)
 

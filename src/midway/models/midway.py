@@ -1,5 +1,6 @@
 """Midway Network: a student encoder with its dynamics, and the teacher that follows them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from midway.config import check_at_least
 from midway.errors import MidwayError
 from midway.models.dynamics import Dynamics, DynamicsConfig, LevelOutput, TargetSide
-from midway.models.vit import EncoderConfig, VisionTransformer
+from midway.models.encoders.base import Encoder
+from midway.models.encoders.vit import EncoderConfig, VisionTransformer
 from midway.nn.blocks import init_transformer
 from midway.nn.dino import DinoHead, DinoPairLoss
 from midway.nn.ema import update_ema
@@ -83,7 +85,8 @@ class MidwayNetwork(nn.Module):
 
     Example:
         >>> import torch
-        >>> from midway.models.vit import EncoderConfig
+        >>> from midway.models.encoders.base import Encoder
+    from midway.models.encoders.vit import EncoderConfig
         >>> encoder = EncoderConfig(image_size=(32, 32), patch_size=8, width=24, depth=4, heads=2)
         >>> dynamics = DynamicsConfig(levels=(1, 3), midway_width=12)
         >>> head = HeadConfig(hidden=16, bottleneck=8, num_prototypes=32)
@@ -150,6 +153,11 @@ class MidwayNetwork(nn.Module):
         """
         levels = self.dynamics(source, target, self.teacher, grid, latents_only=latents_only)
         return MidwayOutput(levels=levels)
+
+    @property
+    def encoders(self) -> Mapping[str, Encoder]:
+        """The student's encoder and the teacher's, which is its EMA."""
+        return {"student": self.encoder, "teacher": self.teacher.encoder}
 
     def grid(self, images: Float[Tensor, "batch 3 height width"]) -> tuple[int, int]:
         """Rows and columns of patches in images of this size."""

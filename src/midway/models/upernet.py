@@ -1,6 +1,7 @@
-"""Readout heads for segmentation: linear, and UperNet on a pyramid made of a plain ViT.
+"""Readout heads for segmentation: linear, and UperNet.
 
-UperNet is that of Xiao et al. (2018) as mmsegmentation builds it, on iBOT's pyramid.
+UperNet is that of Xiao et al. (2018) as mmsegmentation builds it: on the four stages of an encoder
+that has such, or on iBOT's pyramid, which is made of the maps of a plain ViT.
 """
 
 from collections.abc import Sequence
@@ -18,8 +19,10 @@ NUM_MAPS = 4
 """Feature maps that UperNet reads, from low to high."""
 DROPOUT = 0.1
 AUXILIARY_MAP = 2
-"""Which map of the pyramid the auxiliary head reads: the one at the encoder's own stride."""
+"""Which map of the pyramid the auxiliary head reads: the one at a plain ViT's own stride."""
 AUXILIARY_CHANNELS = 256
+PYRAMID_HEAD_WIDTH = 512
+"""Channels of the head on an encoder with stages, as in mmsegmentation."""
 CLASSIFIER_STD = 0.01
 
 
@@ -37,47 +40,57 @@ class LinearReadout(nn.Module):
         self.classifier = _classifier(channels, num_classes)
 
     def forward(self, maps: Sequence[Map]) -> tuple[Map, ...]:
-        """Logits at the resolution of the maps, alone in a tuple."""
-        return (self.classifier(torch.cat([*maps], dim=1)),)
+        """Logits at the resolution of the finest map, alone in a tuple."""
+        return (self.classifier(torch.cat(at_one_size(maps), dim=1)),)
 
 
 class UperNet(nn.Module):
     """Pyramid pooling on the coarsest map, a feature pyramid over all, one classifier.
 
     Args:
-        width: Channels of the encoder's maps; those of the head are as many.
+        width: Channels of a plain encoder's maps, all at one stride; those of the head are as many.
         num_classes: Channels of the logits.
+        widths: Channels of the maps of an encoder whose levels are a pyramid; the head has
+            `PYRAMID_HEAD_WIDTH` then.
 
     """
 
-    def __init__(self, width: int, num_classes: int) -> None:
+    def __init__(self, width: int, num_classes: int, widths: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.pyramid = Pyramid(width)
+        self.pyramid = Pyramid(width) if widths is None else nn.Identity()
+        if widths is None:
+            widths = [width] * NUM_MAPS
+        else:
+            width = PYRAMID_HEAD_WIDTH
+        top = widths[-1]
         self.pooled = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(size), ConvNormRelu(width, width, 1))
+            nn.Sequential(nn.AdaptiveAvgPool2d(size), ConvNormRelu(top, width, 1))
             for size in POOL_SIZES
         )
-        self.bottleneck = ConvNormRelu((1 + len(POOL_SIZES)) * width, width, 3)
+        self.bottleneck = ConvNormRelu(top + len(POOL_SIZES) * width, width, 3)
         finer = range(NUM_MAPS - 1)
-        self.laterals = nn.ModuleList(ConvNormRelu(width, width, 1) for _ in finer)
+        self.laterals = nn.ModuleList(ConvNormRelu(widths[index], width, 1) for index in finer)
         self.outputs = nn.ModuleList(ConvNormRelu(width, width, 3) for _ in finer)
         self.fusion = ConvNormRelu(NUM_MAPS * width, width, 3)
         self.dropout = nn.Dropout2d(DROPOUT)
         self.classifier = _classifier(width, num_classes)
-        self.auxiliary = AuxiliaryHead(width, num_classes)
+        self.auxiliary = AuxiliaryHead(widths[AUXILIARY_MAP], num_classes)
 
     def forward(self, maps: Sequence[Map]) -> tuple[Map, ...]:
-        """Logits at four times the encoder's resolution; when training, auxiliary ones after.
+        """Logits at the resolution of the finest map; when training, auxiliary ones after.
+
+        A plain encoder's finest map has four times its own resolution.
 
         Args:
-            maps: Four maps of the encoder at its own stride.
+            maps: Four maps of the encoder, from low to high.
 
         Raises:
-            MidwayError: Maps of a side of one patch, which cannot be made coarser.
+            MidwayError: Maps of a plain encoder with a side of one patch, which cannot be made
+                coarser.
 
         """
         rows, columns = maps[0].shape[-2:]
-        if min(rows, columns) < 2:
+        if isinstance(self.pyramid, Pyramid) and min(rows, columns) < 2:
             raise MidwayError(
                 f"UperNet: maps of {rows}x{columns} patches, and it needs 2x2; take larger images, "
                 "crops or windows"
@@ -145,6 +158,12 @@ class ConvNormRelu(nn.Module):
     def forward(self, x: Map) -> Map:
         """Transformed map of the same size."""
         return F.relu(self.norm(self.conv(x)))
+
+
+def at_one_size(maps: Sequence[Map]) -> list[Map]:
+    """Maps resized to the largest of them, which is the first of those; equal ones stay as is."""
+    finest = max(maps, key=lambda x: x.shape[-2] * x.shape[-1])
+    return [x if x.shape[-2:] == finest.shape[-2:] else _resized(x, finest) for x in maps]
 
 
 def _doubled(width: int) -> nn.ConvTranspose2d:

@@ -7,7 +7,8 @@ import torch
 
 from midway.atomic import write_atomically
 from midway.errors import MidwayError
-from midway.models.safe_pickle import read_checkpoint
+from midway.models.encoders.base import ENCODERS, describe
+from midway.models.weights.safe_pickle import read_checkpoint
 from midway.train.objective import Objective
 from midway.train.optim import AdamW
 
@@ -33,7 +34,8 @@ def save_checkpoint(
     Args:
         run_folder: The run that it belongs to.
         step: Optimiser steps completed.
-        objective: All its parameters and buffers are saved, trainable or not.
+        objective: All its parameters and buffers are saved, trainable or not, and the kind, sizes
+            and place of its encoders.
         optimizer: With its moments, and the count of the steps left out.
         scaler: With its loss scale, if the precision has one.
         keep: Checkpoints that stay, this one included.
@@ -45,6 +47,7 @@ def save_checkpoint(
         "model": objective.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
+        ENCODERS: describe(objective, objective.encoders),
     }
     path = run_folder / "checkpoints" / f"step_{step:08d}.ckpt"
     path.parent.mkdir(exist_ok=True)

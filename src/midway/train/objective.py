@@ -1,12 +1,14 @@
 """What the training loop asks of anything that can be trained."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
+
+from midway.models.encoders.base import Encoder
 
 
 @dataclass
@@ -112,6 +114,11 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Any) -> StepOutput:
         """The loss of one batch, averaged over its samples."""
+
+    @property
+    def encoders(self) -> Mapping[str, Encoder]:
+        """Encoders by name ("student", "teacher"), which checkpoints describe."""
+        return {}
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Every trainable parameter once."""

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 
 from midway.atomic import write_atomically
-from midway.config import read_json
+from midway.config import read_config
 from midway.errors import MidwayError
 
 AUTOCAST_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -171,7 +171,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _check_changes(path: Path, config: Mapping[str, Any]) -> None:
-    old, new = _flat(read_json(path)), _flat(config)
+    old, new = _flat(read_config(path)), _flat(config)
     # What a file of an older version does not name has its default.
     for name in sorted(old.keys() - CHANGEABLE):
         if name not in new or new[name] != old[name]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from midway.models.dynamics import ForwardDynamics, TargetSide
+from midway.models.encoders.vit import VisionTransformer
 from midway.models.midway import MidwayNetwork
-from midway.models.vit import VisionTransformer
 from midway.nn.blocks import Attention, Block, CrossAttention, CrossBlock, Gate, Mlp
 from midway.nn.dino import DinoHead
 

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from midway.errors import MidwayError
-from midway.models.vit import EncoderConfig, VisionTransformer
+from midway.models.encoders.vit import EncoderConfig, VisionTransformer
 from midway.nn.matching import sincos_positions
+from tests.models.networks import ENCODER
 
+IMAGES = torch.randn(2, 3, 24, 40, generator=torch.Generator().manual_seed(0))
 SMALL = EncoderConfig(image_size=(32, 48), patch_size=8, width=24, depth=4, heads=3)
 
 
@@ -105,3 +107,31 @@ def test_positions_of_sines_and_cosines_are_there_from_the_start() -> None:
 def test_positions_of_sines_and_cosines_need_a_multiple_of_four() -> None:
     with pytest.raises(MidwayError, match="width 18 is no multiple of 4"):
         EncoderConfig(width=18, heads=3, sincos_positions=True)
+
+
+def test_maps_are_the_patches_of_the_levels_row_by_row():
+    encoder = VisionTransformer(ENCODER).eval()
+    assert (encoder.width, encoder.depth, encoder.stride) == (24, 4, 8)
+    maps = encoder.maps(IMAGES, (4, 2))
+    features = encoder.levels(IMAGES, (4, 2))
+    for level_map, tokens in zip(maps, features, strict=True):
+        assert level_map.shape == (2, 24, 3, 5)
+        torch.testing.assert_close(level_map[1, :, 2, 3], tokens[1, 1 + 2 * 5 + 3])
+    torch.testing.assert_close(encoder.maps(IMAGES, (-1,))[0], maps[0])
+    with pytest.raises(MidwayError, match="levels 1 to 4"):
+        encoder.maps(IMAGES, (5,))
+    with pytest.raises(MidwayError, match="levels 1 to 4"):
+        encoder.maps(IMAGES, (-5,))
+
+
+def test_layers_are_the_embeddings_then_the_blocks_then_the_rest():
+    encoder = VisionTransformer(ENCODER)
+    layers = {name: encoder.layer_of(name) for name, _ in encoder.named_parameters()}
+    embeddings = {"cls_token", "pos_embed"}
+    embeddings |= {"patch_embed.proj.weight", "patch_embed.proj.bias"}
+    assert {name for name, layer in layers.items() if layer == 0} == embeddings
+    for block in range(4):
+        inside = {name for name in layers if name.startswith(f"blocks.{block}.")}
+        assert {name for name, layer in layers.items() if layer == block + 1} == inside
+    behind = {name for name, layer in layers.items() if layer == 5}
+    assert behind == {"norm.weight", "norm.bias"}

@@ -2,7 +2,8 @@
 
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -10,15 +11,23 @@ from torch import Tensor, nn
 
 from midway.data.colour import IMAGENET_MEAN, IMAGENET_STD
 from midway.errors import MidwayError
-from midway.models.dense_encoder import DenseEncoder, Images, Map
-from midway.models.vit import EncoderConfig
+from midway.models.encoders.base import Encoder, Images, Map
+from midway.models.encoders.vit import EncoderConfig
 
 
-class TimmEncoder(DenseEncoder):
+@dataclass(frozen=True, kw_only=True)
+class TimmConfig:
+    """A model of timm."""
+
+    name: str
+    """As `timm.create_model` takes it, such as ``vit_small_patch16_224.dino``."""
+
+
+class TimmEncoder(Encoder):
     """A ViT of timm, given images in the colours that it was trained with.
 
     Args:
-        name: As `timm.create_model` takes it, such as ``vit_small_patch16_224.dino``.
+        name: As `timm.create_model` takes it.
         pretrained: With its published weights, else with fresh ones.
 
     Raises:
@@ -27,12 +36,16 @@ class TimmEncoder(DenseEncoder):
 
     """
 
+    kind = "timm"
+    Config: ClassVar[type] = TimmConfig
+    config: TimmConfig
+
     def __init__(self, name: str, *, pretrained: bool) -> None:
         super().__init__()
-        self.name = name
+        self.config = TimmConfig(name=name)
         self.model = _created(name, pretrained=pretrained)
         self.width, self.depth = int(self.model.embed_dim), len(self.model.blocks)
-        self.patch_size = int(self.model.patch_embed.patch_size[0])
+        self.stride = int(self.model.patch_embed.patch_size[0])
         colours = self.model.pretrained_cfg
         own_mean, own_std = torch.tensor((colours["mean"], colours["std"]))
         mean, std = torch.tensor((IMAGENET_MEAN, IMAGENET_STD))
@@ -43,8 +56,13 @@ class TimmEncoder(DenseEncoder):
         self.scale: Tensor
         self.shift: Tensor
 
+    @classmethod
+    def from_config(cls, config: TimmConfig) -> Self:
+        """Build the model with fresh weights."""
+        return cls(config.name, pretrained=False)
+
     def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
-        """One map a level, the model's final norm applied, without class and register tokens."""
+        """Return one map a level, the final norm applied, without class and register tokens."""
         return self._found(images, levels, output_fmt="NCHW")
 
     def levels(
@@ -58,12 +76,12 @@ class TimmEncoder(DenseEncoder):
         return [self._with_class_token(each) for each in found]
 
     @property
-    def config(self) -> EncoderConfig:
-        """Its sizes, as far as an encoder of ours has them."""
+    def sizes(self) -> EncoderConfig:
+        """Sizes of a `VisionTransformer` of the same shape."""
         height, width = self.model.patch_embed.img_size
         return EncoderConfig(
             image_size=(int(height), int(width)),
-            patch_size=self.patch_size,
+            patch_size=self.stride,
             width=self.width,
             depth=self.depth,
             heads=int(self.model.blocks[0].attn.num_heads),
@@ -76,6 +94,10 @@ class TimmEncoder(DenseEncoder):
         for index, block in enumerate(self.model.blocks):
             block.drop_path1 = drop_path(p * index / max(self.depth - 1, 1))
             block.drop_path2 = drop_path(p * index / max(self.depth - 1, 1))
+
+    def layer_of(self, name: str) -> int:
+        """Return the layer of a parameter for layer decay."""
+        return super().layer_of(name.removeprefix("model."))
 
     def _found(self, images: Images, levels: Sequence[int], **options: Any) -> list[Any]:
         wanted = self.resolved(levels)
@@ -131,3 +153,6 @@ def _leave_out_pooling(model: Any) -> None:
     if isinstance(model.norm, nn.Identity):
         model.norm = getattr(model, "fc_norm", model.norm)
     model.attn_pool, model.fc_norm = None, nn.Identity()
+
+
+ENCODER = TimmEncoder

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from midway.errors import MidwayError
 from midway.models.midway import MidwayNetwork
-from midway.models.release import UnknownHeadsError, to_release_name, unflatten_release
-from midway.models.weights import load, save
+from midway.models.weights.load import load
+from midway.models.weights.release import UnknownHeadsError, to_release_name, unflatten_release
+from midway.models.weights.save import save
 from tests.models.networks import ENCODER, HEADS, random_network, same_weights, tiny
 
 

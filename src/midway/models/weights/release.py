@@ -10,8 +10,8 @@ from torch import Tensor
 
 from midway.errors import MidwayError
 from midway.models.dynamics import DynamicsConfig
-from midway.models.safe_pickle import named_tensors
-from midway.models.vit import EncoderConfig
+from midway.models.encoders.vit import EncoderConfig
+from midway.models.weights.safe_pickle import named_tensors
 
 PARTS = ("student", "teacher", "motion_loss", "dino_loss")
 OTHER_PARTS = ("optimizer", "epoch", "args", "fp16_scaler")
@@ -93,8 +93,8 @@ def unflatten_release(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tens
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """For a release file: what no shape tells, where its arguments are silent or wrong."""
+class ReleaseHints:
+    """Overrides for values that a release file's tensor shapes do not determine."""
 
     encoder_heads: int | None = None
     """Attention heads of the encoder."""
@@ -113,7 +113,7 @@ class UnknownHeadsError(MidwayError):
 
     Args:
         where: The file.
-        names: Fields of `Told` that would tell them.
+        names: Fields of `ReleaseHints` that would tell them.
 
     """
 
@@ -127,11 +127,11 @@ class UnknownHeadsError(MidwayError):
 
 
 def release_sizes(
-    tensors: Mapping[str, Tensor], args: object, told: Told, *, where: str
+    tensors: Mapping[str, Tensor], args: object, hints: ReleaseHints, *, where: str
 ) -> dict[str, Any]:
     """Fields of the `NetworkConfig` of a published file, not yet validated.
 
-    Widths and depths come from shapes, the rest from `told`, then from the file's arguments.
+    Widths and depths come from shapes, the rest from the hints, then from the file's arguments.
     Where both are silent, levels are spread evenly, images are square, drop path is the published
     0.1 for ViT-S and ViT-B and else 0, and the dynamics have the published heads if the widths
     are published ones.
@@ -139,7 +139,7 @@ def release_sizes(
     Args:
         tensors: From `flatten_release`.
         args: The file's arguments as plain values; None if it has none.
-        told: What the caller knows.
+        hints: What the caller knows.
         where: The file, for error messages.
 
     Raises:
@@ -148,7 +148,7 @@ def release_sizes(
 
     """
     args = _dict({"args": args}, "args", where)
-    encoder = _encoder_sizes(tensors, args, told, where)
+    encoder = _encoder_sizes(tensors, args, hints, where)
     dynamics = _dynamics_sizes(tensors, where)
     found = _indices(tensors, r"motion_loss\.module\.forward_predictor_(\d+)\.")
     levels = _levels(args, where) or _even(encoder["depth"], found)
@@ -160,7 +160,7 @@ def release_sizes(
         encoder["width"] in PUBLISHED_WIDTHS
         and dynamics.get("midway_width", PUBLISHED_MIDWAY_WIDTHS[0]) in PUBLISHED_MIDWAY_WIDTHS
     )
-    heads = _heads(args, told, DynamicsConfig() if is_published else None, where)
+    heads = _heads(args, hints, DynamicsConfig() if is_published else None, where)
     direction = _tensor(tensors, "student.module.dino_head.last_layer.weight_v", 2, where)
     hidden = _tensor(tensors, "student.module.dino_head.mlp.0.weight", 2, where).shape[0]
     return {
@@ -175,15 +175,15 @@ def release_sizes(
 
 
 def _encoder_sizes(
-    tensors: Mapping[str, Tensor], args: Mapping[str, Any], told: Told, where: str
+    tensors: Mapping[str, Tensor], args: Mapping[str, Any], hints: ReleaseHints, where: str
 ) -> dict[str, Any]:
     prefix = "student.module.backbone."
     patches = _tensor(tensors, f"{prefix}patch_embed.proj.weight", 4, where)
     num_positions = _tensor(tensors, f"{prefix}pos_embed", 3, where).shape[1]
     patch_size = patches.shape[-1]
     resolution = args.get("global_crop_resolution")
-    if told.image_size is not None:
-        resolution = told.image_size
+    if hints.image_size is not None:
+        resolution = hints.image_size
     if resolution is None:
         resolution = math.isqrt(max(num_positions - 1, 0)) * patch_size
     drop_path = args.get("drop_path_rate")
@@ -220,9 +220,9 @@ def _dynamics_sizes(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]
 
 
 def _heads(
-    args: Mapping[str, Any], told: Told, published: DynamicsConfig | None, where: str
+    args: Mapping[str, Any], hints: ReleaseHints, published: DynamicsConfig | None, where: str
 ) -> dict[str, Any]:
-    """Every number of heads: told, of the arguments, or published."""
+    """Return every number of heads: from the hints, the arguments, or published."""
     dynamics = _dict(args, "midway_model_configs", where)
     of_args = {
         "encoder_heads": ENCODER_HEADS.get(str(args.get("arch"))),
@@ -232,7 +232,7 @@ def _heads(
     }
     heads = {}
     for name, of_arg in of_args.items():
-        candidates = (getattr(told, name), of_arg, getattr(published, name, None))
+        candidates = (getattr(hints, name), of_arg, getattr(published, name, None))
         heads[name] = next((heads for heads in candidates if heads is not None), None)
     untold = tuple(name for name, number in heads.items() if number is None)
     if untold:
@@ -271,12 +271,12 @@ def _tensor(tensors: Mapping[str, Tensor], name: str, ndim: int, where: str) -> 
 
 
 def _num_tokens(tensors: Mapping[str, Tensor], name: str, where: str) -> int:
-    """How many tokens a table of shape (1, tokens, dim) holds; none if it is not there."""
+    """Count the tokens of a table of shape (1, tokens, dim); 0 if it is not there."""
     return _tensor(tensors, name, 3, where).shape[1] if name in tensors else 0
 
 
 def _indices(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """How many different numbers a pattern finds in the names."""
+    """Count the different numbers that a pattern finds in the names."""
     return len({found[1] for name in tensors if (found := re.match(pattern, name))})
 
 

@@ -7,7 +7,8 @@ from omegaconf import OmegaConf
 
 from midway.errors import MidwayError
 from midway.models.midway import MidwayNetwork
-from midway.models.weights import load, save
+from midway.models.weights.load import load
+from midway.models.weights.save import save
 from tests.models.networks import ENCODER, random_network, same_weights, tiny
 
 

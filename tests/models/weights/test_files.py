@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from midway.config import to_json
 from midway.errors import MidwayError
-from midway.models.weights import load, save
+from midway.models.weights.load import load
+from midway.models.weights.save import save
 from tests.models.networks import random_network, same_weights
 
 
@@ -101,7 +102,7 @@ def test_a_network_from_the_hub_is_one_safetensors_file(
         assert etag_timeout < 10
         return str(tmp_path / filename)
 
-    monkeypatch.setattr("midway.models.network_file.hf_hub_download", download)
+    monkeypatch.setattr("midway.models.weights.files.hf_hub_download", download)
     assert same_weights(load("someone/midway-v1.0"), network)
     assert asked == [("someone/midway-v1.0", "model.safetensors")]
 
@@ -115,7 +116,7 @@ def test_what_the_hub_does_not_have_is_told_without_noise(
         logger.warning("Retrying")
         raise OSError("offline")
 
-    monkeypatch.setattr("midway.models.network_file.hf_hub_download", download)
+    monkeypatch.setattr("midway.models.weights.files.hf_hub_download", download)
     with pytest.raises(MidwayError, match=r"someone/midway: .* cannot be had from the hub"):
         load("someone/midway")
     assert not caplog.records
@@ -125,7 +126,7 @@ def test_what_the_hub_does_not_have_is_told_without_noise(
 def test_a_missing_local_file_is_not_asked_of_the_hub(
     monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.delattr("midway.models.network_file.hf_hub_download")
+    monkeypatch.delattr("midway.models.weights.files.hf_hub_download")
     with pytest.raises(MidwayError, match="no such file or folder"):
         load(path)
 

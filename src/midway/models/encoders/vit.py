@@ -1,7 +1,8 @@
 """The vision transformer that Midway trains: timm's layout and key names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -9,11 +10,14 @@ from torch import Tensor, nn
 
 from midway.config import check_at_least
 from midway.errors import MidwayError
+from midway.models.encoders.base import Encoder, Images, Map, as_map
 from midway.nn.blocks import Block, init_transformer
 from midway.nn.embed import PatchEmbed, resample_positions
 from midway.nn.matching import sincos_positions
 
 NORM_EPS = 1e-6
+HEAD_WIDTH = 64
+"""Channels of an attention head in every published ViT."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +38,7 @@ class EncoderConfig:
     init_std: float = 0.02
     """Deviation of the linear layers' weights before training."""
     sincos_positions: bool = False
-    """Whether positions begin as sines and cosines, not as noise (see `midway.nn.matching`)."""
+    """Start positions as sines and cosines, not as noise (see `midway.nn.matching`)."""
 
     def __post_init__(self) -> None:
         check_at_least("encoder", self, patch_size=1, width=1, depth=1, heads=1, num_registers=0)
@@ -61,15 +65,20 @@ class EncoderConfig:
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(Encoder):
     """Pre-norm ViT with a class token and learned positions, for images of any size.
 
     Its `state_dict` has the names of timm's `vit_small_patch16_224`.
     """
 
+    kind = "vit"
+    Config: ClassVar[type] = EncoderConfig
+    config: EncoderConfig
+
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.width, self.depth, self.stride = config.width, config.depth, config.patch_size
         dim, rows_columns = config.width, config.grid
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         if config.num_registers:
@@ -98,11 +107,12 @@ class VisionTransformer(nn.Module):
     def levels(
         self, images: Float[Tensor, "batch 3 height width"], levels: Sequence[int]
     ) -> list[Float[Tensor, "batch tokens dim"]]:
-        """Features after the given blocks (1-based), the encoder's final norm applied.
+        """Features after the given blocks, the encoder's final norm applied.
 
         Args:
             images: ImageNet-normalised; sides are multiples of the patch size.
-            levels: Which blocks, in the order wanted; (3, 6, 9, 12) in the paper.
+            levels: Blocks in the order wanted, 1-based or negative from the top; (3, 6, 9, 12) in
+                the paper.
 
         Returns:
             One tensor a level: the class token, then the patches row by row.
@@ -111,11 +121,7 @@ class VisionTransformer(nn.Module):
             MidwayError: A level that the encoder does not have, or sides that do not fit.
 
         """
-        depth = len(self.blocks)
-        if any(not 1 <= level <= depth for level in levels):
-            raise MidwayError(
-                f"levels {tuple(levels)}: the encoder has levels 1 to {depth}; choose from those"
-            )
+        levels = self.resolved(levels)
         x = self._embed(images)
         found: dict[int, Tensor] = {}
         for level, block in enumerate(self.blocks[: max(levels)], start=1):
@@ -123,6 +129,39 @@ class VisionTransformer(nn.Module):
             if level in levels:
                 found[level] = self._without_registers(self.norm(x))
         return [found[level] for level in levels]
+
+    def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
+        """Return one map a level, without the class token."""
+        return [as_map(x[:, 1:], images, self.stride) for x in self.levels(images, levels)]
+
+    def set_drop_path(self, p: float) -> None:
+        """Set stochastic depth that grows linearly with the blocks."""
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            block.drop_path.p = p * index / max(self.depth - 1, 1)
+
+    @classmethod
+    def read_config(
+        cls, tensors: Mapping[str, Tensor], *, heads: int | None = None
+    ) -> EncoderConfig | None:
+        """Read the sizes off tensors with timm's names; the position table is taken as square.
+
+        Heads have 64 channels each unless their number is given.
+        """
+        try:
+            width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
+            side = round((tensors["pos_embed"].shape[1] - 1) ** 0.5)
+            blocks = {int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")}
+        except (KeyError, ValueError, IndexError):
+            return None
+        return EncoderConfig(
+            image_size=(side * patch, side * patch),
+            patch_size=patch,
+            width=width,
+            depth=len(blocks),
+            heads=heads or max(1, width // HEAD_WIDTH),
+            num_registers=tensors["reg_token"].shape[1] if "reg_token" in tensors else 0,
+        )
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         """Class token of the last level, one vector an image.
@@ -157,3 +196,6 @@ class VisionTransformer(nn.Module):
         if not self.config.num_registers:
             return x
         return torch.cat([x[:, :1], x[:, 1 + self.config.num_registers :]], dim=1)
+
+
+ENCODER = VisionTransformer

@@ -1,0 +1,178 @@
+"""Interface of image encoders that return dense feature maps, and how files describe them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from midway.config import from_json, to_json
+from midway.errors import MidwayError
+from midway.registry import available, find
+
+PACKAGE = "midway.models.encoders"
+ENCODERS = "encoders"
+"""Key of what `describe` returns, in checkpoints and in the header of .safetensors files."""
+EMBEDDINGS = ("patch_embed", "pos_embed", "cls_token", "reg_token", "dist_token", "norm_pre")
+"""Names, in timm and here, of what is before the blocks of a ViT."""
+
+Images = Float[Tensor, "batch 3 height width"]
+Map = Float[Tensor, "batch channels rows columns"]
+
+
+class Encoder(nn.Module, ABC):
+    """Feature maps of images of any size that the stride divides.
+
+    A kind of encoder is one file in this package, which `ENCODER` names the class of. All that is
+    needed to build it again is `kind` and `config`.
+    """
+
+    kind: ClassVar[str]
+    """Name of its file in this package."""
+    Config: ClassVar[type]
+    """Frozen dataclass of its sizes, which JSON can hold."""
+    config: Any
+    """An instance of `Config`."""
+    width: int
+    """Channels of the top level's map."""
+    depth: int
+    """Levels: 1 to `depth`."""
+    stride: int
+    """Pixels that the sides of an image must be multiples of."""
+
+    @classmethod
+    def from_config(cls, config: Any) -> Self:
+        """Build the encoder with fresh weights, drawn from torch's generator."""
+        return cls(config)
+
+    @classmethod
+    def read_config(cls, tensors: Mapping[str, Tensor], *, heads: int | None) -> Any | None:
+        """Read the sizes off the tensors of a file without configuration.
+
+        Args:
+            tensors: By their names in the file.
+            heads: Attention heads, if known.
+
+        Returns:
+            The configuration, or None if these are no tensors of this kind.
+
+        """
+        return None
+
+    @abstractmethod
+    def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
+        """Return one map a level, in the order of `levels`.
+
+        Args:
+            images: ImageNet-normalised; sides are multiples of `stride`.
+            levels: 1-based; negative ones count from the top, which is -1.
+
+        Raises:
+            MidwayError: A level that there is not.
+
+        """
+
+    @abstractmethod
+    def set_drop_path(self, p: float) -> None:
+        """Set stochastic depth for training: 0 in the first block, growing to `p` in the last."""
+
+    def layer_of(self, name: str) -> int:
+        """Return the layer of a parameter for layer decay: 0 for the embeddings, then the blocks.
+
+        Args:
+            name: As `named_parameters` gives it; here as in timm's ViT.
+
+        Returns:
+            ``depth + 1`` for parameters above the blocks, as for heads.
+
+        """
+        if name.startswith(EMBEDDINGS):
+            return 0
+        return int(name.split(".")[1]) + 1 if name.startswith("blocks.") else self.depth + 1
+
+    def widths(self, levels: Sequence[int]) -> list[int]:
+        """Channels of the maps at these levels."""
+        return [self.width] * len(levels)
+
+    def strides(self, levels: Sequence[int]) -> list[int]:
+        """Pixels from a cell of the map to the next, at these levels."""
+        return [self.stride] * len(levels)
+
+    def resolved(self, levels: Sequence[int]) -> list[int]:
+        """Convert levels to numbers from 1.
+
+        Raises:
+            MidwayError: A level that there is not.
+
+        """
+        found = [level if level > 0 else self.depth + 1 + level for level in levels]
+        if not all(1 <= level <= self.depth for level in found):
+            raise MidwayError(
+                f"levels {tuple(levels)}: the encoder has levels 1 to {self.depth}; choose "
+                "from those"
+            )
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """Description of an encoder in a checkpoint or an exported file."""
+
+    kind: str
+    config: dict[str, Any]
+    """Configuration as JSON values."""
+    prefix: str = ""
+    """Prefix of the names of its tensors in the state dict of the file."""
+
+    def build(self, *, where: str) -> Encoder:
+        """Build the encoder with fresh weights, drawn from torch's generator.
+
+        Raises:
+            MidwayError: No such kind, or sizes that it refuses; names `where`.
+
+        """
+        try:
+            kind = find(PACKAGE, self.kind).ENCODER
+            config = from_json(kind.Config, self.config, where="its sizes")
+        except MidwayError as error:
+            raise MidwayError(f"{where}: {' '.join(str(error).split())}") from None
+        return kind.from_config(config)
+
+
+def describe(module: nn.Module, encoders: Mapping[str, Encoder]) -> dict[str, dict[str, Any]]:
+    """Describe encoders that are parts of a module, as JSON values by name.
+
+    Args:
+        module: Its state dict is what the prefixes refer to.
+        encoders: By name; `module` itself may be one.
+
+    """
+    places = {id(part): name for name, part in module.named_modules()}
+    found = {
+        name: EncoderSpec(
+            kind=encoder.kind,
+            config=to_json(encoder.config),
+            prefix=f"{places[id(encoder)]}." if places[id(encoder)] else "",
+        )
+        for name, encoder in encoders.items()
+    }
+    return {name: to_json(spec) for name, spec in found.items()}
+
+
+def recognise(tensors: Mapping[str, Tensor], *, heads: int | None = None) -> EncoderSpec | None:
+    """Find the kind and sizes of the encoder that tensors without configuration belong to."""
+    for name in available(PACKAGE):
+        config = find(PACKAGE, name).ENCODER.read_config(tensors, heads=heads)
+        if config is not None:
+            return EncoderSpec(kind=name, config=to_json(config))
+    return None
+
+
+def as_map(
+    patches: Float[Tensor, "batch patches dim"], images: Images, stride: int
+) -> Float[Tensor, "batch dim rows columns"]:
+    """Arrange the patches of images, row by row, as a map."""
+    rows, columns = images.shape[-2] // stride, images.shape[-1] // stride
+    return patches.unflatten(1, (rows, columns)).permute(0, 3, 1, 2)

@@ -1,0 +1,1 @@
+"""Read and write network weights, in our files and in those of others."""

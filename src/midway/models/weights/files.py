@@ -1,0 +1,199 @@
+"""Find a file of weights and read what is in it, whatever network it is of."""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from midway.config import from_json, read_json
+from midway.errors import MidwayError
+from midway.models.encoders.base import ENCODERS, EncoderSpec
+from midway.models.weights.release import PARTS, flatten_release
+from midway.models.weights.safe_pickle import read_checkpoint
+
+BUNDLED = Path(__file__).parents[2] / "networks"
+"""Networks that come with the package, as ``NAME.safetensors``."""
+HUB_FILE = "model.safetensors"
+HUB_TIMEOUT_SECONDS = 3
+SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+NETWORK = "midway"
+"""Key of the sizes of a Midway network in the header of our .safetensors files; other keys of ours
+begin like it."""
+RUN_PREFIX = "network."
+"""Prefix of the names of a Midway network in the checkpoints of its run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsFile:
+    """Contents of a checkpoint or of a file of weights."""
+
+    path: Path
+    layout: Literal["run", "own", "release", "plain"]
+    """Checkpoint of a run of any method; our .safetensors; published .pth; .safetensors without
+    configuration."""
+    tensors: Mapping[str, Any]
+    """By their names in the file."""
+    sizes: Mapping[str, Any] | None = None
+    """Fields of `NetworkConfig` if a run or an own file holds a Midway network."""
+    args: object = None
+    """Arguments of a file in the release layout."""
+    encoders: Mapping[str, EncoderSpec] = field(default_factory=dict)
+    """By name, as a file since version 0.2 describes them."""
+    header: Mapping[str, str] = field(default_factory=dict)
+    """Metadata of a .safetensors file."""
+
+    @property
+    def has_network(self) -> bool:
+        """True if the file holds a Midway network, not encoders alone."""
+        return self.layout == "release" or self.sizes is not None
+
+
+def read_weights(name: str | Path) -> WeightsFile:
+    """Read a release `.pth`, a run folder, a `.ckpt`, a `.safetensors` file or a hub id.
+
+    The name of a network that comes with the package ("synthetic-tiny") does as well, unless a
+    file or folder here is called so. No code of the file is run.
+
+    Raises:
+        MidwayError: No such thing, or not readable.
+
+    """
+    file = _find_file(name)
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file)
+    contents = read_checkpoint(file)
+    if any(part in contents for part in PARTS):
+        tensors = flatten_release(contents, where=str(file))
+        return WeightsFile(path=file, layout="release", tensors=tensors, args=contents.get("args"))
+    return _read_run(file, contents)
+
+
+def open_safetensors(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read the metadata and the tensors of a `.safetensors` file.
+
+    Raises:
+        MidwayError: It is not readable.
+
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            return opened.metadata() or {}, tensors
+    except (SafetensorError, OSError) as error:
+        raise MidwayError(f"{file}: no readable safetensors file ({error})") from None
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _find_file(name: str | Path) -> Path:
+    found = Path(name)
+    try:
+        if found.is_file():
+            return found
+        if found.is_dir():
+            return _newest_checkpoint(found)
+    except OSError as error:
+        raise MidwayError(f"{name}: cannot be read ({error.strerror}); check the path") from None
+    if found.name == str(name) and (bundled := BUNDLED / f"{name}.safetensors").is_file():
+        return bundled
+    if found.suffix in SUFFIXES or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(name)):
+        raise MidwayError(f"{name}: no such file or folder; check the path")
+    try:
+        with _silent("huggingface_hub"):
+            return Path(hf_hub_download(str(name), HUB_FILE, etag_timeout=HUB_TIMEOUT_SECONDS))
+    except (HfHubHTTPError, HFValidationError, OSError):
+        raise MidwayError(
+            f"{name}: no such folder here, and {HUB_FILE} cannot be had from the hub; check both"
+        ) from None
+
+
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Suppress a library's log messages: its retries are no news to the user."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _newest_checkpoint(folder: Path) -> Path:
+    checkpoints = sorted(folder.glob("checkpoints/*.ckpt")) or sorted(folder.glob(HUB_FILE))
+    if not checkpoints:
+        raise MidwayError(f"{folder}: no checkpoints/*.ckpt in it; give a run folder or a file")
+    return checkpoints[-1]
+
+
+def _read_safetensors(file: Path) -> WeightsFile:
+    header, tensors = open_safetensors(file)
+    sizes, encoders = (_of_header(file, header, key) for key in (NETWORK, ENCODERS))
+    is_plain = encoders is None and not any(key.startswith(NETWORK) for key in header)
+    return WeightsFile(
+        path=file,
+        layout="plain" if is_plain else "own",
+        tensors=tensors,
+        sizes=sizes,
+        encoders=_specs(encoders, where=str(file)),
+        header=header,
+    )
+
+
+def _of_header(file: Path, header: Mapping[str, str], key: str) -> dict[str, Any] | None:
+    if key not in header:
+        return None
+    try:
+        values = json.loads(header[key])
+    except (ValueError, RecursionError) as error:
+        raise MidwayError(f"{file}: the configuration in its header is no JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise MidwayError(f"{file}: the configuration in its header is no JSON object")
+    return values
+
+
+def _read_run(file: Path, contents: Mapping[str, Any]) -> WeightsFile:
+    """Read a checkpoint in a run folder; sizes of a Midway network stand in its config.json."""
+    if not isinstance(contents.get("model"), Mapping):
+        keys = ", ".join(map(str, contents))
+        raise MidwayError(f"{file}: holds no checkpoint of a run; keys are {keys}")
+    encoders = _specs(contents.get(ENCODERS), where=str(file))
+    config = file.parent.parent / "config.json"
+    # Encoders that are described need no configuration beside them.
+    method = read_json(config).get("method") if config.is_file() or not encoders else None
+    sizes = None
+    if isinstance(method, Mapping) and method.get("name", "midway") == "midway":
+        sizes = method.get("network")
+    return WeightsFile(
+        path=file,
+        layout="run",
+        tensors=contents["model"],
+        sizes=sizes if isinstance(sizes, Mapping) else None,
+        encoders=encoders,
+    )
+
+
+def _specs(values: object, *, where: str) -> dict[str, EncoderSpec]:
+    if values is None:
+        return {}
+    where = f"{where}: {ENCODERS}"
+    if not isinstance(values, Mapping):
+        raise MidwayError(f"{where} is a {type(values).__name__}, no dict")
+    return {
+        str(name): from_json(EncoderSpec, spec, where=f"{where}: {name}")
+        for name, spec in values.items()
+    }

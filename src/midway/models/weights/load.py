@@ -1,0 +1,215 @@
+"""Build networks and encoders from files: release files, runs, exports, converted weights."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from midway.config import from_json
+from midway.errors import MidwayError
+from midway.models.encoders.base import Encoder, EncoderSpec, recognise
+from midway.models.midway import MidwayNetwork, NetworkConfig
+from midway.models.weights.files import RUN_PREFIX, WeightsFile, read_weights
+from midway.models.weights.release import ReleaseHints, release_sizes, to_release_name
+from midway.models.weights.safe_pickle import named_tensors
+
+NO_HINTS = ReleaseHints()
+CLASSIFIERS = ("head.", "fc_norm.", "fc.")
+"""Names in converted files of what no evaluation reads."""
+SHOWN = 4
+"""Names in an error message, at most."""
+
+
+def load(
+    path: str | Path,
+    *,
+    encoder_heads: int | None = None,
+    midway_heads: int | None = None,
+    backward_heads: int | None = None,
+    forward_heads: int | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> MidwayNetwork:
+    """Load the network of a release `.pth`, a run folder, a `.ckpt`, a `.safetensors` or a hub id.
+
+    No code of a file is run, sizes come from the file, and every tensor must find its place.
+    The keywords are for a release file whose arguments do not tell; they go before them.
+
+    Args:
+        path: File or folder, "owner/name" on the Hugging Face hub, or "synthetic-tiny", the small
+            network that comes with the package.
+        encoder_heads: Attention heads of the encoder; from the arguments' `arch` if None.
+        midway_heads: Of the midway path; if None, from the arguments, else the published 3 where
+            the widths are published ones.
+        backward_heads: Of the backward layers; likewise, 6.
+        forward_heads: Of the forward models; likewise, 6.
+        image_size: Height and width in pixels; if None, from the arguments, else square.
+
+    Returns:
+        The network in evaluation mode, on the CPU, in float32.
+
+    Raises:
+        UnknownHeadsError: A number of heads is told nowhere.
+        MidwayError: No such thing, not readable, or tensors left over on either side.
+
+    """
+    hints = ReleaseHints(
+        encoder_heads=encoder_heads,
+        midway_heads=midway_heads,
+        backward_heads=backward_heads,
+        forward_heads=forward_heads,
+        image_size=image_size,
+    )
+    return build_network(read_weights(path), hints)
+
+
+def build_network(file: WeightsFile, hints: ReleaseHints = NO_HINTS) -> MidwayNetwork:
+    """Build the Midway network of a file, in evaluation mode.
+
+    Raises:
+        UnknownHeadsError: A number of heads is told nowhere.
+        MidwayError: Names the file's tensors that are missing, left over or of another shape.
+
+    """
+    config, tensors = network_config(file, hints), _network_tensors(file)
+    network = MidwayNetwork(config)
+    state = network.state_dict()
+    levels, is_release = config.dynamics.levels, file.layout == "release"
+    in_file = {to_release_name(name, levels) if is_release else name: name for name in state}
+    faults = _faults({name: state[own] for name, own in in_file.items()}, tensors)
+    if faults:
+        raise MidwayError(f"{file.path}: tensors do not match the network: {faults}")
+    network.load_state_dict({in_file[name]: tensor for name, tensor in tensors.items()})
+    return network.eval()
+
+
+def network_config(file: WeightsFile, hints: ReleaseHints = NO_HINTS) -> NetworkConfig:
+    """Return the sizes of the Midway network of a file.
+
+    Args:
+        file: What was read.
+        hints: What a file in the release layout may not tell; one of our own tells all.
+
+    Raises:
+        UnknownHeadsError: The file does not tell all numbers of heads, nor do the hints.
+        MidwayError: The file holds no Midway network, or sizes that no network has.
+
+    """
+    where, sizes = str(file.path), file.sizes
+    if file.layout == "release":
+        sizes = release_sizes(file.tensors, file.args, hints, where=where)
+    if sizes is None:
+        raise MidwayError(_no_network(file))
+    try:
+        return from_json(NetworkConfig, sizes, where="its sizes")
+    except MidwayError as error:
+        raise MidwayError(f"{where}: {' '.join(str(error).split())}") from None
+
+
+def build_encoder(
+    file: WeightsFile, name: str, hints: ReleaseHints = NO_HINTS, *, untrained: bool = False
+) -> Encoder:
+    """Build an encoder of a file, in evaluation mode; no code of a run's method is needed.
+
+    Args:
+        file: What was read.
+        name: One of its encoders, such as "teacher"; ignored if there is only one.
+        hints: For a file in the release layout, and attention heads for one without configuration.
+        untrained: Leave the weights fresh, drawn from torch's generator.
+
+    Raises:
+        MidwayError: No such encoder, or tensors left over on either side.
+
+    """
+    if file.has_network:
+        sizes = network_config(file, hints)
+        network = MidwayNetwork(sizes) if untrained else build_network(file, hints)
+        return network.encoders[_chosen(file, network.encoders, name)].eval()
+    spec, tensors = _described(file, name, hints)
+    encoder = spec.build(where=str(file.path))
+    if not untrained:
+        faults = _faults(encoder.state_dict(), tensors)
+        if faults:
+            raise MidwayError(
+                f"{file.path}: tensors do not match its {spec.kind}: {faults}; models with more "
+                "parts may serve as timm:NAME"
+            )
+        encoder.load_state_dict(tensors)
+    return encoder.eval()
+
+
+def _described(
+    file: WeightsFile, name: str, hints: ReleaseHints
+) -> tuple[EncoderSpec, dict[str, Tensor]]:
+    """Return the description of an encoder of a file without Midway network, and its tensors."""
+    if file.encoders:
+        spec = file.encoders[_chosen(file, file.encoders, name)]
+        return spec, _below(spec.prefix, file.tensors)
+    if file.layout != "plain":
+        raise MidwayError(
+            f"{file.path}: describes no encoder; checkpoints of version 0.1 can be opened if they "
+            "are of a Midway run"
+        )
+    tensors = {n: t for n, t in file.tensors.items() if not n.startswith(CLASSIFIERS)}
+    spec = recognise(tensors, heads=hints.encoder_heads)
+    if spec is None:
+        raise MidwayError(
+            f"{file.path}: no configuration in its header, and no ViT with timm's names or "
+            "ResNet with torchvision's in it; give a file that midway or timm wrote"
+        )
+    return spec, tensors
+
+
+def _chosen(file: WeightsFile, names: Collection[str], name: str) -> str:
+    if len(names) == 1:
+        return next(iter(names))
+    if name not in names:
+        raise MidwayError(
+            f"{file.path}: no encoder '{name}'; there are {', '.join(names)}: choose by --weights"
+        )
+    return name
+
+
+def _network_tensors(file: WeightsFile) -> dict[str, Tensor]:
+    if file.layout != "run":
+        return named_tensors(file.tensors, where=str(file.path))
+    tensors = named_tensors(file.tensors, where=f"{file.path}: model")
+    others = [name for name in tensors if not name.startswith(RUN_PREFIX)]
+    if others or not tensors:
+        raise MidwayError(f"{file.path}: holds no Midway network alone, but {', '.join(others)}")
+    return _below(RUN_PREFIX, tensors)
+
+
+def _no_network(file: WeightsFile) -> str:
+    if file.encoders:
+        names = ", ".join(file.encoders)
+        return f"{file.path}: no Midway network, but the encoder {names}; give one of a Midway run"
+    if file.layout == "run":
+        return f"{file.path.parent.parent / 'config.json'}: no method.network in it; is it a run's?"
+    return f"{file.path}: no Midway configuration in its header; not written by midway"
+
+
+def _below(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _faults(state: Mapping[str, Tensor], tensors: Mapping[str, Any]) -> str:
+    """Describe what of the tensors of a file does not fit a state dict; empty if all does."""
+    wrong = (
+        name for name in state.keys() & tensors.keys() if not _fits(tensors[name], state[name])
+    )
+    return "; ".join(
+        f"{len(names)} {fault} ({', '.join(sorted(names)[:SHOWN])}{', ...' * (len(names) > SHOWN)})"
+        for fault, names in (
+            ("missing", state.keys() - tensors.keys()),
+            ("unknown", tensors.keys() - state.keys()),
+            ("of another shape", {*wrong}),
+        )
+        if names
+    )
+
+
+def _fits(found: object, own: Tensor) -> bool:
+    if not isinstance(found, Tensor) or found.is_floating_point() != own.is_floating_point():
+        return False
+    return found.shape == own.shape

@@ -1,0 +1,114 @@
+"""Write networks and encoders: .safetensors with configuration, or the release's .pth layout."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import nn
+
+from midway.atomic import write_atomically
+from midway.config import to_json
+from midway.errors import MidwayError
+from midway.models.encoders.base import ENCODERS, Encoder, describe
+from midway.models.midway import MidwayNetwork, NetworkConfig
+from midway.models.weights.files import NETWORK
+from midway.models.weights.release import to_release_name, unflatten_release
+
+
+def save(network: MidwayNetwork | Encoder, path: Path, *, half: bool = False) -> None:
+    """Write `.safetensors` (configuration in the header) or, for `.pth`, the release layout.
+
+    An encoder alone keeps its own names: timm's for a ViT, torchvision's for a ResNet.
+
+    Args:
+        network: Left as it is.
+        path: New, or replaced; its suffix tells the format.
+        half: Round the weights to half precision, for a file of half the size.
+
+    Raises:
+        MidwayError: Another suffix, or a network that the release layout cannot hold.
+
+    """
+    if path.suffix not in (".safetensors", ".pth"):
+        raise MidwayError(f"{path}: unknown format; give a name ending in .safetensors or .pth")
+    if path.suffix == ".safetensors":
+        if isinstance(network, Encoder):
+            header, encoders = {}, {"encoder": network}
+        else:
+            header, encoders = {NETWORK: to_json(network.config)}, network.encoders
+        write_safetensors(network, path, header, encoders, half=half)
+    elif isinstance(network, Encoder):
+        raise MidwayError(
+            f"{path}: the release layout holds whole networks; give a name ending in .safetensors"
+        )
+    else:
+        _write_release(network, path, half=half)
+
+
+def write_safetensors(
+    module: nn.Module,
+    path: Path,
+    header: Mapping[str, Any],
+    encoders: Mapping[str, Encoder],
+    *,
+    half: bool = False,
+) -> None:
+    """Write a module's tensors, and in the header JSON values and what its encoders are.
+
+    Args:
+        module: Left as it is.
+        path: New, or replaced.
+        header: Configuration by key.
+        encoders: Parts of the module by name, for `midway.load_encoder` to find.
+        half: Round floating-point tensors to half precision.
+
+    """
+    values = {**header, ENCODERS: describe(module, encoders)}
+    metadata = {key: json.dumps(value) for key, value in values.items()}
+    content = to_safetensors(_tensors(module, half=half), metadata)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: file.write(content))
+
+
+def _tensors(module: nn.Module, *, half: bool) -> dict[str, torch.Tensor]:
+    return {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def _write_release(network: MidwayNetwork, path: Path, *, half: bool) -> None:
+    args = _release_args(network.config)
+    levels = network.config.dynamics.levels
+    tensors = _tensors(network, half=half)
+    renamed = {to_release_name(name, levels): tensor for name, tensor in tensors.items()}
+    parts = unflatten_release(renamed) | {"args": args}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: torch.save(parts, file))
+
+
+def _release_args(config: NetworkConfig) -> dict[str, Any]:
+    """Return what `release_sizes` needs beside the shapes, under the release's names."""
+    dynamics = config.dynamics
+    if dataclasses.replace(dynamics, refinement=True, gate_input="previous") != dynamics:
+        raise MidwayError(
+            "the release layout cannot tell refinement off or gate_input 'own'; "
+            "export to .safetensors"
+        )
+    arch = {3: "vit_tiny", 6: "vit_small", 12: "vit_base", 16: "vit_large"}
+    return {
+        "arch": arch.get(config.encoder.heads, "vit_custom"),
+        "patch_size": config.encoder.patch_size,
+        "drop_path_rate": config.encoder.drop_path,
+        "global_crop_resolution": list(config.encoder.image_size),
+        "motion_feature_levels": [level - 1 for level in config.levels],
+        "midway_model_configs": {
+            "num_motion_heads": dynamics.midway_heads,
+            "num_feature_heads": dynamics.backward_heads,
+            "num_pred_heads": dynamics.forward_heads,
+        },
+    }

@@ -1,0 +1,263 @@
+"""Network options of commands and evaluations: where weights come from, and which they were."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from midway.errors import MidwayError
+from midway.models.encoders.backward import BackwardEncoder
+from midway.models.encoders.base import Encoder, EncoderSpec
+from midway.models.encoders.timm import TimmEncoder
+from midway.models.encoders.vit import VisionTransformer
+from midway.models.midway import MidwayNetwork, NetworkConfig
+from midway.models.weights.files import WeightsFile, read_weights, sha256_of
+from midway.models.weights.load import NO_HINTS, build_encoder, build_network, network_config
+from midway.models.weights.release import ReleaseHints
+from midway.nn.device import Accelerator, pick_device
+
+TIMM = "timm:"
+RANDOM = "random"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSource:
+    """Encoder that an evaluation reads."""
+
+    network: str = ""
+    """Run folder of any method, release .pth, .ckpt, .safetensors (of midway, or an encoder with
+    timm's or torchvision's names), hub id, synthetic-tiny, timm:NAME, random for a fresh ViT-S/16
+    or random:KIND for another kind of encoder."""
+    weights: str = "teacher"
+    """Encoder of a run or network: teacher (the EMA), student, or another name that it has; ignored
+    where there is only one."""
+    features: Literal["encoder", "backward"] = "encoder"
+    """The encoder's levels, or Midway's backward features at the levels of its dynamics."""
+    untrained: bool = False
+    """Take the sizes of the network but fresh weights, drawn by the run's seed."""
+    release: Annotated[ReleaseHints, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=ReleaseHints
+    )
+    """For a release file, where its arguments are silent or wrong."""
+    weights_sha256: str = ""
+    """Hash that the weights must have; filled in when a run begins, and checked on a resume."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSource:
+    """Midway network that an evaluation reads."""
+
+    network: str = ""
+    """Run folder, release .pth, .ckpt, .safetensors, hub id, synthetic-tiny, or random for a fresh
+    ViT-S/16."""
+    untrained: bool = False
+    """Take the sizes of the network but fresh weights."""
+    weights_seed: int = 0
+    """Seed of fresh weights."""
+    accelerator: Accelerator = "auto"
+    """A GPU if there is one, or the CPU."""
+    release: Annotated[ReleaseHints, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=ReleaseHints
+    )
+    """For a release file, where its arguments are silent or wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedEncoder:
+    """An encoder and the hashes of its weights and of their file."""
+
+    encoder: Encoder
+    weights_sha256: str
+    """SHA-256 of names and values of its tensors, whatever file they were in."""
+    file: str | None
+    """The checkpoint that it was read from, if any."""
+    file_sha256: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedNetwork:
+    """A network and the hash of its weights."""
+
+    network: MidwayNetwork
+    """In evaluation mode, on its device."""
+    weights_sha256: str
+    """SHA-256 of names and values of its tensors, whatever file they were in."""
+
+
+def load_encoder(
+    name: str,
+    *,
+    weights: str = "teacher",
+    untrained: bool = False,
+    hints: ReleaseHints = NO_HINTS,
+) -> Encoder:
+    """Load the encoder of a run of any method, of a file, of timm, or a fresh one.
+
+    Args:
+        name: As `--network` of every command: run folder, release `.pth`, `.ckpt`, `.safetensors`
+            (of midway, or with timm's or torchvision's names), "owner/name" on the Hugging Face
+            hub, "synthetic-tiny", "timm:NAME", "random" for a ViT-S/16, "random:KIND".
+        weights: Name of an encoder of a run or network; ignored where there is only one.
+        untrained: Take the sizes but fresh weights, drawn from torch's generator.
+        hints: For a release file whose arguments do not tell; attention heads of an encoder in a
+            file without configuration.
+
+    Returns:
+        The encoder in evaluation mode, on the CPU. `maps(images, levels)` gives its features.
+
+    Raises:
+        MidwayError: No such thing, not readable, or tensors left over on either side.
+
+    """
+    source = EncoderSource(network=name, weights=weights, untrained=untrained, release=hints)
+    return open_encoder(source).encoder
+
+
+def open_encoder(source: EncoderSource) -> OpenedEncoder:
+    """Open the encoder of a source, in evaluation mode.
+
+    Fresh weights come from torch's generator.
+
+    Raises:
+        MidwayError: No such network, not readable, without the features wanted, or with other
+            weights than they must be.
+
+    """
+    _check_named(source.network)
+    file = read_source(source.network)
+    encoder = _made(source) if file is None else _of_file(file, source)
+    found = weights_hash(encoder)
+    if source.weights_sha256 and found != source.weights_sha256:
+        raise MidwayError(
+            f"{source.network}: holds other weights than this readout began with (SHA-256 "
+            f"{found[:12]} instead of {source.weights_sha256[:12]}); put the old file back or "
+            "start anew"
+        )
+    path = None if file is None or source.untrained else file.path
+    return OpenedEncoder(
+        encoder=encoder.eval(),
+        weights_sha256=found,
+        file=None if path is None else str(path),
+        file_sha256=None if path is None else sha256_of(path),
+    )
+
+
+def open_network(source: NetworkSource) -> OpenedNetwork:
+    """Open the network of a source; fresh weights leave torch's global generator seeded.
+
+    Raises:
+        MidwayError: None is named, there is no such network, or it is not readable.
+
+    """
+    _check_named(source.network)
+    file = read_source(source.network)
+    if file is None and source.network != RANDOM:
+        raise MidwayError(
+            f"{source.network}: is an encoder alone, and this needs the dynamics of a Midway "
+            "network; give a run folder or a file of one"
+        )
+    if file is None or source.untrained:
+        config = NetworkConfig() if file is None else network_config(file, source.release)
+        torch.manual_seed(source.weights_seed)
+        network = MidwayNetwork(config)
+    else:
+        network = build_network(file, source.release)
+    return OpenedNetwork(
+        network=network.to(pick_device(source.accelerator)).eval(),
+        weights_sha256=weights_hash(network),
+    )
+
+
+def read_source(name: str) -> WeightsFile | None:
+    """Read the file of a `--network`; None if it is no file but a model of timm, or random.
+
+    Raises:
+        MidwayError: No such thing, or not readable.
+
+    """
+    if name.startswith(TIMM) or name.partition(":")[0] == RANDOM:
+        return None
+    return read_weights(name)
+
+
+def encoder_state(
+    name: str, like: Encoder, *, weights: str = "teacher", hints: ReleaseHints = NO_HINTS
+) -> dict[str, Tensor]:
+    """Return the state dict of the encoder of a source, to load into an encoder of the same sizes.
+
+    Args:
+        name: As for `load_encoder`.
+        like: Encoder that is to take it.
+        weights: Name of an encoder of a run or network.
+        hints: As for `load_encoder`.
+
+    Raises:
+        MidwayError: No such encoder, or one of other sizes.
+
+    """
+    state = load_encoder(name, weights=weights, hints=hints).state_dict()
+    own = like.state_dict()
+    other = [n for n in own.keys() | state.keys() if n not in own or n not in state]
+    other += [n for n in own if n in state and own[n].shape != state[n].shape]
+    if other:
+        raise MidwayError(
+            f"{name}: its encoder has other sizes ({min(other)} differs); give one of the sizes of "
+            "this experiment"
+        )
+    return state
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Return the SHA-256 of the names and values of all tensors of a module.
+
+    A ViT's names count as below ``vit.``, where version 0.1 had them: hashes in config.json and
+    results.json stay the same.
+    """
+    prefix = "vit." if isinstance(module, VisionTransformer) else ""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        content = tensor.detach().cpu().contiguous()
+        digest.update(f"{prefix}{name} {content.dtype} {tuple(content.shape)}".encode())
+        digest.update(content.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _check_named(network: str) -> None:
+    if not network:
+        raise MidwayError(
+            "no network: give a run folder or checkpoint by --network RUN, or --network random"
+        )
+
+
+def _made(source: EncoderSource) -> Encoder:
+    """Build an encoder that is in no file."""
+    _check_plain(source)
+    name = source.network
+    if name.startswith(TIMM):
+        return TimmEncoder(name.removeprefix(TIMM), pretrained=not source.untrained)
+    kind = name.partition(":")[2] or VisionTransformer.kind
+    return EncoderSpec(kind=kind, config={}).build(where=name)
+
+
+def _of_file(file: WeightsFile, source: EncoderSource) -> Encoder:
+    if source.features == "encoder":
+        return build_encoder(file, source.weights, source.release, untrained=source.untrained)
+    if not file.has_network:
+        _check_plain(source)
+    sizes = network_config(file, source.release)
+    network = MidwayNetwork(sizes) if source.untrained else build_network(file, source.release)
+    is_teacher = source.weights == "teacher"
+    side = network.teacher if is_teacher else network.dynamics
+    vit = network.teacher.encoder if is_teacher else network.encoder
+    return BackwardEncoder(vit, side)
+
+
+def _check_plain(source: EncoderSource) -> None:
+    if source.features == "backward":
+        raise MidwayError(
+            f"{source.network}: is an encoder alone and has no backward features; take --features "
+            "encoder"
+        )
