@@ -12,10 +12,9 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from torch import Tensor
 
 from midway.bench.step import MODELS, FastStep, position
-from midway.data.render import Views
+from midway.data.render import Clips, example_clips
 from midway.methods.midway import Midway, MidwayConfig
 from midway.train.launch import launch
 from midway.train.meter import exposed_seconds
@@ -24,26 +23,14 @@ from midway.train.run import RunConfig
 
 
 class _Resident(Objective):
-    """The method on views that are at hand, as an objective that DDP can wrap."""
+    """The method on clips that are at hand, as an objective that DDP can wrap."""
 
     def __init__(self, method: Midway) -> None:
         super().__init__()
         self.method = method
 
-    def forward(self, batch: Views) -> StepOutput:
-        return self.method.losses(batch)
-
-
-def _draw(config: MidwayConfig, batch: int) -> Views:
-    def noise(count: int, size: tuple[int, int]) -> Tensor:
-        return torch.randn(count, batch, 3, *size)
-
-    sizes = config.views
-    return Views(
-        motion=noise(2, sizes.motion_size),
-        globals=noise(4, sizes.global_size),
-        locals=noise(2 * sizes.num_local, sizes.local_size),
-    )
+    def forward(self, batch: Clips) -> StepOutput:
+        return self.method.loss(batch)
 
 
 def main() -> None:
@@ -66,7 +53,7 @@ def main() -> None:
     config = MODELS[args.model]().method
     assert isinstance(config, MidwayConfig)
     method = Midway(config)
-    views = _draw(config, args.batch_size)
+    clips = example_clips(method.spec, args.batch_size)
     model = fabric.setup_module(_Resident(method))
     dtype = torch.bfloat16 if args.precision == "bf16" else None
     step = FastStep(method, dtype)
@@ -75,10 +62,10 @@ def main() -> None:
         fabric.barrier()
         start = time.perf_counter()
         with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
-            loss = model(views).loss
+            loss = model(clips).loss
         fabric.backward(loss)
         step.optimise(loss)
-        step.move_averages(position(views))
+        step.move_averages(position(clips))
         times.append(time.perf_counter() - start)
     seconds, exposed = median(times[1:]), exposed_seconds(model._forward_module)
     if fabric.is_global_zero:

@@ -19,7 +19,6 @@ from midway.analysis.pictures import (
     segmentation,
 )
 from midway.data.colour import normalise
-from midway.data.render import Views
 from midway.data.synthetic import CLASS_NAMES, World, WorldConfig
 from midway.errors import MidwayError
 
@@ -145,8 +144,9 @@ def test_a_run_by_the_dense_term_alone_has_one_curve_of_it():
 
 
 def test_kinds_without_crops_are_left_out():
-    none = torch.zeros(0, 1, 3, 8, 8)
-    figure = crops(Views(motion=torch.zeros(2, 1, 3, 8, 8), globals=none, locals=none), 1)
+    none = torch.zeros(2, 0, 1, 3, 8, 8)
+    views = {"motion": torch.zeros(2, 1, 1, 3, 8, 8), "globals": none, "locals": none}
+    figure = crops(views, 1)
     assert captions(figure) == ["motion\nsource", "motion\ntarget"]
 
 
@@ -158,17 +158,15 @@ def test_crops_have_the_colours_they_had_before_normalisation():
         return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
 
     stacks = {"motion": bytes_of(2, 8), "globals": bytes_of(4, 8), "locals": bytes_of(6, 4)}
-    views = Views(
-        **{
-            name: normalise((stack / 255).flatten(0, 1)).unflatten(0, stack.shape[:2])
-            for name, stack in stacks.items()
-        }
-    )
+    views = {
+        name: normalise((stack / 255).flatten(0, 1)).unflatten(0, (2, len(stack) // 2, 3))
+        for name, stack in stacks.items()
+    }
     figure = crops(views, 2)
     assert captions(figure) == [
         *("motion\nsource", "motion\ntarget"),
-        *("global 1\nsource", "global 2\nsource", "global 1\ntarget", "global 2\ntarget"),
-        *("local 1\nsource", "local 2\nsource", "local 1\ntarget", "local 2\ntarget"),
+        *("globals 1\nsource", "globals 2\nsource", "globals 1\ntarget", "globals 2\ntarget"),
+        *("locals 1\nsource", "locals 2\nsource", "locals 1\ntarget", "locals 2\ntarget"),
     ]
     assert len(figure.axes) == 2 * 10
     for pair in range(2):
@@ -178,11 +176,11 @@ def test_crops_have_the_colours_they_had_before_normalisation():
 
 
 def test_a_local_crop_is_drawn_in_the_scale_of_the_global_ones():
-    views = Views(
-        motion=torch.zeros(2, 1, 3, 8, 8),
-        globals=torch.zeros(4, 1, 3, 8, 8),
-        locals=torch.zeros(2, 1, 3, 4, 4),
-    )
+    views = {
+        "motion": torch.zeros(2, 1, 1, 3, 8, 8),
+        "globals": torch.zeros(2, 2, 1, 3, 8, 8),
+        "locals": torch.zeros(2, 1, 1, 3, 4, 4),
+    }
     figure = crops(views, 1)
     draw(figure)
     pixels = [axes.get_window_extent().width for axes in figure.axes]

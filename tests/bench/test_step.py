@@ -14,7 +14,7 @@ from midway.bench.plain.agreement import Agreement, compare
 from midway.bench.plain.network import attend_written_out, encode
 from midway.bench.plain.step import PlainStep
 from midway.bench.step import FastStep, StepBenchmark, position
-from midway.data.render import Views
+from midway.data.render import Clips, example_clips
 from midway.errors import MidwayError
 from midway.experiments.synthetic import BOTH_TERMS as CONFIG
 from midway.methods.midway import Midway
@@ -39,19 +39,14 @@ def _method(seed: int = 0, *, drop_path: float = 0.0) -> Midway:
     return method
 
 
-def _views(batch: int = 2) -> Views:
-    sizes = CONFIG.views
-    return Views(
-        motion=torch.randn(2, batch, 3, *sizes.motion_size),
-        globals=torch.randn(4, batch, 3, *sizes.global_size),
-        locals=torch.randn(2 * sizes.num_local, batch, 3, *sizes.local_size),
-    )
+def _clips(batch: int = 2) -> Clips:
+    return example_clips(CONFIG.views.spec(), batch)
 
 
 def test_both_steps_agree_in_float32_on_loss_and_every_gradient_though_drop_path_is_on() -> None:
     method = _method(drop_path=0.3)
     method.train()
-    agreement = compare(method, _views(), None)
+    agreement = compare(method, _clips(), None)
     agreement.check()
     assert agreement.loss_difference < 1e-5
     assert agreement.gradient_difference < 1e-4
@@ -60,7 +55,7 @@ def test_both_steps_agree_in_float32_on_loss_and_every_gradient_though_drop_path
 
 
 def test_in_bfloat16_ours_is_no_further_from_float32_than_rounding_takes_the_plain_one() -> None:
-    agreement = compare(_method(), _views(4), torch.bfloat16)
+    agreement = compare(_method(), _clips(4), torch.bfloat16)
     agreement.check()
     assert agreement.gradient_error is not None
     assert agreement.loss_error is not None
@@ -73,22 +68,22 @@ def test_in_bfloat16_ours_is_no_further_from_float32_than_rounding_takes_the_pla
 def test_a_step_that_loses_something_does_not_agree(
     monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
-    whole = Midway.losses
+    whole = Midway.loss
     method = _method()
     tokens = method.network.dynamics.midway_path.motion_tokens
 
-    def losses(self: Midway, views: Views) -> StepOutput:
+    def loss(self: Midway, clips: Clips) -> StepOutput:
         tokens.requires_grad_(lost != "a gradient")
-        loss = whole(self, views).loss
+        value = whole(self, clips).loss
         tokens.requires_grad_(True)
         if lost == "the value of a gradient":
             nothing = 0 * tokens.sum()
             nothing.register_hook(lambda grad: grad * torch.nan)
-            loss = loss + nothing
-        return StepOutput(loss=loss * (torch.nan if lost == "the loss" else 1), logs={})
+            value = value + nothing
+        return StepOutput(loss=value * (torch.nan if lost == "the loss" else 1), logs={})
 
-    monkeypatch.setattr(Midway, "losses", losses)
-    agreement = compare(method, _views(), None)
+    monkeypatch.setattr(Midway, "loss", loss)
+    agreement = compare(method, _clips(), None)
     if lost != "the loss":
         assert agreement.worst_parameter.endswith("motion_tokens")
     with pytest.raises(MidwayError, match="disagree"):
@@ -99,16 +94,16 @@ def test_a_step_that_loses_something_does_not_agree(
     "wrong", [{"loss_error": 0.02}, {"gradient_error": inf, "plain_gradient_error": inf}]
 )
 def test_what_is_wrong_in_bfloat16_alone_does_not_agree(wrong: dict[str, float]) -> None:
-    agreement = compare(_method(), _views(4), torch.bfloat16)
+    agreement = compare(_method(), _clips(4), torch.bfloat16)
     with pytest.raises(MidwayError, match="disagree"):
         replace(agreement, **wrong).check()
 
 
 def test_a_step_that_computes_something_else_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = PlainStep.loss
-    monkeypatch.setattr(PlainStep, "loss", lambda self, views: 1.001 * whole(self, views))
+    monkeypatch.setattr(PlainStep, "loss", lambda self, clips: 1.001 * whole(self, clips))
     with pytest.raises(MidwayError, match="disagree: Agreement"):
-        compare(_method(), _views(), None).check()
+        compare(_method(), _clips(), None).check()
     bad = Agreement(loss_difference=0, gradient_difference=1e-3, worst_parameter="a")
     with pytest.raises(MidwayError, match="disagree"):
         bad.check()
@@ -116,7 +111,7 @@ def test_a_step_that_computes_something_else_is_not_timed(monkeypatch: pytest.Mo
 
 def test_attention_of_the_plain_step_is_compared_as_it_is_timed() -> None:
     with pytest.raises(MidwayError, match="disagree"):
-        compare(_method(), _views(), None, attend=lambda q, k, v: v).check()
+        compare(_method(), _clips(), None, attend=lambda q, k, v: v).check()
 
 
 def test_the_plain_encoder_drops_branches_of_whole_samples_and_scales_the_others() -> None:
@@ -139,11 +134,11 @@ def test_the_plain_encoder_drops_branches_of_whole_samples_and_scales_the_others
 def test_both_steps_clip_alike_and_decay_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step_module, "OPTIM", replace(step_module.OPTIM, clip_norm=1e-3))
     ours, theirs = _method(), _method()
-    views = _views()
+    clips = _clips()
     fast = FastStep(ours, None)
     plain = PlainStep(theirs, lr=1e-4, clip_norm=1e-3, autocast_type=None)
-    fast.step(views)
-    plain.step(views, 1.0)
+    fast.step(clips)
+    plain.step(clips, 1.0)
     moments = plain.optimizer.state
     for name, parameter in theirs.named_parameters():
         if not parameter.requires_grad:
@@ -170,9 +165,9 @@ def test_three_steps_of_both_end_at_the_same_weights_teacher_and_centre() -> Non
     plain = PlainStep(theirs, lr=1e-4, clip_norm=3.0, autocast_type=None)
     before = ours.network.encoder.blocks[0].attn.qkv.weight.detach().clone()
     for _ in range(3):
-        views = _views()
-        fast.step(views)
-        plain.step(views, theirs.teacher_momentum(position(views)))
+        clips = _clips()
+        fast.step(clips)
+        plain.step(clips, theirs.teacher_momentum(position(clips)))
     assert (ours.network.encoder.blocks[0].attn.qkv.weight - before).abs().max() > 1e-4
     for name, value in theirs.state_dict().items():
         # Adam divides by the gradient's own size: where that is rounding alone, so is the step.

@@ -10,10 +10,12 @@ from PIL import Image, ImageEnhance
 
 from midway.bench.plain.views import plain_views
 from midway.bench.views import FramePair, time_views
+from midway.data.pair_crops import ViewsConfig
 from midway.data.render import render_views, stack_windows
-from midway.data.views import ViewsConfig, cut_windows, draw_views, stack_views
+from midway.data.views import cut_regions, draw_views, stack_views
 
 CONFIG = ViewsConfig(motion_size=(64, 48), global_size=(64, 64), local_size=(32, 32), num_local=4)
+SPEC = CONFIG.spec()
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +27,13 @@ def pairs(shared_data: Path) -> list[FramePair]:
 
 def test_plain_views_are_ours_as_far_as_bytes_allow(pairs: list[FramePair]) -> None:
     rng = np.random.default_rng(0)
-    drawn = [draw_views(CONFIG, 360, 480, rng) for _ in pairs]
-    cuts = [cut_windows(draw, *pair) for draw, pair in zip(drawn, pairs, strict=True)]
-    motion, initial = (stack_windows(windows) for windows in zip(*cuts, strict=True))
-    views = render_views(CONFIG, (motion, initial), stack_views(drawn))
-    ours = [*views.motion, *views.globals, *views.locals]
+    drawn = [draw_views(SPEC, 360, 480, rng) for _ in pairs]
+    cuts = [cut_regions(SPEC, draw, pair) for draw, pair in zip(drawn, pairs, strict=True)]
+    regions = {name: stack_windows([cut[name] for cut in cuts]) for name in SPEC.regions}
+    views = render_views(SPEC, regions, stack_views(drawn))
+    ours = [crop for view in views.values() for crop in view.flatten(0, 1)]
     for i, (draw, pair) in enumerate(zip(drawn, pairs, strict=True)):
-        plain = plain_views(CONFIG, *pair, draw)
+        plain = plain_views(SPEC, pair, draw)
         assert len(plain) == len(ours)
         for view, theirs in zip(ours, plain, strict=True):
             assert theirs.dtype == torch.float32
@@ -63,12 +65,12 @@ def test_timing_leaves_the_number_of_threads_as_it_was(pairs: list[FramePair]) -
 def test_the_plain_way_really_adjusts() -> None:
     rng = np.random.default_rng(1)
     frame = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)
-    drawn = draw_views(CONFIG, 90, 120, rng)
+    drawn = draw_views(SPEC, 90, 120, rng)
     colour = drawn.colour
     for name in ("jitter", "grey", "blur_sigma", "solarise"):
         getattr(colour, name)[:] = 0
     colour.jitter[0], colour.factors[0], colour.order[0] = True, (1.3, 1, 1, 0), (0, 1, 2, 3)
-    adjusted, other = plain_views(CONFIG, frame, frame, drawn)[:2]
+    adjusted, other = plain_views(SPEC, (frame, frame), drawn)[:2]
     std, mean = torch.tensor([[0.229, 0.224, 0.225], [0.485, 0.456, 0.406]])[..., None, None]
     image = Image.fromarray((255 * (other * std + mean)).round().byte().permute(1, 2, 0).numpy())
     bright = ImageEnhance.Brightness(image).enhance(1.3)

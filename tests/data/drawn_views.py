@@ -1,4 +1,4 @@
-"""Views drawn for frames of noise, and the windows that they lie in."""
+"""Views drawn for frames of noise, and the regions that they lie in."""
 
 import dataclasses
 
@@ -7,33 +7,36 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from midway.data.distortion import ColourParameters
+from midway.data.pair_crops import ViewsConfig
 from midway.data.render import stack_windows
-from midway.data.views import ViewParameters, ViewsConfig, cut_windows, draw_views, stack_views
+from midway.data.views import ClipSpec, ViewParameters, cut_regions, draw_views, stack_views
 
 CONFIG = ViewsConfig(motion_size=(48, 40), global_size=(32, 36), local_size=(16, 20), num_local=3)
+SPEC = CONFIG.spec()
 MOTION, GLOBALS, LOCALS = slice(0, 2), slice(2, 6), slice(6, None)
-Frames = list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+Frames = list[tuple[NDArray[np.uint8], ...]]
 
 
-def draw_each(config: ViewsConfig, height: int, width: int, num_draws: int) -> list[ViewParameters]:
+def draw_each(spec: ClipSpec, height: int, width: int, num_draws: int) -> list[ViewParameters]:
     rng = np.random.default_rng(0)
-    return [draw_views(config, height, width, rng) for _ in range(num_draws)]
+    return [draw_views(spec, height, width, rng) for _ in range(num_draws)]
 
 
-def draw_many(config: ViewsConfig, height: int, width: int, num_draws: int) -> ViewParameters:
-    return stack_views(draw_each(config, height, width, num_draws))
+def draw_many(spec: ClipSpec, height: int, width: int, num_draws: int) -> ViewParameters:
+    return stack_views(draw_each(spec, height, width, num_draws))
 
 
-def noise_frames(num_pairs: int, height: int, width: int) -> Frames:
+def noise_frames(num_samples: int, height: int, width: int, num_frames: int = 2) -> Frames:
     rng = np.random.default_rng(1)
-    shape = (num_pairs, 2, height, width, 3)
-    return [(pair[0], pair[1]) for pair in rng.integers(0, 256, shape, dtype=np.uint8)]
+    shape = (num_samples, num_frames, height, width, 3)
+    return [tuple(frames) for frames in rng.integers(0, 256, shape, dtype=np.uint8)]
 
 
-def windows_of(drawn: list[ViewParameters], frames: Frames) -> tuple[Tensor, Tensor]:
-    cuts = [cut_windows(each, *pair) for each, pair in zip(drawn, frames, strict=True)]
-    motion, initial = zip(*cuts, strict=True)
-    return stack_windows(motion), stack_windows(initial)
+def regions_of(
+    drawn: list[ViewParameters], frames: Frames, spec: ClipSpec = SPEC
+) -> dict[str, Tensor]:
+    cuts = [cut_regions(spec, each, sample) for each, sample in zip(drawn, frames, strict=True)]
+    return {name: stack_windows([cut[name] for cut in cuts]) for name in spec.regions}
 
 
 def arrays_of(parameters: ViewParameters) -> list[NDArray]:

@@ -76,8 +76,8 @@ def test_clips_that_cannot_be_used_are_listed_with_the_reason(tmp_path):
     reasons = {skipped.clip: skipped.reason for skipped in found.skipped}
     assert reasons.keys() == {"short.mp4", "single.mp4", "sound.mp4", "text.mp4", "frames"}
     assert reasons["short.mp4"] == (
-        f"{tmp_path}/short.mp4: 4 frames over 0.30 s hold no pair 0.5 to 1 s apart; "
-        "change data.gap_seconds or remove it"
+        f"{tmp_path}/short.mp4: lasts 0.30 s (4 frames) and does not hold 2 frames "
+        "0.5 to 1 s apart; change data.gap_seconds or remove it"
     )
     assert "sound.mp4: has no video stream; " in reasons["sound.mp4"]
     assert found.total == 6
@@ -98,11 +98,11 @@ def test_clips_that_cannot_be_used_are_listed_with_the_reason(tmp_path):
         ),
         (
             lambda root: (root.mkdir(), write_video(root / "a.mp4", even_times(4))),
-            r"root: no clip holds frames 0\.5 to 1 s apart, .* a\.mp4, lasts 0\.30 s; change",
+            r"root: no clip holds 2 frames 0\.5 to 1 s apart, .* a\.mp4, lasts 0\.30 s; change",
         ),
         (
             lambda root: write_frames(root, ["0.png", "3.png", "90.png"]),
-            r"root: no clip holds frames 0\.5 to 1 s apart, .* \*\.png, lasts 9\.00 s; change",
+            r"root: no clip holds 2 frames 0\.5 to 1 s apart, .* \*\.png, lasts 9\.00 s; change",
         ),
     ],
     ids=["missing", "empty", "no videos", "text only", "gap longer than the clip", "gap never met"],

@@ -1,4 +1,4 @@
-"""Batches by step: the same pairs for any workers, processes and restarts; bad clips counted."""
+"""Batches by step: the same samples for any workers, processes and restarts; bad clips counted."""
 
 import json
 import os
@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from midway.data.pairs import PairDataset, PairsConfig
 from numpy.typing import NDArray
 
 from midway.data.clip import BadClipError
 from midway.data.clips import find_clips
-from midway.data.loader import PairBatch, PairLoader
-from midway.data.views import ViewsConfig
+from midway.data.loader import ClipBatch, ClipLoader
+from midway.data.pair_crops import ViewsConfig
+from midway.data.samples import ClipDataset, ClipsConfig
 from midway.errors import MidwayError
 from tests.data.made_videos import even_times, write_frames, write_video
 
@@ -30,12 +30,12 @@ def loader_of(
     world_size: int = 1,
     folder: Path | None = None,
     **fields: object,
-) -> PairLoader:
+) -> ClipLoader:
     defaults = {"root": str(root), "fps": 10, "batch_size": 4, "num_workers": 0}
-    config = PairsConfig(**{**defaults, **fields})  # pyright: ignore[reportArgumentType]
+    config = ClipsConfig(**{**defaults, **fields})  # pyright: ignore[reportArgumentType]
     found = find_clips(str(root), fps=config.fps, gap_seconds=config.gap_seconds)
-    dataset = PairDataset(found, config, ViewsConfig(), seed=seed)
-    return PairLoader(dataset, rank=rank, world_size=world_size, folder=folder)
+    dataset = ClipDataset(found, config, ViewsConfig().spec(), seed=seed)
+    return ClipLoader(dataset, rank=rank, world_size=world_size, folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -47,21 +47,21 @@ def ten_clips(tmp_path_factory) -> Path:
     return root
 
 
-def shown(batch: PairBatch, window: int, place: int) -> NDArray[np.uint8]:
-    """Part of a pair's frames without the padding of its batch, (2, 3, height, width)."""
-    _, _, height, width = batch.views.windows[window, place]
-    return batch.windows[window][:, place, :, :height, :width].numpy()
+def shown(batch: ClipBatch, region: str, place: int) -> NDArray[np.uint8]:
+    """Part of a sample's frames without the padding of its batch, (frames, 3, height, width)."""
+    _, _, height, width = batch.views.windows[list(batch.regions).index(region), place]
+    return batch.regions[region][:, place, :, :height, :width].numpy()
 
 
-def pairs_of(batch: PairBatch) -> list[tuple]:
-    """All that a batch says, pair by pair."""
+def samples_of(batch: ClipBatch) -> list[tuple]:
+    """All that a batch says, sample by sample."""
     return [
         (
             batch.indices[place],
             batch.clips[place],
-            batch.source_seconds[place],
-            batch.target_seconds[place],
-            *(shown(batch, window, place).tobytes() for window in range(2)),
+            *batch.seconds[:, place],
+            *(shown(batch, region, place).tobytes() for region in batch.regions),
+            *(values[:, place].numpy().tobytes() for values in batch.signals.values()),
             batch.views.boxes[:, place].tobytes(),
             batch.views.flip[:, place].tobytes(),
         )
@@ -72,20 +72,20 @@ def pairs_of(batch: PairBatch) -> list[tuple]:
 @pytest.fixture(scope="module")
 def reference(ten_clips) -> list[list[tuple]]:
     """Steps 0 to 6 of one process that reads by itself."""
-    return [pairs_of(batch) for batch in loader_of(ten_clips, draws_per_clip=2).batches(0, 7)]
+    return [samples_of(batch) for batch in loader_of(ten_clips, draws_per_clip=2).batches(0, 7)]
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_workers_change_nothing(ten_clips, reference, num_workers):
     loader = loader_of(ten_clips, draws_per_clip=2, num_workers=num_workers)
-    assert [pairs_of(batch) for batch in loader.batches(0, 7)] == reference
+    assert [samples_of(batch) for batch in loader.batches(0, 7)] == reference
 
 
 def test_batches_of_many_tasks_are_the_same_too(ten_clips):
     """A worker goes on with its next tasks before the batch of the first ones is put together."""
     fields = {"draws_per_clip": 4, "batch_size": 80}
     alone, shared = (
-        [pairs_of(b) for b in loader_of(ten_clips, num_workers=n, **fields).batches(0, 4)]
+        [samples_of(b) for b in loader_of(ten_clips, num_workers=n, **fields).batches(0, 4)]
         for n in (0, 2)
     )
     assert alone == shared
@@ -98,7 +98,7 @@ def test_processes_share_out_the_same_batch(ten_clips, reference):
     ]
     for whole, *parts in zip(reference, *ranks, strict=True):
         assert [len(part) for part in parts] == [2, 2]
-        assert sorted(pair for part in parts for pair in pairs_of(part)) == sorted(whole)
+        assert sorted(each for part in parts for each in samples_of(part)) == sorted(whole)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
@@ -110,7 +110,7 @@ def test_a_later_start_goes_on_with_the_same_batches_on_any_number_of_processes(
         for rank in range(world_size)
     ]
     for whole, *parts in zip(reference[3:], *ranks, strict=True):
-        assert sorted(pair for part in parts for pair in pairs_of(part)) == sorted(whole)
+        assert sorted(each for part in parts for each in samples_of(part)) == sorted(whole)
 
 
 def test_a_pass_holds_every_item_once_whatever_the_processes(ten_clips):
@@ -146,7 +146,7 @@ def test_every_pass_and_seed_has_its_own_order(ten_clips):
 
 
 @pytest.mark.parametrize(("batch_size", "draws", "steps"), [(4, 1, 2), (4, 2, 2), (100, 5, 1)])
-def test_an_epoch_is_as_many_pairs_as_there_are_clips(ten_clips, batch_size, draws, steps):
+def test_an_epoch_is_as_many_samples_as_there_are_clips(ten_clips, batch_size, draws, steps):
     loader = loader_of(ten_clips, batch_size=batch_size, draws_per_clip=draws)
     assert loader.steps_per_epoch == steps
 
@@ -163,8 +163,8 @@ def test_smaller_frames_are_padded_below_and_to_the_right(tmp_path):
     write_video(tmp_path / "high.mp4", even_times(11), picture=bright((64, 32)))
     write_video(tmp_path / "wide.mp4", even_times(11), picture=bright((32, 96)))
     (batch,) = loader_of(tmp_path, batch_size=2).batches(0, 1)
-    for window, images in enumerate(batch.windows):
-        sizes = batch.views.windows[window, :, 2:]
+    for images, windows in zip(batch.regions.values(), batch.views.windows, strict=True):
+        sizes = windows[:, 2:]
         assert len(set(map(tuple, sizes))) == 2
         assert images.shape[:3] == (2, 2, 3)
         assert (np.array(images.shape[3:]) >= sizes.max(0)).all()
@@ -177,22 +177,11 @@ def test_smaller_frames_are_padded_below_and_to_the_right(tmp_path):
 
 def test_moving_a_batch_keeps_all_it_says(ten_clips):
     (batch,) = loader_of(ten_clips).batches(0, 1)
-    assert pairs_of(batch.to(torch.device("cpu"))) == pairs_of(batch)
+    assert samples_of(batch.to(torch.device("cpu"))) == samples_of(batch)
     meta = batch.to(torch.device("meta"))
-    assert all(window.is_meta for window in meta.windows)
+    assert all(region.is_meta for region in meta.regions.values())
+    assert meta.seconds.is_meta
     assert meta.clips == batch.clips
-
-
-@pytest.mark.gpu
-def test_page_locked_batches_reach_the_gpu_unchanged(ten_clips):
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
-    for batch in loader_of(ten_clips, num_workers=2).batches(0, 2):
-        there = batch.to(torch.device("cuda"))
-        for window, moved in zip(batch.windows, there.windows, strict=True):
-            assert window.is_pinned()
-            assert moved.is_cuda
-            assert torch.equal(moved.cpu(), window)
 
 
 def test_reading_leaves_the_global_random_numbers_alone(ten_clips):
@@ -202,7 +191,7 @@ def test_reading_leaves_the_global_random_numbers_alone(ten_clips):
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(ten_clips):
-    message = r"data\.batch_size = 4: 2 clips of 2 pairs .* 3 processes; give a multiple of 6"
+    message = r"data\.batch_size = 4: 2 clips of 2 samples .* 3 processes; give a multiple of 6"
     with pytest.raises(MidwayError, match=message):
         loader_of(ten_clips, draws_per_clip=2, world_size=3)
 
@@ -318,6 +307,7 @@ class Trap:
     fps = 10.0
     frame_seconds = np.arange(16) / 10
     location = "nowhere"
+    signals_location = None
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -338,9 +328,9 @@ def test_a_clip_that_crashes_or_hangs_a_worker_is_skipped_like_any_other(tmp_pat
     found = find_clips(str(root), fps=10, gap_seconds=(0.5, 1.0))
     trapped = replace(found, clips=(*found.clips, Trap("crashes"), Trap("hangs"), Trap("bad")))
 
-    def loader(**fields: object) -> PairLoader:
-        config = PairsConfig(fps=10, batch_size=6, max_bad_share=0.5, **fields)  # pyright: ignore
-        return PairLoader(PairDataset(trapped, config, ViewsConfig(), seed=0), folder=run)
+    def loader(**fields: object) -> ClipLoader:
+        config = ClipsConfig(fps=10, batch_size=6, max_bad_share=0.5, **fields)  # pyright: ignore
+        return ClipLoader(ClipDataset(trapped, config, ViewsConfig().spec(), seed=0), folder=run)
 
     batches = list(loader(num_workers=2, read_timeout_seconds=2).batches(0, 3))
     assert [len(batch) for batch in batches] == [6, 6, 6]

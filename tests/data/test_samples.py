@@ -1,4 +1,4 @@
-"""Pairs of clips: which frames they join, and that three numbers decide everything."""
+"""Samples of clips: which frames they join, and that three numbers decide everything."""
 
 import pickle
 import shutil
@@ -6,33 +6,40 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from midway.data.pairs import PairDataset, PairSample, PairsConfig
 from PIL import Image
 
 from midway.data.clips import ClipList, find_clips
-from midway.data.views import ViewsConfig
+from midway.data.pair_crops import ViewsConfig
+from midway.data.samples import ClipDataset, ClipsConfig, Sample
 from midway.data.workers import Reading
 from midway.errors import MidwayError
-from tests.data.made_videos import cut_short, even_times, number_of, write_frames, write_video
+from tests.data.made_videos import (
+    cut_short,
+    even_times,
+    number_of,
+    write_frames,
+    write_video,
+)
 
 
-def dataset_of(root: Path, *, fps: float = 10, seed: int = 0, **fields: object) -> PairDataset:
-    config = PairsConfig(root=str(root), fps=fps, **fields)  # pyright: ignore[reportArgumentType]
+def dataset_of(root: Path, *, fps: float = 10, seed: int = 0, **fields: object) -> ClipDataset:
+    config = ClipsConfig(root=str(root), fps=fps, **fields)  # pyright: ignore[reportArgumentType]
     found = find_clips(str(root), fps=fps, gap_seconds=config.gap_seconds)
-    return PairDataset(found, config, ViewsConfig(), seed=seed)
+    return ClipDataset(found, config, ViewsConfig().spec(), seed=seed)
 
 
 def read(
-    dataset: PairDataset, epoch: int, index: int, lost: dict[str, str] | None = None
-) -> list[PairSample]:
+    dataset: ClipDataset, epoch: int, index: int, lost: dict[str, str] | None = None
+) -> list[Sample]:
     return dataset.read(epoch, index, Reading(lost or {}, lambda clip: None))
 
 
-def numbers_of(sample: PairSample) -> tuple[int, int]:
+def numbers_of(sample: Sample) -> tuple[int, int]:
     """Numbers of the frames of a pair, by their grey, the same in all parts of them."""
-    for window in sample.windows[1:]:
-        assert [number_of(part) for part in window] == [number_of(p) for p in sample.windows[0]]
-    source, target = sample.windows[0]
+    motion, *others = sample.regions.values()
+    for region in others:
+        assert [number_of(part) for part in region] == [number_of(part) for part in motion]
+    source, target = motion
     return number_of(source), number_of(target)
 
 
@@ -54,13 +61,13 @@ def test_camvid_pairs_are_the_169_neighbours_a_second_apart(shared_data):
     met = set()
     for index in range(0, 169, 12):
         (sample,) = read(dataset, 0, index)
-        assert sample.target_seconds - sample.source_seconds == 1.0
-        met.add((sample.clip, sample.source_seconds))
+        assert sample.seconds[1] - sample.seconds[0] == 1.0
+        met.add((sample.clip, sample.seconds[0]))
     assert len(met) == 15
     assert {clip for clip, _ in met} == {clip.name for clip in dataset.found.clips}
     first, last = read(dataset, 0, 0)[0], read(dataset, 0, 168)[0]
-    assert (first.clip, first.source_seconds) == ("0001TP_*.png", 0)
-    assert (last.clip, last.target_seconds) == ("0016E5_*.png", 49)
+    assert (first.clip, first.seconds[0]) == ("0001TP_*.png", 0)
+    assert (last.clip, last.seconds[1]) == ("0016E5_*.png", 49)
 
 
 def test_every_frame_of_videos_and_folders_is_a_start_once(three_clips):
@@ -90,8 +97,8 @@ def test_random_pairs_keep_the_gap_and_reach_all_of_the_clip(three_clips):
             assert numbers == sorted(numbers, key=lambda pair: pair[0])
             for sample, (number, target) in zip(samples, numbers, strict=True):
                 assert sample.clip == name
-                assert sample.source_seconds == pytest.approx(number / 10)
-                assert sample.target_seconds == pytest.approx(target / 10)
+                assert sample.seconds[0] == pytest.approx(number / 10)
+                assert sample.seconds[1] == pytest.approx(target / 10)
                 gaps.add(target - number)
                 starts[name].add(number)
     assert gaps == {3, 4, 5, 6, 7, 8}
@@ -122,24 +129,24 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(three_clips):
     assert len(drawn) == 2 * len(keys)
     other_seed = dataset_of(three_clips, seed=1, **fields)
     assert any(
-        sample.source_seconds != other.source_seconds
+        sample.seconds[0] != other.seconds[0]
         for key in keys
         for sample, other in zip(some[key], read(other_seed, *key), strict=True)
     )
 
 
-def test_windows_are_the_bytes_of_the_frames_that_the_views_are_made_of(tmp_path):
+def test_regions_are_the_bytes_of_the_frames_that_the_views_are_made_of(tmp_path):
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (2, 48, 64, 3), dtype=np.uint8)
     for number, frame in enumerate(frames):
         Image.fromarray(frame).save(tmp_path / f"{number}.png")
     (sample,) = read(dataset_of(tmp_path, fps=2), 0, 0)
-    assert len(sample.windows) == len(sample.views.windows) == 2
-    for window, (top, left, height, width) in zip(
-        sample.windows, sample.views.windows, strict=True
+    assert list(sample.regions) == ["motion", "initial"]
+    for region, (top, left, height, width) in zip(
+        sample.regions.values(), sample.views.windows, strict=True
     ):
         expected = frames[:, top : top + height, left : left + width]
-        np.testing.assert_array_equal(window, expected)
+        np.testing.assert_array_equal(region, expected)
 
 
 def test_a_clip_that_ended_a_process_is_not_read_again(three_clips):
@@ -215,10 +222,39 @@ def test_nothing_but_failing_clips_is_an_error(tmp_path):
 )
 def test_a_setting_that_makes_no_sense_is_named(fields, message):
     with pytest.raises(MidwayError, match=message):
-        PairsConfig(**fields)
+        ClipsConfig(**fields)
 
 
 def test_the_dataset_keeps_what_was_found(three_clips):
     dataset = dataset_of(three_clips)
     assert isinstance(dataset.found, ClipList)
     assert len(dataset) == dataset.found.total == 3
+
+
+CHOICES = {
+    ("random", 0, 0): ("a.mp4", (0.8, 1.1), (2.2, 2.8)),
+    ("random", 0, 1): ("b.mp4", (0.4, 0.9), (0.5, 0.9)),
+    ("random", 0, 2): ("c/*.png", (1.0, 1.4), (1.2, 1.5)),
+    ("random", 1, 0): ("a.mp4", (0.2, 0.8), (1.7, 2.5)),
+    ("random", 5, 2): ("c/*.png", (0.7, 1.0), (0.8, 1.5)),
+    ("every_frame", 0, 0): ("a.mp4", (0.0, 0.9)),
+    ("every_frame", 0, 1): ("a.mp4", (0.1, 0.7)),
+    ("every_frame", 0, 2): ("a.mp4", (0.2, 1.2)),
+    ("every_frame", 1, 0): ("a.mp4", (0.0, 0.8)),
+    ("every_frame", 5, 2): ("a.mp4", (0.2, 1.0)),
+    ("every_frame", 0, 24): ("a.mp4", (2.4, 3.0)),
+    ("every_frame", 3, 40): ("b.mp4", (1.4, 2.0)),
+}
+
+
+def test_pairs_are_those_of_version_0_1(three_clips):
+    random = {"gap_seconds": (0.3, 0.8), "draws_per_clip": 2}
+    datasets = {
+        "random": dataset_of(three_clips, seed=7, **random),
+        "every_frame": dataset_of(three_clips, seed=7, starts="every_frame"),
+    }
+    assert [len(dataset) for dataset in datasets.values()] == [3, 53]
+    for (starts, epoch, index), (clip, *pairs) in CHOICES.items():
+        samples = read(datasets[starts], epoch, index)
+        assert [sample.clip for sample in samples] == [clip] * len(pairs)
+        assert [sample.seconds for sample in samples] == [pytest.approx(pair) for pair in pairs]

@@ -16,9 +16,7 @@ def test_saturation_and_hue_equal_a_slow_loop():
     images[0, :, 1] = 0
     images[0, :, 2] = 1
     factors, turns = [0.6, 1.4], [0.1, -0.08]
-    changed_images = change_hsv(
-        images, torch.tensor(factors).view(2, 1, 1, 1), torch.tensor(turns).view(2, 1, 1, 1)
-    )
+    changed_images = change_hsv(images, torch.tensor(factors).view(2, 1, 1, 1), torch.tensor(turns))
     for n in range(2):
         for y in range(5):
             for x in range(7):

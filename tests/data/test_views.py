@@ -1,161 +1,34 @@
-"""Views lie where the recipe says, in windows of the frames, and depend on their seed alone."""
+"""Views of any declaration lie in their regions, agree between frames, and depend on the seed."""
 
 import dataclasses
-import math
-import pickle
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import interpolate
+from PIL import Image
 
-from midway.data.colour import normalise
-from midway.data.render import render_views, stack_windows
-from midway.data.views import (
-    ViewParameters,
-    ViewsConfig,
-    cut_windows,
-    draw_boxes,
-    draw_views,
-    stack_views,
-)
+from midway.data.boxes import Box, FixedBox
+from midway.data.distortion import NEUTRAL, Photometric
+from midway.data.views import ClipSpec, Region, View, ViewParameters, cut_regions, draw_views
 from midway.errors import MidwayError
-from tests.data.drawn_views import (
-    CONFIG,
-    GLOBALS,
-    LOCALS,
-    MOTION,
-    assert_same_parameters,
-    draw_each,
-    draw_many,
-    noise_frames,
-    windows_of,
-)
-
-FRAME_SIZES = [(720, 1280), (96, 128)]
-
-
-def assert_inside(inner: NDArray, extent: NDArray) -> None:
-    assert (inner[..., 2:] >= 1).all()
-    assert (inner[..., :2] >= 0).all()
-    assert (inner[..., :2] + inner[..., 2:] <= extent).all()
-
-
-def assert_shares(boxes: NDArray, whole: NDArray | float, area: tuple[float, float]) -> None:
-    """Areas and aspects in range, as far as integer sides allow."""
-    height, width = boxes[..., 2], boxes[..., 3]
-    assert ((height + 0.5) * (width + 0.5) >= area[0] * whole).all()
-    assert ((height - 0.5) * (width - 0.5) <= area[1] * whole).all()
-    assert ((width + 0.5) / (height - 0.5) >= 3 / 4).all()
-    assert ((width - 0.5) / (height + 0.5) <= 4 / 3).all()
-
-
-@pytest.mark.parametrize(("height", "width"), FRAME_SIZES)
-def test_boxes_have_the_recipes_areas_and_aspects_and_lie_inside(height: int, width: int) -> None:
-    config = ViewsConfig()
-    drawn = draw_many(config, height, width, 300)
-    motion, initial = drawn.windows
-    initial_area = initial[:, 2] * initial[:, 3]
-    assert_inside(drawn.windows, np.array([height, width]))
-    assert_inside(drawn.boxes[2:], initial[:, 2:])
-    assert (drawn.boxes[MOTION, :, :2] == 0).all()
-    assert (drawn.boxes[MOTION, :, 2:] == motion[:, 2:]).all()
-    assert_shares(motion, height * width, config.motion_area)
-    assert_shares(initial, height * width, config.initial_area)
-    assert_shares(drawn.boxes[GLOBALS], initial_area, config.global_area)
-    assert_shares(drawn.boxes[LOCALS], initial_area, config.local_area)
-
-
-def test_areas_are_uniform_and_aspects_log_uniform_and_places_uniform() -> None:
-    areas = np.tile([0.05, 0.2], (20_000, 1))
-    boxes = draw_boxes((2000, 3000), areas, (0.5, 2.0), np.random.default_rng(0))
-    top, left, height, width = boxes.T
-    for value, low, high in (
-        (height * width / 6e6, 0.05, 0.2),
-        (np.log(width / height), -math.log(2), math.log(2)),
-        (top / (2000 - height), 0, 1),
-        (left / (3000 - width), 0, 1),
-    ):
-        uniform = (value - low) / (high - low)
-        np.testing.assert_allclose(
-            np.quantile(uniform, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.02
-        )
-
-
-def test_boxes_reach_every_border_of_the_frame() -> None:
-    areas = np.tile([0.2, 0.3], (500, 1))
-    boxes = draw_boxes((8, 9), areas, (3 / 4, 4 / 3), np.random.default_rng(0))
-    assert boxes[:, :2].min(0).tolist() == [0, 0]
-    assert (boxes[:, :2] + boxes[:, 2:]).max(0).tolist() == [8, 9]
-
-
-def test_a_frame_too_narrow_for_any_box_gives_the_largest_central_one() -> None:
-    areas, rng = np.array([[0.9, 1.0]]), np.random.default_rng(0)
-    wide = draw_boxes((30, 400), areas, (3 / 4, 4 / 3), rng)
-    assert wide.tolist() == [[0, 180, 30, 40]]
-    tall = draw_boxes((400, 30), areas, (3 / 4, 4 / 3), rng)
-    assert tall.tolist() == [[180, 0, 40, 30]]
-
-
-def test_both_frames_share_motion_and_global_boxes_and_flips_but_not_local_ones() -> None:
-    drawn = draw_many(ViewsConfig(), 96, 128, 200)
-    assert np.array_equal(drawn.boxes[0], drawn.boxes[1])
-    assert np.array_equal(drawn.boxes[2:4], drawn.boxes[4:6])
-    assert np.array_equal(drawn.flip[2:4], drawn.flip[4:6])
-    assert not drawn.flip[MOTION].any()
-    assert not np.array_equal(drawn.boxes[2], drawn.boxes[3])
-    source, target = np.split(drawn.boxes[LOCALS], 2)
-    assert (source != target).any(2).mean() > 0.95
-
-
-def test_flips_blur_and_solarisation_come_as_often_as_their_kind_says() -> None:
-    num_draws = 1500
-    drawn = draw_many(CONFIG, 96, 128, num_draws)
-    tolerance = 5 * 0.5 / math.sqrt(num_draws)
-    np.testing.assert_allclose(drawn.flip[2:].mean(1), 0.5, atol=tolerance)
-    assert (drawn.flip[2] != drawn.flip[3]).mean() > 0.4
-    blurred = (drawn.colour.blur_sigma > 0).mean(1)
-    np.testing.assert_allclose(blurred, [1.0, 0.1] * 3 + [0.5] * 6, atol=tolerance)
-    solarised = drawn.colour.solarise.mean(1)
-    expected = np.array([0.0, 0.2] * 3 + [0.0] * 6)
-    np.testing.assert_allclose(solarised, expected, atol=tolerance)
-    assert (solarised[expected == 0] == 0).all()
-    assert (drawn.colour.factors[0] != drawn.colour.factors[1]).any(1).all()
-
-
-def test_colours_that_are_not_distorted_stay_as_they_are() -> None:
-    config = dataclasses.replace(CONFIG, distort_colours=False)
-    frames = noise_frames(1, 48, 64)
-    drawn = draw_each(config, 48, 64, 1)
-    views = render_views(config, windows_of(drawn, frames), stack_views(drawn))
-    top, left, height, width = drawn[0].windows[0]
-    for frame, view in zip(frames[0], views.motion, strict=True):
-        crop = torch.from_numpy(frame[top : top + height, left : left + width]).permute(2, 0, 1)
-        plain = interpolate(crop[None], config.motion_size, mode="bicubic", antialias=True)
-        torch.testing.assert_close(view, normalise(plain / 255), atol=0.02, rtol=0)
+from tests.data.drawn_views import SPEC, assert_same_parameters, draw_each, draw_many, noise_frames
 
 
 def test_the_seed_alone_decides() -> None:
     def draw(seed: int) -> ViewParameters:
         torch.rand(3)
-        return draw_views(CONFIG, 96, 128, np.random.default_rng(seed))
+        return draw_views(SPEC, 96, 128, np.random.default_rng(seed))
 
     assert_same_parameters(draw(5), draw(5))
     assert not np.array_equal(draw(5).boxes, draw(6).boxes)
 
 
-def test_parameters_travel_between_processes_in_a_few_kilobytes() -> None:
-    drawn = draw_views(ViewsConfig(), 720, 1280, np.random.default_rng(0))
-    pickled = pickle.dumps(drawn)
-    assert_same_parameters(pickle.loads(pickled), drawn)
-    assert len(pickled) < 5000
-
-
 def test_windows_are_copies_of_their_part_of_both_frames() -> None:
     (pair,) = noise_frames(1, 96, 128)
-    (drawn,) = draw_each(CONFIG, 96, 128, 1)
-    for window, box in zip(cut_windows(drawn, *pair), drawn.windows.tolist(), strict=True):
+    (drawn,) = draw_each(SPEC, 96, 128, 1)
+    regions = cut_regions(SPEC, drawn, pair).values()
+    for window, box in zip(regions, drawn.windows.tolist(), strict=True):
         top, left, height, width = box
         assert window.shape == (2, height, width, 3)
         assert window.flags.c_contiguous
@@ -164,32 +37,189 @@ def test_windows_are_copies_of_their_part_of_both_frames() -> None:
             assert not np.shares_memory(cut, frame)
 
 
-def test_a_batch_of_windows_is_padded_with_zeros_to_sides_a_gpu_likes() -> None:
-    rng = np.random.default_rng(0)
-    shapes = [(2, 30, 21, 3), (2, 17, 50, 3)]
-    windows = [rng.integers(1, 256, shape, dtype=np.uint8) for shape in shapes]
-    batch = stack_windows(windows)
-    assert batch.shape == (2, 2, 3, 32, 56)
-    assert batch.dtype == torch.uint8
-    assert batch.permute(0, 1, 3, 4, 2).is_contiguous()
-    for i, window in enumerate(windows):
-        held = batch[:, i, :, : window.shape[1], : window.shape[2]]
-        assert np.array_equal(held.permute(0, 2, 3, 1).numpy(), window)
-        assert torch.count_nonzero(batch[:, i]) == window.size
+def spec_of(num_frames: int = 3, **views: View) -> ClipSpec:
+    """A clip of one region, the whole frame."""
+    return ClipSpec(num_frames=num_frames, regions={"frame": Region()}, views=views)
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("make", "message"),
     [
-        ("motion_size", (0, 224)),
-        ("local_size", (96, -1)),
-        ("num_local", -1),
-        ("initial_area", (0.0, 0.2)),
-        ("local_area", (0.4, 0.05)),
-        ("global_area", (0.4, 1.1)),
-        ("aspect", (0.0, 1.0)),
+        (lambda: ClipSpec(num_frames=0), "views: num_frames = 0; give 1 or more"),
+        (
+            lambda: ClipSpec(
+                regions={"frame": Region(), "part": Region()},
+                views={"crop": View(size=(8, 8), region="whole")},
+            ),
+            "views: crop has no region 'whole'; there are frame, part",
+        ),
+        (
+            lambda: ClipSpec(views={"crop": View(size=(8, 8), region="frame")}),
+            "views: crop has no region 'frame'; there are none",
+        ),
+        (
+            lambda: spec_of(crop=View(size=(8, 0), region="frame")),
+            "views: crop has no pixels; give",
+        ),
+        (
+            lambda: spec_of(crop=View(size=(8, 8), region="frame", p_flip=1.1)),
+            r"p_flip in \[0, 1\]",
+        ),
+        (lambda: spec_of(crop=View(size=(8, 8), region="frame", p_flip=-0.1)), "crop needs"),
+        (lambda: spec_of(crop=View(size=(8, 8), region="frame", count=-1)), "a count of 0 or more"),
+        (
+            lambda: ClipSpec(regions={"frame": Region(short_side=0)}),
+            "views: frame has no short side; give 1 pixel or more",
+        ),
     ],
 )
-def test_a_config_that_makes_no_sense_names_its_field(field: str, value: object) -> None:
-    with pytest.raises(MidwayError, match=field):
-        dataclasses.replace(CONFIG, **{field: value})  # pyright: ignore[reportArgumentType]
+def test_a_declaration_that_makes_no_sense_is_refused_in_one_line(make, message: str) -> None:
+    with pytest.raises(MidwayError, match=message) as raised:
+        make()
+    assert "\n" not in str(raised.value)
+
+
+def test_slices_follow_one_another_view_by_view() -> None:
+    spec = spec_of(
+        one=View(size=(8, 8), region="frame", aligned=True),
+        none=View(size=(8, 8), region="frame", count=0),
+        four=View(size=(8, 8), region="frame", count=4),
+    )
+    assert spec.slices == {"one": slice(0, 3), "none": slice(3, 3), "four": slice(3, 15)}
+    assert [spec.num_crops(name) for name in spec.views] == [3, 0, 12]
+    drawn = draw_views(spec, 20, 30, np.random.default_rng(0))
+    assert drawn.boxes.shape == (15, 4)
+    assert drawn.flip.shape == drawn.colour.grey.shape == (15,)
+
+
+@pytest.mark.parametrize("num_frames", [1, 3, 8])
+def test_aligned_views_share_boxes_and_flips_in_all_frames_and_others_do_not(
+    num_frames: int,
+) -> None:
+    box = Box(area=(0.2, 0.8))
+    spec = spec_of(
+        num_frames,
+        shared=View(size=(8, 8), region="frame", box=box, count=2, aligned=True, p_flip=0.5),
+        own=View(size=(8, 8), region="frame", box=box, count=2, p_flip=0.5),
+        whole=View(size=(8, 8), region="frame", aligned=True, p_flip=0.5),
+    )
+    drawn = draw_many(spec, 60, 80, 100)
+    by_view = {
+        name: (
+            drawn.boxes[place].reshape(num_frames, -1, 100, 4),
+            drawn.flip[place].reshape(num_frames, -1, 100),
+        )
+        for name, place in spec.slices.items()
+    }
+    for name in ("shared", "whole"):
+        boxes, flip = by_view[name]
+        assert (boxes == boxes[:1]).all()
+        assert (flip == flip[:1]).all()
+        assert 0.3 < flip[0].mean() < 0.7
+    boxes, _ = by_view["shared"]
+    assert (boxes[:, 0] != boxes[:, 1]).any(-1).mean() > 0.9
+    boxes, flip = by_view["own"]
+    every = boxes.reshape(-1, 100, 4)
+    for first in range(len(every)):
+        for second in range(first):
+            assert (every[first] != every[second]).any(-1).mean() > 0.9
+    if num_frames > 1:
+        assert 0.3 < (flip[0] != flip[1]).mean() < 0.7
+
+
+def test_views_and_regions_without_a_box_take_all_there_is() -> None:
+    spec = ClipSpec(
+        num_frames=2,
+        regions={"frame": Region(), "part": Region(box=FixedBox(size=(20, 30)))},
+        views={
+            "all": View(size=(8, 8), region="frame", count=2),
+            "part": View(size=(8, 8), region="part"),
+        },
+    )
+    drawn = draw_many(spec, 40, 50, 20)
+    assert (drawn.windows[0] == (0, 0, 40, 50)).all()
+    assert (drawn.windows[1, :, 2:] == (20, 30)).all()
+    assert (drawn.boxes[spec.slices["all"]] == (0, 0, 40, 50)).all()
+    assert (drawn.boxes[spec.slices["part"]] == (0, 0, 20, 30)).all()
+    assert not drawn.flip.any()
+
+
+def test_a_region_is_shrunk_to_its_short_side_before_it_travels() -> None:
+    box = Box(area=(0.1, 1.0))
+    spec = ClipSpec(
+        num_frames=2,
+        regions={"frame": Region(short_side=30)},
+        views={"crop": View(size=(8, 8), region="frame", box=box, count=50)},
+    )
+    smooth = [Image.radial_gradient("L").resize((130, 91)), Image.linear_gradient("L")]
+    frames = [np.array(each.resize((130, 91)).convert("RGB")) for each in smooth]
+    (drawn,) = draw_each(spec, 91, 130, 1)
+    assert drawn.windows.tolist() == [[0, 0, 91, 130]]
+    region = cut_regions(spec, drawn, frames)["frame"]
+    assert region.shape == (2, 30, 43, 3)
+    assert region.dtype == np.uint8
+    for made, frame in zip(region, frames, strict=True):
+        wanted = Image.fromarray(frame).resize((43, 30), Image.Resampling.BICUBIC)
+        assert np.abs(made.astype(int) - np.array(wanted)).max() <= 1
+    # Crops lie inside the region as it travels.
+    assert (drawn.boxes[:, :2] >= 0).all()
+    assert (drawn.boxes[:, :2] + drawn.boxes[:, 2:] <= (30, 43)).all()
+    assert (drawn.boxes[:, :2] + drawn.boxes[:, 2:]).max(0).tolist() == [30, 43]
+
+
+@pytest.mark.parametrize("size", [(30, 43), (29, 100), (12, 9)])
+def test_a_region_that_is_no_larger_than_its_short_side_travels_as_it_is(
+    size: tuple[int, int],
+) -> None:
+    spec = ClipSpec(regions={"frame": Region(short_side=30)})
+    ((frame,),) = noise_frames(1, *size, num_frames=1)
+    region = cut_regions(spec, draw_each(spec, *size, 1)[0], [frame])["frame"]
+    assert np.array_equal(region[0], frame)
+
+
+def sigmas(drawn: ViewParameters, place: slice) -> NDArray[np.float32]:
+    return drawn.colour.blur_sigma[place]
+
+
+def test_recipes_are_taken_in_turn_frame_by_frame() -> None:
+    recipes = tuple(Photometric(p_blur=1.0, blur_sigma=(sigma, sigma)) for sigma in (0.5, 1.0, 1.5))
+    view = View(size=(8, 8), region="frame", count=2, photometric=recipes)
+    spec = spec_of(4, plain=View(size=(8, 8), region="frame"), blurred=view, again=view)
+    drawn = draw_views(spec, 20, 30, np.random.default_rng(0))
+    assert not sigmas(drawn, spec.slices["plain"]).any()
+    for name in ("blurred", "again"):  # each view begins with its first recipe
+        expected = [0.5, 1.0, 1.5, 0.5, 1.0, 1.5, 0.5, 1.0]
+        np.testing.assert_allclose(sigmas(drawn, spec.slices[name]), expected, rtol=1e-6)
+
+
+def test_a_view_without_recipes_is_neutral_and_takes_no_random_numbers() -> None:
+    coloured = View(size=(8, 8), region="frame", count=2, photometric=(Photometric(p_blur=0.5),))
+    alone = spec_of(coloured=coloured)
+    both = spec_of(plain=View(size=(8, 8), region="frame", count=3), coloured=coloured)
+    drawn = draw_views(both, 20, 30, np.random.default_rng(4))
+    plain = {name: value[both.slices["plain"]] for name, value in vars(drawn.colour).items()}
+    assert (plain["factors"] == np.float32(NEUTRAL)).all()
+    for name in ("jitter", "grey", "blur_sigma", "solarise"):
+        assert not plain[name].any()
+    wanted = draw_views(alone, 20, 30, np.random.default_rng(4)).colour
+    for name, value in vars(wanted).items():
+        assert np.array_equal(getattr(drawn.colour, name)[both.slices["coloured"]], value)
+
+
+def test_a_declaration_without_regions_draws_nothing() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.bit_generator.state
+    drawn = draw_views(ClipSpec(num_frames=2), 20, 30, rng)
+    assert rng.bit_generator.state == before
+    assert drawn.windows.shape == drawn.boxes.shape == (0, 4)
+    assert cut_regions(ClipSpec(num_frames=2), drawn, noise_frames(1, 20, 30)[0]) == {}
+
+
+def test_recipes_of_other_values_change_nothing_that_is_not_theirs() -> None:
+    """Boxes and flips do not depend on the colours."""
+    bare = {name: dataclasses.replace(view, photometric=()) for name, view in SPEC.views.items()}
+    without = dataclasses.replace(SPEC, views=bare)
+    ours, theirs = (draw_views(spec, 96, 128, np.random.default_rng(2)) for spec in (SPEC, without))
+    assert np.array_equal(ours.windows, theirs.windows)
+    assert np.array_equal(ours.boxes, theirs.boxes)
+    assert np.array_equal(ours.flip, theirs.flip)

@@ -4,20 +4,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 from midway.config import to_json
-from midway.data.render import Views
+from midway.data.render import Clips, example_clips
 from midway.errors import MidwayError
-from midway.experiments.synthetic import BOTH_TERMS, midway_tiny
+from midway.experiments.synthetic import midway_tiny
 from midway.methods.base import Method, MethodConfig, build_method, flops_per_sample, method_config
+from midway.methods.midway import MidwayConfig
 from midway.nn.regions import compile_regions, recompute_regions
-from midway.registry import available
-from midway.train.objective import Position
+from midway.registry import available, find
+from midway.train.objective import Position, StepOutput
 from tests.compilers import Counting, compiler
 
+PACKAGE = "midway.methods"
 CONFIGS: dict[str, MethodConfig] = {
-    "midway": BOTH_TERMS,
+    **{name: find("midway.methods", name).METHOD.Config.tiny() for name in available(PACKAGE)},
     "midway, dense term alone": midway_tiny().method,
 }
 POSITION = Position(step=5, steps=10, steps_per_epoch=2.0, samples=2)
@@ -34,28 +35,31 @@ def method(config: MethodConfig) -> Method:
     return build_method(config)
 
 
-def test_every_method_is_held_to_the_contract() -> None:
-    assert {config.name for config in CONFIGS.values()} == set(available("midway.methods"))
+def _clips(method: Method) -> Clips:
+    return example_clips(method.spec, 2, generator=torch.Generator().manual_seed(1))
 
 
-def _views(method: Method, batch: int = 2) -> Views:
-    generator = torch.Generator().manual_seed(1)
-    sizes = method.views
+def _loss(method: Method, clips: Clips) -> StepOutput:
+    """As in a step, before which the loop seeds the numbers that a loss draws."""
+    torch.manual_seed(2)
+    return method.loss(clips)
 
-    def draw(count: int, size: tuple[int, int]) -> Tensor:
-        return torch.randn(count, batch, 3, *size, generator=generator)
 
-    return Views(
-        motion=draw(2, sizes.motion_size),
-        globals=draw(4, sizes.global_size),
-        locals=draw(2 * sizes.num_local, sizes.local_size),
-    )
+def test_its_name_is_that_of_its_file(config: MethodConfig) -> None:
+    assert find(PACKAGE, config.name).METHOD.Config is type(config)
+
+
+def test_its_encoders_are_parts_of_it_and_the_student_learns(method: Method) -> None:
+    parts = set(method.modules())
+    assert {*method.encoders.values()} <= parts
+    assert any(p.requires_grad for p in method.encoders["student"].parameters())
+    assert method.pair_encoder is None or method.pair_encoder in parts
 
 
 def test_one_step_gives_a_finite_loss_and_every_trainable_parameter_a_gradient(
     method: Method,
 ) -> None:
-    out = method.losses(_views(method))
+    out = _loss(method, _clips(method))
     assert out.loss.isfinite()
     assert all(value.isfinite() and not value.requires_grad for value in out.logs.values())
     out.loss.backward()
@@ -72,16 +76,16 @@ def test_every_trainable_parameter_is_in_one_group(method: Method) -> None:
 def test_the_same_seed_gives_the_same_loss(method: Method, config: MethodConfig) -> None:
     torch.manual_seed(0)
     again = build_method(config)
-    views = _views(method)
-    assert method.losses(views).loss == again.losses(views).loss
+    clips = _clips(method)
+    assert _loss(method, clips).loss == _loss(again, clips).loss
 
 
 def test_steps_on_one_batch_lower_the_loss_once_the_centre_has_settled(method: Method) -> None:
-    views = _views(method)
+    clips = _clips(method)
     optimizer = torch.optim.AdamW((p for p in method.parameters() if p.requires_grad), lr=1e-3)
     losses = []
     for _ in range(40):
-        out = method.losses(views)
+        out = _loss(method, clips)
         losses.append(out.loss.item())
         optimizer.zero_grad()
         out.loss.backward()
@@ -96,14 +100,14 @@ def test_steps_on_one_batch_lower_the_loss_once_the_centre_has_settled(method: M
 def test_compiled_and_recomputed_it_has_the_same_loss_and_gradients_and_few_graphs(
     method: Method,
 ) -> None:
-    views, trained = _views(method), [p for p in method.parameters() if p.requires_grad]
-    loss = method.losses(views).loss
+    clips, trained = _clips(method), [p for p in method.parameters() if p.requires_grad]
+    loss = _loss(method, clips).loss
     gradients = torch.autograd.grad(loss, trained)
     backend = Counting()
     with compiler(backend):
         compile_regions(method)
         recompute_regions(method)
-        found = method.losses(views).loss
+        found = _loss(method, clips).loss
         found_gradients = torch.autograd.grad(found, trained)
     torch.testing.assert_close(found, loss, rtol=1e-5, atol=0)
     for ours, wanted in zip(found_gradients, gradients, strict=True):
@@ -111,14 +115,14 @@ def test_compiled_and_recomputed_it_has_the_same_loss_and_gradients_and_few_grap
     assert 0 < backend.graphs < 24
 
 
-def test_its_configuration_survives_json(method: Method) -> None:
-    config = CONFIGS["midway"]
+def test_its_configuration_survives_json(config: MethodConfig) -> None:
     assert method_config(to_json(config), where="test") == config
 
 
 def test_work_is_counted_without_computing() -> None:
-    flops = flops_per_sample(CONFIGS["midway"])
-    doubled = replace(CONFIGS["midway"], views=replace(CONFIGS["midway"].views, num_local=8))
+    tiny = MidwayConfig.tiny()
+    flops = flops_per_sample(tiny)
+    doubled = replace(tiny, views=replace(tiny.views, num_local=8))
     assert 1e8 < flops < flops_per_sample(doubled)
 
 

@@ -5,25 +5,22 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from midway.data.render import Views
+from midway.data.render import Clips, example_clips
 from midway.errors import MidwayError
-from midway.experiments.synthetic import BOTH_TERMS as CONFIG
 from midway.methods.midway import Midway, MidwayConfig
 from midway.models.weights.save import save
 from midway.train.health import LOW_RANK, LOW_SPREAD
 from midway.train.objective import Position
+
+CONFIG = MidwayConfig.tiny()
 
 
 def _position(step: int, *, samples: int = 40) -> Position:
     return Position(step=step, steps=1000, steps_per_epoch=100.0, samples=samples)
 
 
-def _views() -> Views:
-    return Views(
-        motion=torch.randn(2, 2, 3, *CONFIG.views.motion_size),
-        globals=torch.randn(4, 2, 3, *CONFIG.views.global_size),
-        locals=torch.randn(2 * CONFIG.views.num_local, 2, 3, *CONFIG.views.local_size),
-    )
+def _clips() -> Clips:
+    return example_clips(CONFIG.views.spec(), 2)
 
 
 def test_the_last_layer_gets_no_gradient_in_the_first_epoch_and_then_does() -> None:
@@ -49,7 +46,7 @@ def test_the_teacher_follows_after_a_step() -> None:
     method = Midway(replace(CONFIG, teacher_momentum=0.5, momentum_clock="steps"))
     teacher = method.network.teacher.encoder.norm.bias
     with torch.no_grad():
-        method.encoder.norm.bias.fill_(1.0)
+        method.encoders["student"].norm.bias.fill_(1.0)
     method.after_step(_position(0))
     assert teacher.unique().tolist() == [0.5]
 
@@ -77,16 +74,16 @@ def test_micro_batches_move_the_centre_and_lose_as_one_batch_does() -> None:
     whole = Midway(CONFIG)
     parts = Midway(CONFIG)
     parts.load_state_dict(whole.state_dict())
-    views = [_views() for _ in range(2)]
-    both = Views(
-        motion=torch.cat([each.motion for each in views], 1),
-        globals=torch.cat([each.globals for each in views], 1),
-        locals=torch.cat([each.locals for each in views], 1),
+    one, other = _clips(), _clips()
+    both = Clips(
+        views={name: torch.cat([view, other.views[name]], 2) for name, view in one.views.items()},
+        seconds=torch.cat([one.seconds, other.seconds], 1),
+        signals={},
     )
     with torch.no_grad():
         for step in range(2):
-            wanted = whole.losses(both)
-            found = [parts.losses(each) for each in views]
+            wanted = whole.loss(both)
+            found = [parts.loss(each) for each in (one, other)]
             loss = torch.stack([out.loss for out in found]).mean()
             torch.testing.assert_close(loss, wanted.loss)
             for method in (whole, parts):
@@ -114,12 +111,12 @@ def test_a_setting_out_of_range_is_refused(change: dict) -> None:
 
 def test_the_dino_term_counts_by_its_weight_and_is_left_out_at_zero() -> None:
     torch.manual_seed(0)
-    views, state = _views(), Midway(CONFIG).state_dict()
+    clips, state = _clips(), Midway(CONFIG).state_dict()
     outputs = {}
     for weight in (1.0, 3.0, 0.0):
         method = Midway(replace(CONFIG, dino_weight=weight))
         method.load_state_dict(state)
-        outputs[weight] = method.losses(views)
+        outputs[weight] = method.loss(clips)
         outputs[weight].loss.backward()
         method.after_step(_position(0))
         has_gradient = [p.grad is not None for p in method.network.head.parameters()]
@@ -134,8 +131,8 @@ def test_the_dino_term_counts_by_its_weight_and_is_left_out_at_zero() -> None:
 def test_a_frozen_encoder_gets_no_gradient_and_the_dynamics_do() -> None:
     frozen = replace(CONFIG, encoder_lr_scale=0.0, dino_weight=0.0)
     method = Midway(frozen)
-    method.losses(_views()).loss.backward()
-    assert all(p.grad is None for p in method.encoder.parameters())
+    method.loss(_clips()).loss.backward()
+    assert all(p.grad is None for p in method.encoders["student"].parameters())
     assert all(p.grad is not None for p in method.network.dynamics.parameters())
     assert not [g for g in method.parameter_groups() if g.name.startswith("encoder")]
 

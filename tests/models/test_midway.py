@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from midway.data.render import Views
+from midway.data.render import example_clips
 from midway.errors import MidwayError
 from midway.methods.midway import Midway, MidwayConfig
 from midway.models.midway import MidwayNetwork, NetworkConfig
@@ -26,13 +26,9 @@ def left_out(tokens: int, *, wanted: int = 1, width: int = 384) -> int:
 def test_one_pair_costs_91_5_giga_multiply_adds_forward_but_for_what_nothing_reads() -> None:
     with torch.device("meta"):
         method = Midway(MidwayConfig())
-        views = Views(
-            motion=torch.empty(2, 1, 3, 224, 224),
-            globals=torch.empty(4, 1, 3, 224, 224),
-            locals=torch.empty(16, 1, 3, 96, 96),
-        )
+        clips = example_clips(method.spec, 1)
     with FlopCounterMode(display=False) as counter:
-        method.losses(views)
+        method.loss(clips)
     # Student and teacher see 4 crops of 197 tokens, the student 16 of 37; at 3 levels, in both
     # orders, nothing reads what the midway path makes of the frames' tokens.
     whole = counter.get_total_flops() / 2 + 8 * left_out(197) + 16 * left_out(37)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from midway.bench.plain.agreement import GRADIENT_TOLERANCE, LOSS_TOLERANCE, compare
-from midway.data.render import Views
+from midway.data.render import Clips, example_clips
 from midway.experiments.synthetic import BOTH_TERMS
 from midway.methods.midway import Midway
 
@@ -32,34 +32,26 @@ def method() -> Midway:
 
 
 @pytest.fixture
-def views(method: Midway) -> Views:
-    sizes = method.views
-    return Views(
-        motion=torch.randn(2, 4, 3, *sizes.motion_size),
-        globals=torch.randn(4, 4, 3, *sizes.global_size),
-        locals=torch.randn(2 * sizes.num_local, 4, 3, *sizes.local_size),
-    )
+def clips(method: Midway) -> Clips:
+    return example_clips(method.spec, 4)
 
 
-def _moved(views: Views) -> Views:
-    return Views(
-        motion=views.motion.to(DEVICE),
-        globals=views.globals.to(DEVICE),
-        locals=views.locals.to(DEVICE),
-    )
+def _moved(clips: Clips) -> Clips:
+    views = {name: view.to(DEVICE) for name, view in clips.views.items()}
+    return Clips(views=views, seconds=clips.seconds.to(DEVICE), signals={})
 
 
-def _gradients(method: Midway, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
-    loss = method.losses(views).loss
+def _gradients(method: Midway, clips: Clips) -> tuple[Tensor, dict[str, Tensor]]:
+    loss = method.loss(clips).loss
     loss.backward()
     found = {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
     return loss.detach(), found
 
 
-def test_loss_and_gradients_are_those_of_the_cpu(method: Midway, views: Views) -> None:
+def test_loss_and_gradients_are_those_of_the_cpu(method: Midway, clips: Clips) -> None:
     there = copy.deepcopy(method).to(DEVICE)
-    wanted_loss, wanted = _gradients(method, views)
-    found_loss, found = _gradients(there, _moved(views))
+    wanted_loss, wanted = _gradients(method, clips)
+    found_loss, found = _gradients(there, _moved(clips))
     torch.testing.assert_close(found_loss.cpu(), wanted_loss, rtol=1e-5, atol=0)
     for name, gradient in wanted.items():
         assert (found[name].cpu() - gradient).norm() <= 1e-4 * gradient.norm() + 1e-9, name
@@ -67,9 +59,9 @@ def test_loss_and_gradients_are_those_of_the_cpu(method: Midway, views: Views) -
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_our_step_and_the_plain_one_agree_there(
-    method: Midway, views: Views, dtype: torch.dtype | None
+    method: Midway, clips: Clips, dtype: torch.dtype | None
 ) -> None:
-    agreement = compare(method.to(DEVICE), _moved(views), dtype)
+    agreement = compare(method.to(DEVICE), _moved(clips), dtype)
     assert agreement.loss_difference <= LOSS_TOLERANCE
     assert agreement.gradient_difference <= GRADIENT_TOLERANCE
     agreement.check()  # in bfloat16, beside the plain step's own error

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from midway.data.render import Views
+from midway.data.render import Clips
 from midway.methods.midway import Midway, MidwayConfig
 from midway.models.midway import MidwayNetwork, MidwayOutput
 from midway.models.weights.load import load
@@ -64,13 +64,13 @@ class Golden:
         prefix = f"trajectory.{step}.crop"
         return [self.numbers[name] for name in sorted(self.numbers) if name.startswith(prefix)]
 
-    def views(self, step: int) -> Views:
+    def clips(self, step: int) -> Clips:
         crops = self.crops(step)
-        return Views(
-            motion=torch.stack(crops[:2]),
-            globals=torch.stack(crops[2:6]),
-            locals=torch.stack(crops[6:]),
-        )
+        places = {"motion": slice(2), "globals": slice(2, 6), "locals": slice(6, None)}
+        views = {
+            name: torch.stack(crops[place]).unflatten(0, (2, -1)) for name, place in places.items()
+        }
+        return Clips(views=views, seconds=torch.zeros(2, len(crops[0])), signals={})
 
 
 @pytest.fixture(scope="module", params=FOLDERS)
@@ -155,7 +155,7 @@ def test_six_training_steps_agree_on_losses_weights_teacher_and_centre(golden: G
         )
         assert int(position.epoch) == wanted["epoch"]
         optimizer.set_rates(Rates(lr=wanted["lr"], weight_decay=wanted["weight_decay"]))
-        out = method.losses(golden.views(wanted["step"]))
+        out = method.loss(golden.clips(wanted["step"]))
         losses = [out.logs[f"dense_loss_{level}"] for level in network.config.dynamics.levels]
         for found, value in (
             (out.loss.detach(), wanted["loss"]),

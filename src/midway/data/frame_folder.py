@@ -47,7 +47,9 @@ class FrameSequence:
     @property
     def signals_location(self) -> str:
         """In the same folder, named by what is common to the names of the frames."""
-        stem = PurePosixPath(self.name).stem.replace("*", "")
+        pattern = PurePosixPath(self.name)
+        # Without a count in the names, that of the sequence is the folder's.
+        stem = pattern.stem.replace("*", "") if "*" in pattern.name else ""
         return f"{self.location}/{stem}{SUFFIX}" if stem else f"{self.location}/{SUFFIX[1:]}"
 
     def open(self) -> AbstractContextManager["FrameSequence"]:

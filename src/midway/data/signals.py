@@ -1,16 +1,18 @@
 """Signals: numbers recorded beside the frames of a clip, such as the actions of a robot.
 
 They lie in a NumPy archive beside the video (`walk.mp4`, `walk.signals.npz`) or in the folder of
-the frames (`signals.npz`; where a folder holds several sequences, their names without the counting
-digits come first: `0001TP_.signals.npz`). Its array `seconds` (rows,) rises; every other one
+the frames (`signals.npz`, with what their names hold beside the number in front of it:
+`0001TP_.signals.npz`). Its array `seconds` (rows,) rises; every other one
 (rows, ...) is a signal, and a row holds from its time until the next.
 """
 
+import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from midway.data.clip import ROUNDING_SECONDS, BadClipError, Clip
@@ -18,6 +20,8 @@ from midway.data.files import open_binary
 
 SUFFIX = ".signals.npz"
 _REMEDY = "mend or remove it"
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error)
+"""Errors of NumPy and zipfile at a damaged archive."""
 
 
 def read_signals(
@@ -61,15 +65,18 @@ def _load(
     location: str, names: tuple[str, ...]
 ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float32]]]:
     try:
-        with open_binary(location) as file, np.load(file, allow_pickle=False) as archive:
-            times = archive["seconds"].astype(np.float64)
-            values = {name: archive[name].astype(np.float32) for name in names}
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        with open_binary(location) as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, NpzFile):
+                raise ValueError("a single array, no archive")
+            times = np.asarray(archive["seconds"]).astype(np.float64)
+            values = {name: np.asarray(archive[name]).astype(np.float32) for name in names}
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise BadClipError(location, f"cannot be read as signals ({reason})", _REMEDY) from error
     if times.ndim != 1 or not len(times) or not np.all(np.diff(times) > 0):
         raise BadClipError(location, "has no seconds that rise from row to row", _REMEDY)
     for name, rows in values.items():
-        if len(rows) != len(times) or not np.isfinite(rows).all():
+        if rows.shape[:1] != times.shape or not np.isfinite(rows).all():
             raise BadClipError(location, f"has not one finite {name} for each second", _REMEDY)
     return times, values

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from midway.models.timm_encoder import TimmEncoder
 
 from midway.errors import MidwayError
+from midway.models.encoders.timm import TimmEncoder
 
 
 def test_a_torchvision_that_does_not_fit_torch_is_named_with_what_to_install(
