@@ -141,6 +141,7 @@ def test_the_encoder_of_a_network_is_exported_alone_and_told_by_info(
     again = str(tmp_path / "again.safetensors")
     assert main(["export", alone, again]) == 0
     assert Path(again).read_bytes() == Path(alone).read_bytes()
+    capsys.readouterr()
     message = _fails(["export", net, str(tmp_path / "x.pth"), "--weights", "best"], capsys)
     assert "no encoder 'best'; there are student, teacher" in message
     message = _fails(["export", alone, str(tmp_path / "x.pth")], capsys)

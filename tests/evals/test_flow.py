@@ -163,7 +163,7 @@ def test_the_command_offers_every_dataset():
 
 
 def test_what_is_missing_or_damaged_is_told_in_a_line(sintel):
-    with pytest.raises(MidwayError, match="method finetuned: no network; give --run"):
+    with pytest.raises(MidwayError, match="method finetuned: no network; give --network"):
         evaluate(dataset="sintel", data=sintel)
     (flow,) = sintel.root.glob("training/flow/temple_3/frame_0002.flo")
     flow.write_bytes(flow.read_bytes()[:-8])

@@ -310,7 +310,7 @@ def test_a_validation_that_cannot_be_is_refused_before_the_run(config, changes):
 
 
 def test_no_network_is_an_error_in_one_line(config):
-    with pytest.raises(MidwayError, match=r"give --start.network RUN"):
+    with pytest.raises(MidwayError, match=r"give --network RUN"):
         build_network(replace(config, start=StartConfig()))
 
 

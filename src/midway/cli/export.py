@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from midway.cli.options import NO_HINTS, ReleaseOptions, parse
 from midway.errors import MidwayError
@@ -19,8 +21,8 @@ def main(words: Sequence[str]) -> dict[str, Any]:
 
 
 def export(
-    network: str,
-    target: Path,
+    network: Annotated[str, tyro.conf.arg(metavar="NETWORK")],
+    target: Annotated[Path, tyro.conf.arg(metavar="TARGET")],
     /,
     weights: str = "",
     release: ReleaseOptions = NO_HINTS,

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
 from torch import Tensor, nn
 
 from midway.cli.options import NO_HINTS, ReleaseOptions, parse
@@ -24,7 +25,9 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     return parse(info, words, prog="midway info")
 
 
-def info(network: str, /, release: ReleaseOptions = NO_HINTS) -> dict[str, Any]:
+def info(
+    network: Annotated[str, tyro.conf.arg(metavar="NETWORK")], /, release: ReleaseOptions = NO_HINTS
+) -> dict[str, Any]:
     """Say what a file holds: a Midway network, a run of any method, a readout, an encoder.
 
     Args:

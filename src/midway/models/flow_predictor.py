@@ -37,7 +37,8 @@ class FlowMethod:
     """No motion; matching of pixels, of a pretrained network's features, or of what its dynamics
     predict; a finetuned flow network."""
     network: Path | None = None
-    """Network, for all but zero and pixels: a folder, a file or a hub id."""
+    """Network, for all but zero and pixels: a run folder, a file or a hub id; features take any
+    encoder, such as timm:NAME."""
     overlap: float = 0.9
     """Share of a tile that the next one covers again (finetuned)."""
     tiles_at_once: int = 8
