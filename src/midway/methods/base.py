@@ -14,6 +14,7 @@ from midway.data.loader import ClipBatch
 from midway.data.render import Clips, example_clips
 from midway.data.views import ClipSpec
 from midway.models.encoders.base import Encoder
+from midway.models.weights.sources import encoder_state
 from midway.registry import find
 from midway.train.objective import Objective, StepOutput
 
@@ -70,14 +71,18 @@ class Method(Objective):
         """
         return None
 
-    @abstractmethod
-    def start_from(self, path: str) -> None:
-        """Load the weights of a trained network.
+    def start_from(self, network: str) -> None:
+        """Load the weights of a trained encoder into all encoders; the other parts stay fresh.
+
+        Args:
+            network: As `--network` takes it.
 
         Raises:
-            MidwayError: Its sizes differ.
+            MidwayError: No such network, or its sizes differ.
 
         """
+        for encoder in self.encoders.values():
+            encoder.load_state_dict(encoder_state(network, like=encoder))
 
     def forward(self, batch: ClipBatch) -> StepOutput:
         """Render the views of a batch on its device, and return their loss."""

@@ -18,7 +18,8 @@ from midway.models.dynamics import Dynamics, DynamicsConfig, mean_or_sum
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig
 from midway.models.midway import HeadConfig, MidwayNetwork, NetworkConfig
-from midway.models.weights.load import load
+from midway.models.weights.load import build_network
+from midway.models.weights.sources import read_source
 from midway.nn.dense import normalized_mse
 from midway.train.health import effective_rank, spread
 from midway.train.objective import ParameterGroup, Position, StepOutput, parameter_groups
@@ -150,19 +151,26 @@ class Midway(Method):
         loss = self.config.dino_weight * dino + dense
         return StepOutput(loss=loss, logs={"dino_loss": dino.detach()} | logs)
 
-    def start_from(self, path: str) -> None:
-        """Take over the weights of a network of the same sizes.
+    def start_from(self, network: str) -> None:
+        """Load a whole Midway network, or the encoder of another one.
+
+        Args:
+            network: As `--network` takes it.
 
         Raises:
-            MidwayError: No such network, or one of other sizes.
+            MidwayError: No such network, or its sizes differ.
 
         """
-        state = load(path).state_dict()
+        file = read_source(network)
+        if file is None or not file.has_network:
+            super().start_from(network)
+            return
+        state = build_network(file).state_dict()
         own = self.network.state_dict()
         other = [name for name in own if name not in state or state[name].shape != own[name].shape]
         if other or len(own) != len(state):
             raise MidwayError(
-                f"method.start = {path}: is no network of the sizes of this experiment "
+                f"method.start = {network}: is no network of the sizes of this experiment "
                 f"({(other or [*state])[0]} differs); give one trained with the same method.network"
             )
         self.network.load_state_dict(state)

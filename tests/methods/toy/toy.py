@@ -23,15 +23,12 @@ SMALL = EncoderConfig(image_size=(32, 32), patch_size=8, width=24, depth=2, head
 
 @dataclass(frozen=True, kw_only=True)
 class ToyConfig(MethodConfig):
-    """Sizes of the toy."""
-
     name: Literal["toy"] = "toy"
     encoder: EncoderConfig = field(default_factory=lambda: SMALL)
     p_mask: float = 0.5
 
     @classmethod
     def tiny(cls) -> Self:
-        """Return the defaults: all of it is tiny."""
         return cls()
 
 
@@ -57,12 +54,10 @@ class Toy(Method):
 
     @classmethod
     def from_config(cls, config: Any) -> Self:
-        """Build the toy with fresh weights."""
         return cls(config)
 
     @property
     def encoders(self) -> dict[str, VisionTransformer]:
-        """One encoder, which learns."""
         return {"student": self.encoder}
 
     def loss(self, clips: Clips) -> StepOutput:

@@ -88,6 +88,19 @@ class TimmEncoder(Encoder):
             drop_path=0.0,
         )
 
+    def check_colours(self) -> None:
+        """Make sure that the model was trained on ImageNet-normalised images.
+
+        Raises:
+            MidwayError: It was not, so that its weights mean something else in another encoder.
+
+        """
+        if not torch.allclose(self.scale, torch.ones(())) or self.shift.abs().max() > 1e-6:
+            raise MidwayError(
+                f"timm:{self.name}: was trained on images of another normalisation than "
+                "ImageNet's, so its weights cannot start this encoder; take another model"
+            )
+
     def set_drop_path(self, p: float) -> None:
         """Give the blocks timm's own stochastic depth, growing linearly."""
         drop_path = importlib.import_module("timm.layers").DropPath

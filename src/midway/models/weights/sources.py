@@ -198,7 +198,11 @@ def encoder_state(
         MidwayError: No such encoder, or one of other sizes.
 
     """
-    state = load_encoder(name, weights=weights, hints=hints).state_dict()
+    encoder = load_encoder(name, weights=weights, hints=hints)
+    state = encoder.state_dict()
+    if isinstance(encoder, TimmEncoder) and not isinstance(like, TimmEncoder):
+        encoder.check_colours()
+        state = encoder.model.state_dict()
     own = like.state_dict()
     other = [n for n in own.keys() | state.keys() if n not in own or n not in state]
     other += [n for n in own if n in state and own[n].shape != state[n].shape]
