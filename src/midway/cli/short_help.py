@@ -141,6 +141,8 @@ def _options(
         inner = "" if tyro.conf.OmitArgPrefixes in extras else f"{prefix}{name}."
         yield from _fields(kind, default, (*path, name), inner)
         return
+    if any(getattr(extra, "prefix_name", None) is False for extra in extras):
+        prefix = ""  # tyro.conf.arg(prefix_name=False)
     negated = "[no-]" if kind is bool else ""
     yield Option(
         section=path[0] if path else "",
