@@ -138,6 +138,7 @@ def test_the_encoder_of_a_network_is_exported_alone_and_told_by_info(
     values = json.loads(last)
     assert values["kind"] == "encoder"
     assert values["encoders"]["encoder"]["kind"] == "vit"
+    assert values["parameters"].keys() == {"encoder"}
     again = str(tmp_path / "again.safetensors")
     assert main(["export", alone, again]) == 0
     assert Path(again).read_bytes() == Path(alone).read_bytes()

@@ -92,8 +92,8 @@ def _other(file: WeightsFile, release: ReleaseOptions) -> tuple[dict[str, Any], 
     names = list(file.encoders) or (["encoder"] if file.layout == "plain" else [])
     encoders = {name: build_encoder(file, name, release) for name in names}
     counts = {name: _count(encoder) for name, encoder in encoders.items()}
-    if file.layout != "plain":
-        counts = _by_part(file.tensors)
+    if not encoders or any(spec.prefix for spec in file.encoders.values()):
+        counts = _by_part(file.tensors)  # of a run or network with more parts than encoders
     found = {
         "kind": kind,
         "parameters": counts,

@@ -85,8 +85,7 @@ class MidwayNetwork(nn.Module):
 
     Example:
         >>> import torch
-        >>> from midway.models.encoders.base import Encoder
-    from midway.models.encoders.vit import EncoderConfig
+        >>> from midway.models.encoders.vit import EncoderConfig
         >>> encoder = EncoderConfig(image_size=(32, 32), patch_size=8, width=24, depth=4, heads=2)
         >>> dynamics = DynamicsConfig(levels=(1, 3), midway_width=12)
         >>> head = HeadConfig(hidden=16, bottleneck=8, num_prototypes=32)

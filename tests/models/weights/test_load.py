@@ -70,7 +70,7 @@ def test_the_encoders_of_a_run_open_without_its_method(run):
 def test_a_run_of_another_method_is_no_midway_network(run):
     folder, _ = run
     assert not read_weights(folder).has_network
-    with pytest.raises(MidwayError, match="no Midway network, but the encoder student, teacher"):
+    with pytest.raises(MidwayError, match=r"no Midway network, but encoders \(student, teacher\)"):
         load(folder)
     source = EncoderSource(network=str(folder), features="backward")
     with pytest.raises(MidwayError, match="has no backward features"):

@@ -183,7 +183,7 @@ def _network_tensors(file: WeightsFile) -> dict[str, Tensor]:
 def _no_network(file: WeightsFile) -> str:
     if file.encoders:
         names = ", ".join(file.encoders)
-        return f"{file.path}: no Midway network, but the encoder {names}; give one of a Midway run"
+        return f"{file.path}: no Midway network, but encoders ({names}); give one of a Midway run"
     if file.layout == "run":
         return f"{file.path.parent.parent / 'config.json'}: no method.network in it; is it a run's?"
     return f"{file.path}: no Midway configuration in its header; not written by midway"
