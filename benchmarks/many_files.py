@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from midway.data.synthetic import WorldConfig, write_videos
+from midway.data.synthetic.world import WorldConfig, write_videos
 
 TINY = shlex.split("""
 --method.network.encoder.image-size 16 16 --method.network.encoder.patch-size 8

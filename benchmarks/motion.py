@@ -20,9 +20,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from midway.data.synthetic import WorldConfig, write_videos
+from midway.data.synthetic.world import WorldConfig, write_videos
 from midway.errors import INTERRUPTED
-from midway.evals.motion_probe import motion_probe, synthetic_pairs
+from midway.evals.probes.motion import motion_probe, synthetic_pairs
 from midway.experiments import motion
 from midway.experiments.base import Experiment, train
 from midway.methods.midway import MidwayConfig

@@ -14,7 +14,7 @@ from statistics import median
 import torch
 
 from midway.bench.step import MODELS, FastStep, position
-from midway.data.render import Clips, example_clips
+from midway.data.views.render import Clips, example_clips
 from midway.methods.midway import Midway, MidwayConfig
 from midway.train.launch import launch
 from midway.train.meter import exposed_seconds

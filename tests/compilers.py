@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from midway.nn import regions
+from midway.nn import compilation
 
 Backend = str | Callable[..., Any]
 
@@ -20,13 +20,13 @@ def compiler(backend: Backend | None = None) -> Iterator[None]:
     import torch._dynamo
 
     config = torch._dynamo.config
-    old = regions.COMPILER, config.recompile_limit, config.optimize_ddp
+    old = compilation.COMPILER, config.recompile_limit, config.optimize_ddp
     if backend is not None:
-        regions.COMPILER = regions.COMPILER | {"backend": backend, "options": None}
+        compilation.COMPILER = compilation.COMPILER | {"backend": backend, "options": None}
     try:
         yield
     finally:
-        regions.COMPILER, config.recompile_limit, config.optimize_ddp = old
+        compilation.COMPILER, config.recompile_limit, config.optimize_ddp = old
         torch._dynamo.reset()
 
 

@@ -46,9 +46,7 @@ def test_no_function_is_over_60_lines() -> None:
 
 def test_no_wing_has_more_than_twelve_files() -> None:
     folders = [folder for wing in WINGS for folder in (wing, *wing.iterdir()) if folder.is_dir()]
-    sizes = {
-        str(folder.relative_to(SOURCE)): len([*folder.glob("[!_]*.py")]) for folder in folders
-    }
+    sizes = {str(folder.relative_to(SOURCE)): len([*folder.glob("[!_]*.py")]) for folder in folders}
     assert not {folder: size for folder, size in sizes.items() if size > 12}
 
 

@@ -17,6 +17,6 @@ def test_every_public_name_is_what_it_says():
 
 
 def test_reading_frames_needs_no_torch():
-    code = "import sys, midway.data.samples; print('torch' in sys.modules)"
+    code = "import sys, midway.data.sampling.samples; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -9,8 +9,8 @@ import torch
 
 import midway
 from midway.cli import main
-from midway.data.synthetic import WorldConfig, write_flow_dataset, write_segmentation_dataset
-from midway.models.flow import load_flow_network
+from midway.data.synthetic.world import WorldConfig, write_flow_dataset, write_segmentation_dataset
+from midway.models.flow.network import load_flow_network
 from midway.models.weights.sources import EncoderSource, open_encoder
 
 WORLD = WorldConfig(height=32, width=32, num_frames=3, fps=2, num_objects=2)

@@ -18,8 +18,8 @@ from midway.analysis.pictures import (
     loss_curves,
     segmentation,
 )
-from midway.data.colour import normalise
-from midway.data.synthetic import CLASS_NAMES, World, WorldConfig
+from midway.data.synthetic.world import CLASS_NAMES, World, WorldConfig
+from midway.data.views.photometric_gpu import normalise
 from midway.errors import MidwayError
 
 HEIGHT, WIDTH = 24, 32

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from midway.analysis.fitting import fit
+from midway.analysis.inputs import fit
 from midway.analysis.token_colours import fit_colours, write_token_video
 from midway.errors import MidwayError
 from tests.models.networks import random_network

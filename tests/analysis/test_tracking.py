@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from midway.analysis.perturbation import perturbation_heatmaps
 from midway.analysis.tracking import track_points
-from midway.data.colour import normalise
-from midway.data.synthetic import World, WorldConfig
+from midway.data.synthetic.world import World, WorldConfig
+from midway.data.views.photometric_gpu import normalise
 from midway.errors import MidwayError
-from midway.models.flow_predictor import FlowMethod, flow_predictor
+from midway.models.flow.predictor import FlowMethod, flow_predictor
 from midway.models.midway import MidwayNetwork
 from tests.models.networks import tiny
 

@@ -5,9 +5,9 @@ import torch
 
 from midway.bench.clips import FPS, HEIGHT, WIDTH, make_clip
 from midway.bench.data import STAGES, DataBenchmark, LayoutTimes
-from midway.data.measure import Sampling
-from midway.data.store import StoreConfig
-from tests.data.made_videos import even_times, waves, write_frames, write_video
+from midway.data.clips.store import StoreConfig
+from midway.data.prepare.measure import Sampling
+from tests.data.video.made_videos import even_times, waves, write_frames, write_video
 
 BENCHMARK = DataBenchmark(
     sampling=Sampling(num_clips=2, timed_seconds=0.01),

@@ -14,7 +14,7 @@ from midway.bench.plain.agreement import Agreement, compare
 from midway.bench.plain.network import attend_written_out, encode
 from midway.bench.plain.step import PlainStep
 from midway.bench.step import FastStep, StepBenchmark, position
-from midway.data.render import Clips, example_clips
+from midway.data.views.render import Clips, example_clips
 from midway.errors import MidwayError
 from midway.experiments.synthetic import BOTH_TERMS as CONFIG
 from midway.methods.midway import Midway

@@ -10,9 +10,9 @@ from PIL import Image, ImageEnhance
 
 from midway.bench.plain.views import plain_views
 from midway.bench.views import FramePair, time_views
-from midway.data.pair_crops import ViewsConfig
-from midway.data.render import render_views, stack_windows
-from midway.data.views import cut_regions, draw_views, stack_views
+from midway.data.views.pair_crops import ViewsConfig
+from midway.data.views.render import render_views, stack_windows
+from midway.data.views.spec import cut_regions, draw_views, stack_views
 
 CONFIG = ViewsConfig(motion_size=(64, 48), global_size=(64, 64), local_size=(32, 32), num_local=4)
 SPEC = CONFIG.spec()

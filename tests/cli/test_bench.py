@@ -7,7 +7,7 @@ import torch
 
 from midway.cli import main
 from tests.compilers import Counting, compiler
-from tests.data.made_videos import even_times, waves, write_video
+from tests.data.video.made_videos import even_times, waves, write_video
 
 
 def test_every_layout_is_a_row_with_what_limits_it(tmp_path, capsys):

@@ -4,7 +4,7 @@ import pytest
 
 from midway.cli import main
 from midway.evals import flow_finetune
-from midway.evals.flow_presets import StartConfig
+from midway.evals.readouts.flow_protocols import StartConfig
 from midway.models.dynamics import DynamicsConfig
 from midway.models.weights.release import ReleaseHints
 

@@ -14,14 +14,14 @@ from PIL import Image
 
 from midway.cli import main
 from midway.cli.flow import flow
-from midway.data.colour import normalise
-from midway.data.flow_colours import flow_to_rgb
-from midway.data.flow_files import read_flow
-from midway.data.synthetic import WorldConfig, write_videos
-from midway.models.flow import FlowNetwork, save_flow_network
-from midway.models.flow_predictor import FlowMethod
-from tests.data import made_flow_sets as made
-from tests.models.test_flow import CONFIG
+from midway.data.flow.colours import flow_to_rgb
+from midway.data.flow.files import read_flow
+from midway.data.synthetic.world import WorldConfig, write_videos
+from midway.data.views.photometric_gpu import normalise
+from midway.models.flow.network import FlowNetwork, save_flow_network
+from midway.models.flow.predictor import FlowMethod
+from tests.data.flow import made_flow_sets as made
+from tests.models.flow.test_network import CONFIG
 
 SIZE = (48, 64)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from midway.data.synthetic import WorldConfig, write_videos
+from midway.data.synthetic.world import WorldConfig, write_videos
 
 MISMATCHED = 'raise RuntimeError("operator torchvision::nms does not exist")\n'
 """What a torchvision for CUDA does beside a torch for CPUs."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from midway.cli import COMMANDS, main
-from tests.data.made_videos import write_frames
+from tests.data.video.made_videos import write_frames
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])

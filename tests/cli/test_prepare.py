@@ -13,7 +13,7 @@ import lance
 import pytest
 
 from midway.cli import main
-from tests.data.made_videos import even_times, noise, write_video
+from tests.data.video.made_videos import even_times, noise, write_video
 
 SMALL = ["--short-side", "32", "--fps", "5", "--jobs", "1"]
 

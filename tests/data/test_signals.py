@@ -11,15 +11,15 @@ import pytest
 from numpy.typing import NDArray
 
 from midway.data.clip import BadClipError, Clip
-from midway.data.clips import find_clips
-from midway.data.loader import ClipBatch, ClipLoader
-from midway.data.prepare import prepare
-from midway.data.samples import ClipDataset, ClipsConfig
+from midway.data.clips.find import find_clips
+from midway.data.clips.store import StoreConfig
+from midway.data.prepare.pipeline import prepare
+from midway.data.sampling.loader import ClipBatch, ClipLoader
+from midway.data.sampling.samples import ClipDataset, ClipsConfig
 from midway.data.signals import read_signals
-from midway.data.store import StoreConfig
-from midway.data.views import ClipSpec, Region
+from midway.data.views.spec import ClipSpec, Region
 from midway.errors import MidwayError
-from tests.data.made_videos import even_times, number_of, waves, write_frames, write_video
+from tests.data.video.made_videos import even_times, number_of, waves, write_frames, write_video
 
 SHAPES = {"action": (2,), "speed": (), "pose": (3, 4)}
 SECONDS = np.arange(16) / 10

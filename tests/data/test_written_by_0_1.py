@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from midway.data import clips, index
-from midway.data.clips import find_clips
-from midway.data.pair_crops import ViewsConfig
-from midway.data.samples import ClipDataset, ClipsConfig
-from midway.data.store import StoreClip
-from midway.data.workers import Reading
+from midway.data.clips import find
+from midway.data.clips.find import find_clips
+from midway.data.clips.store import StoreClip
+from midway.data.prepare import index
+from midway.data.sampling.samples import ClipDataset, ClipsConfig
+from midway.data.views.pair_crops import ViewsConfig
+from midway.data.workers.pool import Reading
 
 ARCHIVE = Path(__file__).parents[1] / "written_by_0_1" / "clips.tar.xz"
 GAP = (0.5, 1.0)
@@ -33,7 +34,7 @@ def written(tmp_path: Path) -> Path:
 def test_an_index_spares_the_headers_of_its_videos(
     written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clips, "read_header", lambda file: pytest.fail(f"read {file.name}"))
+    monkeypatch.setattr(find, "read_header", lambda file: pytest.fail(f"read {file.name}"))
     found = find_clips(str(written / "videos"), fps=30, gap_seconds=GAP)
     assert [clip.name for clip in found.clips] == ["a.mp4", "b.mp4"]
 

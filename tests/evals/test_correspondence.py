@@ -9,8 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from midway.cli import main
-from midway.data.flow_sets import FlowExample
-from midway.data.synthetic import WorldConfig
+from midway.data.flow.datasets import FlowExample
+from midway.data.synthetic.pairs import WorldPairs
+from midway.data.synthetic.world import WorldConfig
 from midway.errors import MidwayError
 from midway.evals import correspondence
 from midway.evals.correspondence import (
@@ -19,7 +20,6 @@ from midway.evals.correspondence import (
     force_gates_open,
     score_heatmaps,
 )
-from midway.evals.world_pairs import WorldPairs
 from midway.models.weights.save import save
 from midway.nn.blocks import Gate
 

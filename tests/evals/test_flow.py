@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 
 from midway.cli.options import parse
-from midway.data.flow_files import is_known, read_flow
-from midway.data.flow_sets import FLOW_SETS
+from midway.data.flow.datasets import FLOW_SETS
+from midway.data.flow.files import is_known, read_flow
 from midway.errors import MidwayError
 from midway.evals.flow import Dataset, FlowRoot, evaluate, report
-from midway.models.flow import FlowNetwork, save_flow_network
-from midway.models.flow_predictor import FlowMethod
+from midway.models.flow.network import FlowNetwork, save_flow_network
+from midway.models.flow.predictor import FlowMethod
 from midway.models.weights.save import save
-from tests.data import made_flow_sets as made
+from tests.data.flow import made_flow_sets as made
+from tests.models.flow.test_network import CONFIG
 from tests.models.networks import random_network
-from tests.models.test_flow import CONFIG
 
 ZERO = FlowMethod(method="zero")
 FLOWS = {

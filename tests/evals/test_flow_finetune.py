@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from midway.config import to_json
-from midway.data.flow_loader import FlowBatch
-from midway.data.synthetic import WorldConfig, write_flow_dataset
+from midway.data.flow.loader import FlowBatch
+from midway.data.synthetic.world import WorldConfig, write_flow_dataset
 from midway.errors import MidwayError
 from midway.evals.flow_finetune import (
     PROTOCOLS,
@@ -21,17 +21,17 @@ from midway.evals.flow_finetune import (
     evaluate,
     finetune,
 )
-from midway.evals.flow_presets import StartConfig, synthetic
+from midway.evals.readouts.flow_protocols import StartConfig, synthetic
 from midway.models.dynamics import DynamicsConfig
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer
-from midway.models.flow import BEST, LAST, DptConfig, FlowNetwork, load_flow_network
+from midway.models.flow.network import BEST, LAST, DptConfig, FlowNetwork, load_flow_network
 from midway.models.midway import HeadConfig, MidwayNetwork, NetworkConfig
 from midway.models.weights.load import load
 from midway.models.weights.release import ReleaseHints
 from midway.models.weights.save import save
 from midway.train.objective import Position
-from tests.models.fake_timm import install_timm
-from tests.models.test_flow import CONFIG
+from tests.models.encoders.fake_timm import install_timm
+from tests.models.flow.test_network import CONFIG
 
 SIZE = (32, 48)
 WORLD = WorldConfig(

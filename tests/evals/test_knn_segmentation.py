@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from midway.cli import main
-from midway.data.segmentation import SegmentationData
-from midway.data.segmentation_loader import WholeImage
+from midway.data.segmentation.images import SegmentationData
+from midway.data.segmentation.loader import WholeImage
 from midway.errors import MidwayError
 from midway.evals.knn_segmentation import (
     KnnConfig,
@@ -24,7 +24,7 @@ from midway.evals.knn_segmentation import (
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.resnet import ResNet, ResNetConfig
 from midway.models.weights.save import save
-from tests.data.labelled_folders import paths, write_dummy
+from tests.data.segmentation.labelled_folders import paths, write_dummy
 from tests.models.networks import random_network
 
 CONFIG = KnnConfig(protocol="toy", data=SegmentationData(dataset="camvid"), precision="32-true")

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from midway.cli import main
-from midway.data.synthetic import World, WorldConfig
+from midway.data.synthetic.pairs import WorldPairs
+from midway.data.synthetic.world import World, WorldConfig
 from midway.errors import MidwayError
 from midway.evals.latents import exchanged_losses, summary
-from midway.evals.world_pairs import WorldPairs
 from midway.models.weights.save import save
 
 from ..models.networks import random_network

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from midway.analysis.label_propagation import PropagationConfig
 from midway.cli import main
-from midway.data.mask_videos import find_mask_videos, read_mask
+from midway.data.labelled_videos.masks import find_mask_videos, read_mask
 from midway.errors import MidwayError
-from midway.evals.mask_propagation import PropagationConfig
 from midway.evals.propagation import (
     FeatureConfig,
     carry,

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from midway.cli import main
-from midway.data.segmentation_loader import SegmentationLoader
-from midway.evals.segmentation_protocols import PROTOCOLS
-from midway.evals.segmentation_results import shown_indices
+from midway.data.segmentation.loader import SegmentationLoader
+from midway.evals.readouts.segmentation_pictures import shown_indices
+from midway.evals.readouts.segmentation_protocols import PROTOCOLS
 from midway.models.weights.save import save
-from tests.data.labelled_folders import write_dummy
+from tests.data.segmentation.labelled_folders import write_dummy
 from tests.models.networks import random_network
 
 TOY = [

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from midway.data.synthetic.pairs import WorldPairs
 from midway.errors import MidwayError
 from midway.evals.correspondence import HeatmapConfig, score_heatmaps
 from midway.evals.latents import exchanged_losses
-from midway.evals.world_pairs import WorldPairs
 from midway.experiments.motion import THINGS
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.files import BUNDLED

@@ -9,8 +9,8 @@ import torch
 
 from midway.analysis.tracking import Tracks
 from midway.cli import main
-from midway.data.synthetic import WorldConfig
-from midway.data.tracked_videos import TrackedVideo, world_video
+from midway.data.labelled_videos.tracks import TrackedVideo, world_video
+from midway.data.synthetic.world import WorldConfig
 from midway.errors import MidwayError
 from midway.evals import tracking
 from midway.evals.tracking import TrackerConfig, score_videos

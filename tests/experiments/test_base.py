@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from midway.config import to_json
-from midway.data.segmentation_sample import LabelsConfig
-from midway.data.synthetic import WorldConfig, write_segmentation_dataset, write_videos
+from midway.data.segmentation.sample import LabelsConfig
+from midway.data.synthetic.world import WorldConfig, write_segmentation_dataset, write_videos
 from midway.errors import MidwayError
-from midway.evals.knn_health import KnnHealth
+from midway.evals.probes.online_knn import KnnHealth
 from midway.experiments.base import Experiment, experiment_from_json, experiments, train
 from midway.experiments.camvid import midway_tiny
 from midway.methods.base import build_method

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from midway.data.synthetic import WorldConfig, write_segmentation_dataset, write_videos
+from midway.data.synthetic.world import WorldConfig, write_segmentation_dataset, write_videos
 
 STEPS = 6
 

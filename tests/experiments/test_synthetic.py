@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from midway.data.synthetic import CLASS_NAMES, World
-from midway.evals.segmentation_protocols import PROTOCOLS
+from midway.data.synthetic.world import CLASS_NAMES, World
+from midway.evals.readouts.segmentation_protocols import PROTOCOLS
 from midway.experiments.synthetic import WORLD, midway_tiny
 
 

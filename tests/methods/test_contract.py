@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from midway.config import to_json
-from midway.data.render import Clips, example_clips
+from midway.data.views.render import Clips, example_clips
 from midway.errors import MidwayError
 from midway.experiments.synthetic import midway_tiny
 from midway.methods.base import Method, MethodConfig, build_method, flops_per_sample, method_config
 from midway.methods.midway import MidwayConfig
-from midway.nn.regions import compile_regions, recompute_regions
+from midway.nn.compilation import compile_regions, recompute_regions
 from midway.registry import available, find
 from midway.train.objective import Position, StepOutput
 from tests.compilers import Counting, compiler

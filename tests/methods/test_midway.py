@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from midway.data.render import Clips, example_clips
+from midway.data.views.render import Clips, example_clips
 from midway.errors import MidwayError
 from midway.methods.midway import Midway, MidwayConfig
 from midway.models.weights.save import save

@@ -7,7 +7,7 @@ from midway.errors import MidwayError
 from midway.models.dynamics import DynamicsConfig, mean_or_sum
 from midway.models.midway import MidwayNetwork, MidwayOutput
 from midway.nn.blocks import Block
-from midway.nn.matching import sincos_positions
+from midway.nn.mimetic import sincos_positions
 from tests.models.networks import tiny
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from midway.data.render import example_clips
+from midway.data.views.render import example_clips
 from midway.errors import MidwayError
 from midway.methods.midway import Midway, MidwayConfig
 from midway.models.midway import MidwayNetwork, NetworkConfig

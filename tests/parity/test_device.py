@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from midway.bench.plain.agreement import GRADIENT_TOLERANCE, LOSS_TOLERANCE, compare
-from midway.data.render import Clips, example_clips
+from midway.data.views.render import Clips, example_clips
 from midway.experiments.synthetic import BOTH_TERMS
 from midway.methods.midway import Midway
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from midway.data.render import Clips
+from midway.data.views.render import Clips
 from midway.methods.midway import Midway, MidwayConfig
 from midway.models.midway import MidwayNetwork, MidwayOutput
 from midway.models.weights.load import load

@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from midway.analysis.tangents import ForwardTangents
+from midway.analysis.jvp import ForwardTangents
 from midway.errors import MidwayError
 from midway.models.dynamics import ForwardDynamics, LevelOutput
 from midway.models.midway import MidwayNetwork
-from midway.nn.evaluating import evaluating
+from midway.nn.eval_mode import evaluating
 
 
 @torch.no_grad()

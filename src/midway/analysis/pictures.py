@@ -17,8 +17,8 @@ from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from midway.data.colour import IMAGENET_MEAN, IMAGENET_STD
-from midway.data.flow_colours import flow_to_rgb, longest_pixels
+from midway.data.flow.colours import flow_to_rgb, longest_pixels
+from midway.data.views.photometric_gpu import IMAGENET_MEAN, IMAGENET_STD
 from midway.errors import MidwayError
 
 Array = NDArray[Any] | Tensor

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from midway.analysis.dynamics_views import check_length, pair_output, pair_outputs
-from midway.analysis.fitting import fit
+from midway.analysis.dynamics_video import check_length, pair_output, pair_outputs
+from midway.analysis.inputs import fit
 from midway.analysis.perturbation import check_level
 from midway.analysis.tracking import Frames
-from midway.data.video_writer import writing_video
+from midway.data.video.writer import writing_video
 from midway.models.midway import MidwayNetwork
 
 FITTED_PAIRS = 32

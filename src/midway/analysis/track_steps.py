@@ -9,12 +9,12 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from midway.analysis.fitting import Fitted, fit
+from midway.analysis.inputs import Fitted, fit
 from midway.analysis.perturbation import check_level, output_heatmaps
-from midway.models.flow_matching import PEAK_RADIUS, TEMPERATURE
-from midway.models.flow_predictor import Predictor
+from midway.models.flow.correlation import PEAK_RADIUS, TEMPERATURE
+from midway.models.flow.predictor import Predictor
 from midway.models.midway import MidwayNetwork
-from midway.nn.evaluating import evaluating
+from midway.nn.eval_mode import evaluating
 
 NUM_CANDIDATES = 5
 """Hottest places of a heatmap that the look decides between (sec. 4.4)."""

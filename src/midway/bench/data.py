@@ -16,7 +16,8 @@ import torch
 from midway.bench.clips import make_clip
 from midway.bench.views import FramePair, time_device_views, time_views
 from midway.data.clip import Clip
-from midway.data.measure import (
+from midway.data.clips.store import StoreClip, StoreConfig, open_store, read_store
+from midway.data.prepare.measure import (
     DIRECT,
     Sampling,
     draw_times,
@@ -24,11 +25,10 @@ from midway.data.measure import (
     pairs_per_second,
     readable_sample,
 )
-from midway.data.prepare import find_sources
-from midway.data.store import StoreClip, StoreConfig, open_store, read_store
-from midway.data.video import VideoFile
+from midway.data.prepare.pipeline import find_sources
+from midway.data.video.file import VideoFile
+from midway.data.video.header import OpenStream, named_errors, open_stream
 from midway.data.video_clip import VideoClip
-from midway.data.video_header import OpenStream, named_errors, open_stream
 
 MADE_GOPS = (30, 250)
 """Frames between the keyframes of the videos that are made when none are given."""

@@ -12,13 +12,13 @@ import torch
 from midway.bench.matrix_peak import matrix_peak
 from midway.bench.step_parts import time_parts
 from midway.bench.stopwatch import both_clocks, median_seconds, seconds_of
-from midway.data.render import Clips, render_views, stack_windows
-from midway.data.views import cut_regions, draw_views, stack_views
+from midway.data.views.render import Clips, render_views, stack_windows
+from midway.data.views.spec import cut_regions, draw_views, stack_views
 from midway.experiments.bdd100k import midway_vitb, midway_vits
 from midway.experiments.camvid import midway_tiny
 from midway.methods.base import flops_per_sample
 from midway.methods.midway import Midway, MidwayConfig
-from midway.nn.regions import compile_regions, recompute_regions
+from midway.nn.compilation import compile_regions, recompute_regions
 from midway.train.objective import Position
 from midway.train.optim import AdamW, OptimConfig, Rates, clip_gradients
 

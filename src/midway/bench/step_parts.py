@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from midway.bench.stopwatch import median_seconds
-from midway.data.render import Clips
+from midway.data.views.render import Clips
 from midway.methods.midway import Midway
 from midway.nn.dense import normalized_mse
 

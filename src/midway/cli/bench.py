@@ -14,8 +14,8 @@ from midway.bench.plain.network import Attend, attend_written_out
 from midway.bench.plain.turns import AgainstTimes, take_turns
 from midway.bench.step import MODELS, StepBenchmark, StepTimes
 from midway.cli.options import parse
-from midway.data.measure import Sampling
-from midway.data.store import StoreConfig, require_store_packages
+from midway.data.clips.store import StoreConfig, require_store_packages
+from midway.data.prepare.measure import Sampling
 from midway.errors import MidwayError
 from midway.methods.midway import MidwayConfig
 from midway.train.cpu_memory import keep_freed_memory

@@ -13,13 +13,13 @@ from PIL import Image
 from midway.cli.options import parse
 from midway.cli.outputs import check_outputs
 from midway.data.clip import BadClipError
-from midway.data.flow_colours import flow_to_rgb, longest_pixels
-from midway.data.flow_files import FloatFlow, flow_suffixes, write_flow
-from midway.data.frame_folder import IMAGE_SUFFIXES, read_image
-from midway.data.video import VIDEO_SUFFIXES, VideoFile
-from midway.data.video_writer import WRITTEN_VIDEO_SUFFIXES, writing_video
+from midway.data.clips.frame_folder import IMAGE_SUFFIXES, read_image
+from midway.data.flow.colours import flow_to_rgb, longest_pixels
+from midway.data.flow.files import FloatFlow, flow_suffixes, write_flow
+from midway.data.video.file import VIDEO_SUFFIXES, VideoFile
+from midway.data.video.writer import WRITTEN_VIDEO_SUFFIXES, writing_video
 from midway.errors import MidwayError
-from midway.models.flow_predictor import FlowMethod, Predictor, flow_predictor
+from midway.models.flow.predictor import FlowMethod, Predictor, flow_predictor
 
 LONGEST_QUANTILE = 0.99
 """Quantile of the motion in a frame of a video, so that few stray pixels do not set the colours."""

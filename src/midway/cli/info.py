@@ -12,7 +12,7 @@ from midway.cli.options import NO_HINTS, ReleaseOptions, parse
 from midway.config import read_json, to_json
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder
-from midway.models.flow import HEADER as FLOW_HEADER
+from midway.models.flow.network import HEADER as FLOW_HEADER
 from midway.models.midway import NetworkConfig
 from midway.models.weights.files import WeightsFile
 from midway.models.weights.load import build_encoder, build_network

@@ -11,17 +11,17 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from midway.analysis import pictures
-from midway.analysis.fitting import Fitted, check_points, fit
+from midway.analysis.inputs import Fitted, check_points, fit
 from midway.analysis.perturbation import check_level, fast_dtype, output_heatmaps
 from midway.cli.options import parse
 from midway.cli.outputs import check_outputs
 from midway.cli.points import parse_points
-from midway.data.frame_folder import IMAGE_SUFFIXES, read_image
+from midway.data.clips.frame_folder import IMAGE_SUFFIXES, read_image
 from midway.errors import MidwayError
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.load import load
 from midway.nn.device import pick_device
-from midway.nn.evaluating import evaluating
+from midway.nn.eval_mode import evaluating
 
 SHIPPED = "synthetic-tiny"
 

@@ -17,11 +17,11 @@ from midway.analysis import pictures
 from midway.analysis.perturbation import fast_dtype, perturbation_heatmaps
 from midway.analysis.report import Report
 from midway.cli.options import parse
-from midway.data.colour import normalise
-from midway.data.synthetic import CLASS_NAMES, World, write_videos
+from midway.data.synthetic.world import CLASS_NAMES, World, write_videos
+from midway.data.views.photometric_gpu import normalise
 from midway.errors import MidwayError
-from midway.evals.linear_segmentation import SegmentationScore, linear_segmentation
-from midway.evals.motion_probe import MotionScore, PairSet, motion_probe, synthetic_pairs
+from midway.evals.probes.linear import SegmentationScore, linear_segmentation
+from midway.evals.probes.motion import MotionScore, PairSet, motion_probe, synthetic_pairs
 from midway.experiments.base import Experiment, clip_loader, train
 from midway.experiments.synthetic import WORLD, midway_tiny
 from midway.methods.midway import MidwayConfig

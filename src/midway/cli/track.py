@@ -19,12 +19,12 @@ from midway.cli.outputs import check_outputs
 from midway.cli.perturb import SHIPPED
 from midway.cli.points import parse_points
 from midway.data.clip import ROUNDING_SECONDS
-from midway.data.frame_folder import IMAGE_SUFFIXES
-from midway.data.video import VideoFile
-from midway.data.video_frames import VideoFrames
-from midway.data.video_writer import WRITTEN_VIDEO_SUFFIXES, writing_video
+from midway.data.clips.frame_folder import IMAGE_SUFFIXES
+from midway.data.video.file import VideoFile
+from midway.data.video.frames import VideoFrames
+from midway.data.video.writer import WRITTEN_VIDEO_SUFFIXES, writing_video
 from midway.errors import MidwayError
-from midway.models.flow_predictor import FlowMethod, Predictor, flow_predictor
+from midway.models.flow.predictor import FlowMethod, Predictor, flow_predictor
 from midway.models.weights.load import load
 from midway.nn.device import pick_device
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from midway.data.textures import BACKDROPS, TEXTURES, Backdrop, Texture
+from midway.data.synthetic.textures import BACKDROPS, TEXTURES, Backdrop, Texture
 
 if TYPE_CHECKING:
-    from midway.data.synthetic import WorldConfig, WorldObject
+    from midway.data.synthetic.world import WorldConfig, WorldObject
 
 
 def other_looks(

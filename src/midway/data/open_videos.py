@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from midway.data.files import is_url
-from midway.data.video import VideoFile
+from midway.data.video.file import VideoFile
 
 MAX_IDLE = 4
 """Files kept open that nobody reads from; each holds its index and a few decoded pictures."""

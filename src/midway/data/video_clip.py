@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from midway.data.open_videos import open_video
 from midway.data.signals import SUFFIX
-from midway.data.video import VideoFile
+from midway.data.video.file import VideoFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from midway.data.colour_cpu import Distorter, each_image
-from midway.data.distortion import ColourParameters
+from midway.data.views.photometric import ColourParameters
+from midway.data.views.photometric_cpu import Distorter, each_image
 
 
 @torch.inference_mode()

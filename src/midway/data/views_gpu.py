@@ -5,9 +5,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from midway.data.colour import apply_colour, normalise
-from midway.data.distortion import ColourParameters
-from midway.data.resample import crop_resize
+from midway.data.views.photometric import ColourParameters
+from midway.data.views.photometric_gpu import apply_colour, normalise
+from midway.data.views.resample import crop_resize
 
 
 def render_together(

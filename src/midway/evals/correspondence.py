@@ -13,26 +13,26 @@ import tyro
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from midway.analysis.fitting import Fitted, fit
+from midway.analysis.inputs import Fitted, fit
 from midway.analysis.perturbation import check_level, output_heatmaps
 from midway.config import to_json
-from midway.data.flow_geometry import resize_flow
-from midway.data.flow_sets import FlowExample, list_pairs, load_pair
+from midway.data.flow.datasets import FlowExample, list_pairs, load_pair
+from midway.data.flow.geometry import resize_flow
+from midway.data.synthetic.pairs import WorldPairs
 from midway.errors import MidwayError
-from midway.evals.correspondence_metrics import (
+from midway.evals.flow import Dataset
+from midway.evals.metrics.correspondence import (
     Tally,
     TruePlaces,
     chance,
     token_measures,
     true_places,
 )
-from midway.evals.flow import Dataset
 from midway.evals.results import complete, protocol_version, weights_of, write_results
-from midway.evals.world_pairs import WorldPairs
 from midway.models.dynamics import ForwardDynamics
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.sources import NetworkSource, open_network
-from midway.nn.evaluating import evaluating
+from midway.nn.eval_mode import evaluating
 
 VERSION = 1
 """Raised when the code makes something else of the same options."""

@@ -14,10 +14,10 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from midway.data.flow_sets import FlowExample, FlowPair, list_pairs, load_pair
+from midway.data.flow.datasets import FlowExample, FlowPair, list_pairs, load_pair
 from midway.errors import MidwayError
-from midway.evals.flow_metrics import PairErrors, Scores, pair_errors
-from midway.evals.flow_pictures import flow_picture
+from midway.evals.metrics.flow import PairErrors, Scores, pair_errors
+from midway.evals.readouts.flow_scores import flow_picture
 from midway.evals.results import (
     NO_WEIGHTS,
     complete,
@@ -25,7 +25,7 @@ from midway.evals.results import (
     weights_of_run,
     write_results,
 )
-from midway.models.flow_predictor import FlowMethod, Predictor, flow_predictor
+from midway.models.flow.predictor import FlowMethod, Predictor, flow_predictor
 from midway.nn.device import pick_device
 
 VERSION = 1

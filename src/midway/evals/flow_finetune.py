@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, distributed
 
 from midway.config import from_json
-from midway.data.colour import normalise
-from midway.data.flow_loader import FlowBatch, FlowLoader, FlowPart
-from midway.data.flow_sets import FlowPair, list_pairs
+from midway.data.flow.datasets import FlowPair, list_pairs
+from midway.data.flow.loader import FlowBatch, FlowLoader, FlowPart
+from midway.data.views.photometric_gpu import normalise
 from midway.errors import INTERRUPTED, MidwayError
 from midway.evals.flow import report, results_of, score_pairs
-from midway.evals.flow_presets import PROTOCOLS, FinetuneConfig, ValidationConfig
+from midway.evals.readouts.flow_protocols import PROTOCOLS, FinetuneConfig, ValidationConfig
 from midway.evals.results import complete, weights_of_run, write_results
 from midway.models.dynamics import DynamicsConfig
 from midway.models.encoders.base import Encoder
-from midway.models.flow import (
+from midway.models.flow.network import (
     BEST,
     LAST,
     FlowNetwork,
@@ -33,13 +33,13 @@ from midway.models.flow import (
     load_flow_network,
     save_flow_network,
 )
-from midway.models.flow_predictor import network_predictor
+from midway.models.flow.predictor import network_predictor
 from midway.models.weights import load
 from midway.models.weights.files import WeightsFile
 from midway.models.weights.release import ReleaseHints
 from midway.models.weights.sources import load_encoder, read_source
 from midway.nn.device import pick_device
-from midway.nn.evaluating import evaluating
+from midway.nn.eval_mode import evaluating
 from midway.nn.laplacian import bounded_laplacian, is_valid
 from midway.train.objective import Objective, Position, StepOutput
 

@@ -22,15 +22,15 @@ import tyro
 from torch import Tensor
 from torch.nn import functional as F
 
-from midway.data.segmentation import SegmentationData, WalkingToursData, find_labelled
-from midway.data.segmentation_layouts import IGNORE
-from midway.data.segmentation_loader import WholeImage, whole_images
+from midway.data.segmentation.images import SegmentationData, WalkingToursData, find_labelled
+from midway.data.segmentation.layouts import IGNORE
+from midway.data.segmentation.loader import WholeImage, whole_images
 from midway.errors import MidwayError
-from midway.evals.linear_segmentation import class_shares
+from midway.evals.metrics.segmentation import SegmentationMetric, scores
+from midway.evals.probes.linear import class_shares
+from midway.evals.readouts.inference import classes_at
+from midway.evals.readouts.segmentation_pictures import score_table, write_confusion
 from midway.evals.results import complete, protocol_version, weights_of, write_results
-from midway.evals.segmentation_inference import classes_at
-from midway.evals.segmentation_metrics import SegmentationMetric, scores
-from midway.evals.segmentation_results import score_table, write_confusion
 from midway.models.encoders.base import Encoder
 from midway.models.weights.sources import EncoderSource, open_encoder
 from midway.nn.device import Accelerator, pick_device

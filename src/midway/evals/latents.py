@@ -25,15 +25,15 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
-from midway.analysis.fitting import fit
+from midway.analysis.inputs import fit
 from midway.config import to_json
+from midway.data.synthetic.pairs import WorldPairs
 from midway.errors import MidwayError
 from midway.evals.results import complete, protocol_version, weights_of, write_results
-from midway.evals.world_pairs import WorldPairs
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.sources import NetworkSource, open_network
 from midway.nn.dense import normalized_mse
-from midway.nn.evaluating import evaluating
+from midway.nn.eval_mode import evaluating
 
 VERSION = 1
 """Raised when the code makes something else of the same options."""

@@ -14,19 +14,19 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from midway.analysis.label_propagation import PropagationConfig, hard_masks, propagate, soft_labels
 from midway.config import to_json
-from midway.data.colour import normalise
-from midway.data.flow_colours import flow_to_rgb
-from midway.data.mask_videos import (
+from midway.data.flow.colours import flow_to_rgb
+from midway.data.labelled_videos.masks import (
     MaskVideo,
     find_mask_videos,
     objects_of,
     read_frame,
     read_mask,
 )
+from midway.data.views.photometric_gpu import normalise
 from midway.errors import MidwayError
-from midway.evals.mask_propagation import PropagationConfig, hard_masks, propagate, soft_labels
-from midway.evals.propagation_metrics import contour_accuracy, region_similarity
+from midway.evals.metrics.masks import contour_accuracy, region_similarity
 from midway.evals.results import complete, protocol_version, weights_of, write_results
 from midway.models.encoders.base import Encoder
 from midway.models.weights.sources import EncoderSource, open_encoder

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from midway.atomic import write_atomically
-from midway.models.flow import BEST
+from midway.models.flow.network import BEST
 from midway.models.weights.files import sha256_of
 from midway.train.run import environment
 

@@ -10,22 +10,26 @@ import numpy as np
 import torch
 from torch import nn
 
-from midway.data.segmentation import LabelledImages, find_labelled
-from midway.data.segmentation_loader import SegmentationLoader, WholeImage, whole_images
+from midway.data.segmentation.images import LabelledImages, find_labelled
+from midway.data.segmentation.loader import SegmentationLoader, WholeImage, whole_images
 from midway.errors import INTERRUPTED, MidwayError
-from midway.evals.results import complete, weights_of, write_results
-from midway.evals.segmentation_inference import classes_at, predict_logits
-from midway.evals.segmentation_metrics import SegmentationMetric, scores
-from midway.evals.segmentation_protocols import PROTOCOLS, SegmentationConfig, config_from_json
-from midway.evals.segmentation_readout import SegmentationReadout
-from midway.evals.segmentation_results import (
+from midway.evals.metrics.segmentation import SegmentationMetric, scores
+from midway.evals.readouts.inference import classes_at, predict_logits
+from midway.evals.readouts.segmentation import SegmentationReadout
+from midway.evals.readouts.segmentation_pictures import (
     score_table,
     shown_indices,
     write_confusion,
     write_picture,
 )
+from midway.evals.readouts.segmentation_protocols import (
+    PROTOCOLS,
+    SegmentationConfig,
+    config_from_json,
+)
+from midway.evals.results import complete, weights_of, write_results
 from midway.models.weights.sources import EncoderSource, OpenedEncoder, open_encoder
-from midway.nn.evaluating import evaluating
+from midway.nn.eval_mode import evaluating
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from midway.analysis.tracking import Method, Tracks, track_points
 from midway.config import to_json
-from midway.data.synthetic import WorldConfig
-from midway.data.tracked_videos import TrackedVideo, read_tap_vid, world_video
+from midway.data.labelled_videos.tracks import TrackedVideo, read_tap_vid, world_video
+from midway.data.synthetic.world import WorldConfig
 from midway.errors import MidwayError
+from midway.evals.metrics.tracking import SIDE, Mode, mean_scores, queries, tap_vid_scores
 from midway.evals.results import complete, protocol_version, weights_of, write_results
-from midway.evals.tracking_metrics import SIDE, Mode, mean_scores, queries, tap_vid_scores
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.sources import NetworkSource, open_network
 

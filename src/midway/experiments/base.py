@@ -6,11 +6,11 @@ from inspect import getmembers, isfunction, signature
 from typing import TYPE_CHECKING, Any
 
 from midway.config import from_json
-from midway.data.clips import find_clips
-from midway.data.loader import ClipLoader
-from midway.data.samples import ClipDataset, ClipsConfig
-from midway.data.segmentation_sample import LabelsConfig
-from midway.data.views import ClipSpec
+from midway.data.clips.find import find_clips
+from midway.data.sampling.loader import ClipLoader
+from midway.data.sampling.samples import ClipDataset, ClipsConfig
+from midway.data.segmentation.sample import LabelsConfig
+from midway.data.views.spec import ClipSpec
 from midway.errors import MidwayError
 from midway.methods.base import MethodConfig, build_method, flops_per_sample, method_config
 from midway.registry import available, find
@@ -117,7 +117,7 @@ def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
             method.start_from(start)
         probe = None
         if experiment.labels.root:
-            from midway.evals.knn_health import KnnHealth  # imports matplotlib
+            from midway.evals.probes.online_knn import KnnHealth
 
             probe = KnnHealth(experiment.labels, method.encoders["student"], run)
             on_first_rank(fabric, probe.read)

@@ -6,9 +6,9 @@ Each begins from the weights of the one before; docs/MOTION.md says what mattere
 from dataclasses import replace
 from pathlib import Path
 
-from midway.data.pair_crops import ViewsConfig
-from midway.data.samples import ClipsConfig
-from midway.data.synthetic import WorldConfig
+from midway.data.sampling.samples import ClipsConfig
+from midway.data.synthetic.world import WorldConfig
+from midway.data.views.pair_crops import ViewsConfig
 from midway.experiments.base import Experiment
 from midway.experiments.synthetic import TINY
 from midway.methods.midway import MidwayConfig

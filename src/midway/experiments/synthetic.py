@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from midway.data.samples import ClipsConfig
-from midway.data.synthetic import WorldConfig
+from midway.data.sampling.samples import ClipsConfig
+from midway.data.synthetic.world import WorldConfig
 from midway.experiments.base import Experiment
 from midway.methods.midway import MidwayConfig
 from midway.train.optim import OptimConfig

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from midway.data.samples import ClipsConfig
+from midway.data.sampling.samples import ClipsConfig
 from midway.experiments import bdd100k
 from midway.experiments.base import Experiment
 

@@ -10,9 +10,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from midway.config import from_json
-from midway.data.loader import ClipBatch
-from midway.data.render import Clips, example_clips
-from midway.data.views import ClipSpec
+from midway.data.sampling.loader import ClipBatch
+from midway.data.views.render import Clips, example_clips
+from midway.data.views.spec import ClipSpec
 from midway.models.encoders.base import Encoder
 from midway.models.weights.sources import encoder_state
 from midway.registry import find

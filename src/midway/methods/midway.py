@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from midway.config import require
-from midway.data.loader import ClipBatch
-from midway.data.pair_crops import ViewsConfig
-from midway.data.render import Clips
+from midway.data.sampling.loader import ClipBatch
+from midway.data.views.pair_crops import ViewsConfig
+from midway.data.views.render import Clips
 from midway.errors import MidwayError
 from midway.methods.base import Method, MethodConfig
 from midway.models.dynamics import Dynamics, DynamicsConfig, mean_or_sum

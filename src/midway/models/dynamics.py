@@ -18,12 +18,7 @@ from midway.nn.blocks import Block, CrossBlock, Gate, GatedBlock, init_transform
 from midway.nn.dense import normalized_mse
 from midway.nn.embed import resample_positions
 from midway.nn.linear import Linear
-from midway.nn.matching import (
-    AMPLITUDE,
-    sincos_positions,
-    start_carrying,
-    start_comparing,
-)
+from midway.nn.mimetic import AMPLITUDE, sincos_positions, start_carrying, start_comparing
 
 NORM_EPS = 1e-5
 Features = Float[Tensor, "batch tokens dim"]
@@ -58,7 +53,7 @@ class DynamicsConfig:
     """Deviation of the linear layers' weights before training."""
     starts_matching: bool = False
     """Whether attention begins by comparing and carrying tokens, and the position tables with sines
-    and cosines (see `midway.nn.matching`), not as published."""
+    and cosines (see `midway.nn.mimetic`), not as published."""
 
     def __post_init__(self) -> None:
         sizes = ("midway_width", "midway_depth", "midway_heads", "num_latents", "forward_depth")

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from midway.nn.compilation import Region
 from midway.nn.linear import Linear
-from midway.nn.regions import Region
 
 Tokens = Float[Tensor, "batch tokens dim"]
 

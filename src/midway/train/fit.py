@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from midway.errors import MidwayError
-from midway.nn.regions import compile_regions, recompute_regions
+from midway.nn.compilation import compile_regions, recompute_regions
 from midway.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from midway.train.health import Health, Probe
 from midway.train.interruption import Interruption

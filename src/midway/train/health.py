@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from midway.nn.evaluating import evaluating
+from midway.nn.eval_mode import evaluating
 from midway.train.objective import Objective
 from midway.train.run import RunConfig, autocast
 

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import nn
 
-from midway.data.boxes import Box
-from midway.data.distortion import Photometric
-from midway.data.render import Clips
-from midway.data.views import ClipSpec, Region, View
+from midway.data.views.boxes import Box
+from midway.data.views.photometric import Photometric
+from midway.data.views.render import Clips
+from midway.data.views.spec import ClipSpec, Region, View
 from midway.methods.base import Method, MethodConfig
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer
 from midway.nn.dense import normalized_mse

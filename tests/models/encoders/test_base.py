@@ -13,7 +13,7 @@ from midway.models.encoders.resnet import ResNet, ResNetConfig
 from midway.models.encoders.timm import TimmEncoder
 from midway.models.encoders.vit import VisionTransformer
 from midway.registry import available, find
-from tests.models.fake_timm import install_timm
+from tests.models.encoders.fake_timm import install_timm
 from tests.models.networks import ENCODER, random_network
 
 IMAGES = torch.randn(1, 3, 32, 64, generator=torch.Generator().manual_seed(0))

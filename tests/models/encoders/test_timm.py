@@ -8,7 +8,7 @@ import torch
 from midway.errors import MidwayError
 from midway.models.encoders.timm import TimmEncoder
 from midway.models.weights.sources import EncoderSource, open_encoder
-from tests.models.fake_timm import install_timm
+from tests.models.encoders.fake_timm import install_timm
 from tests.models.networks import ENCODER
 
 IMAGES = torch.randn(2, 3, 24, 40, generator=torch.Generator().manual_seed(0))

@@ -5,7 +5,7 @@ import torch
 
 from midway.errors import MidwayError
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer
-from midway.nn.matching import sincos_positions
+from midway.nn.mimetic import sincos_positions
 from tests.models.networks import ENCODER
 
 IMAGES = torch.randn(2, 3, 24, 40, generator=torch.Generator().manual_seed(0))

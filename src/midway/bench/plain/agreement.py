@@ -10,7 +10,7 @@ from torch import Tensor
 
 from midway.bench.plain.network import Attend, attend_written_out
 from midway.bench.plain.step import PlainStep
-from midway.data.render import Clips
+from midway.data.views.render import Clips
 from midway.errors import MidwayError
 from midway.methods.midway import Midway
 

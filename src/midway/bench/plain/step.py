@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from midway.bench.plain.network import Attend, attend_written_out, dense_losses, encode, project
-from midway.data.render import Clips
+from midway.data.views.render import Clips
 from midway.methods.midway import Midway
 
 

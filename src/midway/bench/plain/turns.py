@@ -13,7 +13,7 @@ from midway.bench.plain.network import Attend
 from midway.bench.plain.step import PlainStep
 from midway.bench.step import OPTIM, RATES, FastStep, StepBenchmark, position
 from midway.bench.stopwatch import both_clocks
-from midway.data.render import Clips
+from midway.data.views.render import Clips
 from midway.train.cpu_memory import give_freed_memory_back, keep_freed_memory
 
 Ratios = dict[str, dict[str, float]]

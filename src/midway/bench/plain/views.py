@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 
-from midway.data.colour import IMAGENET_MEAN, IMAGENET_STD
-from midway.data.colour_cpu import ImageColour, each_image
-from midway.data.distortion import BRIGHTNESS, CONTRAST, SATURATION
-from midway.data.views import ClipSpec, ViewParameters
+from midway.data.views.photometric import BRIGHTNESS, CONTRAST, SATURATION
+from midway.data.views.photometric_cpu import ImageColour, each_image
+from midway.data.views.photometric_gpu import IMAGENET_MEAN, IMAGENET_STD
+from midway.data.views.spec import ClipSpec, ViewParameters
 
 MEAN = torch.tensor(IMAGENET_MEAN)[:, None, None]
 STD = torch.tensor(IMAGENET_STD)[:, None, None]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from midway.data.colour import IMAGENET_MEAN, IMAGENET_STD
+from midway.data.views.photometric_gpu import IMAGENET_MEAN, IMAGENET_STD
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder, Images, Map
 from midway.models.encoders.vit import EncoderConfig

@@ -13,7 +13,7 @@ from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder, Images, Map, as_map
 from midway.nn.blocks import Block, init_transformer
 from midway.nn.embed import PatchEmbed, resample_positions
-from midway.nn.matching import sincos_positions
+from midway.nn.mimetic import sincos_positions
 
 NORM_EPS = 1e-6
 HEAD_WIDTH = 64
@@ -38,7 +38,7 @@ class EncoderConfig:
     init_std: float = 0.02
     """Deviation of the linear layers' weights before training."""
     sincos_positions: bool = False
-    """Start positions as sines and cosines, not as noise (see `midway.nn.matching`)."""
+    """Start positions as sines and cosines, not as noise (see `midway.nn.mimetic`)."""
 
     def __post_init__(self) -> None:
         check_at_least("encoder", self, patch_size=1, width=1, depth=1, heads=1, num_registers=0)

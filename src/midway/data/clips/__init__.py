@@ -1,0 +1,1 @@
+"""Clips: finding, describing and reading them."""

@@ -1,0 +1,1 @@
+"""Optical flow: file formats, datasets, augmentation and the dataloader."""

@@ -1,0 +1,198 @@
+"""Batches of flow pairs from a mixture of datasets, the same ones after any restart."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import starmap
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from midway.data.flow.augment import FlowCrop, augment, fixed_crop
+from midway.data.flow.datasets import FlowPair, list_pairs, load_pair
+from midway.data.sampling.ahead import read_ahead
+from midway.data.sampling.batch import Batch
+from midway.data.sampling.stream import Stream
+from midway.data.workers.pool import Reading
+from midway.errors import MidwayError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowPart:
+    """One dataset of a mixture."""
+
+    dataset: str
+    split: str
+    folder: str
+    """Below the root of the mixture."""
+    repeats: int = 1
+    """How often a pair comes in one listing of the mixture."""
+
+
+PAPER_MIXTURE = (
+    FlowPart(dataset="sintel", split="subtrain", folder="Sintel", repeats=40),
+    FlowPart(dataset="things", split="train", folder="FlyingThings3D", repeats=4),
+    FlowPart(dataset="chairs", split="train", folder="FlyingChairs", repeats=4),
+    FlowPart(dataset="tartanair", split="all", folder="TartanAir", repeats=1),
+)
+"""Of the main tables (CroCo v2's code): 793,052 pairs a listing, both renderings."""
+ABLATION_MIXTURE = PAPER_MIXTURE[1:3]
+"""Of tables 3 and 5, which say no more than "FlyingChairs and FlyingThings"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowDataConfig:
+    """What a flow network is trained on, and how it is batched."""
+
+    root: Path
+    """Folder of the datasets' folders."""
+    parts: tuple[FlowPart, ...]
+    crop: tuple[int, int] = (320, 384)
+    """Height and width."""
+    augment: bool = True
+    """Distort the pairs; without, their middle is taken as it is."""
+    batch_size: int = 8
+    """Pairs of a step over all ranks."""
+    pairs_per_epoch: int = 30_000
+    """At most; an epoch of a smaller mixture is one listing of it."""
+    num_workers: int = 4
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise MidwayError("data.parts: no dataset; give one part or more")
+        counts = {name: getattr(self, name) for name in ("batch_size", "pairs_per_epoch")}
+        counts |= {"crop": min(self.crop), "repeats": min(part.repeats for part in self.parts)}
+        for name, value in counts.items():
+            if value < 1:
+                raise MidwayError(f"data.{name} = {value}; give 1 or more")
+        if self.num_workers < 0:
+            raise MidwayError(f"data.num_workers = {self.num_workers}; give 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowBatch(Batch):
+    """Crops of one step; its length is the number of pairs."""
+
+    source: Tensor
+    """uint8 (B, 3, H, W)."""
+    target: Tensor
+    flow: Tensor
+    """float32 (B, 2, H, W) in pixels, not finite where it is not known."""
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+class FlowLoader:
+    """Batches of a mixture by step; see `Stream`.
+
+    An epoch takes the first `pairs_per_epoch` of a new permutation of the listing.
+
+    Raises:
+        MidwayError: A part is not found, or the batch cannot be shared by the processes.
+    """
+
+    def __init__(
+        self, config: FlowDataConfig, *, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.config = config
+        self._pairs = [list_pairs(p.dataset, config.root / p.folder, p.split) for p in config.parts]
+        repeats = [part.repeats for part in config.parts]
+        self._ends = np.cumsum(np.multiply([len(pairs) for pairs in self._pairs], repeats))
+        self._stream = Stream(
+            size=int(self._ends[-1]),
+            batch_size=config.batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            max_epoch_size=config.pairs_per_epoch,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in one epoch, at least 1."""
+        return self._stream.steps_per_epoch
+
+    def keys(self, step: int) -> list[tuple[int, int]]:
+        """Return the (epoch, index in the listing) of the pairs that this process reads."""
+        return self._stream.keys(step)
+
+    def batches(self, start_step: int, stop_step: int) -> Iterator[FlowBatch]:
+        """Yield this process's share of the steps from `start_step` to before `stop_step`.
+
+        Raises:
+            MidwayError: A file is missing or damaged.
+        """
+        # Pairs travel with their tasks: the paper's mixture lists 400,000, too many to send to
+        # each worker.
+        tasks = (
+            [(epoch, index, self._pair(index)) for epoch, index in self.keys(step)]
+            for step in range(start_step, stop_step)
+        )
+        return read_ahead(
+            FlowCropReader(self.config.crop, self.config.augment, self._stream.seed),
+            tasks,
+            partial(starmap, _batch),
+            num_workers=self.config.num_workers,
+        )
+
+    def _pair(self, index: int) -> FlowPair:
+        part = int(np.searchsorted(self._ends, index, side="right"))
+        first = int(self._ends[part - 1]) if part else 0
+        return self._pairs[part][(index - first) % len(self._pairs[part])]
+
+
+@dataclass(frozen=True)
+class FlowCropReader:
+    """Reads and augments the pairs of a step, in a worker; a crop depends on (seed, epoch, index).
+
+    Args:
+        crop: Height and width.
+        augment: Distort the pairs; without, their middle is taken as it is.
+        seed: Seed of the augmentation.
+    """
+
+    crop: tuple[int, int]
+    augment: bool
+    seed: int
+
+    def __call__(
+        self, tasks: Sequence[tuple[int, int, FlowPair]], reading: Reading
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
+        """Return source, target (B, 3, H, W) and flow (B, 2, H, W) of (epoch, index, pair).
+
+        Raises:
+            MidwayError: A file is missing or damaged.
+        """
+        crops = [self._crop(*task, reading) for task in tasks]
+        # NumPy's arrays travel through shared memory, torch's tensors would not.
+        return (
+            torch.stack([crop.source for crop in crops]).numpy(),
+            torch.stack([crop.target for crop in crops]).numpy(),
+            torch.stack([crop.flow for crop in crops]).numpy(),
+        )
+
+    def _crop(self, epoch: int, index: int, pair: FlowPair, reading: Reading) -> FlowCrop:
+        reading.require(pair.flow)
+        try:
+            example = load_pair(pair)
+        except OSError as error:
+            raise MidwayError(
+                f"{error.filename}: {error.strerror}; fetch the dataset again"
+            ) from None
+        if not self.augment:
+            return fixed_crop(example, self.crop)
+        return augment(example, self.crop, np.random.default_rng([self.seed, epoch, index]))
+
+
+def _batch(
+    source: NDArray[np.uint8], target: NDArray[np.uint8], flow: NDArray[np.float32]
+) -> FlowBatch:
+    return FlowBatch(
+        source=torch.from_numpy(source),
+        target=torch.from_numpy(target),
+        flow=torch.from_numpy(flow),
+    )

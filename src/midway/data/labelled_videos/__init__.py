@@ -1,0 +1,1 @@
+"""Videos with ground-truth point tracks or masks."""

@@ -1,0 +1,167 @@
+"""Videos with masks of objects: DAVIS trees, and folders of frames and masks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from midway.data.clip import BadClipError
+from midway.data.clips.frame_folder import IMAGE_SUFFIXES, natural_key, read_image
+from midway.errors import MidwayError
+
+LAYOUT = "JPEGImages/480p/NAME, Annotations/480p/NAME and ImageSets, or [NAME/]frames and masks"
+MAX_OBJECTS = 64
+"""More values in a mask are no object ids but grey levels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskVideo:
+    """Frames of a video in order, and masks of some of them by the same file name."""
+
+    name: str
+    frames: tuple[Path, ...]
+    masks: tuple[Path | None, ...]
+    """One a frame; None where there is none."""
+
+
+def find_mask_videos(root: Path, split: str = "") -> list[MaskVideo]:
+    """Videos below `root` in the layout of DAVIS, or with folders `frames` and `masks`.
+
+    Args:
+        root: Folder of DAVIS as it is unpacked; or of videos with both folders, or one such.
+        split: List of names below `ImageSets`, such as 2017/val; all videos if empty.
+
+    Raises:
+        MidwayError: Another layout, no such split, or a video without the mask of its first frame.
+
+    """
+    if not root.is_dir():
+        raise MidwayError(f"{root}: no such folder; check the root of the data")
+    images = _resolution(root / "JPEGImages")
+    if images is not None:
+        names = _split(root, split) if split else sorted(_folders(images), key=natural_key)
+        masks = root / "Annotations" / images.name if images.name != "JPEGImages" else None
+        videos = [(name, images / name, (masks or root / "Annotations") / name) for name in names]
+    else:
+        if split:
+            raise MidwayError(
+                f"{root}: no JPEGImages, so no split '{split}'; leave --data.split out"
+            )
+        folders = [root, *sorted(root.iterdir())]
+        videos = [(f.name, f / "frames", f / "masks") for f in folders if (f / "frames").is_dir()]
+    if not videos:
+        found = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
+        raise MidwayError(f"{root}: no video with masks; expected {LAYOUT}, found {found}")
+    return [_video(name, frames, masks) for name, frames, masks in videos]
+
+
+def read_frame(path: Path, size: Sequence[int] | None) -> UInt8[np.ndarray, "height width 3"]:
+    """A frame as RGB.
+
+    Args:
+        path: Of the image.
+        size: Height and width that it must have, if any.
+
+    Raises:
+        MidwayError: It is damaged or of another size.
+
+    """
+    image = read_image(str(path))
+    _check_size(path, image.shape[:2], size)
+    return image
+
+
+def read_mask(path: Path, size: Sequence[int] | None) -> UInt8[np.ndarray, "height width"]:
+    """Object at each pixel, 0 the background: the palette's index, or the level of grey.
+
+    Args:
+        path: Of an image with a palette or in grey; colours must be grey in fact.
+        size: Height and width that it must have, if any.
+
+    Raises:
+        MidwayError: It is damaged, coloured or of another size.
+
+    """
+    try:
+        with Image.open(path) as image:
+            values = np.array(image if image.mode in ("P", "L") else image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadClipError(
+            str(path), f"cannot be read as an image ({error})", "copy it again"
+        ) from error
+    if values.ndim == 3:
+        if (values != values[..., :1]).any():
+            raise MidwayError(
+                f"{path}: a coloured mask does not tell objects; give palette or grey images"
+            )
+        values = values[..., 0]
+    _check_size(path, values.shape, size)
+    return values.astype(np.uint8)
+
+
+def objects_of(mask: UInt8[np.ndarray, "height width"], path: Path) -> list[int]:
+    """Ids of the objects in a first mask.
+
+    Raises:
+        MidwayError: There is none, or too many for ids.
+
+    """
+    ids = [int(value) for value in np.unique(mask) if value]
+    if not 0 < len(ids) <= MAX_OBJECTS:
+        raise MidwayError(
+            f"{path}: {len(ids)} objects in the first mask; expected 1 to {MAX_OBJECTS} ids"
+        )
+    return ids
+
+
+def _video(name: str, frames: Path, masks: Path) -> MaskVideo:
+    for folder in (frames, masks):
+        if not folder.is_dir():
+            raise MidwayError(f"{name}: no folder {folder}; expected {LAYOUT}")
+    images, of_name = _images(frames), {path.stem: path for path in _images(masks)}
+    if len(images) < 2:
+        raise MidwayError(f"{frames}: {len(images)} frame in it; a mask needs two to propagate")
+    if images[0].stem not in of_name:
+        raise MidwayError(f"{masks}: no mask {images[0].stem}.png of the first frame; put it there")
+    return MaskVideo(
+        name=name, frames=tuple(images), masks=tuple(of_name.get(path.stem) for path in images)
+    )
+
+
+def _resolution(images: Path) -> Path | None:
+    """Folder of the videos: that of 480p, else of any resolution, else itself; None without."""
+    if not images.is_dir():
+        return None
+    folders = _folders(images)
+    named = [name for name in ("480p", "Full-Resolution") if name in folders]
+    return images / named[0] if named else images
+
+
+def _split(root: Path, split: str) -> list[str]:
+    path = root / "ImageSets" / f"{split}.txt"
+    try:
+        # Lists of DAVIS 2016 hold paths of frames and masks, those of 2017 names.
+        lines = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    except OSError:
+        raise MidwayError(f"{path}: cannot be read; give a list below ImageSets") from None
+    return list(dict.fromkeys(line.split("/")[-2] if "/" in line else line for line in lines))
+
+
+def _folders(root: Path) -> list[str]:
+    return [path.name for path in root.iterdir() if path.is_dir()]
+
+
+def _images(folder: Path) -> list[Path]:
+    found = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def _check_size(path: Path, found: Sequence[int], size: Sequence[int] | None) -> None:
+    if size is not None and tuple(found) != tuple(size):
+        raise MidwayError(
+            f"{path}: {found[1]} x {found[0]} pixels, the video's first frame has {size[1]} x "
+            f"{size[0]}; give frames and masks of one size"
+        )

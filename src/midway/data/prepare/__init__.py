@@ -1,0 +1,1 @@
+"""Indexes of videos, and stores of decoded frames."""

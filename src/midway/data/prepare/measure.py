@@ -1,0 +1,273 @@
+"""Which layout of its frames suits a folder: what each gives and costs, measured on a sample.
+
+Times are of one core, and of files that the system has lately read: a slow disk or network comes
+on top.
+"""
+
+import itertools
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from midway.data.clip import BadClipError, Clip
+from midway.data.clips.store import StoreConfig, read_store, require_store_packages, store_schema
+from midway.data.prepare.decode import ClipSource, VideoSource
+from midway.data.prepare.pipeline import SizedSource, find_sources
+from midway.data.prepare.writer import Row, rows_of
+from midway.data.video.file import read_timing
+from midway.data.video_clip import VideoClip
+from midway.errors import MidwayError
+
+SHORT_SIDES = (360, 480, 720)
+DIRECT = "the files as they are"
+_MAX_TRIES_PER_CLIP = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How pairs are drawn from a clip, and how much is tried."""
+
+    num_clips: int = 8
+    draws_per_clip: int = 5
+    """Pairs drawn each time a clip is opened."""
+    gap_seconds: tuple[float, float] = (0.5, 1.0)
+    """Time from source to target."""
+    clip_seconds: float = 10.0
+    """Part of each clip that is put into the trial stores."""
+    timed_seconds: float = 2.0
+    """How long each layout is read from."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """One way to keep the frames of a whole folder."""
+
+    name: str
+    short_side: int
+    """Pixels of the shorter side of what is read."""
+    pairs_per_second: float
+    """Read and decoded by one core."""
+    gigabytes: float
+    prepare_core_hours: float
+    """Core hours to make it; 0 for what is there."""
+
+    def cores(self, pairs_per_second: float) -> int:
+        """How many cores read so many pairs a second."""
+        return math.ceil(pairs_per_second / self.pairs_per_second)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What was measured, and on how much."""
+
+    layouts: tuple[Layout, ...]
+    """The files themselves, then stores of growing size."""
+    sampled_clips: int
+    clips: int
+    """In the folder."""
+    hours: float
+    """Of the whole folder, as far as its bytes tell."""
+
+
+def pairs_per_second(clips: Sequence[Clip], sampling: Sampling) -> float:
+    """Rate at which one core opens clips, and reads and decodes pairs of their frames.
+
+    Every clip is read at least once.
+
+    Raises:
+        BadClipError: A clip cannot be read.
+    """
+    rng = np.random.default_rng(sampling.seed)
+    pairs, start = 0, time.perf_counter()
+    for clip in itertools.cycle(clips):
+        with clip.open() as reader:
+            reader.frames_at(draw_times(float(clip.frame_seconds[-1]), sampling, rng))
+        pairs += sampling.draws_per_clip
+        elapsed = time.perf_counter() - start
+        if elapsed > sampling.timed_seconds and pairs >= sampling.draws_per_clip * len(clips):
+            return pairs / elapsed
+    raise ValueError("no clips")
+
+
+def measure_layouts(
+    root: str,
+    config: StoreConfig,
+    sampling: Sampling,
+    *,
+    tell: Callable[[str], None] = lambda what: None,
+) -> Measurement:
+    """Read a sample of a folder's clips directly, and from trial stores of several sizes.
+
+    Args:
+        root: Path or URL of a folder of videos or frames.
+        config: Rate and quality of the stores.
+        sampling: What is tried.
+        tell: Called with what is done next.
+
+    Raises:
+        MidwayError: Nothing below `root` can be read, or an extra is not installed.
+    """
+    require_store_packages(root)
+    found = find_sources(root, source_fps=config.source_fps)
+    tell("choosing clips")
+    chosen = readable_sample(root, found, sampling)
+    clips = [clip for _, clip, _ in chosen]
+    native = max(short_side for _, _, short_side in chosen)
+    num_bytes = sum(each.size for each in found)
+    # As many seconds a byte in the whole folder as in the sample.
+    seconds_per_byte = sum(float(clip.frame_seconds[-1]) for clip in clips) / sum(
+        each.size for each, _, _ in chosen
+    )
+    folder_seconds = num_bytes * seconds_per_byte
+    tell(f"reading {DIRECT}")
+    layouts = [
+        Layout(
+            name=DIRECT,
+            short_side=native,
+            pairs_per_second=pairs_per_second(clips, sampling),
+            gigabytes=num_bytes / 1e9,
+            prepare_core_hours=0.0,
+        )
+    ]
+    sources = [each.source for each, _, _ in chosen]
+    for short_side in sorted({min(side, native) for side in SHORT_SIDES}):
+        tell(f"making and reading a store of short side {short_side}")
+        trial = replace(config, short_side=short_side)
+        layouts.append(_try_store(sources, trial, sampling, folder_seconds))
+    return Measurement(
+        layouts=tuple(layouts),
+        sampled_clips=len(clips),
+        clips=len(found),
+        hours=folder_seconds / 3600,
+    )
+
+
+def recommend(
+    layouts: Sequence[Layout], *, target_pairs_per_second: float, cores: int
+) -> tuple[Layout, str]:
+    """The layout to choose, and why.
+
+    Files that are fast enough as they are need nothing; else the largest frames that are fast
+    enough; else what is fastest.
+
+    Args:
+        layouts: The files themselves first.
+        target_pairs_per_second: What training takes.
+        cores: That may read.
+    """
+    target = f"{target_pairs_per_second:g} pairs/s"
+    enough = [each for each in layouts if each.cores(target_pairs_per_second) <= cores]
+    if layouts[0] in enough:
+        return layouts[0], f"{cores} cores read {target} of them, and nothing has to be made"
+    if enough:
+        best = max(enough, key=lambda each: each.short_side)
+        return best, (
+            f"its frames are the largest of which {cores} cores read {target}; {DIRECT} would take "
+            f"{layouts[0].cores(target_pairs_per_second)} cores"
+        )
+    best = max(layouts, key=lambda each: each.pairs_per_second)
+    return best, (
+        f"it is the fastest, though {target} take {best.cores(target_pairs_per_second)} cores and "
+        f"{cores} are here"
+    )
+
+
+def draw_times(last_seconds: float, sampling: Sampling, rng: np.random.Generator) -> list[float]:
+    """Times of the frames of some pairs, the pairs in order of time."""
+    gaps = rng.uniform(*sampling.gap_seconds, sampling.draws_per_clip)
+    starts = np.sort(rng.uniform(0, max(0.0, last_seconds - sampling.gap_seconds[1]), len(gaps)))
+    ends = np.minimum(starts + gaps, last_seconds)
+    return np.stack((starts, ends), axis=1).ravel().tolist()
+
+
+def readable_sample(
+    root: str, found: list[SizedSource], sampling: Sampling
+) -> list[tuple[SizedSource, Clip, int]]:
+    """Clips drawn at random that can be opened, each with the short side of its first frame."""
+    order = np.random.default_rng(sampling.seed).permutation(len(found)).tolist()
+    chosen: list[tuple[SizedSource, Clip, int]] = []
+    failure: BadClipError | None = None
+    for place in order[: _MAX_TRIES_PER_CLIP * sampling.num_clips]:
+        try:
+            clip = _direct_clip(found[place].source)
+            with clip.open() as reader:
+                # Most damaged files lack their end.
+                image = reader.frames_at([0.0, float(clip.frame_seconds[-1])])[0].image
+        except BadClipError as error:
+            failure = error
+            continue
+        chosen.append((found[place], clip, min(image.shape[:2])))
+        if len(chosen) == sampling.num_clips:
+            break
+    if not chosen:
+        raise MidwayError(f"{root}: no clip of a sample can be read; the last: {failure}")
+    return chosen
+
+
+def _direct_clip(source: ClipSource) -> Clip:
+    if not isinstance(source, VideoSource):
+        return source
+    timing = read_timing(source.location)
+    return VideoClip(source.name, source.location, timing.duration_seconds, timing.fps)
+
+
+def make_trial_store(
+    location: str, sources: Sequence[ClipSource], config: StoreConfig, clip_seconds: float
+) -> tuple[int, float]:
+    """Put the beginning of each clip into a new store.
+
+    Args:
+        location: Where; nothing is there yet.
+        sources: The clips.
+        config: Which frames, and how.
+        clip_seconds: How much of each.
+
+    Returns:
+        Bytes of its pictures, and seconds of video that they stand for.
+
+    Raises:
+        BadClipError: A clip cannot be read.
+    """
+    import lance
+    import pyarrow as pa
+
+    schema = store_schema(config)
+    num_bytes, stored_seconds = 0, 0.0
+    lance.write_dataset(schema.empty_table(), location, mode="create")
+    for source in sources:
+        rows = list(_first_rows(source, config, clip_seconds))
+        columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
+        lance.write_dataset(pa.table(columns, schema=schema), location, mode="append")
+        num_bytes += sum(len(row.jpeg) for row in rows)
+        stored_seconds += max(rows[-1].seconds, 1 / config.fps)
+    return num_bytes, stored_seconds
+
+
+def _try_store(
+    sources: Sequence[ClipSource], config: StoreConfig, sampling: Sampling, folder_seconds: float
+) -> Layout:
+    with tempfile.TemporaryDirectory() as folder:
+        location = str(Path(folder) / "trial.lance")
+        start = time.perf_counter()
+        num_bytes, seconds = make_trial_store(location, sources, config, sampling.clip_seconds)
+        made_seconds = time.perf_counter() - start
+        rate = pairs_per_second(read_store(location), sampling)
+    return Layout(
+        name=f"store at {config.short_side}",
+        short_side=config.short_side,
+        pairs_per_second=rate,
+        gigabytes=num_bytes / seconds * folder_seconds / 1e9,
+        prepare_core_hours=made_seconds / seconds * folder_seconds / 3600,
+    )
+
+
+def _first_rows(source: ClipSource, config: StoreConfig, seconds: float) -> Iterator[Row]:
+    with closing(rows_of(source, config)) as rows:
+        yield from itertools.takewhile(lambda row: row.seconds <= seconds, rows)

@@ -1,0 +1,255 @@
+"""Samples: a few frames of one clip, a set time apart, cut to the regions that views are made of.
+
+A sample is a pure function of (seed, epoch, index): no other state reaches the random numbers,
+so the number of workers and processes changes nothing.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from midway.config import require
+from midway.data.clip import BadClipError, Clip, Frame
+from midway.data.clips.find import ClipList
+from midway.data.clips.skipped import SkippedClip
+from midway.data.clips.timing import Gap, followed_by, partners, start_frames
+from midway.data.signals import read_signals
+from midway.data.views.spec import ClipSpec, ViewParameters, cut_regions, draw_views
+from midway.data.workers.pool import Reading
+from midway.errors import MidwayError
+
+_MAX_ATTEMPTS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipsConfig:
+    """Which samples are drawn from a folder of clips, and how they are batched."""
+
+    root: str = "data"
+    """Folder of videos or of frames, searched with all below it; or one video; path or URL."""
+    fps: float = 30.0
+    """Rate at which the numbers of frame files count; videos know their own."""
+    gap_seconds: Gap = (0.5, 1.0)
+    """Smallest and largest time between neighbouring frames; one gap is drawn a sample."""
+    starts: Literal["random", "every_frame"] = "random"
+    """One random first frame a clip and epoch, or every frame that can be one once an epoch."""
+    cut_blank_tail: bool = False
+    """Whether to look at the end of every video, and leave out a blank stretch there."""
+    draws_per_clip: int = 1
+    """Samples drawn each time a clip is opened: a pass over the clips is as many epochs."""
+    batch_size: int = 200
+    """Samples of one batch over all processes; an optimiser step takes `run.accumulate` batches."""
+    num_workers: int = 8
+    """Reading processes for each training process; 0 reads in the training process."""
+    read_timeout_seconds: float = 60.0
+    """Time that a reading process may take for the samples of a clip before the clip is left
+    out."""
+    max_bad_share: float = 0.01
+    """Share of the clips that may turn out unusable before the run stops."""
+
+    def __post_init__(self) -> None:
+        smallest, largest = self.gap_seconds
+        draws, batch = self.draws_per_clip, self.batch_size
+        rules = {
+            f"gap_seconds = {self.gap_seconds}; give 0 < smallest <= largest": (
+                0 < smallest <= largest < math.inf
+            ),
+            f"fps = {self.fps}; give a rate above 0": 0 < self.fps < math.inf,
+            f"draws_per_clip = {draws}; give at least 1": draws >= 1,
+            f"draws_per_clip = {draws} with starts = every_frame; give 1": (
+                draws == 1 or self.starts == "random"
+            ),
+            f"batch_size = {batch} with draws_per_clip = {draws}; give a multiple of it": (
+                batch >= 1 and draws >= 1 and batch % draws == 0
+            ),
+            f"num_workers = {self.num_workers}; give 0 or more": self.num_workers >= 0,
+            f"read_timeout_seconds = {self.read_timeout_seconds}; give a time above 0": (
+                0 < self.read_timeout_seconds < math.inf
+            ),
+            f"max_bad_share = {self.max_bad_share}; give a share from 0 to 1": (
+                0 <= self.max_bad_share <= 1
+            ),
+        }
+        require("data", rules)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Frames of one clip, cut to the regions of its views, and where they come from."""
+
+    regions: dict[str, NDArray[np.uint8]]
+    """Parts of all frames by the name of the region, RGB, shape (frames, height, width, 3)."""
+    views: ViewParameters
+    """Everything random about its views."""
+    signals: dict[str, NDArray[np.float32]]
+    """Recorded numbers at the frames, shape (frames, ...)."""
+    clip: str
+    seconds: tuple[float, ...]
+    """Time of each frame after the first of the clip."""
+    index: int
+    """Place in the epoch that was asked for."""
+    skipped: tuple[SkippedClip, ...]
+    """Clips that could not be read on the way to this sample."""
+
+
+class ClipDataset:
+    """Samples by (epoch, index); an item holds `draws_per_clip` of one clip in order of time.
+
+    A clip that fails while it is read gives way to another one, drawn from the same three
+    numbers; the failure rides along in `Sample.skipped`.
+
+    Args:
+        found: The clips.
+        config: Which samples.
+        spec: Frames, regions, views and signals of each.
+        seed: Seed of everything drawn here, 0 or more.
+    """
+
+    def __init__(self, found: ClipList, config: ClipsConfig, spec: ClipSpec, *, seed: int) -> None:
+        self.found = found
+        self.config = config
+        self.spec = spec
+        self.seed = seed
+        if config.starts == "every_frame":
+            starts = [
+                start_frames(clip, config.gap_seconds, spec.num_frames).size for clip in found.clips
+            ]
+        else:
+            starts = [1] * len(found.clips)
+        self._ends = np.cumsum(starts)
+
+    def __len__(self) -> int:
+        """Return the number of items of one pass: clips, or with `every_frame` starts."""
+        return int(self._ends[-1])
+
+    def read_all(self, keys: list[tuple[int, int]], reading: Reading) -> list[Sample]:
+        """Read the samples of several items, one after the other; see `read`."""
+        return [sample for key in keys for sample in self.read(*key, reading)]
+
+    def read(self, epoch: int, index: int, reading: Reading) -> list[Sample]:
+        """Read the samples of (epoch, index).
+
+        Args:
+            epoch: Pass over the items, from 0.
+            index: Item of the pass.
+            reading: Reports the clip being read, and names those to skip.
+
+        Raises:
+            MidwayError: Ten clips in a row could not be read.
+        """
+        clips = self.found.clips
+        skipped: list[SkippedClip] = []
+        for attempt in range(min(_MAX_ATTEMPTS, len(clips))):
+            rng = np.random.default_rng([self.seed, epoch, index, attempt, 0])
+            if attempt == 0:
+                place = int(np.searchsorted(self._ends, index, side="right"))
+            else:
+                failed = {clip.clip for clip in skipped}
+                others = [i for i, clip in enumerate(clips) if clip.name not in failed]
+                place = int(rng.choice(others))
+            clip = clips[place]
+            timeline = _timeline(clip, self.config.gap_seconds, self.spec.num_frames)
+            if attempt == 0 and self.config.starts == "every_frame":
+                chosen = timeline.starts[[index - self._ends[place]]]
+            else:
+                chosen = rng.choice(timeline.starts, self.config.draws_per_clip)
+            asked = [self._seconds(clip.fps, timeline, start, rng) for start in np.sort(chosen)]
+            try:
+                frames = _read_frames(clip, asked, reading)
+                return self._samples(clip, frames, epoch, index, tuple(skipped))
+            except (BadClipError, OSError) as error:
+                skipped.append(SkippedClip(clip.name, str(error)))
+        raise MidwayError(
+            f"{len(skipped)} clips in a row could not be read; the last: {skipped[-1].reason}"
+        )
+
+    def _seconds(
+        self, fps: float, timeline: "_Timeline", start: int, rng: np.random.Generator
+    ) -> list[float]:
+        """Times of the frames of a sample: one gap, met by each frame as nearly as it can be."""
+        times, gap_seconds = timeline.seconds, self.config.gap_seconds
+        smallest, largest = gap_seconds
+        seconds = [float(times[start])]
+        num_more = self.spec.num_frames - 1
+        if not num_more:
+            return seconds
+        # At the end of a clip only the shorter gaps are left to choose from.
+        longest = (float(times[-1]) - seconds[0]) / num_more
+        gap = rng.uniform(smallest, max(smallest, min(largest, longest)))
+        for following in reversed(timeline.followed_by[:num_more]):
+            first, end = partners(times, seconds[-1], gap_seconds=gap_seconds, fps=fps)
+            candidates = times[int(first) : int(end)][following[int(first) : int(end)]]
+            distance = np.abs(candidates - seconds[0] - len(seconds) * gap)
+            seconds.append(float(candidates[np.argmin(distance)]))
+        return seconds
+
+    def _samples(
+        self,
+        clip: Clip,
+        samples: list[list[Frame]],
+        epoch: int,
+        index: int,
+        skipped: tuple[SkippedClip, ...],
+    ) -> list[Sample]:
+        rng = np.random.default_rng([self.seed, epoch, index, 0, 1])
+        made = []
+        for frames in samples:
+            height, width, _ = frames[0].image.shape
+            views = draw_views(self.spec, height, width, rng)
+            seconds = tuple(frame.seconds for frame in frames)
+            sample = Sample(
+                regions=cut_regions(self.spec, views, [frame.image for frame in frames]),
+                views=views,
+                signals=read_signals(clip, self.spec.signals, seconds),
+                clip=clip.name,
+                seconds=seconds,
+                index=index,
+                skipped=skipped,
+            )
+            made.append(sample)
+        return made
+
+
+@dataclass(frozen=True)
+class _Timeline:
+    """Times of the frames of a clip, and which can be followed by how many more."""
+
+    seconds: NDArray[np.float64]
+    starts: NDArray[np.intp]
+    followed_by: list[NDArray[np.bool_]]
+
+
+@lru_cache(maxsize=16)
+def _timeline(clip: Clip, gap_seconds: Gap, num_frames: int) -> _Timeline:
+    """Keep those of the last clips: hours of video have half a million frames."""
+    found = followed_by(clip, num_frames - 1, gap_seconds)
+    return _Timeline(clip.frame_seconds, np.flatnonzero(found[-1]), found)
+
+
+def _read_frames(
+    clip: Clip, samples: Sequence[Sequence[float]], reading: Reading
+) -> list[list[Frame]]:
+    """Frames of several samples of a clip, decoded together."""
+    if clip.name in reading.lost:
+        raise BadClipError(clip.location, reading.lost[clip.name], "re-encode it or remove it")
+    reading(clip.name)
+    # Half a frame later than the start of a frame, no rounding of its time can give the one before.
+    half_frame_seconds = 0.5 / clip.fps
+    asked = [seconds + half_frame_seconds for sample in samples for seconds in sample]
+    with clip.open() as reader:
+        frames = iter(reader.frames_at(asked))
+    read = [[next(frames) for _ in sample] for sample in samples]
+    for first, *others in read:
+        for other in others:
+            if other.image.shape != first.image.shape:
+                raise BadClipError(
+                    clip.location,
+                    f"changes its frame size between {first.seconds:.2f} and {other.seconds:.2f} s",
+                    "re-encode it to one size or remove it",
+                )
+    return read

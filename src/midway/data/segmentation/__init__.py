@@ -1,0 +1,1 @@
+"""Labelled images: layouts, crops and the dataloader."""

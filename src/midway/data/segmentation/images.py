@@ -1,0 +1,291 @@
+"""Labelled images: found on disk in the layout of their dataset, read and checked."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from fsspec.core import url_to_fs
+from numpy.typing import NDArray
+from PIL import Image
+
+from midway.config import require
+from midway.data.files import find_files, is_url, open_binary
+from midway.data.segmentation.layouts import DATASETS, Dataset, Layout, values_from
+from midway.errors import MidwayError
+
+Split = Literal["train", "val"]
+NAMED_IN_ERRORS = 3
+"""Files or folders that a message names at most."""
+KINDS = {
+    "P": "a palette image; save its indices as 8-bit grey",
+    "I;16": "16 bits deep; save the ids as 8-bit grey",
+    "I": "16 bits deep; save the ids as 8-bit grey",
+    "RGB": "a colour picture; give the folder of the class ids, not of the colour maps",
+    "RGBA": "a colour picture; give the folder of the class ids, not of the colour maps",
+}
+"""What a label file is by its mode in Pillow, where it is not 8-bit grey, and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationData:
+    """Which labelled images, and how they are cut and batched for training."""
+
+    dataset: str
+    """One of bdd100k, cityscapes, ade20k, wt_sem, camvid, synthetic."""
+    root: str = ""
+    """Folder of the dataset as its authors pack it, or the one above; path or URL."""
+    batch_size: int = 16
+    """Images in one step, over all processes."""
+    num_workers: int = 4
+    """Processes that read images, for each training process."""
+    crop: tuple[int, int] = (512, 512)
+    """Height and width of training crops, in pixels."""
+    scale: tuple[int, int] = (2048, 1024)
+    """Longest and shortest side that a training image fits in before its random ratio."""
+    ratio: tuple[float, float] = (0.5, 2.0)
+    """Range of the random ratio."""
+    max_class_share: float = 0.75
+    """A crop with more than this of one class is drawn anew, up to ten times."""
+    p_flip: float = 0.5
+    """Probability that an image is flipped left to right."""
+    distort: bool = True
+    """Photometric distortion of training images."""
+    test_scale: tuple[int, int] | Literal["native"] = "native"
+    """Longest and shortest side that a test image is made to fit in, or its own size."""
+
+    def __post_init__(self) -> None:
+        if self.dataset not in DATASETS:
+            raise MidwayError(f"data.dataset: no '{self.dataset}'; there are {', '.join(DATASETS)}")
+        if (self.dataset == "wt_sem") != isinstance(self, WalkingToursData):
+            raise MidwayError(
+                f"data.dataset = {self.dataset}: wt_sem has options of its own; take a protocol of "
+                "the dataset that is meant"
+            )
+        test_scale = () if self.test_scale == "native" else self.test_scale
+        low, high = self.ratio
+        rules = {
+            "batch_size and sides of crop, scale and test_scale: give 1 or more": (
+                min(*self.crop, *self.scale, *test_scale, self.batch_size) >= 1
+            ),
+            "num_workers: give 0 or more": self.num_workers >= 0,
+            "ratio: give two numbers above 0, the first no larger": 0 < low <= high,
+            "max_class_share: give a number above 0": self.max_class_share > 0,
+            "p_flip: give a probability": 0 <= self.p_flip <= 1,
+        }
+        require("data", rules)
+
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """Layouts in which the dataset may lie below the root."""
+        return DATASETS[self.dataset].layouts
+
+
+@dataclass(frozen=True, kw_only=True)
+class WalkingToursData(SegmentationData):
+    """WT-Sem, of whose files little is published: where they are and what they hold is told."""
+
+    images: str = "images/{split}"
+    """Folder of the images below the root, with city folders in it or not."""
+    image_suffix: str = ".jpg"
+    labels: str = "labels/{split}"
+    label_suffix: str = ".png"
+    label_offset: int = 0
+    """Label value of the first class, wall: 0 or 1. Where it is 1, 0 is ignored."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.label_offset not in (0, 1):
+            raise MidwayError(f"data.label_offset = {self.label_offset}; give 0 or 1")
+
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """The one layout that the options tell."""
+        num_classes = len(DATASETS[self.dataset].class_names)
+        classes = values_from(
+            self.label_offset, num_classes, ignored=(*range(self.label_offset), 255)
+        )
+        return (
+            Layout(
+                images=self.images,
+                image_suffix=self.image_suffix,
+                labels=self.labels,
+                label_suffix=self.label_suffix,
+                classes=classes,
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """Where an image and its label are."""
+
+    name: str
+    """Path below the folder of its split, without suffix."""
+    image: str
+    label: str
+
+
+class LabelledImages:
+    """The images of a split in the order of their names, and what their labels mean."""
+
+    def __init__(self, dataset: Dataset, layout: Layout, items: Sequence[LabelledImage]) -> None:
+        self.class_names = dataset.class_names
+        self._lookup = layout.lookup()
+        self._allowed = _ranges([*layout.classes])
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> LabelledImage:
+        return self._items[index]
+
+    def read(self, index: int) -> tuple[Image.Image, NDArray[np.uint8]]:
+        """Image (RGB) and classes of shape (height, width), `IGNORE` where there is none.
+
+        Raises:
+            MidwayError: A file that cannot be read, labels of a wrong kind, value or size.
+
+        """
+        item = self._items[index]
+        image, classes = read_image(item.image), self._read_classes(item.label)
+        if image.size != classes.shape[::-1]:
+            height, width = classes.shape
+            raise MidwayError(
+                f"{item.label}: labels of {width}x{height} pixels for an image of "
+                f"{image.width}x{image.height}; give labels of the size of {item.image}"
+            )
+        return image, classes
+
+    def _read_classes(self, location: str) -> NDArray[np.uint8]:
+        with _opened(location) as picture:
+            if picture.mode != "L":
+                kind = KINDS.get(picture.mode, f"of mode {picture.mode}; save it as 8-bit grey")
+                raise MidwayError(f"{location}: labels must be 8-bit class ids; it is {kind}")
+            values = np.asarray(picture)
+        classes = self._lookup[values]
+        if classes.min() < 0:
+            wrong = int(values[classes < 0][0])
+            raise MidwayError(
+                f"{location}: label value {wrong}; there may be {self._allowed}: is this the right "
+                "kind of label file?"
+            )
+        return classes.astype(np.uint8)
+
+
+def find_labelled(data: SegmentationData, split: Split) -> LabelledImages:
+    """All images of a split with their labels.
+
+    Raises:
+        MidwayError: Another layout, no images, or images and labels that do not pair up.
+
+    """
+    if not data.root:
+        raise MidwayError("data.root is not set; give the folder of the dataset by --data.root")
+    dataset = DATASETS[data.dataset]
+    own_name = dataset.splits[0 if split == "train" else 1]
+    places = [
+        (layout, tuple(f"{top}{folder}" for folder in layout.folders(own_name)))
+        for top in ("", f"{dataset.top_folder}/")
+        for layout in data.layouts
+    ]
+    present = [(layout, both) for layout, both in places if all(_is_folder(data, f) for f in both)]
+    if not present:
+        expected = " or ".join(layout.describe(own_name) for layout in data.layouts)
+        raise MidwayError(
+            f"{data.root}: not the layout of {dataset.title}; expected {expected}; "
+            f"found {_entries(data.root)}"
+        )
+    counts = []
+    for layout, (image_folder, label_folder) in present:
+        images = _listed(f"{data.root}/{image_folder}", layout.image_suffix)
+        labels = _listed(f"{data.root}/{label_folder}", layout.label_suffix)
+        if images and labels:
+            return LabelledImages(dataset, layout, _paired(images, labels, data.root, layout))
+        counts.append(
+            f"{len(images)} images {image_folder}/**{layout.image_suffix} and {len(labels)} labels "
+            f"{label_folder}/**{layout.label_suffix}"
+        )
+    raise MidwayError(
+        f"{data.root}: nothing in split '{own_name}' of {dataset.title}: {'; '.join(counts)}; "
+        "is the download complete?"
+    )
+
+
+def read_image(location: str) -> Image.Image:
+    """An 8-bit image as RGB.
+
+    Raises:
+        MidwayError: It cannot be read, or has more than 8 bits.
+
+    """
+    with _opened(location) as picture:
+        if picture.mode.startswith(("I", "F")):
+            raise MidwayError(f"{location}: an image of more than 8 bits; save it with 8")
+        return picture.convert("RGB")
+
+
+@contextmanager
+def _opened(location: str) -> Iterator[Image.Image]:
+    try:
+        with open_binary(location) as file, Image.open(file) as picture:
+            picture.load()
+            yield picture
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's for damaged files
+        raise MidwayError(f"{location}: no readable image ({error}); replace the file") from None
+
+
+def _paired(
+    images: dict[str, str], labels: dict[str, str], root: str, layout: Layout
+) -> list[LabelledImage]:
+    for missing, what, suffix in (
+        (images.keys() - labels.keys(), "images have no label", layout.label_suffix),
+        (labels.keys() - images.keys(), "labels have no image", layout.image_suffix),
+    ):
+        if missing:
+            names = ", ".join(f"{name}{suffix}" for name in sorted(missing)[:NAMED_IN_ERRORS])
+            raise MidwayError(
+                f"{root}: {len(missing)} of {max(len(images), len(labels))} {what}; missing are "
+                f"{names}{', ...' if len(missing) > NAMED_IN_ERRORS else ''}; complete the download"
+            )
+    return [LabelledImage(name, images[name], labels[name]) for name in sorted(images)]
+
+
+def _listed(folder: str, suffix: str) -> dict[str, str]:
+    """Locations of the files with a suffix, by their name without it."""
+    return {
+        file.name.removesuffix(suffix): file.location
+        for file in find_files(folder)
+        if file.name.endswith(suffix)
+    }
+
+
+def _is_folder(data: SegmentationData, folder: str) -> bool:
+    location = f"{data.root}/{folder}"
+    if not is_url(location):
+        return Path(location).is_dir()
+    files, path = url_to_fs(location)
+    return files.isdir(path)
+
+
+def _entries(root: str) -> str:
+    files, path = url_to_fs(root)
+    if not files.isdir(path):
+        return "no such folder"
+    names = sorted(name.rstrip("/").rpartition("/")[2] for name in files.ls(path, detail=False))
+    shown = ", ".join(names[:NAMED_IN_ERRORS]) + (", ..." if len(names) > NAMED_IN_ERRORS else "")
+    return shown or "nothing in it"
+
+
+def _ranges(values: Sequence[int]) -> str:
+    """Numbers in words: "0 to 18, 255"."""
+    runs: list[list[int]] = []
+    for value in sorted(values):
+        if runs and value == runs[-1][1] + 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    return ", ".join(f"{low} to {high}" if low < high else str(low) for low, high in runs)

@@ -1,0 +1,136 @@
+"""Batches of labelled crops by step, and test images one by one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import starmap
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from midway.data.sampling.ahead import read_ahead
+from midway.data.sampling.batch import Batch
+from midway.data.sampling.stream import Stream
+from midway.data.segmentation.crops import CropArrays, CropReader, ImageReader, read_scaled
+from midway.data.segmentation.images import LabelledImages, SegmentationData
+from midway.data.views.photometric_gpu import normalise
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationBatch(Batch):
+    """Crops of one step."""
+
+    images: Tensor
+    """uint8 of shape (B, 3, H, W), 0 right of and below images smaller than the crop."""
+    labels: Tensor
+    """uint8 of shape (B, H, W), `IGNORE` where there is no class."""
+    sizes: Tensor
+    """Height and width that each image fills, shape (B, 2)."""
+    distortion: Tensor
+    """Parameters of the photometric distortion, shape (B, 5)."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeImage:
+    """An image to be scored."""
+
+    index: int
+    image: Tensor
+    """ImageNet-normalised, at the test scale, shape (3, height, width)."""
+    labels: Tensor
+    """uint8, at the size of the label file, shape (label height, label width)."""
+
+
+class SegmentationLoader:
+    """Batches of an endless stream of images; see `Stream`.
+
+    A crop depends on (seed, epoch, image) only.
+
+    Raises:
+        MidwayError: The batch cannot be shared out evenly.
+
+    """
+
+    def __init__(
+        self,
+        images: LabelledImages,
+        data: SegmentationData,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._stream = Stream(
+            size=len(images),
+            batch_size=data.batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        self._num_workers = data.num_workers
+        self._reader = CropReader(images, data, seed)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch, at least one."""
+        return self._stream.steps_per_epoch
+
+    def batches(self, start_step: int, stop_step: int) -> Iterator[SegmentationBatch]:
+        """Yield this process's share of the steps from `start_step` to before `stop_step`.
+
+        Raises:
+            MidwayError: A file that cannot be read or is of a wrong kind.
+
+        """
+        return read_ahead(
+            self._reader,
+            map(self._stream.keys, range(start_step, stop_step)),
+            partial(map, _batch),
+            num_workers=self._num_workers,
+        )
+
+
+def whole_images(
+    images: LabelledImages, data: SegmentationData, *, rank: int = 0, world_size: int = 1
+) -> Iterator[WholeImage]:
+    """Yield every `world_size`-th image of a split, read by `data.num_workers` processes.
+
+    Raises:
+        MidwayError: A file that cannot be read or is of a wrong kind.
+
+    """
+    return read_ahead(
+        ImageReader(images, data),
+        range(rank, len(images), world_size),
+        partial(starmap, _whole),
+        num_workers=data.num_workers,
+    )
+
+
+def read_whole_image(images: LabelledImages, data: SegmentationData, index: int) -> WholeImage:
+    """Return one image at the test scale, with its labels as they are.
+
+    Raises:
+        MidwayError: A file that cannot be read or is of a wrong kind.
+
+    """
+    return _whole(index, *read_scaled(images, data, index))
+
+
+def _whole(index: int, image: NDArray[np.uint8], classes: NDArray[np.uint8]) -> WholeImage:
+    pixels = torch.from_numpy(image).permute(2, 0, 1) / 255
+    return WholeImage(index=index, image=normalise(pixels), labels=torch.from_numpy(classes))
+
+
+def _batch(crops: CropArrays) -> SegmentationBatch:
+    return SegmentationBatch(
+        images=torch.from_numpy(crops.images).permute(0, 3, 1, 2),
+        labels=torch.from_numpy(crops.labels),
+        sizes=torch.tensor(crops.sizes),
+        distortion=torch.tensor(crops.distortion),
+    )

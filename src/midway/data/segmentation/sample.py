@@ -1,0 +1,95 @@
+"""A few labelled images, read once and held in memory, that a run scores its encoder on."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from midway.data.segmentation.images import LabelledImages, SegmentationData, Split, find_labelled
+from midway.data.segmentation.layouts import DATASETS, IGNORE
+from midway.data.segmentation.loader import WholeImage, read_whole_image
+from midway.errors import MidwayError
+
+NAMES = tuple(name for name in DATASETS if name != "wt_sem")
+"""Walking Tours Semantic has options of its own, which are not among those of a run's labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsConfig:
+    """Labelled images that tell, while a run goes on, what its features are good for."""
+
+    dataset: str = ""
+    """One of bdd100k, cityscapes, ade20k, camvid, synthetic."""
+    root: str = ""
+    """Folder of the dataset as its authors pack it, or the one above; path or URL. Without it
+    nothing is scored."""
+    images: int = 32
+    """Images of each split, evenly chosen by name; the same at every look."""
+    memory_size: int = 4096
+    """Patches of the training images that the test images are compared with, at most."""
+    scale: tuple[int, int] = (512, 256)
+    """Longest and shortest side that images are made to fit in, in pixels."""
+
+    def __post_init__(self) -> None:
+        if min(self.images, self.memory_size, *self.scale) < 1:
+            raise MidwayError(
+                "labels: images, memory_size and both sides of scale must be 1 or more; change "
+                "what is not"
+            )
+        if self.dataset and not self.root:
+            raise MidwayError(f"labels.dataset {self.dataset}: no labels.root; give its folder")
+        if self.root and self.dataset not in NAMES:
+            told = f"no '{self.dataset}'" if self.dataset else "not set"
+            raise MidwayError(
+                f"labels.dataset: {told}; give the one that lies in {self.root}: {', '.join(NAMES)}"
+            )
+
+    @property
+    def data(self) -> SegmentationData:
+        """The dataset, with the scale its images are read at."""
+        return SegmentationData(dataset=self.dataset, root=self.root, test_scale=self.scale)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledSample:
+    """Images of both splits, with labels of their size."""
+
+    train: list[WholeImage]
+    test: list[WholeImage]
+    num_classes: int
+
+
+def read_sample(config: LabelsConfig) -> LabelledSample:
+    """Read the images; no random number is drawn.
+
+    Raises:
+        MidwayError: Another layout, files that cannot be read, or a split whose images have no
+            labelled pixel.
+
+    """
+    found = find_labelled(config.data, "train")
+    return LabelledSample(
+        train=_read(config, "train", found),
+        test=_read(config, "val", find_labelled(config.data, "val")),
+        num_classes=len(found.class_names),
+    )
+
+
+def _read(config: LabelsConfig, split: Split, found: LabelledImages) -> list[WholeImage]:
+    count = min(config.images, len(found))
+    chosen = np.linspace(0, len(found) - 1, count).round().astype(int)
+    images = [_shrunk(read_whole_image(found, config.data, int(index))) for index in chosen]
+    if all(bool((each.labels == IGNORE).all()) for each in images):
+        raise MidwayError(
+            f"{config.root}: no pixel of the {count} images chosen of split '{split}' has a class; "
+            "check the labels, or give more --labels.images"
+        )
+    return images
+
+
+def _shrunk(each: WholeImage) -> WholeImage:
+    """With labels of the image's size: those of a camera would cost more than the features."""
+    size = (each.image.shape[1], each.image.shape[2])
+    labels = F.interpolate(each.labels[None, None].float(), size, mode="nearest-exact")
+    return replace(each, labels=labels[0, 0].to(torch.uint8))

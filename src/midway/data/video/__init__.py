@@ -1,0 +1,1 @@
+"""Video files: headers, decoding and writing."""

@@ -1,0 +1,1 @@
+"""Augmented views of frame pairs: their parameters and their rendering."""

@@ -1,0 +1,219 @@
+"""Views of a clip as a method declares them (`ClipSpec`), and all that is random about them.
+
+A sample is a few frames of one clip. A *region* is a window cut out of all frames at one place, on
+the host: nothing else of the frames travels. A *view* is a stack of crops of each frame's region,
+rendered on the device (`midway.data.views.render`). `draw_views` makes every random decision about one
+sample, cheaply, with NumPy alone, so that reading processes do without torch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from midway.data.views.boxes import Box, FixedBox, draw_boxes
+from midway.data.views.photometric import ColourParameters, Photometric, draw_colour
+from midway.errors import MidwayError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """A window at one place in all frames of a sample."""
+
+    box: Box | FixedBox | None = None
+    """Random box of the frame; None takes the whole frame."""
+    short_side: int | None = None
+    """Length in pixels that the shorter side is shrunk to before the window travels; None sends it
+    as it is, and a window that is smaller stays so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A named stack of crops of each frame, rendered to one size."""
+
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    region: str
+    """Region that the crops lie in."""
+    box: Box | FixedBox | None = None
+    """Random box of the region; None takes the whole region."""
+    count: int = 1
+    """Crops of each frame."""
+    aligned: bool = False
+    """Whether box and flip are the same in all frames."""
+    p_flip: float = 0.0
+    """Probability of a left-right flip."""
+    photometric: tuple[Photometric, ...] = ()
+    """Recipes, taken in turn by the crops, frame by frame; none leaves the colours alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """The samples that a method wants: frames, regions, views, signals.
+
+    Raises:
+        MidwayError: A view without pixels or of a region that is not declared, or a count or
+            probability out of range.
+
+    """
+
+    num_frames: int = 1
+    regions: Mapping[str, Region] = field(default_factory=dict)
+    views: Mapping[str, View] = field(default_factory=dict)
+    signals: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Numbers that the dataset records beside the frames, such as actions: shape by name."""
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1:
+            raise MidwayError(f"views: num_frames = {self.num_frames}; give 1 or more")
+        for name, region in self.regions.items():
+            if region.short_side is not None and region.short_side < 1:
+                raise MidwayError(f"views: {name} has no short side; give 1 pixel or more")
+        for name, view in self.views.items():
+            if view.region not in self.regions:
+                known = ", ".join(self.regions) or "none"
+                raise MidwayError(f"views: {name} has no region '{view.region}'; there are {known}")
+            if min(view.size) < 1:
+                raise MidwayError(f"views: {name} has no pixels; give a height and width above 0")
+            if view.count < 0 or not 0 <= view.p_flip <= 1:
+                raise MidwayError(f"views: {name} needs a count of 0 or more and p_flip in [0, 1]")
+
+    def num_crops(self, name: str) -> int:
+        """Number of crops of a view in all frames together."""
+        return self.num_frames * self.views[name].count
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Place of each view among the crops of `ViewParameters`."""
+        ends = np.cumsum([0, *map(self.num_crops, self.views)]).tolist()
+        places = zip(self.views, ends[:-1], ends[1:], strict=True)
+        return {name: slice(start, end) for name, start, end in places}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewParameters:
+    """Everything random about the views of one sample, or of a batch of B samples: arrays.
+
+    The V crops stand view by view, and frame by frame within a view.
+    """
+
+    windows: NDArray[np.int64]
+    """Top, left, height and width of each of the R regions in pixels of the frames, shape (R, 4)
+    or (R, B, 4)."""
+    boxes: NDArray[np.int64]
+    """Likewise of each crop inside its region as it travels, shape (V, 4) or (V, B, 4)."""
+    flip: NDArray[np.bool_]
+    """Whether a crop is mirrored left to right, shape (V,) or (V, B)."""
+    colour: ColourParameters
+    """Photometric part, with the leading axes (V,) or (V, B)."""
+
+
+def draw_views(spec: ClipSpec, height: int, width: int, rng: np.random.Generator) -> ViewParameters:
+    """Draw the views of one sample.
+
+    Args:
+        spec: The regions and views.
+        height: Height of all frames in pixels.
+        width: Width of all frames in pixels.
+        rng: The only source of randomness.
+
+    """
+    frame_sizes = [(height, width)] * len(spec.regions)
+    windows = _draw(frame_sizes, [region.box for region in spec.regions.values()], rng)
+    sizes = {
+        name: _shrunk(region, (int(rows), int(columns)))
+        for (name, region), (_, _, rows, columns) in zip(spec.regions.items(), windows, strict=True)
+    }
+    # Aligned views are drawn for one frame and repeated in the others.
+    drawn = {
+        name: view.count if view.aligned else spec.num_crops(name)
+        for name, view in spec.views.items()
+    }
+    each = [view for name, view in spec.views.items() for _ in range(drawn[name])]
+    boxes = _draw([sizes[view.region] for view in each], [view.box for view in each], rng)
+    flip = np.zeros(len(each), np.bool_)
+    flippable = [place for place, view in enumerate(each) if view.p_flip]
+    flip[flippable] = rng.random(len(flippable)) < [each[place].p_flip for place in flippable]
+    rows = _repeated(spec, drawn)
+    recipes = [
+        view.photometric[crop % len(view.photometric)] if view.photometric else None
+        for name, view in spec.views.items()
+        for crop in range(spec.num_crops(name))
+    ]
+    return ViewParameters(
+        windows=windows, boxes=boxes[rows], flip=flip[rows], colour=draw_colour(recipes, rng)
+    )
+
+
+def stack_views(parameters: Sequence[ViewParameters]) -> ViewParameters:
+    """Stack the parameters of a batch; the samples become the second axis."""
+    return ViewParameters(
+        windows=np.stack([each.windows for each in parameters], axis=1),
+        boxes=np.stack([each.boxes for each in parameters], axis=1),
+        flip=np.stack([each.flip for each in parameters], axis=1),
+        colour=ColourParameters.stack([each.colour for each in parameters]),
+    )
+
+
+def cut_regions(
+    spec: ClipSpec, parameters: ViewParameters, frames: Sequence[NDArray[np.uint8]]
+) -> dict[str, NDArray[np.uint8]]:
+    """Copy the regions out of the frames of a sample, and shrink those that ask for it.
+
+    Args:
+        spec: The one that the parameters were drawn with.
+        parameters: Those of the sample, from `draw_views`.
+        frames: RGB images of one shape (H, W, 3).
+
+    Returns:
+        Pixels of each region, shape (frames, height, width, 3).
+
+    """
+    cut = {}
+    for (name, region), window in zip(spec.regions.items(), parameters.windows, strict=True):
+        top, left, rows, columns = window.tolist()
+        pixels = [frame[top : top + rows, left : left + columns] for frame in frames]
+        if (size := _shrunk(region, (rows, columns))) != (rows, columns):
+            pixels = [_resize(each, size) for each in pixels]
+        cut[name] = np.stack(pixels)
+    return cut
+
+
+def _draw(
+    sizes: Sequence[tuple[int, int]],
+    boxes: Sequence[Box | FixedBox | None],
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Boxes in parents of given sizes; those that are the whole parent are not drawn."""
+    found = np.array([(0, 0, *size) for size in sizes], dtype=np.int64).reshape(-1, 4)
+    random = [(place, box) for place, box in enumerate(boxes) if box is not None]
+    if random:
+        places = [place for place, _ in random]
+        found[places] = draw_boxes(found[places, 2:], [box for _, box in random], rng)
+    return found
+
+
+def _repeated(spec: ClipSpec, drawn: Mapping[str, int]) -> list[int]:
+    """Row among those drawn of each crop: an aligned view has the same rows in every frame."""
+    rows: list[int] = []
+    start = 0
+    for name, view in spec.views.items():
+        own = list(range(start, start + drawn[name]))
+        rows += own * spec.num_frames if view.aligned else own
+        start += drawn[name]
+    return rows
+
+
+def _shrunk(region: Region, size: tuple[int, int]) -> tuple[int, int]:
+    short_side = min(size)
+    if region.short_side is None or short_side <= region.short_side:
+        return size
+    height, width = (round(side * region.short_side / short_side) for side in size)
+    return height, width
+
+
+def _resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    image = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    return np.asarray(image)

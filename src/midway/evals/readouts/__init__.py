@@ -1,0 +1,1 @@
+"""Trained readouts: objectives, protocols and inference."""

@@ -1,0 +1,173 @@
+"""A segmentation readout as something to train: an encoder, frozen or not, and its head."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from midway.config import require
+from midway.data.segmentation.layouts import IGNORE
+from midway.data.segmentation.loader import SegmentationBatch
+from midway.data.segmentation.views import as_network_input
+from midway.models.encoders.base import Encoder
+from midway.models.encoders.vit import VisionTransformer
+from midway.models.heads.upernet import NUM_MAPS, LinearReadout, UperNet
+from midway.train.objective import Objective, ParameterGroup, StepOutput, parameter_groups
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadoutConfig:
+    """What is trained on the features, and whether they are."""
+
+    kind: Literal["linear", "upernet"]
+    levels: tuple[int, ...]
+    """Levels read, 1-based, negative ones from the top. For the linear readout one is FlowE's
+    head, several are iBOT's; UperNet takes four, from low to high."""
+    frozen: bool = True
+    """Train the head alone."""
+    drop_path: float = 0.0
+    """Stochastic depth of an encoder that is finetuned."""
+    layer_decay: float = 1.0
+    """Factor on the learning rate from one block to the one below, if finetuned."""
+    auxiliary_weight: float = 0.4
+    """Of the loss of UperNet's auxiliary head."""
+
+    def __post_init__(self) -> None:
+        rules = {
+            "levels: give one or more": bool(self.levels),
+            f"levels: UperNet takes {NUM_MAPS}, not {len(self.levels)}": (
+                self.kind == "linear" or len(self.levels) == NUM_MAPS
+            ),
+            "drop_path: give 0 or more, and below 1": 0 <= self.drop_path < 1,
+            "layer_decay: give a number above 0, and 1 at most": 0 < self.layer_decay <= 1,
+            "auxiliary_weight: give 0 or more": self.auxiliary_weight >= 0,
+        }
+        require("readout", rules)
+
+
+class SegmentationReadout(Objective):
+    """Cross-entropy of a head on an encoder's feature maps.
+
+    The loss is divided by the number of all pixels, ignored ones too, as mmsegmentation does.
+
+    Args:
+        encoder: Trained as well if the config says so.
+        config: Which head, and what it reads.
+        num_classes: Of the dataset.
+
+    Raises:
+        MidwayError: The encoder lacks a level, or cannot be finetuned.
+
+    """
+
+    def __init__(self, encoder: Encoder, config: ReadoutConfig, num_classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        encoder.resolved(config.levels)
+        # Both ways: the teacher's encoder, read by default, comes frozen from its network.
+        encoder.requires_grad_(not config.frozen)
+        if not config.frozen:
+            encoder.set_drop_path(config.drop_path)
+        widths = encoder.widths(config.levels)
+        is_pyramid = len({*encoder.strides(config.levels)}) > 1
+        if config.kind == "linear":
+            self.head = LinearReadout(sum(widths), num_classes)
+        else:
+            self.head = UperNet(encoder.width, num_classes, widths if is_pyramid else None)
+        self.train()
+
+    def train(self, mode: bool = True) -> "SegmentationReadout":
+        """A frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.config.frozen:
+            self.encoder.eval()
+        return self
+
+    def forward(self, batch: SegmentationBatch) -> StepOutput:
+        """Loss of a batch of crops, which are distorted and normalised here, on their device."""
+        images = as_network_input(batch.images, batch.distortion, batch.sizes)
+        labels = batch.labels.long()
+        logits, *auxiliary = self.outputs(images)
+        loss = _cross_entropy(logits, labels)
+        labelled = labels != IGNORE
+        right = (logits.detach().argmax(1) == labels) & labelled
+        accuracy = right.sum() / labelled.sum().clamp(min=1)
+        logs = {"head_loss": loss.detach(), "pixel_accuracy": accuracy}
+        for each in auxiliary:
+            loss = loss + self.config.auxiliary_weight * _cross_entropy(each, labels)
+        return StepOutput(loss=loss, logs=logs)
+
+    def outputs(self, images: Tensor) -> list[Tensor]:
+        """Logits at the size of the images; when training, those of auxiliary heads after.
+
+        Args:
+            images: ImageNet-normalised, shape (B, 3, H, W). Where the encoder's stride does not
+                divide a side, the mean colour fills up the last patch.
+
+        Returns:
+            Shape (B, classes, H, W) each, in float32.
+
+        """
+        height, width = images.shape[-2:]
+        stride = self.encoder.stride
+        images = F.pad(images, (0, -width % stride, 0, -height % stride))
+        with torch.no_grad() if self.config.frozen else nullcontext():
+            maps = self.encoder.maps(images, self.config.levels)
+        size = images.shape[-2:]
+        return [
+            F.interpolate(logits.float(), size, mode="bilinear")[..., :height, :width]
+            for logits in self.head(maps)
+        ]
+
+    @property
+    def encoders(self) -> Mapping[str, Encoder]:
+        """The encoder, finetuned or as it was."""
+        return {"encoder": self.encoder}
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load a state dict; version 0.1 had the names of a ViT below ``encoder.vit.``."""
+        if isinstance(self.encoder, VisionTransformer):
+            old, new = "encoder.vit.", "encoder."
+            state_dict = {
+                new + name.removeprefix(old) if name.startswith(old) else name: value
+                for name, value in state_dict.items()
+            }
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Those of the head; of a finetuned encoder by layer, each with its learning rate."""
+        head = parameter_groups(self.head, "head")
+        if self.config.frozen:
+            return head
+        encoder = parameter_groups(self.encoder, "encoder")
+        return [part for group in encoder for part in self._by_layer(group)] + head
+
+    def _by_layer(self, group: ParameterGroup) -> list[ParameterGroup]:
+        """The same parameters, layer by layer, with a learning rate that falls downwards."""
+        encoder = self.encoder
+        layer_of = {id(p): encoder.layer_of(name) for name, p in encoder.named_parameters()}
+        layers: dict[int, list[nn.Parameter]] = defaultdict(list)
+        for parameter in group.parameters:
+            layers[layer_of[id(parameter)]].append(parameter)
+        return [
+            replace(
+                group,
+                name=f"{group.name}/layer_{layer}",
+                parameters=parameters,
+                lr_scale=self.config.layer_decay ** (encoder.depth + 1 - layer),
+            )
+            for layer, parameters in sorted(layers.items())
+        ]
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
+    return total / labels.numel()

@@ -1,0 +1,194 @@
+"""The published segmentation protocols, one function each, and two small ones for a CPU.
+
+Where the papers say nothing the defaults follow mmsegmentation and iBOT; see docs/SEGMENTATION.md.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from midway.config import from_json, to_json
+from midway.data.segmentation.images import SegmentationData, WalkingToursData
+from midway.errors import MidwayError
+from midway.evals.readouts.inference import InferenceConfig
+from midway.evals.readouts.segmentation import ReadoutConfig
+from midway.evals.results import protocol_version
+from midway.models.weights.sources import EncoderSource
+from midway.train.optim import OptimConfig
+from midway.train.run import RunConfig
+
+VERSION = 1
+"""Raised when the code makes something else of the same configuration."""
+MACHINE = {"data": ("root", "num_workers"), "inference": ("batch_size",)}
+"""Fields that say where a protocol runs and not what it measures."""
+MEASURING = ("steps", "epochs", "precision", "accumulate")
+"""Fields of the run that say what a protocol measures."""
+
+IBOT_LEVELS = (4, 6, 8, 12)
+POLY = OptimConfig(
+    lr=3e-5,
+    scale_lr=False,
+    final_lr=0.0,  # mmsegmentation's own floor, 1e-4, is above the peak
+    warmup_epochs=0.0,
+    warmup_steps=1500,
+    schedule="poly",
+    power=1.0,
+    weight_decay=0.05,
+    final_weight_decay=0.05,
+    clip="none",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationConfig:
+    """All that an evaluation by segmentation is made of."""
+
+    protocol: str
+    """Name of the protocol that the rest departs from."""
+    encoder: Annotated[EncoderSource, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=EncoderSource
+    )
+    data: SegmentationData
+    readout: ReadoutConfig
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    optim: OptimConfig = POLY
+    run: RunConfig
+    """Of the readout itself, not of the network that is read."""
+    num_pictures: int = 8
+    """Test images of which a picture is kept."""
+
+    def __post_init__(self) -> None:
+        if self.readout.kind == "upernet" and self.data.batch_size < 2:
+            raise MidwayError("data.batch_size = 1: UperNet's batch norm needs 2 images or more")
+
+    def version(self) -> str:
+        """Short hash of what decides the numbers, the network and the machine left out."""
+        values = to_json(self)
+        parts = {name: values[name] for name in ("data", "readout", "inference", "optim")}
+        for part, names in MACHINE.items():
+            parts[part] = {k: v for k, v in parts[part].items() if k not in names}
+        parts["run"] = {name: values["run"][name] for name in MEASURING}
+        return protocol_version(VERSION, parts)
+
+
+def config_from_json(values: Mapping[str, Any], *, where: str) -> SegmentationConfig:
+    """Configuration of the ``config.json`` of a readout's folder.
+
+    Raises:
+        MidwayError: A part is missing, or a key or value is unknown.
+
+    """
+    data = values.get("data")
+    if not isinstance(data, Mapping):
+        raise MidwayError(f"{where}: no 'data' in it; is it the config.json of a readout?")
+    kind = WalkingToursData if data.get("dataset") == "wt_sem" else SegmentationData
+    rest = {name: value for name, value in values.items() if name != "data"}
+    part = from_json(kind, data, where=f"{where}: data")
+    return from_json(SegmentationConfig, rest | {"data": part}, where=where)
+
+
+def bdd100k_linear() -> SegmentationConfig:
+    """BDD100K, frozen encoder, iBOT's linear head; FlowE's reads ``--readout.levels 12``."""
+    return _frozen("bdd100k-linear", _driving("bdd100k", batch_size=16), "linear", 60_000)
+
+
+def bdd100k_upernet() -> SegmentationConfig:
+    """BDD100K, frozen encoder, UperNet."""
+    return _frozen("bdd100k-upernet", _driving("bdd100k", batch_size=16), "upernet", 60_000)
+
+
+def cityscapes_linear() -> SegmentationConfig:
+    """Cityscapes, frozen encoder, iBOT's linear head."""
+    return _frozen("cityscapes-linear", _driving("cityscapes", batch_size=8), "linear", 40_000)
+
+
+def cityscapes_upernet() -> SegmentationConfig:
+    """Cityscapes, frozen encoder, UperNet."""
+    return _frozen("cityscapes-upernet", _driving("cityscapes", batch_size=8), "upernet", 40_000)
+
+
+def ade20k_upernet() -> SegmentationConfig:
+    """ADE20K, UperNet, the encoder finetuned by iBOT's recipe."""
+    data = SegmentationData(dataset="ade20k", **_SCENES, batch_size=16)
+    return _finetuned("ade20k-upernet", data)
+
+
+def wt_sem_upernet() -> SegmentationConfig:
+    """Walking Tours Semantic, UperNet, the encoder finetuned by iBOT's recipe in batches of 4."""
+    data = WalkingToursData(dataset="wt_sem", **_SCENES, batch_size=4)
+    return _finetuned("wt-sem-upernet", data)
+
+
+def ade20k_linear() -> SegmentationConfig:
+    """ADE20K, frozen encoder, iBOT's linear head in BDD100K's schedule."""
+    data = SegmentationData(dataset="ade20k", **_SCENES, batch_size=16)
+    return _frozen("ade20k-linear", data, "linear", 60_000)
+
+
+def camvid_linear() -> SegmentationConfig:
+    """CamVid's 11 classes, the top level, linear: a small real benchmark for a CPU."""
+    data = SegmentationData(
+        dataset="camvid", batch_size=8, num_workers=1, crop=(240, 320), scale=(480, 360)
+    )
+    return _small("camvid-linear", data, steps=600)
+
+
+def synthetic_linear() -> SegmentationConfig:
+    """The synthetic world as large as training sees it, the top level, linear, for a CPU."""
+    data = SegmentationData(
+        dataset="synthetic",
+        batch_size=16,
+        num_workers=1,
+        crop=(64, 64),
+        scale=(128, 96),
+        ratio=(0.75, 1.5),
+    )
+    return _small("synthetic-linear", data, steps=400)
+
+
+PROTOCOLS: dict[str, Callable[[], SegmentationConfig]] = {
+    function.__name__.replace("_", "-"): function
+    for function in (
+        *(bdd100k_linear, bdd100k_upernet, cityscapes_linear, cityscapes_upernet),
+        *(ade20k_upernet, wt_sem_upernet, ade20k_linear, camvid_linear, synthetic_linear),
+    )
+}
+
+# Longest side 2048, shortest 512, in training and in the test.
+_SCENES: dict[str, Any] = {"scale": (2048, 512), "test_scale": (2048, 512)}
+
+
+def _driving(dataset: str, *, batch_size: int) -> SegmentationData:
+    """Scales of 1 to 4 times the crop in training, which FlowE gives; tests at native size."""
+    return SegmentationData(dataset=dataset, batch_size=batch_size, scale=(2048, 1024))
+
+
+def _frozen(name: str, data: SegmentationData, kind: Any, steps: int) -> SegmentationConfig:
+    return SegmentationConfig(
+        protocol=name,
+        data=data,
+        readout=ReadoutConfig(kind=kind, levels=IBOT_LEVELS),
+        run=RunConfig(folder=Path("runs/segmentation") / name, steps=steps, log_every=50),
+    )
+
+
+def _finetuned(name: str, data: SegmentationData) -> SegmentationConfig:
+    config = _frozen(name, data, "upernet", 160_000)
+    readout = replace(config.readout, frozen=False, drop_path=0.1, layer_decay=0.9)
+    return replace(config, readout=readout)
+
+
+def _small(name: str, data: SegmentationData, *, steps: int) -> SegmentationConfig:
+    config = _frozen(name, data, "linear", steps)
+    return replace(
+        config,
+        readout=ReadoutConfig(kind="linear", levels=(-1,)),
+        inference=InferenceConfig(mode="whole"),
+        # A linear head learns a convex problem and has a hundredth of the steps of the long
+        # protocols: at this rate it comes as far as L-BFGS does.
+        optim=replace(POLY, lr=0.1, warmup_steps=30, weight_decay=0.0, final_weight_decay=0.0),
+        run=replace(config.run, precision="32-true", log_every=10, checkpoint_every=200),
+    )

@@ -1,0 +1,137 @@
+"""Every way to get flow of two images, behind one call on bytes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from midway.data.flow.files import FloatFlow
+from midway.data.views.photometric_gpu import normalise
+from midway.errors import MidwayError
+from midway.models.encoders.base import Encoder
+from midway.models.flow.correlation import dynamics_flow, feature_flow
+from midway.models.flow.network import FlowNetwork, load_flow_network
+from midway.models.flow.pixels import pixel_flow
+from midway.models.flow.tiles import TileConfig, predict_tiled
+from midway.models.weights.load import load
+from midway.models.weights.sources import load_encoder
+from midway.nn.device import pick_device
+
+Method: TypeAlias = Literal["zero", "pixels", "features", "dynamics", "finetuned"]
+Predictor: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.uint8]], FloatFlow]
+"""From two RGB images (height, width, 3) to flow (height, width, 2) in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowMethod:
+    """How flow is found."""
+
+    method: Method = "finetuned"
+    """No motion; matching of pixels, of a pretrained network's features, or of what its dynamics
+    predict; a finetuned flow network."""
+    network: Path | None = None
+    """Network, for all but zero and pixels: a run folder, a file or a hub id; features take any
+    encoder, such as timm:NAME."""
+    overlap: float = 0.9
+    """Share of a tile that the next one covers again (finetuned)."""
+    tiles_at_once: int = 8
+    """Tiles that the network sees at once (finetuned)."""
+    level: int = 3
+    """Encoder level that is matched (features, dynamics)."""
+    radius: int = 5
+    """How far to look, in patches (features, dynamics)."""
+
+    def __post_init__(self) -> None:
+        if self.radius < 1:
+            raise MidwayError(f"radius {self.radius}: give 1 patch or more to look at")
+
+    def settings(self) -> dict[str, float]:
+        """What of it decides the flow of a given network."""
+        if self.method == "finetuned":
+            return {"overlap": self.overlap}
+        if self.method in ("features", "dynamics"):
+            return {"level": self.level, "radius": self.radius}
+        return {}
+
+
+def flow_predictor(how: FlowMethod) -> Predictor:
+    """What finds flow, on a GPU if there is one.
+
+    Raises:
+        MidwayError: The method needs a network and none is given, or has no use for the one that
+            is, or it cannot be read.
+    """
+    if how.network is not None and how.method in ("zero", "pixels"):
+        raise MidwayError(
+            f"method {how.method}: takes no network; leave --network out, or add --method "
+            "finetuned, features or dynamics"
+        )
+    device = pick_device()
+    if how.method == "zero":
+        return lambda source, target: np.zeros((*source.shape[:2], 2), np.float32)
+    if how.method == "pixels":
+        return lambda source, target: _array(pixel_flow(*_frames(source, target, device)))
+    if how.network is None:
+        raise MidwayError(f"method {how.method}: no network; give --network FOLDER or FILE")
+    if how.method == "finetuned":
+        return network_predictor(
+            load_flow_network(how.network).to(device),
+            overlap=how.overlap,
+            tiles_at_once=how.tiles_at_once,
+        )
+    find = {"level": how.level, "radius": how.radius}
+    if how.method == "dynamics":
+        network = load(how.network).to(device)
+        return _matching_predictor(network.encoder, partial(dynamics_flow, network, **find))
+    encoder = load_encoder(str(how.network), weights="student").to(device)
+    return _matching_predictor(encoder, partial(feature_flow, encoder, **find))
+
+
+def network_predictor(network: FlowNetwork, *, overlap: float, tiles_at_once: int) -> Predictor:
+    """Flow by a network in evaluation mode, in tiles of the crop that it is trained on."""
+    device = next(network.parameters()).device
+    tiles = TileConfig(size=network.config.crop, overlap=overlap, batch_size=tiles_at_once)
+
+    def predict(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> FloatFlow:
+        first, second = normalise(_frames(source, target, device))
+        return _array(predict_tiled(network, first, second, tiles))
+
+    return predict
+
+
+def _matching_predictor(encoder: Encoder, find: Callable[[Tensor, Tensor], Tensor]) -> Predictor:
+    """Resize the frames to whole patches, find their flow, and resize that back."""
+    device, patch = next(encoder.parameters()).device, encoder.stride
+
+    @torch.no_grad()
+    def predict(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> FloatFlow:
+        height, width = source.shape[:2]
+        size = (max(1, round(height / patch)) * patch, max(1, round(width / patch)) * patch)
+        frames = _frames(source, target, device)
+        first, second = normalise(F.interpolate(frames, size, mode="bilinear")).split(1)
+        flow = find(first, second)
+        scale = flow.new_tensor([width / size[1], height / size[0]])[:, None, None]
+        return _array(F.interpolate(flow, (height, width), mode="bilinear")[0] * scale)
+
+    return predict
+
+
+def _frames(source: NDArray[np.uint8], target: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Both as floats in [0, 1] of shape (2, 3, height, width)."""
+    if source.shape != target.shape:
+        raise MidwayError(
+            f"frames differ in size: {source.shape[0]}x{source.shape[1]} and "
+            f"{target.shape[0]}x{target.shape[1]} pixels; give two of one size"
+        )
+    return torch.from_numpy(np.stack([source, target])).to(device).permute(0, 3, 1, 2) / 255
+
+
+def _array(flow: Tensor) -> FloatFlow:
+    return np.ascontiguousarray(flow.permute(1, 2, 0).float().cpu().numpy())

@@ -1,0 +1,173 @@
+"""What is found below a folder, and what is said when nothing can be used."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+
+from midway.data.clips.find import find_clips
+from midway.data.clips.store import StoreConfig
+from midway.data.clips.timing import start_frames
+from midway.data.prepare.pipeline import prepare
+from midway.data.video_clip import VideoClip
+from midway.errors import MidwayError
+from tests.data.video.made_videos import (
+    even_times,
+    grey,
+    number_of,
+    waves,
+    write_frames,
+    write_sound,
+    write_video,
+)
+
+GAP = (0.5, 1.0)
+
+
+def test_all_real_videos_and_the_folder_of_frames_are_found(shared_data):
+    found = find_clips(str(shared_data / "video"), fps=5, gap_seconds=GAP)
+    assert found.total == len(found.clips) == 20
+    assert sum(isinstance(clip, VideoClip) for clip in found.clips) == 19
+    frames = {clip.name: len(clip.frame_seconds) for clip in found.clips}
+    assert frames["kitti_gray_seq1/image_l/*.png"] == 26
+    assert frames["sam2/01_dog.mp4"] == 289
+    assert frames["intel/car-detection.mp4"] == 377
+
+
+def test_clips_are_named_below_the_root_in_natural_order(tmp_path):
+    for name in (
+        "b/clip10.mp4",
+        "b/clip9.MP4",
+        "a.mkv",
+        "b/.hidden.mp4",
+        ".git/c.mp4",
+        "b/notes.txt",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_video(tmp_path / name, even_times(11)) if "txt" not in name else (
+            tmp_path / name
+        ).touch()
+    write_frames(tmp_path / "frames", [f"{number:03}.png" for number in range(11)])
+    found = find_clips(str(tmp_path), fps=10, gap_seconds=GAP)
+    names = [clip.name for clip in found.clips]
+    assert names == ["a.mkv", "b/clip9.MP4", "b/clip10.mp4", "frames/*.png"]
+    assert found.skipped == ()
+    for clip in found.clips:
+        with clip.open() as reader:
+            assert number_of(reader.frames_at([0.55])[0].image) == 5
+
+
+def test_a_single_video_is_a_root_too(tmp_path):
+    path = write_video(tmp_path / "long.mp4", even_times(11))
+    (clip,) = find_clips(str(path), fps=30, gap_seconds=GAP).clips
+    assert (clip.name, clip.location) == ("long.mp4", str(path))
+
+
+def test_clips_that_cannot_be_used_are_listed_with_the_reason(tmp_path):
+    write_video(tmp_path / "good.mp4", even_times(11))
+    write_video(tmp_path / "short.mp4", even_times(4))
+    write_video(tmp_path / "single.mp4", [0.0])
+    write_sound(tmp_path / "sound.mp4")
+    (tmp_path / "text.mp4").write_text("no video")
+    write_frames(tmp_path / "frames", ["cover.png"])
+    found = find_clips(str(tmp_path), fps=10, gap_seconds=GAP)
+    assert [clip.name for clip in found.clips] == ["good.mp4"]
+    reasons = {skipped.clip: skipped.reason for skipped in found.skipped}
+    assert reasons.keys() == {"short.mp4", "single.mp4", "sound.mp4", "text.mp4", "frames"}
+    assert reasons["short.mp4"] == (
+        f"{tmp_path}/short.mp4: lasts 0.30 s (4 frames) and does not hold 2 frames "
+        "0.5 to 1 s apart; change data.gap_seconds or remove it"
+    )
+    assert "sound.mp4: has no video stream; " in reasons["sound.mp4"]
+    assert found.total == 6
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, "root: does not exist; give a folder or"),
+        (lambda root: root.mkdir(), "root: holds no files: no video and no image; point data.root"),
+        (
+            lambda root: (root.mkdir(), (root / "a.txt").touch()),
+            "root: holds files, but no video and no image; point data.root",
+        ),
+        (
+            lambda root: (root.mkdir(), (root / "a.mp4").write_text("text")),
+            r"root: none of its 1 clips can be used; the first: .*a\.mp4: cannot be read .*; copy",
+        ),
+        (
+            lambda root: (root.mkdir(), write_video(root / "a.mp4", even_times(4))),
+            r"root: no clip holds 2 frames 0\.5 to 1 s apart, .* a\.mp4, lasts 0\.30 s; change",
+        ),
+        (
+            lambda root: write_frames(root, ["0.png", "3.png", "90.png"]),
+            r"root: no clip holds 2 frames 0\.5 to 1 s apart, .* \*\.png, lasts 9\.00 s; change",
+        ),
+    ],
+    ids=["missing", "empty", "no videos", "text only", "gap longer than the clip", "gap never met"],
+)
+def test_a_folder_without_pairs_is_told_in_one_line(tmp_path, make, message):
+    make(tmp_path / "root")
+    with pytest.raises(MidwayError, match=message) as raised:
+        find_clips(str(tmp_path / "root"), fps=10, gap_seconds=GAP)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_not_passed_over(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", even_times(11))
+    (tmp_path / "locked").mkdir()
+    scan = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(MidwayError, match=r"locked: cannot be read \(Permission denied\); make it"):
+        find_clips(str(tmp_path), fps=10, gap_seconds=GAP)
+
+
+@pytest.mark.parametrize("fps", [30, 29.97])
+@pytest.mark.parametrize(("gap_seconds", "starts"), [((1, 1), [0, 1, 4]), ((2, 3), [1, 2])])
+def test_a_start_has_a_frame_within_the_range_of_gaps(tmp_path, fps, gap_seconds, starts):
+    names = [f"{30 * second:04}.png" for second in (0, 1, 2, 4, 5)]
+    write_frames(tmp_path, names)
+    (clip,) = find_clips(str(tmp_path), fps=fps, gap_seconds=gap_seconds).clips
+    expected = [
+        start
+        for start, seconds in enumerate((0, 1, 2, 4, 5))
+        if any(gap_seconds[0] <= other - seconds <= gap_seconds[1] for other in (0, 1, 2, 4, 5))
+    ]
+    assert start_frames(clip, gap_seconds).tolist() == expected
+
+
+def test_a_blank_end_is_left_out_and_told_of_when_asked_for(tmp_path, caplog):
+    def ends_black(number: int) -> np.ndarray:
+        return waves(number) if number < 25 else np.zeros((96, 128, 3), np.uint8)
+
+    write_video(tmp_path / "tail.mp4", even_times(40), picture=ends_black)
+    write_video(tmp_path / "whole.mp4", even_times(40), picture=waves)
+    write_video(tmp_path / "nothing.mp4", even_times(40), picture=lambda number: grey(0))
+    write_frames(tmp_path / "frames", [f"{number}.png" for number in range(11)])
+
+    def lengths(cut: bool) -> dict[str, int]:
+        found = find_clips(str(tmp_path), fps=10, gap_seconds=GAP, cut_blank_tail=cut)
+        assert found.total == 4
+        return {clip.name: len(clip.frame_seconds) for clip in found.clips}
+
+    rest = {"frames/*.png": 11, "whole.mp4": 40}
+    assert lengths(False) == {**rest, "tail.mp4": 40, "nothing.mp4": 40}
+    assert caplog.messages == []
+    assert lengths(True) == {**rest, "tail.mp4": 25}
+    (told,) = caplog.messages
+    assert told.endswith("tail.mp4: blank from 2.50 s to its end at 3.90 s; that part is left out")
+
+
+def test_a_store_is_a_root_too(tmp_path):
+    write_video(tmp_path / "videos.mp4", even_times(31), picture=waves)
+    prepare(str(tmp_path / "videos.mp4"), str(tmp_path / "s.lance"), StoreConfig(fps=5), jobs=0)
+    (clip,) = find_clips(str(tmp_path / "s.lance"), fps=30, gap_seconds=GAP).clips
+    np.testing.assert_allclose(clip.frame_seconds, np.arange(16) / 5)
+    assert (clip.name, clip.fps) == ("videos.mp4", 5)

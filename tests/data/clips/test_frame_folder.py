@@ -1,0 +1,149 @@
+"""Frames of folders: sequences and times from file names, and every kind of picture as RGB."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from midway.data.clip import BadClipError
+from midway.data.clips.frame_folder import group_sequences, natural_key, read_image
+from midway.data.files import FoundFile, find_files
+from tests.data.video.made_videos import cut_short, number_of, write_frames
+
+
+def test_sequences_of_one_folder_are_told_apart_by_name_and_timed_by_number(shared_data):
+    root = shared_data / "camvid"
+    sequences = group_sequences(find_files(str(root)), fps=30)
+    spans = {
+        sequence.name: (len(sequence.frames), sequence.frame_seconds[-1]) for sequence in sequences
+    }
+    pictures = {name: span for name, span in spans.items() if "annot" not in name}
+    assert pictures == {
+        "train/0001TP_*.png": (62, 61.0),
+        "train/0006R0_f*.png": (60, 59.0),
+        "train/0016E5_*.png": (50, 49.0),
+        "val/0016E5_*.png": (30, pytest.approx(58 / 30)),
+        "test/Seq05VD_f*.png": (50, 49.0),
+    }
+    train = next(each for each in sequences if each.name == "train/0001TP_*.png")
+    np.testing.assert_array_equal(train.frame_seconds, np.arange(62))
+
+
+@pytest.mark.parametrize(
+    ("names", "order", "seconds"),
+    [
+        (["f10.png", "f9.png", "f100.png"], [1, 0, 2], [0, 0.1, 9.1]),
+        (["f_0001_left.png", "f_0002_left.png"], [0, 1], [0, 0.1]),
+        (["007.png", "008.png"], [0, 1], [0, 0.1]),
+        (["c.png", "a.png", "b.png"], [1, 2, 0], [0, 0.1, 0.2]),
+    ],
+    ids=["unpadded", "number inside", "number only", "no numbers"],
+)
+def test_frames_are_in_natural_order_at_the_times_of_their_numbers(tmp_path, names, order, seconds):
+    write_frames(tmp_path, names)
+    (sequence,) = group_sequences(find_files(str(tmp_path)), fps=10)
+    assert [number_of(sequence.frames_at([time])[0].image) for time in seconds] == order
+    np.testing.assert_allclose(sequence.frame_seconds, seconds)
+    assert sequence.location == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a1.png", "b1.png"],
+        ["left/1.png", "right/1.png"],
+        ["1.png", "1.bmp"],
+        ["1.png", "cover.png"],
+        ["1_left.png", "1_right.png"],
+    ],
+)
+def test_other_name_folder_or_kind_is_another_sequence(names):
+    files = [FoundFile(f"/{name}", name, 0, "") for name in names]
+    sequences = group_sequences(files, fps=10)
+    assert len({sequence.name for sequence in sequences}) == 2
+
+
+def test_a_time_between_frames_gives_the_one_before(tmp_path):
+    write_frames(tmp_path, ["f0.png", "f1.png", "f4.png"])
+    (sequence,) = group_sequences(find_files(str(tmp_path)), fps=2)
+    asked = [-1, 0, 0.49, 0.5, 1.99, 2.0, 9]
+    assert [number_of(sequence.frames_at([seconds])[0].image) for seconds in asked] == [
+        0, 0, 0, 1, 1, 2, 2
+    ]  # fmt: skip
+    assert sequence.frames_at([1.99])[0].seconds == 0.5
+
+
+def test_numbers_longer_than_64_bits_keep_their_distances(tmp_path):
+    start = 17_000_000_000_000_000_000 * 10
+    names = [f"{start + number}.png" for number in (0, 1, 4)]
+    write_frames(tmp_path, names)
+    (sequence,) = group_sequences(find_files(str(tmp_path)), fps=2)
+    assert sequence.frame_seconds.tolist() == [0, 0.5, 2]
+
+
+def test_natural_order_counts_digits_as_numbers():
+    names = ["b1", "a10", "a9b", "A9a", "a"]
+    assert sorted(names, key=natural_key) == ["a", "A9a", "a9b", "a10", "b1"]
+
+
+COLOURS = np.array([[[200, 30, 60], [10, 220, 90]]], np.uint8).repeat(2, 0)
+
+
+def save(folder: Path, image: Image.Image, name: str = "image.png", **options: object) -> Path:
+    image.save(folder / name, **options)
+    return folder / name
+
+
+def test_palette_alpha_and_colour_files_read_alike(tmp_path):
+    colour = Image.fromarray(COLOURS)
+    palette = colour.quantize(2)
+    for path in (
+        save(tmp_path, colour),
+        save(tmp_path, colour, "image.bmp"),
+        save(tmp_path, colour, "image.ppm"),
+        save(tmp_path, palette, "palette.png"),
+        save(tmp_path, palette, "clear.png", transparency=bytes([0, 255])),
+        save(tmp_path, Image.fromarray(np.dstack([COLOURS, COLOURS[..., 0]])), "alpha.png"),
+    ):
+        np.testing.assert_array_equal(read_image(str(path)), COLOURS)
+
+
+def test_grey_is_repeated_in_all_channels(tmp_path):
+    grey = COLOURS[..., 0]
+    expected = np.stack([grey] * 3, axis=-1)
+    np.testing.assert_array_equal(read_image(str(save(tmp_path, Image.fromarray(grey)))), expected)
+
+
+def test_a_real_grey_drive_reads_as_rgb(shared_data):
+    image = read_image(str(shared_data / "video/kitti_gray_seq1/image_l/000000.png"))
+    assert image.shape == (370, 1226, 3)
+    assert (image == image[..., :1]).all()
+
+
+def test_a_camera_held_upright_gives_upright_frames(tmp_path):
+    image = np.zeros((16, 32, 3), np.uint8)
+    image[:, 16:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned clockwise by 90 degrees
+    path = save(tmp_path, Image.fromarray(image), "image.jpg", exif=exif, quality=100)
+    np.testing.assert_allclose(read_image(str(path)), np.rot90(image, -1), atol=2)
+
+
+def test_deep_pictures_are_refused_not_squeezed(tmp_path, shared_data):
+    deep_grey = save(tmp_path, Image.fromarray(np.full((4, 4), 999, np.uint16)))
+    deep_rgb = shared_data / "flow/kitti/flow/000000_10.png"
+    for path in (deep_grey, deep_rgb):
+        with pytest.raises(BadClipError, match=f"{path}: has more than 8 bits.*; convert"):
+            read_image(str(path))
+
+
+def test_a_frame_that_cannot_be_read_is_named(tmp_path):
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    noisy = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    cut_png = cut_short(save(tmp_path, Image.fromarray(noisy), "cut.png"), 0.5)
+    cut_jpg = cut_short(save(tmp_path, Image.fromarray(noisy), "cut.jpg"), 0.5)
+    for path in (text, cut_png, cut_jpg, tmp_path / "missing.png"):
+        with pytest.raises(BadClipError, match=f"{path}: cannot be read as an image .*; copy it"):
+            read_image(str(path))

@@ -1,0 +1,74 @@
+"""Chains of frames a set time apart are found where a slow search finds them, and nowhere else."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from midway.data.clip import Clip
+from midway.data.clips.frame_folder import FrameSequence
+from midway.data.clips.timing import Gap, followed_by, has_sample, start_frames
+
+
+def clip_at(seconds: NDArray[np.float64], fps: float = 10) -> Clip:
+    return FrameSequence(name="f", frames=("f/0.png",), frame_seconds=seconds, fps=fps)
+
+
+@dataclass(frozen=True)
+class SlowSearch:
+    """Frames counted at 10 Hz; gaps in counts."""
+
+    counts: list[int]
+    smallest: int
+    largest: int
+
+    def chains(self, start: int, num_more: int) -> bool:
+        """Whether so many frames can follow, by trying them all."""
+        return num_more == 0 or any(
+            self.smallest <= self.counts[other] - self.counts[start] <= self.largest
+            and self.chains(other, num_more - 1)
+            for other in range(start + 1, len(self.counts))
+        )
+
+
+def random_counts(rng: np.random.Generator) -> list[int]:
+    """Up to 13 frames with holes of up to 5 counts between them."""
+    steps = rng.integers(1, rng.integers(2, 7), size=rng.integers(0, 13))
+    return [0, *np.cumsum(steps).tolist()]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_frame_is_followed_by_as_many_as_a_slow_search_finds(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts = random_counts(rng)
+    smallest = int(rng.integers(1, 6))
+    largest = smallest + int(rng.integers(0, 4))
+    slow = SlowSearch(counts, smallest, largest)
+    clip, gap = clip_at(np.array(counts) / 10), (smallest / 10, largest / 10)
+    found = followed_by(clip, 5, gap)
+    assert len(found) == 6
+    for num_more, followed in enumerate(found):
+        expected = [slow.chains(start, num_more) for start in range(len(counts))]
+        assert followed.tolist() == expected
+        starts = start_frames(clip, gap, num_more + 1)
+        assert starts.tolist() == np.flatnonzero(expected).tolist()
+        assert has_sample(clip, gap, num_more + 1) == any(expected)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "gap", "starts"),
+    [
+        (1, (0.5, 1.0), 31),  # every frame is a sample of one
+        (2, (0.5, 1.0), 26),
+        (3, (0.5, 1.0), 21),
+        (7, (0.5, 1.0), 1),
+        (8, (0.5, 1.0), 0),
+    ],
+)
+def test_starts_of_even_frames_leave_room_for_the_shortest_gaps(
+    num_frames: int, gap: Gap, starts: int
+) -> None:
+    clip = clip_at(np.arange(31) / 10)
+    assert start_frames(clip, gap, num_frames).tolist() == list(range(starts))
+    assert has_sample(clip, gap, num_frames) == (starts > 0)

@@ -1,0 +1,145 @@
+"""What the header of a video says, and every file that is refused by it."""
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from midway.data.clip import BadClipError
+from midway.data.video.file import VideoFile, read_timing
+from tests.data.video.made_videos import (
+    boxes,
+    cut_short,
+    encrypt,
+    even_times,
+    write_sound,
+    write_video,
+)
+
+
+def test_timing_is_that_of_the_first_video_stream(tmp_path):
+    timing = read_timing(str(write_video(tmp_path / "made.mp4", even_times(25))))
+    assert timing.duration_seconds == pytest.approx(2.4)
+    assert timing.fps == 10
+
+
+def test_titles_in_another_encoding_do_no_harm(tmp_path):
+    path = write_video(tmp_path / "titled.mp4", even_times(5), title="caffe")
+    data = path.read_bytes()
+    assert data.count(b"caffe") == 1
+    path.write_bytes(data.replace(b"caffe", b"caf\xe9 "))
+    assert read_timing(str(path)).duration_seconds == pytest.approx(0.4)
+
+
+def text_file(folder: Path) -> Path:
+    path = folder / "bad.mp4"
+    path.write_text("no video at all\n" * 50)
+    return path
+
+
+def empty_file(folder: Path) -> Path:
+    path = folder / "bad.mp4"
+    path.touch()
+    return path
+
+
+def folder_of_that_name(folder: Path) -> Path:
+    path = folder / "bad.mp4"
+    path.mkdir()
+    return path
+
+
+def pipe(folder: Path) -> Path:
+    path = folder / "bad.mp4"
+    os.mkfifo(path)
+    return path
+
+
+def playlist(folder: Path) -> Path:
+    write_video(folder / "other.ts", even_times(20))
+    path = folder / "bad.mp4"
+    path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nother.ts\n#EXT-X-ENDLIST\n")
+    return path
+
+
+def huge_pictures(folder: Path) -> Path:
+    path = write_video(folder / "bad.avi", even_times(20), codec="rawvideo")
+    data, size = path.read_bytes(), struct.pack("<III", 40, 64, 48)
+    assert data.count(size) == 1
+    path.write_bytes(data.replace(size, struct.pack("<III", 40, 20_000, 20_000)))
+    return path
+
+
+def endless(folder: Path) -> Path:
+    path = write_video(folder / "bad.mkv", even_times(60))
+    data = path.read_bytes()
+    assert data.count(b"00:00:06.000000000") == 1
+    path.write_bytes(data.replace(b"00:00:06.000000000", b"999999:00:00.00000"))
+    return path
+
+
+BAD_FILES = {
+    "text": (text_file, "cannot be read as video"),
+    "empty": (empty_file, "is empty"),
+    "missing": (
+        lambda folder: folder / "bad.mp4",
+        "cannot be read as video (No such file or directory)",
+    ),
+    "truncated": (
+        lambda folder: cut_short(write_video(folder / "bad.mp4", even_times(40)), 0.7),
+        "cannot be read as video",
+    ),
+    "sound and a cover": (lambda folder: write_sound(folder / "bad.mp4"), "has no video stream"),
+    "folder": (folder_of_that_name, "is no regular file"),
+    "pipe": (pipe, "is no regular file"),
+    "playlist": (playlist, "cannot be read as video"),
+    "encrypted": (
+        lambda folder: encrypt(write_video(folder / "bad.mp4", even_times(20))),
+        "is encrypted",
+    ),
+    "huge pictures": (huge_pictures, "states no size of its pictures, or one of more than"),
+    "endless": (endless, "states a length of 3.6e+09 s at 10 frames a second"),
+    "no times": (
+        lambda folder: write_video(folder / "bad.avi", even_times(40)),
+        "keeps no times for its frames",
+    ),
+    "one frame": (lambda folder: write_video(folder / "bad.mp4", [0.0]), "has a single frame"),
+    "one frame, Matroska": (
+        lambda folder: write_video(folder / "bad.mkv", [0.0]),
+        "has a single frame",
+    ),
+}
+
+
+@pytest.mark.parametrize("open_or_read", [VideoFile, read_timing])
+@pytest.mark.parametrize(("make", "reason"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_bad_file_is_named_with_reason_and_remedy(tmp_path, capfd, make, reason, open_or_read):
+    path = make(tmp_path)
+    with pytest.raises(BadClipError) as raised:
+        open_or_read(str(path))
+    text = str(raised.value)
+    assert text.startswith(f"{path}: {reason}")
+    assert "; " in text
+    assert "\n" not in text
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_read_that_does_not_come_back_is_given_up(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "slow.mp4", even_times(20))
+    monkeypatch.setattr("midway.data.video.header.TIMEOUT_SECONDS", 0)
+    with pytest.raises(BadClipError, match=r"slow\.mp4: gave no data for 0 s; check the disk"):
+        read_timing(str(path))
+
+
+def test_pictures_beyond_the_limit_are_refused_whatever_the_header_says(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "large.mp4", even_times(20))
+    monkeypatch.setattr("midway.data.video.header.MAX_PIXELS", 64 * 48 - 1)
+    with pytest.raises(BadClipError, match=r"large\.mp4: states no size.* more than 3071 pixels"):
+        read_timing(str(path))
+    data = bytearray(path.read_bytes())
+    [entry] = [start for kind, start, _ in boxes(data) if kind == b"avc1"]
+    data[entry + 32 : entry + 36] = struct.pack(">HH", 16, 16)
+    path.write_bytes(data)
+    with VideoFile(str(path)) as video, pytest.raises(BadClipError, match=r"large\.mp4: cannot"):
+        video.frames_at([1])
