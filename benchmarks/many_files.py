@@ -18,7 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from midway.data.synthetic.world import WorldConfig, write_videos
+from midway.data.synthetic.world import WorldConfig
+from midway.data.synthetic.write import write_videos
 
 TINY = shlex.split("""
 --method.network.encoder.image-size 16 16 --method.network.encoder.patch-size 8

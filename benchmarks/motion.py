@@ -20,7 +20,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from midway.data.synthetic.world import WorldConfig, write_videos
+from midway.data.synthetic.world import WorldConfig
+from midway.data.synthetic.write import write_videos
 from midway.errors import INTERRUPTED
 from midway.evals.probes.motion import motion_probe, synthetic_pairs
 from midway.experiments import motion

@@ -9,7 +9,8 @@ import torch
 
 import midway
 from midway.cli import main
-from midway.data.synthetic.world import WorldConfig, write_flow_dataset, write_segmentation_dataset
+from midway.data.synthetic.world import WorldConfig
+from midway.data.synthetic.write import write_flow_dataset, write_segmentation_dataset
 from midway.models.flow.network import load_flow_network
 from midway.models.weights.sources import EncoderSource, open_encoder
 

@@ -10,8 +10,8 @@ import torch
 
 from midway.analysis.dynamics_video import gate_means, write_motion_latents
 from midway.analysis.pictures import gate_curves
-from midway.data.views.photometric_gpu import normalise
 from midway.errors import MidwayError
+from midway.nn.images import normalise
 from tests.models.networks import random_network
 
 SECONDS = [0.0, 0.5, 1.25, 1.5]

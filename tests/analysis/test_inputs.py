@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from midway.analysis.inputs import check_points, fit
-from midway.data.views.photometric_gpu import normalise
 from midway.errors import MidwayError
+from midway.nn.images import normalise
 from tests.models.networks import random_network
 
 

@@ -19,8 +19,8 @@ from midway.analysis.pictures import (
     segmentation,
 )
 from midway.data.synthetic.world import CLASS_NAMES, World, WorldConfig
-from midway.data.views.photometric_gpu import normalise
 from midway.errors import MidwayError
+from midway.nn.images import normalise
 
 HEIGHT, WIDTH = 24, 32
 

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from midway.analysis.perturbation import perturbation_heatmaps
 from midway.analysis.tracking import track_points
 from midway.data.synthetic.world import World, WorldConfig
-from midway.data.views.photometric_gpu import normalise
 from midway.errors import MidwayError
 from midway.models.flow.predictor import FlowMethod, flow_predictor
 from midway.models.midway import MidwayNetwork
+from midway.nn.images import normalise
 from tests.models.networks import tiny
 
 PATCH = 8

@@ -16,10 +16,11 @@ from midway.cli import main
 from midway.cli.flow import flow
 from midway.data.flow.colours import flow_to_rgb
 from midway.data.flow.files import read_flow
-from midway.data.synthetic.world import WorldConfig, write_videos
-from midway.data.views.photometric_gpu import normalise
+from midway.data.synthetic.world import WorldConfig
+from midway.data.synthetic.write import write_videos
 from midway.models.flow.network import FlowNetwork, save_flow_network
 from midway.models.flow.predictor import FlowMethod
+from midway.nn.images import normalise
 from tests.data.flow import made_flow_sets as made
 from tests.models.flow.test_network import CONFIG
 

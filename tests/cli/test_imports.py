@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from midway.data.synthetic.world import WorldConfig, write_videos
+from midway.data.synthetic.world import WorldConfig
+from midway.data.synthetic.write import write_videos
 
 MISMATCHED = 'raise RuntimeError("operator torchvision::nms does not exist")\n'
 """What a torchvision for CUDA does beside a torch for CPUs."""

@@ -11,7 +11,7 @@ from PIL import Image
 import midway
 from midway.analysis.perturbation import fast_dtype, perturbation_heatmaps
 from midway.cli import main
-from midway.data.views.photometric_gpu import normalise
+from midway.nn.images import normalise
 from tests.models.networks import random_network
 
 

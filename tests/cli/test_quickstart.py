@@ -5,15 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from midway.cli import main, quickstart
+from midway.cli import main, quickstart, quickstart_report
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quickstart, "NUM_VIDEOS", 4)
-    monkeypatch.setattr(quickstart, "PROBE_TRAIN", range(1_000_000, 1_000_004))
-    monkeypatch.setattr(quickstart, "PROBE_TEST", range(2_000_000, 2_000_003))
-    monkeypatch.setattr(quickstart, "SHOWN", 2)
+    for module in (quickstart, quickstart_report):
+        monkeypatch.setattr(module, "NUM_VIDEOS", 4, raising=module is quickstart_report)
+    for module in (quickstart, quickstart_report):
+        monkeypatch.setattr(
+            module, "PROBE_TRAIN", range(1_000_000, 1_000_004), raising=module is quickstart_report
+        )
+    for module in (quickstart, quickstart_report):
+        monkeypatch.setattr(
+            module, "PROBE_TEST", range(2_000_000, 2_000_003), raising=module is quickstart_report
+        )
+    for module in (quickstart, quickstart_report):
+        monkeypatch.setattr(module, "SHOWN", 2, raising=module is quickstart_report)
 
 
 def test_it_trains_on_video_files_and_writes_a_report_with_every_finding(

@@ -12,7 +12,8 @@ from PIL import Image
 import midway
 from midway.analysis.tracking import track_points
 from midway.cli import main
-from midway.data.synthetic.world import WorldConfig, write_videos
+from midway.data.synthetic.world import WorldConfig
+from midway.data.synthetic.write import write_videos
 from tests.models.networks import random_network
 
 CONFIG = WorldConfig(height=48, width=66, num_frames=6, fps=8, num_objects=2)

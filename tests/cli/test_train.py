@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from midway.cli import main
-from midway.data.synthetic.world import WorldConfig, write_videos
+from midway.data.synthetic.world import WorldConfig
+from midway.data.synthetic.write import write_videos
 
 TINY = ["--data.batch-size", "2", "--data.num-workers", "0", "--run.log-every", "1"]
 WORLD = WorldConfig(height=64, width=64, num_frames=40)

@@ -9,8 +9,8 @@ import pytest
 
 from midway.data.clips import find
 from midway.data.clips.find import find_clips
+from midway.data.clips.index import INDEX_NAME
 from midway.data.clips.store import StoreClip
-from midway.data.prepare import index
 from midway.data.sampling.samples import ClipDataset, ClipsConfig
 from midway.data.views.pair_crops import ViewsConfig
 from midway.data.workers.pool import Reading
@@ -24,7 +24,7 @@ def written(tmp_path: Path) -> Path:
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")
     # An archive keeps times to the microsecond, the index to the nanosecond.
-    for line in (tmp_path / "videos" / index.INDEX_NAME).read_text().splitlines()[1:]:
+    for line in (tmp_path / "videos" / INDEX_NAME).read_text().splitlines()[1:]:
         record = json.loads(line)
         changed = int(record["modified"])
         os.utime(tmp_path / "videos" / record["name"], ns=(changed, changed))

@@ -15,7 +15,8 @@ from midway.cli.options import parse
 from midway.data.flow.datasets import FLOW_SETS
 from midway.data.flow.files import is_known, read_flow
 from midway.errors import MidwayError
-from midway.evals.flow import Dataset, FlowRoot, evaluate, report
+from midway.evals.flow import Dataset, FlowRoot, evaluate
+from midway.evals.readouts.flow_scores import report
 from midway.models.flow.network import FlowNetwork, save_flow_network
 from midway.models.flow.predictor import FlowMethod
 from midway.models.weights.save import save

@@ -10,17 +10,11 @@ from safetensors.torch import save_file
 
 from midway.config import to_json
 from midway.data.flow.loader import FlowBatch
-from midway.data.synthetic.world import WorldConfig, write_flow_dataset
+from midway.data.synthetic.world import WorldConfig
+from midway.data.synthetic.write import write_flow_dataset
 from midway.errors import MidwayError
-from midway.evals.flow_finetune import (
-    PROTOCOLS,
-    FlowFinetuning,
-    Validation,
-    build_network,
-    config_from_json,
-    evaluate,
-    finetune,
-)
+from midway.evals.flow_finetune import PROTOCOLS, config_from_json, evaluate, finetune
+from midway.evals.readouts.flow import FlowFinetuning, Validation, build_network
 from midway.evals.readouts.flow_protocols import StartConfig, synthetic
 from midway.models.dynamics import DynamicsConfig
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer

@@ -14,13 +14,7 @@ from midway.cli import main
 from midway.data.segmentation.images import SegmentationData
 from midway.data.segmentation.loader import WholeImage
 from midway.errors import MidwayError
-from midway.evals.knn_segmentation import (
-    KnnConfig,
-    Memory,
-    build_memory,
-    predict,
-    side_by_side,
-)
+from midway.evals.probes.knn import KnnConfig, Memory, build_memory, predict, side_by_side
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.resnet import ResNet, ResNetConfig
 from midway.models.weights.save import save

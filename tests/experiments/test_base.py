@@ -7,7 +7,8 @@ import torch
 
 from midway.config import to_json
 from midway.data.segmentation.sample import LabelsConfig
-from midway.data.synthetic.world import WorldConfig, write_segmentation_dataset, write_videos
+from midway.data.synthetic.world import WorldConfig
+from midway.data.synthetic.write import write_segmentation_dataset, write_videos
 from midway.errors import MidwayError
 from midway.evals.probes.online_knn import KnnHealth
 from midway.experiments.base import Experiment, experiment_from_json, experiments, train

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from midway.data.synthetic.world import WorldConfig, write_segmentation_dataset, write_videos
+from midway.data.synthetic.world import WorldConfig
+from midway.data.synthetic.write import write_segmentation_dataset, write_videos
 
 STEPS = 6
 

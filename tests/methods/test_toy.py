@@ -13,7 +13,8 @@ import midway
 import midway.methods
 from midway.cli import main
 from midway.data.sampling.samples import ClipsConfig
-from midway.data.synthetic.world import WorldConfig, write_segmentation_dataset, write_videos
+from midway.data.synthetic.world import WorldConfig
+from midway.data.synthetic.write import write_segmentation_dataset, write_videos
 from midway.experiments.base import Experiment, train
 from midway.methods.base import build_method, flops_per_sample, method_config
 from midway.train.checkpoint import latest_checkpoint

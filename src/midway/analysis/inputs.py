@@ -8,9 +8,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from midway.data.views.photometric_gpu import normalise
 from midway.errors import MidwayError
 from midway.models.midway import MidwayNetwork
+from midway.nn.images import normalise
 
 
 @dataclass(frozen=True, kw_only=True)

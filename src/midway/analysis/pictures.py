@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from midway.data.flow.colours import flow_to_rgb, longest_pixels
-from midway.data.views.photometric_gpu import IMAGENET_MEAN, IMAGENET_STD
 from midway.errors import MidwayError
+from midway.nn.images import IMAGENET_MEAN, IMAGENET_STD
 
 Array = NDArray[Any] | Tensor
 """Of numpy, or a tensor on the CPU."""

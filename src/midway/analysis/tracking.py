@@ -16,10 +16,9 @@ from torch.nn import functional as F
 
 from midway.analysis.inputs import check_points, fit
 from midway.analysis.track_steps import Draws, FlowStep, NetworkStep, Step
-from midway.data.flow.files import FloatFlow
 from midway.errors import MidwayError
 from midway.models.flow.correlation import feature_flow
-from midway.models.flow.predictor import Predictor
+from midway.models.flow.predictor import FloatFlow, Predictor
 from midway.models.midway import MidwayNetwork
 
 Method: TypeAlias = Literal["midway", "features", "heatmap", "flow"]

@@ -26,9 +26,8 @@ from midway.data.prepare.measure import (
     readable_sample,
 )
 from midway.data.prepare.pipeline import find_sources
-from midway.data.video.file import VideoFile
+from midway.data.video.file import VideoClip, VideoFile
 from midway.data.video.header import OpenStream, named_errors, open_stream
-from midway.data.video_clip import VideoClip
 
 MADE_GOPS = (30, 250)
 """Frames between the keyframes of the videos that are made when none are given."""

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from midway.bench.plain.views import plain_views
 from midway.data.views.pair_crops import ViewsConfig
-from midway.data.views.photometric_gpu import IMAGENET_STD
 from midway.data.views.render import render_views, stack_windows
 from midway.data.views.spec import ClipSpec, ViewParameters, cut_regions, draw_views, stack_views
+from midway.nn.images import IMAGENET_STD
 
 FramePair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 

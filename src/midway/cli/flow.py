@@ -10,8 +10,7 @@ import tyro
 from numpy.typing import NDArray
 from PIL import Image
 
-from midway.cli.options import parse
-from midway.cli.outputs import check_outputs
+from midway.cli.options import check_outputs, parse
 from midway.data.clip import BadClipError
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES, read_image
 from midway.data.flow.colours import flow_to_rgb, longest_pixels

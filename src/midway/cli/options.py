@@ -8,9 +8,13 @@ from contextlib import redirect_stderr
 from dataclasses import MISSING
 from functools import partial, wraps
 from itertools import dropwhile, takewhile
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import torch
 import tyro
+from jaxtyping import Float
+from torch import Tensor
 
 from midway.cli.short_help import short_help
 from midway.errors import MidwayError
@@ -111,3 +115,40 @@ def _one_line(box: str) -> str:
 
 def _is_text(line: str) -> bool:
     return bool(line.strip("─-"))
+
+
+def parse_points(words: Sequence[str]) -> Float[Tensor, "points 2"]:
+    """Column x and row y of points, each typed as ``X,Y``.
+
+    Raises:
+        MidwayError: There is none, or one is no pair of numbers.
+
+    """
+    if not words:
+        raise MidwayError("no point; give --point X,Y in pixels from the upper left corner")
+    points = []
+    for word in words:
+        try:
+            x, y = map(float, word.split(","))
+        except ValueError:
+            raise MidwayError(f"point '{word}': give X,Y in pixels, like 120,80") from None
+        points.append((x, y))
+    return torch.tensor(points)
+
+
+def check_outputs(written: Sequence[Path], read: Sequence[Path]) -> None:
+    """See that files can be written without loss.
+
+    Args:
+        written: What the command is to write.
+        read: What it reads.
+
+    Raises:
+        MidwayError: A folder is not there, or an input would be written over.
+
+    """
+    for path in written:
+        if not path.parent.is_dir():
+            raise MidwayError(f"{path}: no folder {path.parent}; make it first")
+        if path.resolve() in [each.resolve() for each in read]:
+            raise MidwayError(f"{path}: is an input and would be lost; give another name")

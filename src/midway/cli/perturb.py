@@ -13,9 +13,7 @@ from torch import Tensor
 from midway.analysis import pictures
 from midway.analysis.inputs import Fitted, check_points, fit
 from midway.analysis.perturbation import check_level, fast_dtype, output_heatmaps
-from midway.cli.options import parse
-from midway.cli.outputs import check_outputs
-from midway.cli.points import parse_points
+from midway.cli.options import check_outputs, parse, parse_points
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES, read_image
 from midway.errors import MidwayError
 from midway.models.midway import MidwayNetwork

@@ -15,9 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from midway.cli.options import parse
+from midway.data.clips.index import is_index
 from midway.data.clips.store import StoreConfig
 from midway.data.prepare import pipeline as preparation
-from midway.data.prepare.index import build_index, is_index
+from midway.data.prepare.index import build_index
 from midway.data.prepare.measure import Measurement, Sampling, measure_layouts, recommend
 from midway.errors import INTERRUPTED, MidwayError
 

@@ -1,44 +1,34 @@
 """midway quickstart: from video files to what a small network learnt of them, on a CPU."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from matplotlib.figure import Figure
-from torch import Tensor
 
-from midway.analysis import pictures
-from midway.analysis.perturbation import fast_dtype, perturbation_heatmaps
-from midway.analysis.report import Report
+from midway.analysis.perturbation import fast_dtype
 from midway.cli.options import parse
-from midway.data.synthetic.world import CLASS_NAMES, World, write_videos
-from midway.data.views.photometric_gpu import normalise
+from midway.cli.quickstart_report import (
+    CPU,
+    GAP_SECONDS,
+    NUM_VIDEOS,
+    PROBE_TEST,
+    PROBE_TRAIN,
+    method_of,
+    numbers,
+    probe,
+    write_report,
+)
+from midway.data.synthetic.write import write_videos
 from midway.errors import MidwayError
-from midway.evals.probes.linear import SegmentationScore, linear_segmentation
-from midway.evals.probes.motion import MotionScore, PairSet, motion_probe, synthetic_pairs
-from midway.experiments.base import Experiment, clip_loader, train
+from midway.evals.probes.motion import synthetic_pairs
+from midway.experiments.base import Experiment, train
 from midway.experiments.synthetic import WORLD, midway_tiny
-from midway.methods.midway import MidwayConfig
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.load import load
-
-CPU = torch.device("cpu")
-NUM_VIDEOS = 160
-# Seeds of worlds that no video shows, far from those of the videos.
-PROBE_TRAIN = range(1_000_000, 1_000_100)
-PROBE_TEST = range(2_000_000, 2_000_060)
-GAP_SECONDS = midway_tiny().data.gap_seconds[1]
-"""The longest gap of the training."""
-LEVEL = 3
-"""Level of the heatmaps: the highest objective level of the network."""
-SHOWN = 4
-"""Examples in each picture of the report."""
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
@@ -96,18 +86,6 @@ class Stages:
         self.seconds[name] = round(time.perf_counter() - start, 1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Findings:
-    """What one network knows."""
-
-    segmentation: SegmentationScore
-    classes: Tensor
-    """Predicted classes of the test images, (N, H, W)."""
-    motion: MotionScore
-    heatmaps: Tensor
-    """Of the shown pairs, (SHOWN, rows, columns)."""
-
-
 def _experiment(folder: Path, seed: int, steps: int) -> Experiment:
     base = midway_tiny()
     return replace(
@@ -126,180 +104,4 @@ def _experiment(folder: Path, seed: int, steps: int) -> Experiment:
 def _untrained(experiment: Experiment) -> MidwayNetwork:
     """The network as training found it."""
     torch.manual_seed(experiment.run.seed)
-    return MidwayNetwork(_method(experiment).network).eval()
-
-
-def _method(experiment: Experiment) -> MidwayConfig:
-    assert isinstance(experiment.method, MidwayConfig)
-    return experiment.method
-
-
-def probe(network: MidwayNetwork, train_pairs: PairSet, pairs: PairSet) -> Findings:
-    """What linear probes and heatmaps find in a frozen network."""
-    score, classes = linear_segmentation(
-        network.encoder,
-        (train_pairs.source, _classes(PROBE_TRAIN, 2)),
-        (pairs.source, _classes(PROBE_TEST, 1)),
-        len(CLASS_NAMES),
-    )
-    return Findings(
-        segmentation=score,
-        classes=classes,
-        motion=motion_probe(network, train_pairs, pairs),
-        heatmaps=_heatmaps(network, pairs),
-    )
-
-
-def numbers(findings: Findings) -> dict[str, Any]:
-    """The scores alone, for JSON."""
-    return {
-        "segmentation": {
-            "miou": findings.segmentation.miou,
-            "accuracy": findings.segmentation.accuracy,
-        },
-        "patch_flow": asdict(findings.motion.flow),
-        "camera_motion": asdict(findings.motion.camera),
-    }
-
-
-def _classes(seeds: Sequence[int], frames_per_world: int) -> Tensor:
-    """Class ids of the sources that `synthetic_pairs` gives for the same worlds, (N, H, W)."""
-    step_seconds = WORLD.num_frames / WORLD.fps / frames_per_world
-    worlds = (World(WORLD, seed) for seed in seeds)
-    return torch.from_numpy(
-        np.stack(
-            [
-                world.frame(number * step_seconds).classes
-                for world in worlds
-                for number in range(frames_per_world)
-            ]
-        )
-    ).long()
-
-
-def _heatmaps(network: MidwayNetwork, pairs: PairSet) -> Tensor:
-    """Heatmaps of one source patch of each shown pair."""
-    patch = network.config.encoder.patch_size
-    columns = WORLD.width // patch
-    frames = [
-        normalise(images[:SHOWN].permute(0, 3, 1, 2) / 255)
-        for images in (pairs.source, pairs.target)
-    ]
-    return torch.stack(
-        [
-            perturbation_heatmaps(
-                network,
-                source[None],
-                target[None],
-                level=LEVEL,
-                tokens=[y // patch * columns + x // patch],
-            )[0, 0]
-            for source, target, (x, y) in zip(*frames, _points(), strict=True)
-        ]
-    )
-
-
-def _points() -> list[tuple[int, int]]:
-    """A pixel (x, y) well inside the largest visible object of each shown test image."""
-    points = []
-    for seed in PROBE_TEST[:SHOWN]:
-        instances = World(WORLD, seed).frame(0.0).instances
-        largest = np.bincount(instances[instances > 0]).argmax()
-        rows, columns = np.nonzero(instances == largest)
-        middle = np.argmin(np.hypot(rows - rows.mean(), columns - columns.mean()))
-        points.append((int(columns[middle]), int(rows[middle])))
-    return points
-
-
-def write_report(
-    path: Path,
-    experiment: Experiment,
-    findings: dict[str, Findings],
-    pairs: PairSet,
-    seconds: dict[str, float],
-) -> None:
-    """Write the report of a quickstart as one HTML file."""
-    lines = (experiment.run.folder / "metrics.jsonl").read_text().splitlines()
-    report = Report("Midway quickstart")
-    report.paragraph(
-        f"A small Midway was pretrained without labels on {NUM_VIDEOS} synthetic videos: "
-        f"{experiment.run.steps} steps of {experiment.data.batch_size} pairs of frames in "
-        f"{seconds['train'] / 60:.1f} minutes, seed {experiment.run.seed}, on this machine's CPU. "
-        "Below it stands beside the same network before training, on videos that neither saw."
-    )
-    report.heading("Training")
-    records = [json.loads(line) for line in lines]
-    report.figure(pictures.loss_curves(records), "Loss over the steps of the run.")
-    report.figure(_crops(experiment), "Crops of a few pairs, as the network sees them.")
-    _report_recognition(report, findings, pairs)
-    _report_motion(report, findings, pairs)
-    report.write(path)
-
-
-def _report_recognition(report: Report, findings: dict[str, Findings], pairs: PairSet) -> None:
-    report.heading("Recognition")
-    report.paragraph(
-        "A linear probe tells six classes from the frozen features of each patch. Classes differ "
-        "in texture, never in colour, so that features without training hardly tell them apart."
-    )
-    scores = {name: found.segmentation for name, found in findings.items()}
-    report.table(
-        ("", "mIoU, %", "pixel accuracy, %"),
-        [(name, f"{s.miou:.1f}", f"{s.accuracy:.1f}") for name, s in scores.items()],
-    )
-    predicted = {name: found.classes[:SHOWN].numpy() for name, found in findings.items()}
-    truth = _classes(PROBE_TEST[:SHOWN], 1).numpy()
-    report.figure(
-        pictures.segmentation(pairs.source[:SHOWN].numpy(), truth, predicted, CLASS_NAMES),
-        "Test images, their classes, and those the probes find.",
-    )
-
-
-def _report_motion(report: Report, findings: dict[str, Findings], pairs: PairSet) -> None:
-    source, target, flow = (x[:SHOWN].numpy() for x in (pairs.source, pairs.target, pairs.flow))
-    report.heading("Motion")
-    report.paragraph(
-        "A ridge regression reads the motion of each patch from the midway path's tokens, and the "
-        f"camera's from the motion latents, over {GAP_SECONDS} s. Motion does not emerge in "
-        "this run; docs/MOTION.md has the recipes in which it does. 'Explained' is 1 for perfect, "
-        "0 for no better than always guessing the mean motion, and below 0 for worse."
-    )
-    motions = {name: found.motion for name, found in findings.items()}
-    report.table(
-        ("", "patch EPE, px", "explained", "camera EPE, px", "explained"),
-        [
-            *(_motion_row(name, motion) for name, motion in motions.items()),
-            _guess_row(motions["untrained"]),
-        ],
-    )
-    flows = {name: motion.predicted_flow[:SHOWN].numpy() for name, motion in motions.items()}
-    report.figure(
-        pictures.flow(source, target, flow, flows),
-        "Pairs, their true flow, and the flow of patches that the probes find.",
-    )
-    points = np.array(_points())
-    moved = points + np.stack([flow[i, y, x] for i, (x, y) in enumerate(points)])
-    heatmaps = {name: found.heatmaps.numpy() for name, found in findings.items()}
-    report.figure(
-        pictures.heatmaps(source, target, points, heatmaps, moved),
-        "Forwarded feature perturbation: where a change of the outlined source patch arrives in "
-        "the predicted target.",
-    )
-
-
-def _motion_row(name: str, motion: MotionScore) -> tuple[str, ...]:
-    scores = (motion.flow, motion.camera)
-    return (name, *(text for s in scores for text in (f"{s.epe:.2f}", f"{s.explained:z.2f}")))
-
-
-def _guess_row(motion: MotionScore) -> tuple[str, ...]:
-    return ("mean guess", f"{motion.flow.epe_mean:.2f}", "0", f"{motion.camera.epe_mean:.2f}", "0")
-
-
-def _crops(experiment: Experiment) -> Figure:
-    """The motion crops of the first batch of the run, which are all that it reads."""
-    spec = _method(experiment).views.spec()
-    data = replace(experiment.data, num_workers=0)
-    batch = next(clip_loader(replace(experiment, data=data), spec).batches(0, 1))
-    views = batch.render(spec).views
-    return pictures.crops({"motion": views["motion"]}, SHOWN)
+    return MidwayNetwork(method_of(experiment).network).eval()

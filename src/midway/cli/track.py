@@ -14,10 +14,8 @@ from PIL import Image
 from midway.analysis.perturbation import fast_dtype
 from midway.analysis.track_pictures import draw_tracks, track_strip
 from midway.analysis.tracking import Method, Tracks, track_points
-from midway.cli.options import parse
-from midway.cli.outputs import check_outputs
+from midway.cli.options import check_outputs, parse, parse_points
 from midway.cli.perturb import SHIPPED
-from midway.cli.points import parse_points
 from midway.data.clip import ROUNDING_SECONDS
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES
 from midway.data.video.file import VideoFile

@@ -24,13 +24,13 @@ from midway.data.labelled_videos.masks import (
     read_frame,
     read_mask,
 )
-from midway.data.views.photometric_gpu import normalise
 from midway.errors import MidwayError
 from midway.evals.metrics.masks import contour_accuracy, region_similarity
 from midway.evals.results import complete, protocol_version, weights_of, write_results
 from midway.models.encoders.base import Encoder
 from midway.models.weights.sources import EncoderSource, open_encoder
 from midway.nn.device import Accelerator, pick_device
+from midway.nn.images import normalise
 
 VERSION = 1
 """Raised when the code makes something else of the same options."""

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from midway.data.segmentation.images import LabelledImages, find_labelled
 from midway.data.segmentation.loader import SegmentationLoader, WholeImage, whole_images
-from midway.errors import INTERRUPTED, MidwayError
+from midway.errors import INTERRUPTED
 from midway.evals.metrics.segmentation import SegmentationMetric, scores
 from midway.evals.readouts.inference import classes_at, predict_logits
-from midway.evals.readouts.segmentation import SegmentationReadout
+from midway.evals.readouts.segmentation import SegmentationReadout, synchronise_norms
 from midway.evals.readouts.segmentation_pictures import (
     score_table,
     shown_indices,
@@ -64,7 +63,7 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
 
     def build(fabric: "Fabric") -> Trained:
         if fabric.world_size > 1:
-            _synchronise_norms(readout, fabric)
+            synchronise_norms(readout, fabric)
         loader = SegmentationLoader(train, config.data, seed=config.run.seed, **_ranks(fabric))
         return Trained(objective=readout, loader=loader)
 
@@ -152,19 +151,6 @@ def _show(test: LabelledImages, each: WholeImage, predicted: torch.Tensor, folde
         predicted.cpu().numpy().astype(np.uint8),
         test.class_names,
     )
-
-
-def _synchronise_norms(readout: SegmentationReadout, fabric: "Fabric") -> None:
-    """Let batch norms that are trained see the batches of all processes."""
-    trained = readout.head if readout.config.frozen else readout
-    if not any(isinstance(part, nn.BatchNorm2d) for part in trained.modules()):
-        return
-    if fabric.device.type != "cuda":
-        raise MidwayError(
-            "batch norm cannot be synchronised between processes on a CPU; evaluate by UperNet in "
-            "one process there"
-        )
-    nn.SyncBatchNorm.convert_sync_batchnorm(trained)
 
 
 def _told(source: EncoderSource, opened: OpenedEncoder) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from midway.data.clips.find import find_clips
 from midway.data.clips.store import StoreConfig
 from midway.data.clips.timing import start_frames
 from midway.data.prepare.pipeline import prepare
-from midway.data.video_clip import VideoClip
+from midway.data.video.file import VideoClip
 from midway.errors import MidwayError
 from tests.data.video.made_videos import (
     even_times,

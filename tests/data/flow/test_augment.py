@@ -8,9 +8,9 @@ import torch
 
 from midway.data.flow.augment import augment, fixed_crop
 from midway.data.flow.datasets import FlowExample
-from midway.data.flow.geometry import warp
 from midway.data.synthetic.world import World, WorldConfig
 from midway.errors import MidwayError
+from midway.nn.images import warp
 
 CROP = (48, 64)
 

@@ -13,9 +13,10 @@ from PIL import Image
 
 from midway.data.flow.datasets import FLOW_SETS, list_pairs, load_pair, read_mask
 from midway.data.flow.files import is_known, write_flo
-from midway.data.flow.geometry import warp
-from midway.data.synthetic.world import WorldConfig, write_flow_dataset
+from midway.data.synthetic.world import WorldConfig
+from midway.data.synthetic.write import write_flow_dataset
 from midway.errors import MidwayError
+from midway.nn.images import warp
 from tests.data.flow import fake_h5py
 from tests.data.flow import made_flow_sets as made
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from midway.data.flow.geometry import mirror_flow, mirror_image, resize_flow, resize_image, warp
+from midway.data.flow.geometry import mirror_flow, mirror_image, resize_flow, resize_image
+from midway.nn.images import warp
 
 HEIGHT, WIDTH = 40, 60
 

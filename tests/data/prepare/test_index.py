@@ -8,7 +8,8 @@ import pytest
 
 from midway.data.clips import find as clips_module
 from midway.data.clips.find import ClipList, find_clips
-from midway.data.prepare.index import INDEX_NAME, build_index, read_index
+from midway.data.clips.index import INDEX_NAME, read_index
+from midway.data.prepare.index import build_index
 from midway.errors import MidwayError
 from tests.data.video.made_videos import even_times, write_video
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from midway.data.background import in_background
+from midway.data.sampling.ahead import in_background
 
 
 def test_items_come_in_order_and_from_another_thread():

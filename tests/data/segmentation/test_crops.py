@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from midway.data.segmentation.classes import IGNORE
 from midway.data.segmentation.crops import (
     NEUTRAL,
     draw_crop,
@@ -15,7 +16,6 @@ from midway.data.segmentation.crops import (
     resampled,
 )
 from midway.data.segmentation.images import SegmentationData
-from midway.data.segmentation.layouts import IGNORE
 
 PLAIN = SegmentationData(
     dataset="camvid", crop=(24, 32), scale=(80, 48), ratio=(1, 1), p_flip=0, distort=False

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from midway.data.segmentation.classes import SCENE_PARSE, class_colours
+from midway.data.segmentation.classes import IGNORE, SCENE_PARSE, class_colours
 from midway.data.segmentation.images import SegmentationData, WalkingToursData, find_labelled
-from midway.data.segmentation.layouts import DATASETS, IGNORE
+from midway.data.segmentation.layouts import DATASETS
 from midway.errors import MidwayError
 from tests.data.segmentation.labelled_folders import (
     DATASET,

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from midway.config import from_json, to_json
-from midway.data.segmentation.layouts import IGNORE
+from midway.data.segmentation.classes import IGNORE
 from midway.data.segmentation.sample import LabelsConfig, read_sample
 from midway.errors import MidwayError
 from tests.data.segmentation.labelled_folders import NUM_CLASSES, paths, write_dummy

@@ -9,13 +9,8 @@ import pytest
 from PIL import Image
 
 from midway.data.flow.files import read_flo
-from midway.data.synthetic.world import (
-    World,
-    WorldConfig,
-    write_flow_dataset,
-    write_segmentation_dataset,
-    write_videos,
-)
+from midway.data.synthetic.world import World, WorldConfig
+from midway.data.synthetic.write import write_flow_dataset, write_segmentation_dataset, write_videos
 from midway.errors import MidwayError
 
 CONFIG = WorldConfig()

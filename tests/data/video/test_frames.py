@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from midway.data.clip import BadClipError
-from midway.data.synthetic.world import WorldConfig, write_videos
+from midway.data.synthetic.world import WorldConfig
+from midway.data.synthetic.write import write_videos
 from midway.data.video.file import VideoFile
 from midway.data.video.frames import BLOCK, VideoFrames
 

@@ -7,23 +7,23 @@ import numpy as np
 import pytest
 
 from midway.data.clip import BadClipError
-from midway.data.open_videos import MAX_IDLE, open_video
+from midway.data.video.file import MAX_IDLE, open_video
 from tests.data.video.made_videos import even_times, grey, number_of, write_video
 
 
 @pytest.fixture
 def opened(monkeypatch) -> list[str]:
     """Locations in the order in which files are opened."""
-    from midway.data import open_videos
+    from midway.data.video import file
 
     locations: list[str] = []
 
-    class Counted(open_videos.VideoFile):
+    class Counted(file.VideoFile):
         def __init__(self, location: str) -> None:
             locations.append(location)
             super().__init__(location)
 
-    monkeypatch.setattr(open_videos, "VideoFile", Counted)
+    monkeypatch.setattr(file, "VideoFile", Counted)
     return locations
 
 

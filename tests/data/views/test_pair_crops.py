@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from midway.data.views.pair_crops import ViewsConfig
-from midway.data.views.photometric_gpu import normalise
 from midway.data.views.render import render_views
 from midway.data.views.spec import draw_views, stack_views
 from midway.errors import MidwayError
+from midway.nn.images import normalise
 from tests.data.views.drawn_views import (
     CONFIG,
     GLOBALS,

@@ -23,13 +23,8 @@ from midway.data.views.photometric import (
     draw_colour,
 )
 from midway.data.views.photometric_cpu import Distorter, each_image
-from midway.data.views.photometric_gpu import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    apply_colour,
-    gaussian_blur,
-    normalise,
-)
+from midway.data.views.photometric_gpu import apply_colour, gaussian_blur
+from midway.nn.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 
 FACTORS = [0.6, 0.9, 1.0, 1.4]
 Distort = Callable[[Tensor, ColourParameters], Tensor]

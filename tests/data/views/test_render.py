@@ -11,10 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from midway.data.views.photometric_gpu import IMAGENET_STD, normalise
-from midway.data.views.render import example_clips, render_views, stack_windows
+from midway.data.views.render import example_clips, render_together, render_views, stack_windows
 from midway.data.views.spec import ClipSpec, ViewParameters, draw_views, stack_views
-from midway.data.views_gpu import render_together
+from midway.nn.images import IMAGENET_STD, normalise
 from tests.data.views.drawn_views import (
     CONFIG,
     LOCALS,

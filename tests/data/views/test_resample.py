@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from midway.data.views.resample import banded_matrix, crop_resize, resample_taps, send
+from midway.data.views.resample import banded_matrix, crop_resize, resample_taps
+from midway.nn.images import send
 
 BOXES = np.array([[3, 5, 100, 140], [0, 0, 20, 33], [60, 80, 60, 80], [119, 0, 1, 160]])
 FLIP = np.array([False, True, False, True])

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from midway.data.views.photometric_gpu import normalise
 from midway.errors import MidwayError
 from midway.evals.probes.linear import (
     IGNORE,
@@ -17,6 +16,7 @@ from midway.evals.probes.linear import (
     segmentation_score,
 )
 from midway.models.encoders.vit import VisionTransformer
+from midway.nn.images import normalise
 from tests.models.networks import ENCODER
 
 NUM_CLASSES = 4

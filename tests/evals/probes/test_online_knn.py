@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from midway.data.segmentation.layouts import IGNORE
+from midway.data.segmentation.classes import IGNORE
 from midway.data.segmentation.sample import LabelsConfig, read_sample
-from midway.data.synthetic.world import WorldConfig, write_segmentation_dataset
-from midway.evals.knn_segmentation import PROTOCOLS, KnnConfig, build_memory, evaluate, predict
+from midway.data.synthetic.world import WorldConfig
+from midway.data.synthetic.write import write_segmentation_dataset
+from midway.evals.knn_segmentation import PROTOCOLS, evaluate
+from midway.evals.probes.knn import KnnConfig, build_memory, predict
 from midway.evals.probes.online_knn import KnnHealth
 from midway.models.weights.save import save
 from midway.models.weights.sources import EncoderSource

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from midway.data.flow.geometry import warp
 from midway.data.synthetic.world import World, WorldConfig
 from midway.errors import MidwayError
 from midway.models.flow.correlation import dynamics_flow, feature_flow, match_maps
 from midway.models.flow.pixels import pixel_flow
+from midway.nn.images import warp
 from tests.models.networks import random_network
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from midway.data.views.photometric import BRIGHTNESS, CONTRAST, SATURATION
 from midway.data.views.photometric_cpu import ImageColour, each_image
-from midway.data.views.photometric_gpu import IMAGENET_MEAN, IMAGENET_STD
 from midway.data.views.spec import ClipSpec, ViewParameters
+from midway.nn.images import IMAGENET_MEAN, IMAGENET_STD
 
 MEAN = torch.tensor(IMAGENET_MEAN)[:, None, None]
 STD = torch.tensor(IMAGENET_STD)[:, None, None]

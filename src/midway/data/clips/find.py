@@ -7,11 +7,7 @@ from dataclasses import dataclass, replace
 
 from midway.data.clip import BadClipError, Clip
 from midway.data.clips.frame_folder import group_sequences, natural_key
-from midway.data.clips.skipped import SkippedClip
-from midway.data.clips.store import is_store, read_store
-from midway.data.clips.timing import Gap, has_sample
-from midway.data.files import FoundFile, find_files
-from midway.data.prepare.index import (
+from midway.data.clips.index import (
     INDEX_NAME,
     Record,
     is_index,
@@ -21,8 +17,12 @@ from midway.data.prepare.index import (
     read_index,
     records_that_hold,
 )
+from midway.data.clips.skipped import SkippedClip
+from midway.data.clips.store import is_store, read_store
+from midway.data.clips.timing import Gap, has_sample
+from midway.data.files import FoundFile, find_files
 from midway.data.video.blank_tail import blank_tail_start
-from midway.data.video_clip import VideoClip
+from midway.data.video.file import VideoClip
 from midway.errors import MidwayError
 
 _PROBE_THREADS = 8

@@ -49,24 +49,3 @@ def mirror_flow(flow: Tensor, *, horizontal: bool, vertical: bool) -> Tensor:
     """Flow of images that `mirror_image` has mirrored likewise."""
     signs = flow.new_tensor([-1.0 if horizontal else 1.0, -1.0 if vertical else 1.0])
     return mirror_image(flow, horizontal=horizontal, vertical=vertical) * signs[:, None, None]
-
-
-def warp(image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-    """What a target image shows where flow leads, at each pixel of the source.
-
-    Args:
-        image: The target, (B, C, H, W).
-        flow: From source to target (B, 2, H, W); where it is not finite, the result is 0.
-
-    Returns:
-        The warped image, bilinear, and where flow is known and ends inside the target (B, H, W).
-    """
-    height, width = image.shape[-2:]
-    known = flow.isfinite().all(1)
-    u, v = torch.where(known[:, None], flow, 0).unbind(1)
-    x = torch.arange(width, device=flow.device) + u
-    y = torch.arange(height, device=flow.device)[:, None] + v
-    inside = known & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
-    warped = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
-    return warped * known[:, None], inside

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from midway.data.labelled_videos.numpy_pickle import read_numpy_pickle
-from midway.data.synthetic.world import World, WorldConfig, scene_name
+from midway.data.synthetic.world import World, WorldConfig
+from midway.data.synthetic.write import scene_name
 from midway.errors import MidwayError
 
 SUFFIXES = (".pkl", ".pickle", ".npz")

@@ -20,8 +20,7 @@ from midway.data.clips.store import StoreConfig, read_store, require_store_packa
 from midway.data.prepare.decode import ClipSource, VideoSource
 from midway.data.prepare.pipeline import SizedSource, find_sources
 from midway.data.prepare.writer import Row, rows_of
-from midway.data.video.file import read_timing
-from midway.data.video_clip import VideoClip
+from midway.data.video.file import VideoClip, read_timing
 from midway.errors import MidwayError
 
 SHORT_SIDES = (360, 480, 720)

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from midway.data.clips.frame_folder import group_sequences, natural_key
+from midway.data.clips.index import is_video
 from midway.data.clips.skipped import SkippedClip
 from midway.data.clips.store import StoreConfig, is_store, read_store
 from midway.data.files import absolute, find_files, is_url
 from midway.data.prepare.commits import StoreCommits
 from midway.data.prepare.decode import ClipSource, VideoSource
-from midway.data.prepare.index import is_video
 from midway.data.prepare.ray import RayWorkers
 from midway.data.prepare.writer import ClipWriter, Written
 from midway.data.workers.pool import Workers

@@ -1,12 +1,13 @@
 """Batches that processes read ahead of training, in order."""
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 
-from midway.data.background import in_background
 from midway.data.sampling.batch import Batch
 from midway.data.workers.pool import Work, Workers
 
@@ -51,3 +52,24 @@ def _page_locked(batch: BatchT) -> BatchT:
     if isinstance(batch, Batch) and torch.cuda.is_available():
         return batch.pin_memory()
     return batch
+
+
+T = TypeVar("T")
+
+_END = object()
+
+
+def in_background(items: Iterator[T], *, ahead: int) -> Generator[T]:
+    """The same items, made in a thread that is up to `ahead` of them in advance.
+
+    What the items raise is raised here in its turn. When this generator is closed, the thread
+    ends with the item that it is at, and is not waited for.
+    """
+    executor = ThreadPoolExecutor(1, thread_name_prefix="midway-batches")
+    try:
+        waiting = deque(executor.submit(next, items, cast("T", _END)) for _ in range(ahead))
+        while (item := waiting.popleft().result()) is not _END:
+            waiting.append(executor.submit(next, items, cast("T", _END)))
+            yield item
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)

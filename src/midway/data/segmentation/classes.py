@@ -63,3 +63,7 @@ def class_colours(class_names: tuple[str, ...]) -> list[tuple[int, int, int]]:
         red, green, blue = colorsys.hsv_to_rgb(hue, 0.45 + 0.5 * (number % 2), value)
         colours.append((round(255 * red), round(255 * green), round(255 * blue)))
     return colours
+
+
+IGNORE = 255
+"""Label of pixels that do not count."""

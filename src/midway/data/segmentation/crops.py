@@ -2,7 +2,7 @@
 
 The pipeline is that of mmsegmentation, which the paper's readouts use: a random scale, a crop that
 no class fills, a flip, photometric distortion. Only the part of the image that ends up in the crop
-is resampled; the distortion is applied on the device, by `segmentation_views`.
+is resampled; the distortion is applied on the device, by `segmentation.crops`.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from midway.data.segmentation.classes import IGNORE
 from midway.data.segmentation.images import LabelledImages, SegmentationData
-from midway.data.segmentation.layouts import IGNORE
 from midway.data.workers.pool import Reading
 
 MAX_REDRAWS = 10

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from midway.data.segmentation.classes import CAMVID, DRIVING, SCENE_PARSE
+from midway.data.segmentation.classes import CAMVID, DRIVING, IGNORE, SCENE_PARSE
 from midway.data.synthetic.world import CLASS_NAMES
-
-IGNORE = 255
-"""Label of pixels that do not count."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from midway.data.sampling.batch import Batch
 from midway.data.sampling.stream import Stream
 from midway.data.segmentation.crops import CropArrays, CropReader, ImageReader, read_scaled
 from midway.data.segmentation.images import LabelledImages, SegmentationData
-from midway.data.views.photometric_gpu import normalise
+from midway.nn.images import normalise
 
 
 @dataclass(frozen=True, kw_only=True)

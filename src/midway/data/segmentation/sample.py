@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from midway.data.segmentation.classes import IGNORE
 from midway.data.segmentation.images import LabelledImages, SegmentationData, Split, find_labelled
-from midway.data.segmentation.layouts import DATASETS, IGNORE
+from midway.data.segmentation.layouts import DATASETS
 from midway.data.segmentation.loader import WholeImage, read_whole_image
 from midway.errors import MidwayError
 

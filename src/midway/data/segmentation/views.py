@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from midway.data.views.photometric_gpu import normalise, turn_hue
+from midway.data.views.photometric_gpu import turn_hue
+from midway.nn.images import normalise
 
 
 def distort(images: Tensor, distortion: Tensor) -> Tensor:

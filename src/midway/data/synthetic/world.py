@@ -6,21 +6,15 @@ flow between any two times follows from two poses, and occlusion from the outlin
 put worlds on disk in the layouts that the data loaders read.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from fractions import Fraction
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from midway.data.flow.files import write_flo
-from midway.data.looks import other_looks
 from midway.data.synthetic.motion import Motion
-from midway.data.synthetic.textures import BACKDROPS, TEXTURES, Array, Outline, Texture
+from midway.data.synthetic.textures import BACKDROPS, TEXTURES, Array, Backdrop, Outline, Texture
 from midway.errors import MidwayError
 
 CLASS_NAMES: tuple[str, ...] = ("background", *TEXTURES)
@@ -231,85 +225,36 @@ class World:
         )
 
 
-def scene_name(seed: int) -> str:
-    """Name of the world of `seed` on disk."""
-    return f"world_{seed:04d}"
+def other_looks(
+    config: "WorldConfig", things: Sequence["WorldObject"], seed: int
+) -> tuple[Backdrop, list["WorldObject"]]:
+    """Backdrop and objects with colours, textures and classes drawn anew.
 
+    Outlines stay: with motion they decide what is seen where, and so the flow.
 
-def write_videos(folder: Path | str, config: WorldConfig, *, seeds: Iterable[int]) -> list[Path]:
-    """Write `world_SEED.mp4` (H.264, one keyframe a second) for each seed; returns the paths.
+    Args:
+        config: Of the world.
+        things: Its objects.
+        seed: Of the looks alone.
 
-    Raises:
-        MidwayError: Height or width is odd, which 4:2:0 video cannot hold.
     """
-    if config.height % 2 or config.width % 2:
-        raise MidwayError(
-            f"odd video size: {config.height} x {config.width} pixels; "
-            "make height and width of WorldConfig even"
+    # A stream of its own: the looks of seed 3 are not those that world 3 has.
+    rng = np.random.default_rng([seed, len(things)])
+    backdrop = BACKDROPS[config.backdrop].random(
+        rng,
+        saturation=config.saturation,
+        periods=tuple(share * config.height for share in config.backdrop_periods),
+    )
+    families = list(TEXTURES)
+    dressed = []
+    for thing in things:
+        class_id = int(rng.integers(len(families)))
+        texture = Texture.random(
+            rng,
+            families[class_id],
+            period_pixels=config.texture_period_pixels,
+            saturation=config.saturation,
+            size=2 * thing.outline.half_width,
         )
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for seed in seeds:
-        paths.append(folder / f"{scene_name(seed)}.mp4")
-        with av.open(str(paths[-1]), "w") as container:
-            rate = Fraction(config.fps).limit_denominator(1001)
-            stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
-            stream.width, stream.height, stream.pix_fmt = config.width, config.height, "yuv420p"
-            stream.gop_size = max(1, round(config.fps))
-            for frame in _frames(config, seed):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.image, "rgb24")))
-            container.mux(stream.encode())
-    return paths
-
-
-def write_flow_dataset(folder: Path | str, config: WorldConfig, *, seeds: Iterable[int]) -> None:
-    """Write worlds in the layout of MPI-Sintel: `training/{clean,flow,occlusions}/world_SEED`.
-
-    Flow leads from a frame to the next, so `config.fps` sets the gap: 2 frames per second give
-    0.5 s, and motion worth measuring.
-    """
-    for seed in seeds:
-        world = World(config, seed)
-        clean, flow, occlusions = (
-            Path(folder) / "training" / part / scene_name(seed)
-            for part in ("clean", "flow", "occlusions")
-        )
-        for path in (clean, flow, occlusions):
-            path.mkdir(parents=True, exist_ok=True)
-        for number, frame in enumerate(_frames(config, seed), start=1):
-            name = f"frame_{number:04d}"
-            Image.fromarray(frame.image).save(clean / f"{name}.png")
-            if number < config.num_frames:
-                motion = world.flow(frame.seconds, number / config.fps)
-                write_flo(flow / f"{name}.flo", motion.flow)
-                occluded = motion.occluded.astype(np.uint8) * 255
-                Image.fromarray(occluded).save(occlusions / f"{name}.png")
-
-
-def write_segmentation_dataset(
-    folder: Path | str,
-    config: WorldConfig,
-    *,
-    train_seeds: Iterable[int],
-    val_seeds: Iterable[int],
-) -> None:
-    """Write `images/{train,val}/*.png` and, under the same names, `labels/{train,val}/*.png`.
-
-    Labels are 8-bit class ids. All `config.num_frames` frames of a world are written: a low
-    `config.fps` makes them differ.
-    """
-    for split, seeds in (("train", train_seeds), ("val", val_seeds)):
-        images, labels = (Path(folder) / part / split for part in ("images", "labels"))
-        images.mkdir(parents=True, exist_ok=True)
-        labels.mkdir(parents=True, exist_ok=True)
-        for seed in seeds:
-            for number, frame in enumerate(_frames(config, seed), start=1):
-                name = f"{scene_name(seed)}_{number:04d}.png"
-                Image.fromarray(frame.image).save(images / name)
-                Image.fromarray(frame.classes).save(labels / name)
-
-
-def _frames(config: WorldConfig, seed: int) -> Iterator[WorldFrame]:
-    world = World(config, seed)
-    return (world.frame(i / config.fps) for i in range(config.num_frames))
+        dressed.append(replace(thing, texture=texture, class_id=1 + class_id))
+    return backdrop, dressed

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from midway.data.open_videos import open_video
+from midway.data.video.file import open_video
 
 MAX_BLANK_SPREAD = 8
 """Grey levels between the darkest and the brightest percent of a picture that shows nothing."""

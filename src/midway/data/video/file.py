@@ -5,14 +5,21 @@ rate, a late start and an edit list come out right.
 """
 
 import math
+import os
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from av.video.frame import VideoFrame
+from numpy.typing import NDArray
 
 from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
+from midway.data.files import is_url
+from midway.data.signals import SUFFIX
 from midway.data.video.decoder import PictureReader
 from midway.data.video.header import COPY_AGAIN, named_errors
 from midway.data.video.header import VIDEO_SUFFIXES as VIDEO_SUFFIXES
@@ -108,3 +115,76 @@ class VideoFile(AbstractContextManager["VideoFile"]):
         # Left to itself, the conversion starts threads that a process forked later waits for.
         image = picture.to_ndarray(format="rgb24", threads=1).astype(np.uint8, copy=False)
         return Frame(Orientation.of(self.location, picture).apply(image), seconds)
+
+
+MAX_IDLE = 4
+"""Files kept open that nobody reads from; each holds its index and a few decoded pictures."""
+
+_Key = tuple[str, tuple[int, int, int] | None]
+
+_idle: OrderedDict[_Key, VideoFile] = OrderedDict()
+# A forked process shares the place in an open file with its parent: both would read rubbish.
+os.register_at_fork(after_in_child=_idle.clear)
+
+
+@contextmanager
+def open_video(location: str) -> Iterator[VideoFile]:
+    """A video, open already if it was read lately and has not changed since.
+
+    One whose reading fails is closed: what broke it may have left its reader in any state.
+
+    Args:
+        location: Path or URL.
+
+    Raises:
+        BadClipError: The file is no video, has a single frame or cannot be decoded.
+    """
+    key = location, _version(location)
+    # While it is in use it is not in the table: two threads never read from the same one.
+    video = _idle.pop(key, None) or VideoFile(location)
+    try:
+        yield video
+    except BaseException:
+        video.close()
+        raise
+    twin = _idle.pop(key, None)
+    if twin is not None:
+        twin.close()
+    _idle[key] = video
+    while len(_idle) > MAX_IDLE:
+        _idle.popitem(last=False)[1].close()
+
+
+def _version(location: str) -> tuple[int, int, int] | None:
+    """What tells a local file from another put in its place."""
+    if is_url(location):
+        return None
+    try:
+        status = Path(location).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+@dataclass(frozen=True, slots=True)
+class VideoClip:
+    """A video whose header was read."""
+
+    name: str
+    location: str
+    duration_seconds: float
+    fps: float
+
+    @property
+    def frame_seconds(self) -> NDArray[np.float64]:
+        """Times (frames,) of an even frame rate: the header holds no others."""
+        return np.arange(round(self.duration_seconds * self.fps) + 1) / self.fps
+
+    @property
+    def signals_location(self) -> str:
+        """Beside the video, with its name."""
+        return self.location.rpartition(".")[0] + SUFFIX
+
+    def open(self) -> AbstractContextManager[VideoFile]:
+        """The file, which stays open in this process for a while after it was used."""
+        return open_video(self.location)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from midway.data.views.photometric import BRIGHTNESS, CONTRAST, HUE, SATURATION, ColourParameters
-from midway.data.views.photometric_gpu import IMAGENET_MEAN, IMAGENET_STD, LUMA
+from midway.data.views.photometric_gpu import LUMA
+from midway.nn.images import IMAGENET_MEAN, IMAGENET_STD
 
 BLUR_REACH = 3.5
 """Deviations after which the Gaussian is cut off: what is left out is worth a tenth of a level of
@@ -111,7 +112,7 @@ class Distorter:
         np.add(image, mean * (1 - factor), out=image)
 
     def _turn_hue(self, image: NDArray[np.float32], pixels: Tensor, turns: float) -> None:
-        """`colour.turn_hue` with as few passes as there are."""
+        """`photometric_gpu.turn_hue` with as few passes as there are."""
         if thirds := round(3 * turns):
             image[:] = np.roll(image, thirds, axis=0)
             turns -= thirds / 3

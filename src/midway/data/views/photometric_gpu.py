@@ -1,8 +1,8 @@
 """Photometric distortion of a whole batch at once.
 
 Images are RGB floats from 0 to 255 of shape (B, 3, H, W), on any device. Everything random was
-drawn before (`distortion`), into arrays on the CPU: so which image takes which operation is known
-without asking the device. `colour_cpu` does the same to one image after another, which suits a
+drawn before (`photometric`), into arrays on the CPU: so which image takes which operation is known
+without asking the device. `photometric_cpu` does the same to one image after another, which suits a
 CPU's caches.
 """
 
@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from midway.data.views.photometric import CONTRAST, HUE, SATURATION, ColourParameters
-from midway.data.views.resample import banded_matrix, send
+from midway.data.views.resample import banded_matrix
+from midway.nn.images import send
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)
 """Share of red, green and blue in what is left without colour (ITU-R 601)."""
 
@@ -155,16 +154,3 @@ def solarise(images: Tensor) -> Tensor:
     """Invert the levels from 128 of 255 on."""
     # Below 128 the level itself is the smaller of the two, from there on its inverse.
     return torch.minimum(images, 255 - images)
-
-
-def normalise(images: Tensor, *, white: float = 1, out: Tensor | None = None) -> Tensor:
-    """Subtract ImageNet's mean and divide by its standard deviation, per channel.
-
-    Args:
-        images: Shape (..., 3, H, W).
-        white: The value in `images` that stands for full intensity.
-        out: Where the result goes, or None for new memory.
-    """
-    values = white * np.array((IMAGENET_MEAN, IMAGENET_STD))
-    mean, std = send(images.device, values)[0][..., None, None]
-    return torch.sub(images, mean, out=out).div_(std)

@@ -3,16 +3,22 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from threading import get_ident
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
+from midway.data.views.photometric import ColourParameters
+from midway.data.views.photometric_cpu import Distorter, each_image
+from midway.data.views.photometric_gpu import apply_colour
+from midway.data.views.resample import crop_resize
 from midway.data.views.spec import ClipSpec, ViewParameters
-from midway.data.views_cpu import render_each
-from midway.data.views_gpu import render_together
+from midway.nn.images import normalise
 
 SIDE_MULTIPLE = 8
 FrameSeconds = Float[Tensor, "frames batch"]
@@ -123,3 +129,75 @@ def example_clips(
         ),
         signals={name: draw(frames, batch_size, *shape) for name, shape in spec.signals.items()},
     )
+
+
+@torch.inference_mode()
+def render_each(
+    windows: Tensor,
+    boxes: NDArray[np.int64],
+    flip: NDArray[np.bool_],
+    colour: ColourParameters,
+    out: Tensor,
+) -> None:
+    """Render the crops of one view.
+
+    Args:
+        windows: Region of each frame, bytes of shape (frames, B, 3, H, W).
+        boxes: Top, left, height and width in the windows of V crops, frame by frame; shape
+            (V, B, 4).
+        flip: Which crops to mirror left to right, shape (V, B).
+        colour: With the leading axis (V * B,).
+        out: Filled with the normalised crops, shape (V, B, 3, height, width).
+    """
+    num_samples = windows.shape[1]
+    crops_per_frame = len(flip) // len(windows)
+    size = (out.shape[3], out.shape[4])
+    distort = _distorter(size, get_ident())
+    images = windows.flatten(0, 1).split(1)
+    places = zip(boxes.reshape(-1, 4).tolist(), flip.ravel().tolist(), strict=True)
+    views = zip(out.numpy().reshape(-1, 3, *size), places, each_image(colour), strict=True)
+    for i, (view, ((top, left, height, width), mirror), what) in enumerate(views):
+        crop_number, sample = divmod(i, num_samples)
+        frame = crop_number // crops_per_frame
+        image = images[frame * num_samples + sample]
+        crop = image[:, :, top : top + height, left : left + width]
+        resized = F.interpolate(crop, size, mode="bicubic", antialias=True).numpy()[0]
+        np.copyto(view, resized[:, :, ::-1] if mirror else resized)
+        distort(view, what)
+
+
+@lru_cache(maxsize=8)
+def _distorter(size: tuple[int, int], _thread: int) -> Distorter:
+    """One for each thread: its scratch memory is worth keeping, and cannot be shared."""
+    return Distorter(size)
+
+
+def render_together(
+    windows: Tensor,
+    boxes: NDArray[np.int64],
+    flip: NDArray[np.bool_],
+    colour: ColourParameters,
+    out: Tensor,
+    *,
+    dtype: torch.dtype,
+) -> None:
+    """Render the crops of one view; the arguments are those of `render_each`.
+
+    `dtype` is that of all arithmetic. Half precision moves half the bytes, which is what a GPU
+    spends its time on, and is off by a level of 255 at most; bfloat16 is coarser than bytes are.
+    """
+    num_crops = len(flip)
+    if num_crops == 0:
+        return
+    num_frames, num_samples = windows.shape[:2]
+    # All frames are one batch of images, with as many crops of each.
+    by_frame = (num_frames, num_crops // num_frames, num_samples)
+    num_images = num_frames * num_samples
+    boxes = boxes.reshape(*by_frame, 4).swapaxes(0, 1).reshape(-1, num_images, 4)
+    flip = flip.reshape(by_frame).swapaxes(0, 1).reshape(-1, num_images)
+    levels = torch.empty_like(out, dtype=dtype)
+    crops = crop_resize(windows.flatten(0, 1), boxes, flip, (out.shape[3], out.shape[4]), dtype)
+    for views, crop in zip(levels.unflatten(0, by_frame[:2]).unbind(1), crops, strict=True):
+        views.copy_(crop.unflatten(0, (num_frames, num_samples)))
+    apply_colour(levels.flatten(0, 1), colour)
+    normalise(levels, white=255, out=out)

@@ -2,7 +2,7 @@
 
 A crop is one matrix per axis, with its place in the columns, so that nothing has to be cut out of
 an image before. The same arithmetic runs on every device, and agrees with Pillow's `resize`.
-`views_cpu` resizes one crop after another instead, which suits a CPU.
+`render` resizes one crop after another instead, which suits a CPU.
 """
 
 import math
@@ -13,17 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from midway.nn.images import send
+
 KERNEL_RADIUS = 2
 """Reach of the bicubic kernel on either side, in pixels of the coarser grid."""
-
-
-def send(device: torch.device, *arrays: NDArray) -> tuple[Tensor, ...]:
-    """Float copies of some small arrays on a device, moved there together and without waiting."""
-    packed = torch.from_numpy(np.concatenate([array.ravel() for array in arrays], dtype=np.float32))
-    if device.type == "cuda":
-        packed = packed.pin_memory()
-    parts = packed.to(device, non_blocking=True).split([array.size for array in arrays])
-    return tuple(part.view(array.shape) for part, array in zip(parts, arrays, strict=True))
 
 
 def _bicubic(distance: Tensor) -> Tensor:

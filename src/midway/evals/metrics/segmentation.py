@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from midway.data.segmentation.layouts import IGNORE
+from midway.data.segmentation.classes import IGNORE
 from midway.errors import MidwayError
 
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from midway.data.segmentation.layouts import IGNORE
-from midway.data.views.photometric_gpu import normalise
+from midway.data.segmentation.classes import IGNORE
 from midway.errors import MidwayError
 from midway.evals.metrics.segmentation import SegmentationScore, confusion_matrix, score_of
 from midway.models.encoders.base import Encoder
 from midway.models.heads.upernet import at_one_size
 from midway.nn.eval_mode import evaluating
+from midway.nn.images import normalise
 
 MIN_DEVIATION = 1e-6
 """Least deviation that features are divided by: constant ones stay small."""

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from midway.data.segmentation.loader import WholeImage
 from midway.data.segmentation.sample import LabelledSample, LabelsConfig, read_sample
-from midway.evals.knn_segmentation import KnnConfig, Memory, build_memory, predict, side_by_side
 from midway.evals.metrics.segmentation import confusion_matrix, score_of
+from midway.evals.probes.knn import KnnConfig, Memory, build_memory, predict, side_by_side
 from midway.models.encoders.base import Encoder
 from midway.nn.eval_mode import evaluating
 from midway.train.run import RunConfig

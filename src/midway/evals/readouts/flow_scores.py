@@ -1,14 +1,21 @@
 """Pictures of predicted flow beside the truth."""
 
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
+from PIL import Image
 
 from midway.data.flow.colours import flow_to_rgb, longest_pixels
-from midway.data.flow.datasets import FlowExample
+from midway.data.flow.datasets import FlowExample, FlowPair, load_pair
 from midway.data.flow.files import is_known
+from midway.errors import MidwayError
+from midway.evals.metrics.flow import PairErrors, Scores, pair_errors
+from midway.models.flow.predictor import Predictor
 
 GAP_PIXELS = 4
 ERROR_SHARE = 0.5
@@ -39,3 +46,70 @@ def _joined(images: list[NDArray[np.uint8]], *, axis: int) -> NDArray[np.uint8]:
     gap = np.full(shape, 255, np.uint8)
     parts = [part for image in images for part in (gap, image)]
     return np.concatenate(parts[1:], axis=axis)
+
+
+def score_pairs(
+    pairs: Sequence[FlowPair],
+    predict: Predictor,
+    *,
+    pictures: Path | None = None,
+    num_pictures: int = 0,
+) -> Scores:
+    """Errors of all pairs, in groups by sequence and by rendering.
+
+    Args:
+        pairs: Read one at a time.
+        predict: Finds the flow of a pair.
+        pictures: Folder for pictures of evenly chosen pairs.
+        num_pictures: At most so many.
+
+    Raises:
+        MidwayError: A file is missing or damaged, or a pair cannot be scored; names the file.
+    """
+    scores = Scores()
+    shown = set(np.linspace(0, len(pairs) - 1, num_pictures).round().astype(int).tolist())
+    for number, pair in enumerate(pairs):
+        example = load_pair(pair)
+        predicted = predict(example.source, example.target)
+        errors = _errors(pair, example, predicted)
+        scores.add(errors, sequence=pair.sequence, rendering=pair.rendering)
+        if pictures and number in shown:
+            pictures.mkdir(parents=True, exist_ok=True)
+            name = "_".join(filter(None, (pair.sequence, pair.rendering, Path(pair.flow).stem)))
+            image = Image.fromarray(flow_picture(example, predicted))
+            image.save(pictures / f"{number:05d}_{name.replace('/', '_')}.png")
+    return scores
+
+
+def _errors(pair: FlowPair, example: FlowExample, predicted: Any) -> PairErrors:
+    try:
+        return pair_errors(predicted, example.flow, example.occluded)
+    except MidwayError as error:
+        raise MidwayError(f"{pair.flow}: {error}") from None
+
+
+def results_of(scores: Scores) -> dict[str, Any]:
+    """Plain values of all scores; what no pixel tells is None."""
+    total = scores.total()
+    return {
+        "pairs": total.num_pairs,
+        "epe": total.epe,
+        "by_pixels": {name: x if isfinite(x) else None for name, x in total.by_pixels.items()},
+        "sequences": scores.epe_by_sequence(),
+        "renderings": scores.epe_by_rendering(),
+    }
+
+
+def report(results: Mapping[str, Any]) -> str:
+    """Results as a short table for people."""
+    if "epe" not in results:
+        return f"interrupted after {results['steps']} steps: {results['run']}"
+    told = [f"{name} {x:.2f}" for name, x in results["by_pixels"].items() if x is not None]
+    groups = results["renderings"] | results["sequences"]
+    return "\n".join(
+        [
+            f"EPE {results['epe']:.3f} px, mean over {results['pairs']} pairs",
+            f"  {'  '.join(told)}",
+            *(f"  {name:<24} {epe:8.3f}" for name, epe in groups.items()),
+        ]
+    )

@@ -4,20 +4,24 @@ from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from midway.config import require
-from midway.data.segmentation.layouts import IGNORE
+from midway.data.segmentation.classes import IGNORE
 from midway.data.segmentation.loader import SegmentationBatch
 from midway.data.segmentation.views import as_network_input
+from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import VisionTransformer
 from midway.models.heads.upernet import NUM_MAPS, LinearReadout, UperNet
 from midway.train.objective import Objective, ParameterGroup, StepOutput, parameter_groups
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,3 +175,16 @@ class SegmentationReadout(Objective):
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
     return total / labels.numel()
+
+
+def synchronise_norms(readout: SegmentationReadout, fabric: "Fabric") -> None:
+    """Let batch norms that are trained see the batches of all processes."""
+    trained = readout.head if readout.config.frozen else readout
+    if not any(isinstance(part, nn.BatchNorm2d) for part in trained.modules()):
+        return
+    if fabric.device.type != "cuda":
+        raise MidwayError(
+            "batch norm cannot be synchronised between processes on a CPU; evaluate by UperNet in "
+            "one process there"
+        )
+    nn.SyncBatchNorm.convert_sync_batchnorm(trained)

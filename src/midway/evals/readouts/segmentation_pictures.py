@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from midway.atomic import write_atomically
-from midway.data.segmentation.classes import class_colours
-from midway.data.segmentation.layouts import IGNORE
+from midway.data.segmentation.classes import IGNORE, class_colours
 
 DPI = 150
 RIGHT, WRONG, UNLABELLED = (225, 225, 225), (200, 0, 0), (0, 0, 0)

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from midway.data.views.photometric_gpu import IMAGENET_MEAN, IMAGENET_STD
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder, Images, Map
 from midway.models.encoders.vit import EncoderConfig
+from midway.nn.images import IMAGENET_MEAN, IMAGENET_STD
 
 
 @dataclass(frozen=True, kw_only=True)

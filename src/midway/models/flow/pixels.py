@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from midway.data.flow.geometry import warp
 from midway.models.flow.correlation import match_maps
+from midway.nn.images import warp
 
 COARSEST_PIXELS = 24
 """The pyramid ends at this length of the shorter side."""

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from midway.data.flow.files import FloatFlow
-from midway.data.views.photometric_gpu import normalise
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder
 from midway.models.flow.correlation import dynamics_flow, feature_flow
@@ -23,7 +21,10 @@ from midway.models.flow.tiles import TileConfig, predict_tiled
 from midway.models.weights.load import load
 from midway.models.weights.sources import load_encoder
 from midway.nn.device import pick_device
+from midway.nn.images import normalise
 
+FloatFlow: TypeAlias = NDArray[np.float32]
+"""Flow in memory, shape (height, width, 2): u to the right and v down, in pixels."""
 Method: TypeAlias = Literal["zero", "pixels", "features", "dynamics", "finetuned"]
 Predictor: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.uint8]], FloatFlow]
 """From two RGB images (height, width, 3) to flow (height, width, 2) in pixels."""

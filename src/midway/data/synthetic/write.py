@@ -1,0 +1,97 @@
+"""Synthetic worlds on disk, in the layouts that the dataloaders read."""
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from midway.data.flow.files import write_flo
+from midway.data.synthetic.world import World, WorldConfig, WorldFrame
+from midway.errors import MidwayError
+
+
+def scene_name(seed: int) -> str:
+    """Name of the world of `seed` on disk."""
+    return f"world_{seed:04d}"
+
+
+def write_videos(folder: Path | str, config: WorldConfig, *, seeds: Iterable[int]) -> list[Path]:
+    """Write `world_SEED.mp4` (H.264, one keyframe a second) for each seed; returns the paths.
+
+    Raises:
+        MidwayError: Height or width is odd, which 4:2:0 video cannot hold.
+    """
+    if config.height % 2 or config.width % 2:
+        raise MidwayError(
+            f"odd video size: {config.height} x {config.width} pixels; "
+            "make height and width of WorldConfig even"
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for seed in seeds:
+        paths.append(folder / f"{scene_name(seed)}.mp4")
+        with av.open(str(paths[-1]), "w") as container:
+            rate = Fraction(config.fps).limit_denominator(1001)
+            stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
+            stream.width, stream.height, stream.pix_fmt = config.width, config.height, "yuv420p"
+            stream.gop_size = max(1, round(config.fps))
+            for frame in _frames(config, seed):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.image, "rgb24")))
+            container.mux(stream.encode())
+    return paths
+
+
+def write_flow_dataset(folder: Path | str, config: WorldConfig, *, seeds: Iterable[int]) -> None:
+    """Write worlds in the layout of MPI-Sintel: `training/{clean,flow,occlusions}/world_SEED`.
+
+    Flow leads from a frame to the next, so `config.fps` sets the gap: 2 frames per second give
+    0.5 s, and motion worth measuring.
+    """
+    for seed in seeds:
+        world = World(config, seed)
+        clean, flow, occlusions = (
+            Path(folder) / "training" / part / scene_name(seed)
+            for part in ("clean", "flow", "occlusions")
+        )
+        for path in (clean, flow, occlusions):
+            path.mkdir(parents=True, exist_ok=True)
+        for number, frame in enumerate(_frames(config, seed), start=1):
+            name = f"frame_{number:04d}"
+            Image.fromarray(frame.image).save(clean / f"{name}.png")
+            if number < config.num_frames:
+                motion = world.flow(frame.seconds, number / config.fps)
+                write_flo(flow / f"{name}.flo", motion.flow)
+                occluded = motion.occluded.astype(np.uint8) * 255
+                Image.fromarray(occluded).save(occlusions / f"{name}.png")
+
+
+def write_segmentation_dataset(
+    folder: Path | str,
+    config: WorldConfig,
+    *,
+    train_seeds: Iterable[int],
+    val_seeds: Iterable[int],
+) -> None:
+    """Write `images/{train,val}/*.png` and, under the same names, `labels/{train,val}/*.png`.
+
+    Labels are 8-bit class ids. All `config.num_frames` frames of a world are written: a low
+    `config.fps` makes them differ.
+    """
+    for split, seeds in (("train", train_seeds), ("val", val_seeds)):
+        images, labels = (Path(folder) / part / split for part in ("images", "labels"))
+        images.mkdir(parents=True, exist_ok=True)
+        labels.mkdir(parents=True, exist_ok=True)
+        for seed in seeds:
+            for number, frame in enumerate(_frames(config, seed), start=1):
+                name = f"{scene_name(seed)}_{number:04d}.png"
+                Image.fromarray(frame.image).save(images / name)
+                Image.fromarray(frame.classes).save(labels / name)
+
+
+def _frames(config: WorldConfig, seed: int) -> Iterator[WorldFrame]:
+    world = World(config, seed)
+    return (world.frame(i / config.fps) for i in range(config.num_frames))

@@ -1,0 +1,182 @@
+"""Finetuning of flow networks."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from midway.data.flow.datasets import FlowPair
+from midway.data.flow.loader import FlowBatch
+from midway.errors import MidwayError
+from midway.evals.readouts.flow_protocols import FinetuneConfig, ValidationConfig
+from midway.evals.readouts.flow_scores import score_pairs
+from midway.models.dynamics import DynamicsConfig
+from midway.models.encoders.base import Encoder
+from midway.models.flow.network import (
+    BEST,
+    LAST,
+    FlowNetwork,
+    FlowNetworkConfig,
+    save_flow_network,
+)
+from midway.models.flow.predictor import network_predictor
+from midway.models.weights import load
+from midway.models.weights.files import WeightsFile
+from midway.models.weights.release import ReleaseHints
+from midway.models.weights.sources import load_encoder, read_source
+from midway.nn.eval_mode import evaluating
+from midway.nn.images import normalise
+from midway.nn.laplacian import bounded_laplacian, is_valid
+from midway.train.objective import Objective, Position, StepOutput
+
+VALIDATION_LOG = "validation.jsonl"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """Pairs that a network is validated on, and where the best network goes."""
+
+    pairs: Sequence[FlowPair]
+    config: ValidationConfig
+    folder: Path
+
+
+class FlowFinetuning(Objective):
+    """The loss of a flow network; it validates the network after some of the steps."""
+
+    best_epe: Tensor
+    """Lowest validation error so far; part of a checkpoint, so that a resumed run knows it."""
+
+    def __init__(self, network: FlowNetwork, validation: Validation) -> None:
+        super().__init__()
+        self.network = network
+        self.validation = validation
+        self.register_buffer("best_epe", torch.tensor(torch.inf))
+
+    @property
+    def encoders(self) -> Mapping[str, Encoder]:
+        """The finetuned encoder."""
+        return {"encoder": self.network.encoder}
+
+    def forward(self, batch: FlowBatch) -> StepOutput:
+        """Bounded Laplacian loss over the known pixels of the batch."""
+        output = self.network(normalise(batch.source / 255), normalise(batch.target / 255)).float()
+        known = is_valid(batch.flow)
+        with torch.no_grad():
+            error = torch.linalg.vector_norm(output[:, :2] - batch.flow, dim=1)
+            epe = torch.where(known, error, 0).sum() / known.sum().clamp(min=1)
+        return StepOutput(loss=bounded_laplacian(output, batch.flow), logs={"epe": epe})
+
+    def after_step(self, position: Position) -> None:
+        """Validate now and then, and at the end; keep the last network, and the best."""
+        step = position.step + 1
+        if step % self.validation.config.every_steps and step != position.steps:
+            return
+        epe = self._validation_epe()
+        is_best = epe < float(self.best_epe)
+        self.best_epe.fill_(min(epe, float(self.best_epe)))
+        if _rank()[0] == 0:
+            folder = self.validation.folder
+            _write_line(folder / VALIDATION_LOG, {"step": step, "epe": epe})
+            save_flow_network(self.network, folder / LAST)
+            if is_best:
+                save_flow_network(self.network, folder / BEST)
+
+    def _validation_epe(self) -> float:
+        """Mean over the pairs of the mean error of each, shared by all ranks."""
+        config, (rank, world_size) = self.validation.config, _rank()
+        predict = network_predictor(
+            self.network, overlap=config.overlap, tiles_at_once=config.tiles_at_once
+        )
+        share = self.validation.pairs[rank::world_size]
+        with evaluating(self.network):
+            errors = [pair.epe for pair in score_pairs(share, predict).pairs]
+        total = torch.tensor([sum(errors), len(errors)], device=self.best_epe.device)
+        if world_size > 1:
+            distributed.all_reduce(total)
+        return float(total[0] / total[1])
+
+
+def build_network(config: FinetuneConfig) -> FlowNetwork:
+    """The network that a finetuning starts from; what is new is drawn from torch's generator.
+
+    Raises:
+        MidwayError: No network is given, or it cannot be read.
+    """
+    start = config.start
+    if not start.network:
+        raise MidwayError(
+            "flow finetuning: no network to start from; give --network RUN, or timm:NAME, or random"
+        )
+    file = read_source(start.network)
+    if file is None or not file.has_network:
+        network = _from_encoder(config, file)
+    else:
+        network = _from_midway(config, file)
+    if start.frozen:
+        network.freeze()
+    return network
+
+
+def _from_encoder(config: FinetuneConfig, file: WeightsFile | None) -> FlowNetwork:
+    start = config.start
+    if start.encoder != "student" and (file is None or len(file.encoders) < 2):
+        raise MidwayError(
+            f"{start.network}: is an encoder alone, without a teacher; leave --start.encoder out"
+        )
+    is_plain = file is not None and file.layout == "plain"
+    told = ReleaseHints(encoder_heads=start.release.encoder_heads) if is_plain else ReleaseHints()
+    if start.release != told:
+        raise MidwayError(
+            f"{start.network}: is an encoder alone and tells its sizes; leave out --image-size and "
+            f"{'all --...-heads but --encoder-heads' if is_plain else 'all --...-heads'}"
+        )
+    encoder = load_encoder(
+        start.network,
+        weights=start.encoder,
+        untrained=start.keep == "nothing",
+        hints=start.release,
+    )
+    network = FlowNetwork.from_encoder(encoder, start.dynamics, config.dpt, config.data.crop)
+    if _rank()[0] == 0:
+        _log.warning("%s: an encoder without dynamics; these start fresh", start.network)
+    return network
+
+
+def _from_midway(config: FinetuneConfig, file: WeightsFile) -> FlowNetwork:
+    start, crop = config.start, config.data.crop
+    pretrained = load.build_network(file, start.release)
+    if start.dynamics != DynamicsConfig():
+        raise MidwayError(
+            f"{start.network}: has dynamics, and their sizes stay; leave --start.dynamics out"
+        )
+    if start.keep == "nothing":
+        sizes = replace(pretrained.config.encoder, drop_path=0.0)
+        return FlowNetwork(
+            FlowNetworkConfig(
+                encoder=sizes, dynamics=pretrained.config.dynamics, dpt=config.dpt, crop=crop
+            )
+        )
+    return FlowNetwork.from_pretrained(
+        pretrained, config.dpt, crop, encoder=start.encoder, fresh_dynamics=start.keep == "encoder"
+    )
+
+
+def _rank() -> tuple[int, int]:
+    """Number of this process, and of processes."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def _write_line(path: Path, values: dict[str, Any]) -> None:
+    """Add a line to the log of validations, in place of lines of later steps that were lost."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = [line for line in lines if json.loads(line)["step"] < values["step"]]
+    path.write_text("\n".join([*kept, json.dumps(values)]) + "\n")

@@ -1,0 +1,53 @@
+"""Normalisation, transfer and warping of images, for data and models alike."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def normalise(images: Tensor, *, white: float = 1, out: Tensor | None = None) -> Tensor:
+    """Subtract ImageNet's mean and divide by its standard deviation, per channel.
+
+    Args:
+        images: Shape (..., 3, H, W).
+        white: The value in `images` that stands for full intensity.
+        out: Where the result goes, or None for new memory.
+    """
+    values = white * np.array((IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = send(images.device, values)[0][..., None, None]
+    return torch.sub(images, mean, out=out).div_(std)
+
+
+def send(device: torch.device, *arrays: NDArray) -> tuple[Tensor, ...]:
+    """Float copies of some small arrays on a device, moved there together and without waiting."""
+    packed = torch.from_numpy(np.concatenate([array.ravel() for array in arrays], dtype=np.float32))
+    if device.type == "cuda":
+        packed = packed.pin_memory()
+    parts = packed.to(device, non_blocking=True).split([array.size for array in arrays])
+    return tuple(part.view(array.shape) for part, array in zip(parts, arrays, strict=True))
+
+
+def warp(image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """What a target image shows where flow leads, at each pixel of the source.
+
+    Args:
+        image: The target, (B, C, H, W).
+        flow: From source to target (B, 2, H, W); where it is not finite, the result is 0.
+
+    Returns:
+        The warped image, bilinear, and where flow is known and ends inside the target (B, H, W).
+    """
+    height, width = image.shape[-2:]
+    known = flow.isfinite().all(1)
+    u, v = torch.where(known[:, None], flow, 0).unbind(1)
+    x = torch.arange(width, device=flow.device) + u
+    y = torch.arange(height, device=flow.device)[:, None] + v
+    inside = known & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
+    warped = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
+    return warped * known[:, None], inside
