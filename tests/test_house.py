@@ -20,6 +20,10 @@ COMMENTED = ("nn", "models", "methods", "train")
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
 
 
+def length(node: ast.FunctionDef) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
 def lines_of(file: Path) -> int:
     return file.read_text().count("\n")
 
@@ -36,10 +40,10 @@ def test_no_file_is_over_350_lines_and_the_median_is_about_150() -> None:
 
 def test_no_function_is_over_60_lines() -> None:
     long = {
-        f"{file.relative_to(SOURCE)}:{node.name}": node.end_lineno - node.lineno + 1
+        f"{file.relative_to(SOURCE)}:{node.name}": length(node)
         for file in FILES
         for node in definitions(file)
-        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno + 1 > 60
+        if isinstance(node, ast.FunctionDef) and length(node) > 60
     }
     assert not long
 

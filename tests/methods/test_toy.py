@@ -1,4 +1,4 @@
-"""A method is one file: the toy trains, resumes, is scored and exported with no change elsewhere."""
+"""A method is one file: the toy trains, resumes, is scored and exported; nothing else changes."""
 
 import json
 import shutil

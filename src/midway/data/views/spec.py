@@ -2,8 +2,8 @@
 
 A sample is a few frames of one clip. A *region* is a window cut out of all frames at one place, on
 the host: nothing else of the frames travels. A *view* is a stack of crops of each frame's region,
-rendered on the device (`midway.data.views.render`). `draw_views` makes every random decision about one
-sample, cheaply, with NumPy alone, so that reading processes do without torch.
+rendered on the device (`midway.data.views.render`). `draw_views` makes every random decision about
+one sample, cheaply, with NumPy alone, so that reading processes do without torch.
 """
 
 from collections.abc import Mapping, Sequence
