@@ -1,8 +1,9 @@
-"""Photometric distortion of one image after another on a CPU, all of its passes in the cache.
+"""Photometric augmentation of one image after another on a CPU, all of its passes in the cache.
 
-The arithmetic of `photometric_gpu`, written for a CPU: every pass works in place or in the same scratch
-memory, what the parameters of an image make needless is left out, and each pass is done by NumPy
-or by torch, whichever is faster (NumPy's minimum and maximum of arrays, torch's of scalars).
+The arithmetic is that of `photometric_gpu`, written for a CPU: every pass works in place or in the
+same scratch memory, operations that an image's parameters do not need are left out, and each pass
+uses NumPy or torch, whichever is faster (NumPy's minimum and maximum of arrays, torch's of
+scalars).
 """
 
 import math
@@ -137,7 +138,7 @@ class Distorter:
         np.minimum(image, highest, out=image)
 
     def _blur(self, image: NDArray[np.float32], sigma: float, reach: int) -> None:
-        """`photometric_gpu.gaussian_blur`, by products of small matrices with strips of the image."""
+        """`photometric_gpu.gaussian_blur`, by small matrices times strips of the image."""
         height, width = self._size
         if reach > self._max_reach:
             self._scratch_for(reach)

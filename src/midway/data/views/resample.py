@@ -2,7 +2,7 @@
 
 A crop is one matrix per axis, with its place in the columns, so that nothing has to be cut out of
 an image before. The same arithmetic runs on every device, and agrees with Pillow's `resize`.
-`render` resizes one crop after another instead, which suits a CPU.
+`render.render_each` resizes one crop after another instead, which suits a CPU.
 """
 
 import math
