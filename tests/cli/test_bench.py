@@ -21,7 +21,7 @@ def test_every_layout_is_a_row_with_what_limits_it(tmp_path, capsys):
     # Nothing is larger than the 96 pixels of the source.
     assert [layout["short_side"] for layout in told["layouts"]] == [96, 96]
     for layout in told["layouts"]:
-        assert f"{layout['layout']}: {layout['limit']} takes longest" in "\n".join(printed)
+        assert f"{layout['layout']}: the slowest stage is {layout['limit']};" in "\n".join(printed)
 
 
 def test_a_step_is_told_as_a_table_a_sentence_and_json(capsys):
@@ -53,20 +53,20 @@ def test_a_compiled_and_recomputed_step_is_told_as_such(capsys):
     assert told["recompute"]
     first = told["precisions"]["32-true"]["first_step_seconds"]
     assert "compiled, recomputed" in " ".join(printed.split())
-    assert f"with compilation: {first:.0f} s" in printed
+    assert f"including compilation: {first:.0f} s" in printed
     assert backend.graphs
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "name a benchmark: midway bench data"),
-        (["speed"], "name a benchmark"),
+        ([], "no benchmark; give one: midway bench data"),
+        (["speed"], "no benchmark"),
         (["data", "nowhere"], "nowhere: does not exist"),
         (["data", "--batch-size", "0"], "--batch-size 0: give 1 or more"),
         (["data", ".", "--short-sides", "8"], "short_side = 8; give 16 or more"),
         (["step", "--batch-size", "0"], "--batch-size 0: give 1 or more"),
-        (["step", "--precision"], "--precision: name one or more"),
+        (["step", "--precision"], "--precision: no value"),
         (["step", "--repeats", "0"], "--repeats 0: give 1 or more"),
         (["step", "--device", "cuda"], "--device cuda: no GPU that torch can use"),
     ],

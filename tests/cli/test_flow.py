@@ -194,7 +194,7 @@ def one_frame(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["{a}", "{b}", "-o", "{tmp}/x.gif"], "no flow format"),
+        (["{a}", "{b}", "-o", "{tmp}/x.gif"], "is not a flow format"),
         (["{a}", "-o", "{tmp}/x.flo"], "give two images or a video"),
         (["{one}", "-o", "{tmp}/x.mp4"], "has a single frame"),
         (["{one}", "-o", "{tmp}/x.flo"], "give a name like flow.mp4"),
@@ -205,8 +205,14 @@ def one_frame(tmp_path: Path) -> Path:
         (["{a}", "{b}", "-o", "{tmp}/x.flo", "--network", "{a}"], "takes no network"),
         (["{a}", "{b}"], "--out"),
         (["{a}", "{b}", "-o", "{tmp}/no/x.flo"], "no folder"),
-        (["{a}", "{b}", "-o", "{tmp}/x.flo", "--picture", "{tmp}/x.flo2"], "no image format"),
-        (["{a}", "{b}", "-o", "{tmp}/x.flo", "--picture", "{a}"], "is an input and would be lost"),
+        (
+            ["{a}", "{b}", "-o", "{tmp}/x.flo", "--picture", "{tmp}/x.flo2"],
+            "is not an image format",
+        ),
+        (
+            ["{a}", "{b}", "-o", "{tmp}/x.flo", "--picture", "{a}"],
+            "is an input and would be overwritten",
+        ),
         (["{a}", "{b}", "-o", "{tmp}/x.flo", "--max-pixels", "-1"], "give a length, or 0"),
         (["{a}", "{b}", "-o", "{tmp}/x.flo", "--radius", "0"], "give 1 patch or more"),
         (["{one}", "-o", "{tmp}/x.webm"], "ending in .mp4"),

@@ -97,12 +97,12 @@ def test_a_network_goes_through_export_and_info_unchanged(
     second = json.loads(printed[-1])
     assert second["parameters"] == first["parameters"]
     assert second["config"]["encoder"]["heads"] is None
-    assert "an untold number of heads" in printed[-3]
+    assert "an unknown number of heads" in printed[-3]
     assert main(["info", words[1], "--encoder-heads", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["config"] == first["config"]
 
 
-def test_info_reads_a_file_once_though_heads_are_untold(
+def test_info_reads_a_file_once_though_heads_are_unknown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from midway.models.midway import MidwayNetwork
@@ -162,8 +162,8 @@ def test_info_tells_of_what_is_in_no_file(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["eval", "latents", "--run", "RUN"], "--run: is now --network; type that"),
-        (["eval", "flow", "--run=RUN"], "--run: is now --network; type that"),
+        (["eval", "latents", "--run", "RUN"], "--run: is now --network; use that"),
+        (["eval", "flow", "--run=RUN"], "--run: is now --network; use that"),
         (
             ["eval", "segmentation", "--protocol", "camvid-linear", "--run", "RUN"],
             "--run: is now --network",

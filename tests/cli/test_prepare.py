@@ -70,7 +70,7 @@ def test_a_signal_to_the_process_group_ends_with_code_3_and_the_next_run_goes_on
         process.kill()
     assert process.returncode == 3, err
     assert err == ""
-    assert "interrupted; run the same command to go on" in out
+    assert "interrupted; run the same command again to continue" in out
     told = json.loads(out.splitlines()[-1])
     assert told["interrupted"]
     assert told["clips"] < 8
@@ -85,7 +85,7 @@ def test_measure_prints_a_table_and_a_choice(tmp_path, capsys):
     assert main(["prepare", str(tmp_path), "--measure", "--json"]) == 0
     captured = capsys.readouterr()
     told = json.loads(captured.out.splitlines()[-1])
-    assert f"choose {told['choice']}: {told['why']}" in captured.out
+    assert f"recommended: {told['choice']} ({told['why']})" in captured.out
     assert [layout["short_side"] for layout in told["layouts"]] == [48, 48]
     for layout in told["layouts"]:
         assert layout["name"] in captured.out
@@ -148,4 +148,4 @@ def test_a_source_of_which_nothing_can_be_read_ends_in_an_error(tmp_path, capsys
         (videos / name).write_text("no video")
     assert main(["prepare", str(videos), str(tmp_path / "s.lance"), *SMALL]) == 2
     told = capsys.readouterr().err.splitlines()[-1]
-    assert f"{videos}: none of its 2 clips could be read; the first: {videos}/a.mp4: cannot" in told
+    assert f"{videos}: all of its 2 clips are unreadable; the first: {videos}/a.mp4: cannot" in told

@@ -167,7 +167,7 @@ def test_a_run_folder_with_other_files_is_left_alone(
         (["camvid.midway_tiny", "--labels.root", "x"], "labels.dataset: not set"),
         (["camvid.midway_tiny", "--labels.images", "0"], "must be 1 or more"),
         (["--resume"], "give the folder"),
-        (["--resume", "nowhere"], "nowhere: no run to resume"),
+        (["--resume", "nowhere"], "nowhere: is not a run"),
     ],
 )
 def test_wrong_words_are_told_in_one_line(

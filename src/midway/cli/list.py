@@ -1,4 +1,4 @@
-"""midway list: the experiments."""
+"""Command ``midway list``: list the experiments."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ def main(words: Sequence[str]) -> dict[str, Any]:
 
 
 def list_experiments() -> dict[str, Any]:
-    """Name the experiments, with what each is."""
+    """List the experiments with the first line of each description."""
     lines = {
         name: (function.__doc__ or "").strip().splitlines()[0]
         for name, function in experiments().items()
