@@ -12,7 +12,7 @@ from midway.experiments.synthetic import BOTH_TERMS as CONFIG
 CPU = torch.device("cpu")
 
 
-def test_speeds_shares_and_parts_hang_together() -> None:
+def test_rates_shares_and_parts_are_consistent() -> None:
     benchmark = StepBenchmark(
         config=CONFIG,
         batch_size=2,

@@ -135,7 +135,7 @@ def parse_points(words: Sequence[str]) -> Float[Tensor, "points 2"]:
         try:
             x, y = map(float, word.split(","))
         except ValueError:
-            raise MidwayError(f"point '{word}': is not X,Y; give two numbers, 120,80") from None
+            raise MidwayError(f"point '{word}': is not X,Y; give two numbers like 120,80") from None
         points.append((x, y))
     return torch.tensor(points)
 

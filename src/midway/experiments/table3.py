@@ -1,6 +1,6 @@
 """Table 3 of the paper: ablation of the components. BDD100K, ViT-S, 100 epochs.
 
-Command: ``midway train table3.row6_full --data.root bdd100k/videos/train``, other rows alike.
+Command: ``midway train table3.row6_full --data.root bdd100k/videos/train``, or another row.
 Cost: the paper's runs took 24 h on 2 A100 each. Not run here.
 Expect (paper): the BDD100K linear mIoU and the Sintel clean EPE in the first line of each row.
 

@@ -1,7 +1,7 @@
 """Table 5 of the paper: ablation of the dynamics' capacity. BDD100K, ViT-S, 100 epochs.
 
-Command: ``midway train table5.double_midway_width --data.root bdd100k/videos/train``; other rows
-alike. The full model is `table3.row6_full`.
+Command: ``midway train table5.double_midway_width --data.root bdd100k/videos/train``, or another
+row. The full model is `table3.row6_full`.
 Cost: the paper's runs took 24 h on 2 A100 each. Not run here.
 Expect (paper): the BDD100K linear mIoU and the Sintel clean EPE in the first line of each row.
 """
