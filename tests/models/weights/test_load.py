@@ -131,7 +131,7 @@ def test_damaged_descriptions_are_told_in_one_line(run):
     content = torch.load(path, weights_only=True)
     for spoiled, message in (
         (3, "encoders is a int, no dict"),
-        ({"student": {"kind": "vit"}}, "student: no 'config' in it"),
+        ({"student": {"kind": "vit"}}, "student: 'config' is missing"),
         ({"student": {"kind": "vit", "config": {}, "prefix": "student."}}, "of another shape"),
         ({"student": {"kind": "vit", "config": {}, "prefix": "head."}}, "missing .*, ...\\)"),
     ):
