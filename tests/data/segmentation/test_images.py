@@ -85,7 +85,7 @@ def test_the_offset_of_walking_tours_is_told_and_checked(tmp_path):
     Image.fromarray(values).save(one[0].label)
     assert one.read(0)[1][0, :3].tolist() == [0, 149, IGNORE]
     zero = find_labelled(data_of("wt_sem", tmp_path, label_offset=0), "train")
-    with pytest.raises(MidwayError, match="label value 150; there may be 0 to 149, 255"):
+    with pytest.raises(MidwayError, match="label value 150 is not in 0 to 149, 255"):
         zero.read(0)
     with pytest.raises(MidwayError, match="label_offset = 2; give 0 or 1"):
         data_of("wt_sem", tmp_path, label_offset=2)
@@ -140,7 +140,7 @@ def test_images_without_labels_and_labels_without_images_are_named(camvid):
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
-        (Image.new("L", (80, 48), 12), "label value 12; there may be 0 to 11: is this"),
+        (Image.new("L", (80, 48), 12), "label value 12 is not in 0 to 11; check that"),
         (Image.new("L", (40, 48), 1), "labels of 40x48 pixels for an image of 80x48"),
         (Image.new("P", (80, 48), 1), "a palette image; save its indices"),
         (Image.fromarray(np.full((48, 80), 300, np.uint16)), "16 bits deep"),
@@ -188,7 +188,7 @@ def test_unknown_datasets_and_sizes_are_refused():
 
 
 def test_the_options_of_walking_tours_belong_to_it_alone():
-    with pytest.raises(MidwayError, match="wt_sem has options of its own; take a protocol"):
+    with pytest.raises(MidwayError, match="wt_sem has its own options; choose a protocol"):
         SegmentationData(dataset="wt_sem")
     with pytest.raises(MidwayError, match=r"data\.dataset = camvid"):
         WalkingToursData(dataset="camvid")

@@ -65,7 +65,7 @@ def test_images_without_a_class_are_refused_though_others_have_one(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dataset": ""}, "labels.dataset: not set; give the one that lies in here: bdd100k"),
+        ({"dataset": ""}, "labels.dataset: not set; give the dataset in here: bdd100k"),
         ({"dataset": "camvit"}, "labels.dataset: no 'camvit'"),
         ({"dataset": "wt_sem"}, "labels.dataset: no 'wt_sem'"),
         ({"root": ""}, "no labels.root; give its folder"),
