@@ -114,7 +114,7 @@ def test_the_1024_of_things_are_every_seventh_of_all_but_the_last_698(tmp_path: 
     assert list_pairs("things", tmp_path, "test1024-clean") == full[:-698:7]
     assert len(full[:-698:7]) == 1024
     shutil.rmtree(tmp_path / "optical_flow/TEST/A/0007")
-    with pytest.raises(MidwayError, match=r"7848 test pairs below .* is taken from 7866"):
+    with pytest.raises(MidwayError, match=r"7848 test pairs below .* is defined on 7866"):
         list_pairs("things", tmp_path, "test1024-clean")
 
 

@@ -215,7 +215,7 @@ def write_bytes(data):
         ("a.pfm", write_bytes(b"PF\n2 2\n..\n" + bytes(48)), "header 'PF'"),
         ("a.npy", lambda path: path.write_bytes(archive()), "not a whole .npy"),
         ("a.png", write_bytes(b"no picture"), "cannot be read as PNG"),
-        ("a.png", lambda path: Image.new("RGB", (4, 4)).save(path), "of the kind rgb24"),
+        ("a.png", lambda path: Image.new("RGB", (4, 4)).save(path), "of format rgb24"),
         ("a.npy", write_bytes(b"no array"), "not a whole .npy"),
         ("a.npy", lambda path: np.save(path, np.zeros((4, 4))), "(4, 4)"),
         ("a.npy", lambda path: np.save(path, np.full((4, 4, 2), np.nan)), "not finite"),
