@@ -82,7 +82,7 @@ def test_wrong_layouts_and_sizes_are_one_line_each(tmp_path):
         "no such folder": lambda: find_mask_videos(tmp_path / "none"),
         "expected JPEGImages/480p.*found videos": lambda: find_mask_videos(tmp_path / "other"),
         "cannot be read; give a list below": lambda: find_mask_videos(root, "2017/val"),
-        "does not tell objects": lambda: read_mask(tmp_path / "coloured.png", None),
+        "has no object ids": lambda: read_mask(tmp_path / "coloured.png", None),
         "12 x 8 pixels, the video's first frame has 13 x 8": lambda: read_mask(bear, (8, 13)),
         "frames and masks of one size": lambda: read_frame(tmp_path / "coloured.png", (9, 12)),
         "0 objects in the first mask": lambda: objects_of(np.zeros((2, 2), np.uint8), bear),
