@@ -1,4 +1,4 @@
-"""Layouts of videos with masks, and what is wrong with some."""
+"""Layouts of videos with masks, and errors for invalid ones."""
 
 import re
 
@@ -60,7 +60,7 @@ def test_plain_folders_of_frames_and_masks_are_found(tmp_path, shared_data):
     assert objects_of(mask, alone.masks[0]) == [255]
 
 
-def test_masks_are_read_as_ids_whatever_their_colours(tmp_path):
+def test_masks_are_read_as_ids_for_any_palette(tmp_path):
     _davis(tmp_path)
     path = tmp_path / "Annotations/480p/dog/00001.png"
     mask = read_mask(path, (8, 12))

@@ -107,7 +107,7 @@ def test_a_pickle_cannot_look_up_a_codec(tmp_path):
         ),
     ],
 )
-def test_other_layouts_say_what_was_expected_and_found(tmp_path, contents, message):
+def test_other_layouts_report_expected_and_found_contents(tmp_path, contents, message):
     path = _dump(tmp_path / "wrong.pkl", contents)
     with pytest.raises(MidwayError, match=message) as error:
         list(read_tap_vid(path))

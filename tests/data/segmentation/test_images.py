@@ -1,4 +1,4 @@
-"""Labelled datasets are found in their real layouts, and what is wrong with one is told."""
+"""Labelled datasets are found in their real layouts, and errors name the file and the remedy."""
 
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def test_train_ids_are_taken_where_both_kinds_of_labels_are(tmp_path):
     assert all(item.label.endswith("labelTrainIds.png") for item in found)
 
 
-def test_the_offset_of_walking_tours_is_told_and_checked(tmp_path):
+def test_the_offset_of_walking_tours_is_an_option_and_checked(tmp_path):
     write_dummy("wt_sem", tmp_path, train=1)
     one = find_labelled(data_of("wt_sem", tmp_path, label_offset=1), "train")
     values = np.zeros((48, 80), np.uint8)
@@ -91,7 +91,7 @@ def test_the_offset_of_walking_tours_is_told_and_checked(tmp_path):
         data_of("wt_sem", tmp_path, label_offset=2)
 
 
-def test_folders_and_suffixes_of_walking_tours_are_told(tmp_path):
+def test_folders_and_suffixes_of_walking_tours_are_options(tmp_path):
     write_dummy("wt_sem", tmp_path)
     (tmp_path / "images").rename(tmp_path / "frames")
     for path in (tmp_path / "labels").rglob("*.png"):
@@ -100,7 +100,7 @@ def test_folders_and_suffixes_of_walking_tours_are_told(tmp_path):
     assert len(find_labelled(data, "train")) == 6
 
 
-def test_another_layout_is_told_with_what_is_expected_and_what_is_there(tmp_path):
+def test_another_layout_is_reported_with_expected_and_found_folders(tmp_path):
     write_dummy("ade20k", tmp_path)
     with pytest.raises(
         MidwayError,
@@ -117,7 +117,7 @@ def test_another_layout_is_told_with_what_is_expected_and_what_is_there(tmp_path
         find_labelled(data_of("bdd100k", ""), "train")
 
 
-def test_an_empty_split_is_told(camvid):
+def test_an_empty_split_is_reported(camvid):
     folder = Path(camvid.root)
     for path in [*(folder / "test").iterdir(), *(folder / "testannot").iterdir()]:
         path.unlink()
@@ -148,7 +148,7 @@ def test_images_without_labels_and_labels_without_images_are_named(camvid):
         (Image.new("1", (80, 48)), "of mode 1; save it as 8-bit grey"),
     ],
 )
-def test_labels_of_a_wrong_kind_are_told_with_their_file(picture, message, camvid):
+def test_labels_of_a_wrong_type_are_reported_with_their_file(picture, message, camvid):
     found = find_labelled(camvid, "train")
     picture.save(found[0].label)
     with pytest.raises(MidwayError, match=message) as told:
@@ -156,7 +156,7 @@ def test_labels_of_a_wrong_kind_are_told_with_their_file(picture, message, camvi
     assert found[0].label in str(told.value)
 
 
-def test_images_that_cannot_be_read_are_told(camvid):
+def test_unreadable_images_are_reported(camvid):
     found = find_labelled(camvid, "train")
     image = Path(camvid.root) / "train" / "a0000.png"
     whole = image.read_bytes()

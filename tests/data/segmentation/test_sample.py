@@ -1,4 +1,4 @@
-"""The few labelled images of a run: which they are, and what is refused at its start."""
+"""Labelled sample of a run: the choice of images, and options that are refused at the start."""
 
 import json
 
@@ -73,7 +73,7 @@ def test_images_without_a_class_are_refused_though_others_have_one(tmp_path):
         ({"scale": (512, 0)}, "must be 1 or more"),
     ],
 )
-def test_what_makes_no_sense_is_told_in_one_line(changes, message):
+def test_invalid_options_are_reported_in_one_line(changes, message):
     with pytest.raises(MidwayError) as caught:
         LabelsConfig(**({"dataset": "camvid", "root": "here"} | changes))
     assert message in str(caught.value)
