@@ -2,30 +2,23 @@
 
 import hashlib
 import json
-import logging
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from midway.config import from_json, read_json
 from midway.errors import MidwayError
 from midway.models.encoders.base import ENCODERS, EncoderSpec
+from midway.models.weights.hub import HUB_FILE, fetch, is_address
 from midway.models.weights.release import PARTS, flatten_release
 from midway.models.weights.safe_pickle import read_checkpoint
 
 BUNDLED = Path(__file__).parents[2] / "networks"
 """Networks that come with the package, as ``NAME.safetensors``."""
-HUB_FILE = "model.safetensors"
-HUB_TIMEOUT_SECONDS = 3
-SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 NETWORK = "midway"
 """Key of the sizes of a Midway network in the header of our .safetensors files; other keys of ours
 begin like it."""
@@ -110,27 +103,9 @@ def _find_file(name: str | Path) -> Path:
         raise MidwayError(f"{name}: cannot be read ({error.strerror}); check the path") from None
     if found.name == str(name) and (bundled := BUNDLED / f"{name}.safetensors").is_file():
         return bundled
-    if found.suffix in SUFFIXES or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(name)):
-        raise MidwayError(f"{name}: no such file or folder; check the path")
-    try:
-        with _silent("huggingface_hub"):
-            return Path(hf_hub_download(str(name), HUB_FILE, etag_timeout=HUB_TIMEOUT_SECONDS))
-    except (HfHubHTTPError, HFValidationError, OSError):
-        raise MidwayError(
-            f"{name}: no such folder here, and {HUB_FILE} cannot be had from the hub; check both"
-        ) from None
-
-
-@contextmanager
-def _silent(name: str) -> Iterator[None]:
-    """Suppress a library's log messages: its retries are no news to the user."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    if is_address(str(name)):
+        return fetch(str(name))
+    raise MidwayError(f"{name}: no such file or folder; check the path")
 
 
 def _newest_checkpoint(folder: Path) -> Path:
