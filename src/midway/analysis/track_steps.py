@@ -20,7 +20,7 @@ NUM_CANDIDATES = 5
 """Number of heatmap maxima that feature similarity selects from (sec. 4.4)."""
 TRIP_SHARE, TRIP_PIXELS = 0.01, 0.5
 """Thresholds of the forward-backward check (Sundaram et al., ECCV 2010). A point is occluded if the
-squared round-trip error exceeds `TRIP_SHARE` times the squared lengths, plus `TRIP_PIXELS`."""
+squared round-trip error exceeds `TRIP_SHARE` * squared lengths + `TRIP_PIXELS` (squared pixels)."""
 
 Frame = UInt8[Tensor, "3 height width"]
 Points = Float[Tensor, "points 2"]
