@@ -203,7 +203,7 @@ def test_an_encoder_file_is_finetuned_with_fresh_dynamics_and_this_is_told(
     square, path = encoder_file(tmp_path)
     config = starting_from(config, path, release=ReleaseHints(encoder_heads=2))
     network = build_network_again(config)
-    assert caplog.messages == [f"{path}: an encoder without dynamics; these start fresh"]
+    assert caplog.messages == [f"{path}: has no dynamics; they are initialised randomly"]
     mine, theirs = network.encoder.state_dict(), square.state_dict()
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     assert network.config.encoder.heads == 2
@@ -254,14 +254,14 @@ def test_random_is_a_fresh_vit_s_with_the_dynamics_of_the_paper(config):
 
 
 def test_a_midway_network_keeps_the_sizes_of_its_dynamics(config):
-    with pytest.raises(MidwayError, match=r"leave --start.dynamics out"):
+    with pytest.raises(MidwayError, match=r"leave out --start.dynamics"):
         build_network(starting_from(config, config.start.network))
 
 
 def test_what_an_encoder_alone_cannot_use_is_refused(config, tmp_path: Path):
     _, path = encoder_file(tmp_path)
     for network, changes, message in (
-        (path, {"encoder": "teacher"}, "without a teacher; leave --start.encoder out"),
+        (path, {"encoder": "teacher"}, "without a teacher; leave out --start.encoder"),
         ("random", {"encoder": "teacher"}, "without a teacher"),
         (
             "random",
