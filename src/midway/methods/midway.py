@@ -22,7 +22,7 @@ from midway.models.weights.load import build_network
 from midway.models.weights.sources import read_source
 from midway.nn.dense import normalized_mse
 from midway.train.health import effective_rank, spread
-from midway.train.objective import ParameterGroup, Position, StepOutput, parameter_groups
+from midway.train.objective import ParameterGroup, Progress, StepOutput, parameter_groups
 from midway.train.schedules import cosine
 
 HEALTH_PAIRS = 32
@@ -242,24 +242,24 @@ class Midway(Method):
             ),
         ]
 
-    def after_backward(self, position: Position) -> None:
+    def after_backward(self, progress: Progress) -> None:
         """Hold the DINO head's last layer still at first."""
-        if position.epoch < self.config.frozen_last_layer_epochs:
+        if progress.epoch < self.config.frozen_last_layer_epochs:
             for parameter in self.network.head.last_layer.parameters():
                 parameter.grad = None
 
-    def after_step(self, position: Position) -> None:
+    def after_step(self, progress: Progress) -> None:
         """Move the centre of the teacher's logits, and let the teacher follow."""
         if self.config.dino_weight:
             self.network.dino_loss.move_center()
-        self.network.update_teacher(self.teacher_momentum(position))
+        self.network.update_teacher(self.teacher_momentum(progress))
 
-    def teacher_momentum(self, position: Position) -> float:
+    def teacher_momentum(self, progress: Progress) -> float:
         """EMA momentum of a step."""
         config = self.config
-        share = 1 / position.samples if config.momentum_clock == "samples" else 1.0
+        share = 1 / progress.samples if config.momentum_clock == "samples" else 1.0
         return cosine(
-            position.progress * share, config.teacher_momentum, config.final_teacher_momentum
+            progress.fraction * share, config.teacher_momentum, config.final_teacher_momentum
         )
 
 
