@@ -239,7 +239,7 @@ def test_a_model_of_timm_is_finetuned(config, monkeypatch):
 
 
 def test_random_is_a_fresh_vit_s_with_the_dynamics_of_the_paper(config):
-    with pytest.raises(MidwayError, match=r"32x48 pixels is no multiple of two patches of 16"):
+    with pytest.raises(MidwayError, match=r"32x48 pixels is not a multiple of two patches of 16"):
         build_network(replace(config, start=StartConfig(network="random")))
     config = replace(config, data=replace(config.data, crop=(32, 64)))
     random = replace(config, start=StartConfig(network="random"))

@@ -63,12 +63,12 @@ class DynamicsConfig:
             raise MidwayError(f"dynamics: levels {self.levels} must rise from 1, without repeats")
         if self.midway_width % self.midway_heads:
             raise MidwayError(
-                f"dynamics: midway_width {self.midway_width} is no multiple of midway_heads "
+                f"dynamics: midway_width {self.midway_width} is not a multiple of midway_heads "
                 f"{self.midway_heads}; change one"
             )
         if self.starts_matching and self.midway_width % 4:
             raise MidwayError(
-                f"dynamics: midway_width {self.midway_width} is no multiple of 4, which the "
+                f"dynamics: midway_width {self.midway_width} is not a multiple of 4, which the "
                 "positions of starts_matching need; change one"
             )
 

@@ -17,7 +17,7 @@ from midway.errors import MidwayError
 from midway.train.objective import Progress
 
 SECONDS_BETWEEN_LINES = 30.0
-"""Interval of the lines on a stderr that is no terminal."""
+"""Interval of the lines on a stderr that is not a terminal."""
 
 
 class Log:

@@ -140,7 +140,7 @@ class Objective(nn.Module, ABC):
         """Edit the complete, unclipped gradients; may set some to None."""
 
     def after_step(self, progress: Progress) -> None:
-        """Update what follows the parameters, such as an EMA teacher; without gradients.
+        """Update state that depends on the parameters, such as an EMA teacher; without gradients.
 
         The loop calls it after every optimiser step, skipped ones included: the parameters are then
         unchanged, but statistics collected in `forward` may contain NaN.

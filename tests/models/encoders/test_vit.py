@@ -105,7 +105,7 @@ def test_positions_of_sines_and_cosines_are_there_from_the_start() -> None:
 
 
 def test_positions_of_sines_and_cosines_need_a_multiple_of_four() -> None:
-    with pytest.raises(MidwayError, match="width 18 is no multiple of 4"):
+    with pytest.raises(MidwayError, match="width 18 is not a multiple of 4"):
         EncoderConfig(width=18, heads=3, sincos_positions=True)
 
 

@@ -117,7 +117,7 @@ def test_what_the_hub_does_not_have_is_told_without_noise(
         raise OSError("offline")
 
     monkeypatch.setattr("midway.models.weights.files.hf_hub_download", download)
-    with pytest.raises(MidwayError, match=r"someone/midway: .* cannot be had from the hub"):
+    with pytest.raises(MidwayError, match=r"someone/midway: .* cannot be downloaded from the hub"):
         load("someone/midway")
     assert not caplog.records
 
@@ -153,7 +153,7 @@ def test_an_unreadable_file_is_told_with_the_reason(
     [
         ("net.pth", b"no checkpoint", r"net\.pth"),
         ("net.pth", b"", r"net\.pth"),
-        ("net.safetensors", b"no tensors here", "no readable safetensors"),
+        ("net.safetensors", b"no tensors here", "not a readable safetensors"),
         ("net.ckpt", b"PK\x03\x04 cut", r"net\.ckpt"),
     ],
 )

@@ -46,16 +46,16 @@ class EncoderConfig:
             raise MidwayError(f"encoder: drop_path {self.drop_path} must be 0 or more, and below 1")
         if self.width % self.heads:
             raise MidwayError(
-                f"encoder: width {self.width} is no multiple of heads {self.heads}; change one"
+                f"encoder: width {self.width} is not a multiple of heads {self.heads}; change one"
             )
         if self.sincos_positions and self.width % 4:
             raise MidwayError(
-                f"encoder: width {self.width} is no multiple of 4, which sincos_positions needs; "
+                f"encoder: width {self.width} is not a multiple of 4, as sincos_positions needs; "
                 "change one"
             )
         if any(side < 1 or side % self.patch_size for side in self.image_size):
             raise MidwayError(
-                f"encoder: image_size {self.image_size} is no multiple of patch_size "
+                f"encoder: image_size {self.image_size} is not a multiple of patch_size "
                 f"{self.patch_size}; change one"
             )
 

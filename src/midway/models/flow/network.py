@@ -62,8 +62,8 @@ class FlowNetworkConfig:
         (height, width), patches = self.crop, 2 * self.encoder.patch_size
         if height % patches or width % patches:
             raise MidwayError(
-                f"flow network: a crop of {height}x{width} pixels is no multiple of two patches of "
-                f"{self.encoder.patch_size}; give one like --data.crop "
+                f"flow network: a crop of {height}x{width} pixels is not a multiple of two patches "
+                f"of {self.encoder.patch_size}; give one like --data.crop "
                 f"{max(1, height // patches) * patches} {max(1, width // patches) * patches}"
             )
         midway = [name for name in self.dpt.inputs if name.startswith("midway")]
@@ -158,8 +158,8 @@ class FlowNetwork(nn.Module):
         """
         if not isinstance(encoder, VisionTransformer | TimmEncoder):
             raise MidwayError(
-                f"flow network: the dynamics read tokens of one width, and a {encoder.kind} has "
-                "none; take a ViT"
+                f"flow network: the dynamics need tokens of one width, which a {encoder.kind} does "
+                "not have; take a ViT"
             )
         is_timm = isinstance(encoder, TimmEncoder)
         made = cls(

@@ -33,8 +33,8 @@ class TileConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < 1 or min(*self.size, self.batch_size) < 1:
             raise MidwayError(
-                f"tiles of {self.size}, overlap {self.overlap}, {self.batch_size} at once: give an "
-                "overlap from 0 to below 1, and the others at least 1"
+                f"tiles of {self.size}, overlap {self.overlap}, {self.batch_size} per batch: give "
+                "an overlap from 0 to below 1, and the others at least 1"
             )
 
 
