@@ -153,7 +153,7 @@ class _Called:
             lambda c: c["student"].update(extra=3),
             "student has entries that are not .* tensors: extra",
         ),
-        (lambda c: c["student"].update({7: torch.zeros(1)}), "no floating-point tensor: 7"),
+        (lambda c: c["student"].update({7: torch.zeros(1)}), "not floating-point tensors: 7"),
         (lambda c: c.update(extra={}), "the release layout has no part extra"),
         (lambda c: c.update({5: {}}), "the release layout has no part 5"),
         (lambda c: c.pop("motion_loss"), "0 levels of forward models"),
