@@ -19,7 +19,7 @@ from midway.experiments.camvid import midway_tiny
 from midway.methods.base import flops_per_sample
 from midway.methods.midway import Midway, MidwayConfig
 from midway.nn.compilation import compile_regions, recompute_regions
-from midway.train.objective import Position
+from midway.train.objective import Progress
 from midway.train.optim import AdamW, OptimConfig, Rates, clip_gradients
 
 MODELS = {"vits": midway_vits, "vitb": midway_vitb, "tiny": midway_tiny}
@@ -61,7 +61,7 @@ class FastStep:
         self.optimizer.zero_grad()
 
     @torch.no_grad()
-    def move_averages(self, at: Position) -> None:
+    def move_averages(self, at: Progress) -> None:
         """Let centre and teacher follow."""
         self.method.after_step(at)
 
@@ -188,9 +188,9 @@ class StepBenchmark:
         return {"optimiser": median(optimiser), "EMA": averages}
 
 
-def position(clips: Clips) -> Position:
+def position(clips: Clips) -> Progress:
     """A place in a run at which nothing is frozen."""
-    return Position(step=2, steps=10, steps_per_epoch=1.0, samples=len(clips))
+    return Progress(step=2, steps=10, steps_per_epoch=1.0, samples=len(clips))
 
 
 def _reset_memory(device: torch.device) -> None:
