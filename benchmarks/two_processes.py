@@ -13,7 +13,7 @@ from statistics import median
 
 import torch
 
-from midway.bench.step import MODELS, FastStep, position
+from midway.bench.step import MODELS, FastStep, progress
 from midway.data.views.render import Clips, example_clips
 from midway.methods.midway import Midway, MidwayConfig
 from midway.train.launch import launch
@@ -65,7 +65,7 @@ def main() -> None:
             loss = model(clips).loss
         fabric.backward(loss)
         step.optimise(loss)
-        step.move_averages(position(clips))
+        step.move_averages(progress(clips))
         times.append(time.perf_counter() - start)
     seconds, exposed = median(times[1:]), exposed_seconds(model._forward_module)
     if fabric.is_global_zero:

@@ -77,5 +77,5 @@ def test_faint_objects_are_stretched_before_they_compete():
 
 
 def test_what_is_no_protocol_is_refused():
-    with pytest.raises(MidwayError, match="neighbours must be 1 or more"):
+    with pytest.raises(MidwayError, match="neighbours = 0; give 1 or more"):
         PropagationConfig(neighbours=0)

@@ -210,7 +210,10 @@ def test_segmentation_gives_each_class_its_colour_and_leaves_other_pixels_black(
 
 def test_more_classes_than_colours_are_refused_in_words(frames):
     truth = np.zeros(frames.shape[:3], np.uint8)
-    with pytest.raises(MidwayError, match="segmentation picture: 9 classes; give at most 8"):
+    with pytest.raises(
+        MidwayError,
+        match="segmentation picture: 9 classes cannot be distinguished by colour; give at most 8",
+    ):
         segmentation(frames, truth, {}, [f"class {index}" for index in range(9)])
 
 
@@ -278,7 +281,7 @@ def test_heatmaps_mark_the_patch_its_true_place_and_cover_the_target(frames):
         np.testing.assert_array_equal(cover, np.kron(heat[row], np.ones((8, 8))))
         opacity = np.asarray(target.images[1].get_alpha())
         assert ((opacity > 0) == (cover > 0)).all()
-        assert target.get_xlabel() == f"highest cosine {heat[row].max():.2f}"
+        assert target.get_xlabel() == f"maximum cosine {heat[row].max():.2f}"
 
 
 def test_a_map_without_heat_covers_nothing(frames):

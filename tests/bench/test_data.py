@@ -34,7 +34,7 @@ def test_videos_are_measured_as_they_are_and_from_a_store(tmp_path):
     for number in range(2):
         write_video(tmp_path / f"{number}.mp4", even_times(30), picture=waves)
     direct, store = BENCHMARK.run(str(tmp_path))
-    assert (direct.layout, direct.short_side) == ("the files as they are", 96)
+    assert (direct.layout, direct.short_side) == ("the source files", 96)
     assert (store.layout, store.short_side) == ("store at 48", 48)
     check(direct)
     check(store)
@@ -46,7 +46,7 @@ def test_frames_in_folders_are_measured_too(tmp_path):
     write_frames(tmp_path / "clip", [f"{number}.png" for number in range(60)])
     direct, _ = BENCHMARK.run(str(tmp_path))
     check(direct)
-    assert direct.layout == "the files as they are"
+    assert direct.layout == "the source files"
 
 
 def test_made_clips_have_the_size_rate_and_keyframes_they_promise(tmp_path):

@@ -146,7 +146,7 @@ def test_the_encoder_of_a_network_is_exported_and_described_by_info(
     message = _fails(["export", net, str(tmp_path / "x.pth"), "--weights", "best"], capsys)
     assert "no encoder 'best'; there are student, teacher" in message
     message = _fails(["export", alone, str(tmp_path / "x.pth")], capsys)
-    assert "the release layout holds whole networks" in message
+    assert "the release layout is for whole networks" in message
 
 
 def test_info_tells_of_what_is_in_no_file(capsys: pytest.CaptureFixture[str]) -> None:

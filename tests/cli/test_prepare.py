@@ -127,7 +127,7 @@ def test_without_a_cluster_the_error_says_how_to_start_one(tmp_path, capsys, mon
     monkeypatch.setattr(ray, "init", find_none)
     write_video(tmp_path / "a.mp4", even_times(5))
     assert main(["prepare", str(tmp_path), str(tmp_path / "x.lance"), "--ray"]) == 2
-    assert "no Ray cluster runs here; start one with `ray start --head`" in capsys.readouterr().err
+    assert "no Ray cluster is running; start one with `ray start --head`" in capsys.readouterr().err
 
 
 def test_an_index_is_made_where_it_is_asked_for(tmp_path, capsys):

@@ -163,7 +163,7 @@ def test_a_run_folder_with_other_files_is_left_alone(
         (["camvid.midway_tiny", "--optim.learning-rate", "1"], "--optim.learning-rate"),
         (["camvid.midway_tiny", "--data.rot", "x"], "did you mean --data.root?"),
         (["camvid.midway_tiny", "--optim.lr", "fast"], "--optim.lr"),
-        (["camvid.midway_tiny", "--method.network.encoder.heads", "5"], "no multiple of heads"),
+        (["camvid.midway_tiny", "--method.network.encoder.heads", "5"], "not a multiple of heads"),
         (["camvid.midway_tiny", "--labels.root", "x"], "labels.dataset: not set"),
         (["camvid.midway_tiny", "--labels.images", "0"], "must be 1 or more"),
         (["--resume"], "give the folder"),

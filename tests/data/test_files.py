@@ -58,8 +58,8 @@ def test_what_cannot_be_opened_is_listed_and_refused_at_once(tmp_path, scheme):
     found = {file.name: file.location for file in find_files(f"{scheme}{tmp_path}")}
     assert found.keys() == {"pipe.mp4", "endless.mp4", "gone.mp4"}
     for name, message in (
-        ("pipe.mp4", "is no regular file; give a file"),
-        ("endless.mp4", "is no regular file; give a file"),
+        ("pipe.mp4", "is not a regular file; replace it"),
+        ("endless.mp4", "is not a regular file; replace it"),
         ("gone.mp4", "No such file"),
     ):
         with pytest.raises((OSError, BadClipError), match=message):
@@ -73,7 +73,7 @@ def test_what_cannot_be_opened_is_listed_and_refused_at_once(tmp_path, scheme):
             "nosuch://bucket/videos",
             r"cannot be opened \(Protocol not known: nosuch\); check the URL",
         ),
-        ("memory://nowhere", "does not exist or is empty; give one that is not"),
+        ("memory://nowhere", "does not exist or is empty; give a folder with files"),
     ],
 )
 def test_a_url_that_leads_nowhere_is_told_in_one_line(url, message):

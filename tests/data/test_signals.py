@@ -154,18 +154,24 @@ DAMAGES = {
     ),
     "words": (changed(action=np.array([["a", "b"]] * 16)), "cannot be read as signals"),
     "shape": (changed(action=np.zeros((16, 3))), r"has action of shape \(3,\), not \(2,\)"),
-    "no axis": (changed(action=np.float64(3)), "has not one finite action for each second"),
-    "too few": (changed(action=np.zeros((15, 2))), "has not one finite action for each second"),
-    "NaN": (changed(action=np.full((16, 2), np.nan)), "has not one finite action for each second"),
-    "infinite": (changed(action=np.full((16, 2), np.inf)), "has not one finite action"),
-    "times fall": (changed(seconds=SECONDS[::-1]), "has no seconds that rise from row to row"),
-    "times stand": (changed(seconds=np.zeros(16)), "has no seconds that rise from row to row"),
-    "times NaN": (changed(seconds=np.full(16, np.nan)), "has no seconds that rise"),
+    "no axis": (changed(action=np.float64(3)), "does not have one finite value of action"),
+    "too few": (changed(action=np.zeros((15, 2))), "does not have one finite value of action"),
+    "NaN": (changed(action=np.full((16, 2), np.nan)), "does not have one finite value of action"),
+    "infinite": (
+        changed(action=np.full((16, 2), np.inf)),
+        "does not have one finite value of action",
+    ),
+    "times fall": (changed(seconds=SECONDS[::-1]), "has no array `seconds` that increases"),
+    "times stand": (changed(seconds=np.zeros(16)), "has no array `seconds` that increases"),
+    "times NaN": (changed(seconds=np.full(16, np.nan)), "has no array `seconds` that increases"),
     "no rows": (
         lambda path: np.savez(path, seconds=np.zeros(0), action=np.zeros((0, 2))),
-        "has no seconds that rise from row to row",
+        "has no array `seconds` that increases",
     ),
-    "times of two axes": (changed(seconds=np.zeros((16, 2))), "has no seconds that rise"),
+    "times of two axes": (
+        changed(seconds=np.zeros((16, 2))),
+        "has no array `seconds` that increases",
+    ),
     "late": (changed(seconds=SECONDS + 0.25), r"begins at 0\.25 s, after a frame at 0\.00 s"),
 }
 
@@ -186,7 +192,7 @@ def test_a_frame_store_has_no_signals(tmp_path: Path) -> None:
     prepare(str(tmp_path / "walk.mp4"), str(store), StoreConfig(fps=10), jobs=0)
     clip = only_clip(store)
     assert clip.signals_location is None
-    message = r"s\.lance.*: holds no signals \(action, speed\); train from the files$"
+    message = r"s\.lance.*: has no signals \(action, speed\); train from the source files$"
     with pytest.raises(BadClipError, match=message) as raised:
         read_signals(clip, {"action": (2,), "speed": ()}, (0.0,))
     assert "\n" not in str(raised.value)

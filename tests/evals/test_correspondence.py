@@ -147,7 +147,7 @@ def test_the_command_says_that_gates_are_open_and_refuses_where_there_are_none(
     none = str(tmp_path / "none.safetensors")
     assert main(["eval", "correspondence", "--network", none, *words]) == 2
     assert capsys.readouterr().err == (
-        "midway: the network has no gates to open; leave --open-gates out\n"
+        "midway: open_gates: the network has no gates; leave out --open-gates\n"
     )
 
 
@@ -171,14 +171,14 @@ def test_real_pairs_are_scored_from_the_command_line(network, shared_data, tmp_p
         ([], "no network: give a run folder"),
         (
             ["--network", "{net}", "--data.dataset", "kitti"],
-            "kitti: no folder; give it by --data.root",
+            "kitti: no folder is given; add --data.root DIR",
         ),
         (
             ["--network", "{net}", "--data.root", "x"],
-            "worlds are made, not read; add --data.dataset",
+            "synthetic worlds have no folder; add --data.dataset",
         ),
         (["--network", "{net}", "--levels", "4"], "level 4 has no forward model"),
-        (["--network", "{net}", "--num-draws", "0"], "num_draws must be 1 or more"),
+        (["--network", "{net}", "--num-draws", "0"], "num_draws = 0; give 1 or more"),
         (["--network", "{net}", "--num-worlds", "0"], "no pairs: 0 worlds"),
         (
             ["--network", "{net}", "--gap-seconds", "nan"],
@@ -186,7 +186,7 @@ def test_real_pairs_are_scored_from_the_command_line(network, shared_data, tmp_p
         ),
         (
             ["--network", "{net}", "--moving-patches", "nan"],
-            "moving_patches = nan; give a distance",
+            "moving_patches = nan; give 0 or more",
         ),
     ],
 )

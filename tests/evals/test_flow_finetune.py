@@ -23,7 +23,7 @@ from midway.models.midway import HeadConfig, MidwayNetwork, NetworkConfig
 from midway.models.weights.load import load
 from midway.models.weights.release import ReleaseHints
 from midway.models.weights.save import save
-from midway.train.objective import Position
+from midway.train.objective import Progress
 from tests.models.encoders.fake_timm import install_timm
 from tests.models.flow.test_network import CONFIG
 
@@ -149,9 +149,9 @@ def test_a_resumed_run_ends_like_one_that_was_not_stopped(config, tmp_path: Path
     half = replace(config, run=replace(config.run, folder=tmp_path / "half", steps=6))
     stopped = FlowFinetuning.after_step
 
-    def stop(self, position):
-        stopped(self, position)
-        if position.step == 4:
+    def stop(self, progress):
+        stopped(self, progress)
+        if progress.step == 4:
             raise KeyboardInterrupt
 
     FlowFinetuning.after_step = stop
@@ -203,7 +203,7 @@ def test_an_encoder_file_is_finetuned_with_fresh_dynamics_and_this_is_told(
     square, path = encoder_file(tmp_path)
     config = starting_from(config, path, release=ReleaseHints(encoder_heads=2))
     network = build_network_again(config)
-    assert caplog.messages == [f"{path}: an encoder without dynamics; these start fresh"]
+    assert caplog.messages == [f"{path}: has no dynamics; they are initialised randomly"]
     mine, theirs = network.encoder.state_dict(), square.state_dict()
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     assert network.config.encoder.heads == 2
@@ -239,7 +239,7 @@ def test_a_model_of_timm_is_finetuned(config, monkeypatch):
 
 
 def test_random_is_a_fresh_vit_s_with_the_dynamics_of_the_paper(config):
-    with pytest.raises(MidwayError, match=r"32x48 pixels is no multiple of two patches of 16"):
+    with pytest.raises(MidwayError, match=r"32x48 pixels is not a multiple of two patches of 16"):
         build_network(replace(config, start=StartConfig(network="random")))
     config = replace(config, data=replace(config.data, crop=(32, 64)))
     random = replace(config, start=StartConfig(network="random"))
@@ -254,14 +254,14 @@ def test_random_is_a_fresh_vit_s_with_the_dynamics_of_the_paper(config):
 
 
 def test_a_midway_network_keeps_the_sizes_of_its_dynamics(config):
-    with pytest.raises(MidwayError, match=r"leave --start.dynamics out"):
+    with pytest.raises(MidwayError, match=r"leave out --start.dynamics"):
         build_network(starting_from(config, config.start.network))
 
 
 def test_what_an_encoder_alone_cannot_use_is_refused(config, tmp_path: Path):
     _, path = encoder_file(tmp_path)
     for network, changes, message in (
-        (path, {"encoder": "teacher"}, "without a teacher; leave --start.encoder out"),
+        (path, {"encoder": "teacher"}, "without a teacher; leave out --start.encoder"),
         ("random", {"encoder": "teacher"}, "without a teacher"),
         (
             "random",
@@ -325,7 +325,7 @@ def test_validation_leaves_the_mode_and_the_gradients_as_they_were(config, tmp_p
     assert out.logs["epe"].isfinite()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in objective.parameters())
     # Not a step that is validated after: nothing is read, though there is nothing to read.
-    objective.after_step(Position(step=0, steps=100, steps_per_epoch=1.0, samples=2))
+    objective.after_step(Progress(step=0, steps=100, steps_per_epoch=1.0, samples=2))
     assert not list(tmp_path.glob("*.jsonl"))
     assert objective.network.training
 

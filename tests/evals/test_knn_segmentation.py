@@ -134,7 +134,7 @@ def test_a_network_is_scored_from_one_command_and_the_same_again(place, capsys):
     for _ in range(2):
         assert main(words) == 0
         printed = capsys.readouterr().out.splitlines()
-        assert any("patches remembered" in line for line in printed)
+        assert any("patches stored" in line for line in printed)
         found.append(json.loads(printed[-1]))
     assert json.loads((place / "out" / "results.json").read_text()) == found[1]
     assert (place / "out" / "confusion.png").is_file()
@@ -222,7 +222,7 @@ def test_a_folder_that_cannot_take_the_results_is_told_at_once(place, capsys):
     run, file = place / "run", place / "net.safetensors"
     run.mkdir()
     (run / "config.json").write_text("{}")
-    for folder, message in ((run, "is the folder of a run"), (file, "File exists; give another")):
+    for folder, message in ((run, "is a run folder"), (file, "File exists; give another")):
         assert main([*words, "--folder", str(folder)]) == 2
         assert message in capsys.readouterr().err
     assert [path.name for path in run.iterdir()] == ["config.json"]
@@ -233,7 +233,7 @@ def test_what_makes_no_sense_is_told(place, capsys):
     assert main([*command, "--resume", str(place)]) == 2
     assert "has nothing to resume" in capsys.readouterr().err
     assert main([*command, "--protocol", "camvid", "--neighbours", "0"]) == 2
-    assert "neighbours and memory_size must be 1 or more" in capsys.readouterr().err
+    assert "neighbours = 0; give 1 or more" in capsys.readouterr().err
 
 
 def test_levels_of_a_resnet_are_compared_at_their_own_stride():

@@ -88,7 +88,7 @@ def test_transfer_is_the_share_of_their_worth_that_latents_keep():
 
 def test_one_world_or_no_latents_are_refused():
     alone = WorldPairs(world=WORLDS.world, num_worlds=1)
-    with pytest.raises(MidwayError, match="need another world; give --num-worlds 2 or more"):
+    with pytest.raises(MidwayError, match="need two worlds; give --num-worlds 2 or more"):
         exchanged_losses(random_network(), alone)
     with pytest.raises(MidwayError, match="no motion latents"):
         exchanged_losses(random_network(latent_dynamics=False), WORLDS)

@@ -100,7 +100,7 @@ def test_stopped_and_resumed_it_ends_like_one_that_was_not(
 
     monkeypatch.setattr(SegmentationLoader, "batches", stopping)
     assert run(place, protocol, stopped, *words) == 3
-    assert "go on by --resume" in capsys.readouterr().out
+    assert "continue with --resume" in capsys.readouterr().out
     monkeypatch.undo()
 
     def killed(self, start, stop):

@@ -117,5 +117,5 @@ def test_a_file_of_tap_vid_is_scored_and_errors_name_it(network, tmp_path, capsy
 def test_videos_in_which_nothing_is_seen_are_an_error(network):
     video = world_video(CONFIG, 1, 3)
     video.occluded[:] = True
-    with pytest.raises(MidwayError, match="no point of any video is ever seen"):
+    with pytest.raises(MidwayError, match="no point of any video is ever visible"):
         score_videos(network, [video], QUICK)

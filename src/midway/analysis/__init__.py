@@ -1,1 +1,1 @@
-"""What a trained network knows: perturbation, tracking, pictures."""
+"""Analysis of trained networks: heatmaps, tracking, label propagation and pictures."""

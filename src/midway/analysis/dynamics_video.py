@@ -1,7 +1,7 @@
-"""What the dynamics say of a video from frame to frame: gates and motion latents.
+"""Dynamics of a video, from each frame to the next: gate means and motion latents.
 
-Frames are seen in pairs, each as target and then as source. The networks are trained on gaps of
-half a second to a second: frames at 2 a second are what they know.
+Consecutive frames form a pair of source and target. The networks are trained with gaps of 0.5 to 1
+second, so videos should be sampled at about 2 frames per second.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,23 +24,26 @@ from midway.nn.eval_mode import evaluating
 def gate_means(
     network: MidwayNetwork, frames: Frames, *, short_side: int = 0
 ) -> dict[int, Float[Tensor, "pairs blocks"]]:
-    """Mean gate of each forward block, by level, for each frame and the next (eq. 2).
+    """Compute the mean gate (eq. 2) of each forward block for each pair of consecutive frames.
 
-    A gate near 1 keeps what is where it was, a gate near 0 lets attention bring something else.
-    Blocks are those that have a gate: 2, 3 and so on.
+    A gate near 1 preserves the feature at its position; a gate near 0 lets attention replace it.
+    The first block has no gate, so columns are blocks 2, 3 and so on.
 
     Args:
-        network: With gates.
-        frames: Of a video, at least two.
-        short_side: As for `fit`.
+        network: Network with gates.
+        frames: At least two frames of a video.
+        short_side: Shorter side of the network's input in pixels, see `fit`.
+
+    Returns:
+        Means from 0 to 1 of each level.
 
     Raises:
-        MidwayError: The network has no gates, or there is one frame.
+        MidwayError: The network has no gates, or there are fewer than two frames.
 
     """
     dynamics = network.config.dynamics
     if not dynamics.gates or dynamics.forward_depth == 1:
-        raise MidwayError("the network has no gates; give one that was trained with them")
+        raise MidwayError("network: has no gates; give one that was trained with them")
     means: dict[int, list[Tensor]] = {level: [] for level in dynamics.levels}
     for _, levels in pair_outputs(network, frames, short_side=short_side):
         for level, found in means.items():
@@ -57,23 +60,24 @@ def write_motion_latents(
     *,
     short_side: int = 0,
 ) -> int:
-    """Write the motion latents of each frame and the next to a Parquet file.
+    """Write the motion latents of each pair of consecutive frames to a Parquet file.
 
-    A row is a latent: `source_seconds`, `target_seconds`, `level`, `latent` (its number from 0) and
-    `values`, as many floats as the midway path is wide.
+    A row is one latent: `source_seconds`, `target_seconds`, `level`, `latent` (its index from 0)
+    and `values` (float32, as many as the width of the midway path).
 
     Args:
-        network: With latent dynamics.
-        frames: Of a video, at least two.
-        seconds: When each is shown.
+        network: Network with latent dynamics.
+        frames: At least two frames of a video.
+        seconds: Timestamp of each frame.
         path: File to write.
-        short_side: As for `fit`.
+        short_side: Shorter side of the network's input in pixels, see `fit`.
 
     Returns:
-        How many rows were written.
+        Number of rows written.
 
     Raises:
-        MidwayError: Pyarrow is missing, the network has no latents, or there is one frame.
+        MidwayError: Pyarrow is not installed, the network has no latents, or there are fewer than
+            two frames.
 
     """
     try:
@@ -84,7 +88,7 @@ def write_motion_latents(
             f"{path}: Parquet needs pyarrow; run `pip install 'midway-network[store]'`"
         ) from None
     if not network.config.dynamics.latent_dynamics:
-        raise MidwayError("the network has no motion latents; give one with latent dynamics")
+        raise MidwayError("network: has no motion latents; give one with latent dynamics")
     width = network.config.dynamics.midway_width
     schema = pa.schema(
         [
@@ -107,10 +111,10 @@ def write_motion_latents(
 def pair_outputs(
     network: MidwayNetwork, frames: Frames, *, short_side: int = 0
 ) -> Iterator[tuple[int, dict[int, LevelOutput]]]:
-    """Number of each frame but the last, and what the network says of it and the next, by level.
+    """Yield the index of each frame but the last, and the outputs of its pair with the next frame.
 
     Raises:
-        MidwayError: There is one frame.
+        MidwayError: There are fewer than two frames.
 
     """
     check_length(frames)
@@ -121,7 +125,7 @@ def pair_outputs(
 def pair_output(
     network: MidwayNetwork, frames: Frames, number: int, *, short_side: int = 0
 ) -> dict[int, LevelOutput]:
-    """What the network says of the frame of this number and the next, by level."""
+    """Return the network's outputs for frames `number` and `number + 1`, by level."""
     source, target = (
         fit(frames[each][None], network, short_side=short_side).images
         for each in (number, number + 1)
@@ -133,6 +137,7 @@ def pair_output(
 def _rows(
     source_seconds: float, target_seconds: float, levels: dict[int, LevelOutput]
 ) -> list[dict[str, Any]]:
+    """Return the rows of one pair, one a latent."""
     return [
         {
             "source_seconds": source_seconds,

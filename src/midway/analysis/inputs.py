@@ -1,4 +1,4 @@
-"""Images of any size as a network wants them, and which patch a pixel falls into."""
+"""Network inputs from images of any size, and the mapping of pixels to patches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,17 +15,20 @@ from midway.nn.images import normalise
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """Images as a network sees them, with the way back to their own pixels."""
+    """Images resized for a network, with their patch grid in pixels of the originals."""
 
     images: Float[Tensor, "batch 3 fitted_height fitted_width"]
-    """ImageNet-normalised, on the network's device, in its precision."""
+    """ImageNet-normalised images, on the network's device and in its dtype."""
     grid: tuple[int, int]
     """Rows and columns of patches."""
     patch: tuple[float, float]
-    """Width and height of a patch in pixels of the images as they were given."""
+    """Width and height of a patch, in pixels of the original images."""
 
     def cells(self, points: Float[Tensor, "points 2"]) -> Int[Tensor, "points 2"]:
-        """Column and row of the patches that hold points (x, y) of the given images."""
+        """Return column and row of the patches that contain points (x, y) of the original images.
+
+        Points outside the images are assigned to the nearest patch.
+        """
         patch, grid = points.new_tensor(self.patch), torch.tensor(self.grid[::-1])
         cells = torch.div(points + 0.5, patch, rounding_mode="floor").long().cpu()
         return torch.minimum(cells, grid - 1).clamp(min=0)
@@ -34,16 +37,16 @@ class Fitted:
 def fit(
     images: UInt8[Tensor, "batch 3 height width"], network: MidwayNetwork, *, short_side: int = 0
 ) -> Fitted:
-    """Resize images so that the network can take them; nothing is cut off.
+    """Resize images to whole patches of a network, without cropping.
 
     Args:
         images: RGB bytes.
-        network: Says where the images go, and the patch size.
-        short_side: Pixels of the shorter side afterwards, 0 for the side that the network is made
-            for. Both sides are rounded to whole patches, each on its own.
+        network: Network that determines patch size, device and dtype.
+        short_side: Shorter side after resizing in pixels; 0 for the side in the network's
+            configuration. Height and width are rounded to whole patches independently.
 
     Raises:
-        MidwayError: A negative side.
+        MidwayError: `short_side` is negative.
 
     """
     if short_side < 0:
@@ -65,19 +68,19 @@ def fit(
 
 
 def check_points(points: Float[Tensor, "points 2"], size: Sequence[int]) -> None:
-    """See that points lie in an image.
+    """Check that points are inside an image.
 
     Args:
-        points: Column x and row y.
+        points: Column x and row y in pixels; integers are pixel centres.
         size: Height and width of the image in pixels.
 
     Raises:
-        MidwayError: Names the first that does not.
+        MidwayError: A point is outside the image; the message names the first one.
 
     """
     height, width = size
     for x, y in points.tolist():
-        # Whole numbers are the middles of pixels; what is no number is outside too.
+        # Integers are pixel centres. The negated comparison also rejects NaN.
         if not (-0.5 <= x < width - 0.5 and -0.5 <= y < height - 0.5):
             raise MidwayError(
                 f"point {x:g},{y:g} is outside the image of {width} x {height} pixels; give x from "

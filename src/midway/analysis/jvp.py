@@ -1,11 +1,11 @@
-"""Forward-mode differentiation of a forward model, for tangents that enter at a single token.
+"""Jacobian-vector products of a forward model, for tangents at a single input token.
 
-Written out: what does not depend on the perturbation is computed once and shared by all of them,
-and in the first block most of the rest is zero. Torch's own derivatives know neither, pass over
-memory more often, and have no rule for fused attention.
+The derivatives are implemented by hand. Terms that do not depend on the perturbation are computed
+once for all perturbations, and zeros of the tangents in the first block are skipped. Torch's
+forward-mode AD does neither, makes more passes over memory, and has no rule for fused attention.
 
-Shapes: P perturbations, T tokens of width D, H heads of width d. `rows` picks the tokens that
-tangents belong to: all of them, tangents being (P, T, D), or one for each perturbation, (P, D).
+Shapes: P perturbations, T tokens of width D, H heads of width d. `rows` selects the tokens of the
+tangents: all tokens for tangents (P, T, D), or one token per perturbation for tangents (P, D).
 """
 
 import torch
@@ -23,13 +23,13 @@ ALL = slice(None)
 
 
 class ForwardTangents:
-    """Derivative of a forward model at one input, for perturbations of single features.
+    """Derivative of a forward model at one input, for perturbations of single tokens.
 
     Args:
-        model: The forward model.
+        model: Forward model.
         features: Backward features v of one source.
-        latents: Its motion latents at the encoder's width, held fixed.
-        dtype: Of the tangents; the input itself goes through in its own.
+        latents: Motion latents of the pair, raised to the encoder's width; they are constant.
+        dtype: Dtype of the tangents; the primal computation keeps the dtype of `features`.
 
     """
 
@@ -48,11 +48,12 @@ class ForwardTangents:
         self.gates: list[_Gate | None] = []
         for index, block in enumerate(model.blocks):
             assert isinstance(block, GatedBlock)
+            # The first block has no gate.
             module = model.gates[index - 1] if index and model.gates else None
             gate, residual = None, x
             if isinstance(module, Gate):
-                read = x_before if self.reads_previous else x
-                gate = _Gate(module, read, x, len(latents), dtype)
+                gate_input = x_before if self.reads_previous else x
+                gate = _Gate(module, gate_input, x, len(latents), dtype)
                 residual = gate.residual
             self.gates.append(gate)
             self.blocks.append(_Block(block, x, residual, dtype))
@@ -63,31 +64,32 @@ class ForwardTangents:
         places: Int[Tensor, " perturbations"],
         directions: Float[Tensor, "perturbations dim"],
     ) -> Float[Tensor, "perturbations features dim"]:
-        """How the predicted features move when one feature moves along a direction.
+        """Return the directional derivatives of all predicted features.
 
         Args:
-            places: Of the feature, 0 being the class token.
-            directions: One a perturbation.
+            places: Token that each perturbation changes; 0 is the class token.
+            directions: Direction of each perturbation.
 
         """
         entering, places = directions.to(self.dtype), places + self.num_latents
         each = torch.arange(len(places), device=places.device)
         dx_before = None
-        dx = self.blocks[0].push_one(entering, places)
+        dx = self.blocks[0].push_one(entering, places)  # (P, D) to (P, T, D)
         for block, gate in zip(self.blocks[1:], self.gates[1:], strict=True):
             residual = dx
             if gate is not None and self.reads_previous and dx_before is None:
+                # The gate of block 2 reads the input, whose tangent is zero except at `places`.
                 residual = gate.weight * dx
                 residual[each, places] += gate.push(entering, places)
             elif gate is not None:
-                read = dx_before if self.reads_previous and dx_before is not None else dx
-                residual = (gate.weight * dx).add_(gate.push(read))
+                dread = dx_before if self.reads_previous and dx_before is not None else dx
+                residual = (gate.weight * dx).add_(gate.push(dread))
             dx_before, dx = dx, block.push(dx, residual)
         return dx[:, self.num_latents :]
 
 
 class _Block:
-    """h = residual + attention(norm(x)); h + mlp(norm(h))."""
+    """Derivative of a block: h = residual + attention(norm(x)), y = h + mlp(norm(h))."""
 
     def __init__(self, block: GatedBlock, x: Primal, residual: Primal, dtype: torch.dtype) -> None:
         self.norm1 = _Norm(block.norm1, x, dtype)
@@ -102,13 +104,14 @@ class _Block:
         return self.mlp.push(self.norm2.push(dh)).add_(dh)
 
     def push_one(self, dx: Tangents, places: Tensor) -> Tangents:
+        """Return tangents (P, T, D) for tangents (P, D) at one token each, in an ungated block."""
         dh = self.attn.push_one(self.norm1.push(dx, places), places)
         dh[torch.arange(len(dx), device=dx.device), places] += dx
         return self.mlp.push(self.norm2.push(dh)).add_(dh)
 
 
 class _Norm:
-    """y = weight * unit + bias, with unit = (x - mean) / deviation.
+    """Derivative of layer norm: y = weight * unit + bias, with unit = (x - mean) / deviation.
 
     d unit = (dx - mean(dx) - unit * mean(unit * dx)) / deviation.
     """
@@ -127,11 +130,15 @@ class _Norm:
 
 
 class _Mlp:
-    """y = fc2(gelu(a)) with a = fc1(x); dy = fc2(gelu'(a) * fc1(dx)), both without their biases."""
+    """Derivative of an MLP: y = fc2(gelu(a)) with a = fc1(x).
+
+    dy = fc2(gelu'(a) * fc1(dx)), with both layers without bias.
+    """
 
     def __init__(self, mlp: Mlp, x: Primal, dtype: torch.dtype) -> None:
         a = mlp.fc1(x)
         density = (-0.5 * a.square()).exp() / (2 * torch.pi) ** 0.5
+        # gelu(a) = a * cdf(a), so gelu'(a) = cdf(a) + a * density(a).
         self.slope = (0.5 * (1 + torch.erf(a / 2**0.5)) + a * density).to(dtype)
         self.fc1, self.fc2 = mlp.fc1.weight.to(dtype), mlp.fc2.weight.to(dtype)
 
@@ -140,7 +147,10 @@ class _Mlp:
 
 
 class _Gate:
-    """residual = g * x with g = sigmoid(mlp(norm(read)) + bias); that of latents is 1."""
+    """Derivative of a gated residual: g * x with g = sigmoid(mlp(norm(read)) + bias).
+
+    Gates of motion latents are 1.
+    """
 
     def __init__(
         self, gate: Gate, read: Primal, x: Primal, num_latents: int, dtype: torch.dtype
@@ -153,14 +163,14 @@ class _Gate:
         self.weight, self.slope = g.to(dtype), slope.to(dtype)
 
     def push(self, dread: Tangents, rows: Rows = ALL) -> Tangents:
-        """Change of the residual that the change of the gate makes: dg * x."""
+        """Return dg * x, the term of the residual's derivative due to the gate."""
         return self.mlp.push(self.norm.push(dread, rows), rows).mul_(self.slope[rows])
 
 
 class _Attention:
-    """y = proj(weights v) with weights = softmax(q k), q being scaled.
+    """Derivative of attention: y = proj(weights v) with weights = softmax(q k), and q scaled.
 
-    d weights = t - weights * sum(t) with t = weights * (dq k + q dk), sums going over keys.
+    d weights = t - weights * sum(t) with t = weights * (dq k + q dk), with sums over keys.
     """
 
     def __init__(self, attn: Attention, x: Primal, dtype: torch.dtype) -> None:
@@ -175,30 +185,35 @@ class _Attention:
 
     def push(self, dx: Tangents) -> Tangents:
         dq, dk, dv = self._split(F.linear(dx, self.qkv))  # (H, P, T, d)
-        # The rows of all perturbations are stacked: one long product instead of many short ones.
+        # (H, P * T, d) @ (H, d, T): one large matrix product instead of P small ones.
         t = (dq.flatten(1, 2) * self.scale @ self.k.mT).unflatten(1, dq.shape[1:3])
         t = t.add_(self.q[:, None] @ dk.mT).mul_(self.weights[:, None])
         dmixed = (t.flatten(1, 2) @ self.v).view_as(dq)
+        # (d weights) v = t v - sum(t) * (weights v)
         dmixed.addcmul_(t.sum(-1, keepdim=True), self.mixed[:, None], value=-1)
-        carried = self.weights @ dv.transpose(1, 2).flatten(2)
-        dmixed.add_(carried.unflatten(2, dv.shape[1::2]).transpose(1, 2))
+        # weights dv: (H, T, T) @ (H, T, P * d), again one product
+        weighted = self.weights @ dv.transpose(1, 2).flatten(2)
+        dmixed.add_(weighted.unflatten(2, dv.shape[1::2]).transpose(1, 2))
         return self._project(dmixed)
 
     def push_one(self, dx: Tangents, places: Int[Tensor, " perturbations"]) -> Tangents:
-        """As `push`, of tangents at one token each: one key and value move, and one query."""
+        """Return `push` of tangents (P, D) at one token each: one query, key and value vary."""
         dq, dk, dv = self._split(F.linear(dx, self.qkv))  # (H, P, d)
-        weights = self.weights[:, :, places].mT[..., None]  # of the moved key, (H, P, T, 1)
+        weights = self.weights[:, :, places].mT[..., None]  # of the varied key, (H, P, T, 1)
         t = weights * (dk @ self.q.mT)[..., None]
         dmixed = t * (self.v[:, places, None] - self.mixed[:, None]) + weights * dv[:, :, None]
-        t = self.weights[:, places] * (dq * self.scale @ self.k.mT)  # of the moved query, (H, P, T)
-        moved = t @ self.v - t.sum(-1, keepdim=True) * self.mixed[:, places]
-        dmixed[:, torch.arange(len(dx), device=dx.device), places] += moved
+        t = self.weights[:, places] * (
+            dq * self.scale @ self.k.mT
+        )  # of the varied query, (H, P, T)
+        of_query = t @ self.v - t.sum(-1, keepdim=True) * self.mixed[:, places]
+        dmixed[:, torch.arange(len(dx), device=dx.device), places] += of_query
         return self._project(dmixed)
 
     def _split(self, qkv: Float[Tensor, "*rows three_dim"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (H, *rows, d)."""
+        """Split into queries, keys and values, each (H, *rows, d)."""
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).movedim((-3, -2), (0, 1)).unbind(0)
         return q, k, v
 
     def _project(self, dmixed: Float[Tensor, "heads perturbations tokens head_dim"]) -> Tangents:
+        """Concatenate the heads and apply the output projection without bias."""
         return F.linear(dmixed.permute(1, 2, 0, 3).flatten(2), self.proj)

@@ -1,7 +1,7 @@
-"""Masks carried through a video by likeness of features (Jabri et al., 2020; DINO, sec. 4.2.2).
+"""Label propagation through a video by feature similarity (Jabri et al., 2020; DINO, sec. 4.2.2).
 
-Each patch of a frame takes the mean of the labels of the patches that look most like it, among
-those near it in the first frame and in some frames before.
+The label of a patch is the weighted mean of the labels of its most similar patches, among those
+within a spatial radius in the first frame and in the preceding frames.
 """
 
 from collections import deque
@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from midway.errors import MidwayError
+from midway.config import require
 
 PATCHES_AT_ONCE = 1024
-"""Patches compared with all context at a time, for the sake of memory."""
+"""Query patches per matrix product with the context; it bounds the memory use."""
 
 FeatureMap = Float[Tensor, "dim rows columns"]
 LabelMap = Float[Tensor, "objects rows columns"]
@@ -24,57 +24,60 @@ LabelMap = Float[Tensor, "objects rows columns"]
 
 @dataclass(frozen=True, kw_only=True)
 class PropagationConfig:
-    """The protocol of DINO on DAVIS 2017."""
+    """Propagation parameters; the defaults are DINO's protocol for DAVIS 2017."""
 
     neighbours: int = 5
-    """Patches that a patch takes its label from (top-k)."""
+    """Number of most similar patches that determine a label (top-k)."""
     radius: int = 12
-    """How far from its own place they may be, in patches along each axis."""
+    """Maximum distance of these patches along each axis, in patches."""
     context_frames: int = 7
-    """Frames before, beside the first one, that they are looked for in."""
+    """Number of preceding frames that are searched, besides the first frame."""
     temperature: float = 0.1
-    """Of the softmax over cosines that weighs them."""
+    """Temperature of the softmax over cosine similarities that weights the labels."""
 
     def __post_init__(self) -> None:
-        if (
-            self.neighbours < 1
-            or min(self.radius, self.context_frames) < 0
-            or self.temperature <= 0
-        ):
-            raise MidwayError(
-                "neighbours must be 1 or more, radius and context_frames 0 or more, temperature "
-                "above 0; change what is not"
-            )
+        rules = {
+            f"neighbours = {self.neighbours}; give 1 or more": self.neighbours >= 1,
+            f"radius = {self.radius}; give 0 or more": self.radius >= 0,
+            f"context_frames = {self.context_frames}; give 0 or more": self.context_frames >= 0,
+            f"temperature = {self.temperature}; give a number above 0": self.temperature > 0,
+        }
+        require("", rules)
 
 
 def propagate(
     features: Iterable[FeatureMap], first: LabelMap, config: PropagationConfig
 ) -> Iterator[LabelMap]:
-    """Soft labels of every frame after the first.
+    """Yield the soft labels of each frame after the first.
 
     Args:
-        features: Of all frames in order, of one size; their length does not matter.
-        first: Share of each patch of the first frame that each object covers, the background too.
-        config: The protocol.
+        features: Feature maps of all frames in order, of one size; they are normalised here.
+        first: Soft labels of the first frame, from `soft_labels`.
+        config: Propagation parameters.
 
     """
     past: deque[tuple[Tensor, Tensor]] = deque(maxlen=config.context_frames)
     near, origin = None, None
     for each in features:
         size = (each.shape[1], each.shape[2])
-        seen = F.normalize(each.float().flatten(1), dim=0)
+        unit = F.normalize(each.float().flatten(1), dim=0)  # (dim, patches)
         if origin is None:
-            origin = seen, first.flatten(1).to(seen)
-            near = neighbourhood(size, config.radius).to(seen.device)
+            origin = unit, first.flatten(1).to(unit)
+            near = neighbourhood(size, config.radius).to(unit.device)
             continue
         assert near is not None
-        labels = _carried(seen, [origin, *past], near, config)
-        past.append((seen, labels))
+        labels = _propagated(unit, [origin, *past], near, config)
+        past.append((unit, labels))
         yield labels.unflatten(1, size)
 
 
 def neighbourhood(size: tuple[int, int], radius: int) -> Bool[Tensor, "patches patches"]:
-    """Which patches of a grid of rows and columns are within `radius` of each other."""
+    """Return a mask of the pairs of patches within `radius` of each other along each axis.
+
+    Args:
+        size: Rows and columns of patches.
+        radius: Maximum distance in patches.
+    """
     rows, columns = (torch.arange(length) for length in size)
     near_rows = (rows[:, None] - rows).abs() <= radius
     near_columns = (columns[:, None] - columns).abs() <= radius
@@ -85,11 +88,11 @@ def neighbourhood(size: tuple[int, int], radius: int) -> Bool[Tensor, "patches p
 def soft_labels(
     mask: UInt8[Tensor, "height width"], objects: list[int], size: tuple[int, int]
 ) -> LabelMap:
-    """Share of each patch that the background and each object cover.
+    """Return the share of each patch that the background and each object cover.
 
     Args:
-        mask: Object at each pixel.
-        objects: Ids; 0 for the background goes before them.
+        mask: Object id of each pixel.
+        objects: Ids of the objects, without 0, the background; the output starts with it.
         size: Rows and columns of patches.
 
     """
@@ -100,39 +103,44 @@ def soft_labels(
 def hard_masks(
     labels: LabelMap, objects: list[int], size: tuple[int, int]
 ) -> UInt8[Tensor, "height width"]:
-    """Object at each pixel, from soft labels enlarged to a height and width in pixels.
+    """Return the object id of each pixel, from soft labels upsampled to `size`.
 
-    Each object's labels are stretched to reach from 0 to 1 over the frame before they compete, as
-    in DINO's protocol: they get softer from frame to frame.
+    As in DINO's protocol, the labels of each object are rescaled to the range 0 to 1 over the frame
+    before the argmax, because they become softer from frame to frame.
+
+    Args:
+        labels: Soft labels of the background and the objects.
+        objects: Ids of the objects.
+        size: Height and width in pixels.
     """
     large = F.interpolate(labels[None], size, mode="bilinear")[0]
-    low, high = (
-        reach[:, None, None] for reach in (large.flatten(1).amin(1), large.flatten(1).amax(1))
-    )
-    stretched = torch.where(high > low, (large - low) / (high - low).clamp(min=1e-12), large)
+    low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+    rescaled = torch.where(high > low, (large - low) / (high - low).clamp(min=1e-12), large)
     ids = torch.tensor([0, *objects], dtype=torch.uint8, device=labels.device)
-    return ids[stretched.argmax(0)]
+    return ids[rescaled.argmax(0)]
 
 
-def _carried(
-    seen: Float[Tensor, "dim patches"],
+def _propagated(
+    unit: Float[Tensor, "dim patches"],
     context: list[tuple[Tensor, Tensor]],
     near: Bool[Tensor, "patches patches"],
     config: PropagationConfig,
 ) -> Float[Tensor, "objects patches"]:
-    """Labels of patches by those of the context: features (dim, patches) and labels of frames."""
+    """Return the labels of a frame, from the features and labels of the context frames."""
     labels = torch.cat([labels for _, labels in context], dim=1)
     found = []
-    for start in range(0, seen.shape[1], PATCHES_AT_ONCE):
+    for start in range(0, unit.shape[1], PATCHES_AT_ONCE):
         part = slice(start, start + PATCHES_AT_ONCE)
+        # (queries, frames * patches)
         cosines = torch.cat(
             [
-                (seen[:, part].T @ known).masked_fill(~near[part], -torch.inf)
+                (unit[:, part].T @ known).masked_fill(~near[part], -torch.inf)
                 for known, _ in context
             ],
             dim=1,
         )
         best = cosines.topk(min(config.neighbours, cosines.shape[1]), dim=1)
         weights = (best.values / config.temperature).softmax(1)
+        # (objects, queries, neighbours), summed over the neighbours
         found.append((labels[:, best.indices] * weights).sum(2))
     return torch.cat(found, dim=1)

@@ -1,8 +1,9 @@
-"""Forwarded feature perturbation: which predicted patches a source patch matters to (sec. 4.4).
+"""Forwarded feature perturbation: influence of a source patch on each predicted patch (sec. 4.4).
 
-A random direction is given as tangent to one input token of the forward model and pushed through
-it by forward-mode differentiation; how much of it arrives where is the heatmap. Encoder, motion
-latents and backward layers run once and are held fixed.
+A random direction is the tangent of one input token of the forward model and is propagated by
+forward-mode differentiation. The heatmap is the cosine similarity between the direction and the
+tangent of each predicted patch, averaged over K directions. Encoder, motion latents and backward
+layers run once and are constant.
 """
 
 from collections.abc import Sequence
@@ -32,25 +33,30 @@ def perturbation_heatmaps(
     chunk: int = 16,
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "batch perturbed rows columns"]:
-    """Cosine between a perturbation and what arrives of it at each target patch, over draws.
+    """Compute the perturbation heatmaps of pairs of images.
 
-    All tokens and pairs share their draws: a heatmap does not depend on what else is asked for.
+    All tokens and pairs share their random directions, so a heatmap does not depend on the other
+    arguments of a call.
 
     Args:
-        network: Its mode is restored.
-        source: ImageNet-normalised; one serves all targets.
-        target: Likewise.
+        network: Network; its mode is restored.
+        source: ImageNet-normalised images, one per target or one for all.
+        target: ImageNet-normalised images.
         level: Level of the forward model.
-        tokens: Source patches to perturb, counted row by row from 0; all if None.
-        num_draws: K, the draws that are averaged.
-        seed: Of the draws.
-        chunk: Perturbations pushed at a time, each a token and a draw. Memory grows with it; on a
-            CPU more than the default is slower, on a GPU faster.
-        dtype: Of the tangents; the network's if None. Bfloat16 is several times as fast where there
-            are instructions for it.
+        tokens: Source patches to perturb, as row-major indices from 0; all if None.
+        num_draws: K, the number of random directions that are averaged.
+        seed: Seed of the directions.
+        chunk: Perturbations per forward pass, each a token and a direction. Memory grows with it;
+            values above the default are slower on a CPU and faster on a GPU.
+        dtype: Dtype of the tangents; the network's if None. Bfloat16 is several times faster on
+            hardware with instructions for it.
+
+    Returns:
+        Cosine similarities, from -1 to 1.
 
     Raises:
-        MidwayError: A level without forward model, a token outside the image, or no draws.
+        MidwayError: The level has no forward model, a token is outside the image, or `num_draws` is
+            below 1.
 
     """
     grid = network.grid(target)
@@ -84,21 +90,26 @@ def output_heatmaps(
     chunk: int = 16,
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "batch perturbed rows columns"]:
-    """As `perturbation_heatmaps`, of what the network has already said of pairs.
+    """Compute the perturbation heatmaps from existing outputs of the network.
+
+    The arguments that are not listed are those of `perturbation_heatmaps`.
 
     Args:
-        network: Likewise.
-        output: Of the network at this level.
+        network: Network that computed `output`.
+        output: Output of the network at this level.
         grid: Rows and columns of patches.
-        level: Likewise, as are the others.
-        tokens: Source patches to perturb.
-        num_draws: K.
-        seed: Of the draws.
-        chunk: Perturbations pushed at a time.
-        dtype: Of the tangents.
+        level: Level of the forward model.
+        tokens: Source patches to perturb, as row-major indices from 0.
+        num_draws: K, the number of random directions that are averaged.
+        seed: Seed of the directions.
+        chunk: Perturbations per forward pass.
+        dtype: Dtype of the tangents; the network's if None.
+
+    Returns:
+        Cosine similarities, from -1 to 1.
 
     Raises:
-        MidwayError: A token outside the image, or no draws.
+        MidwayError: A token is outside the image, or `num_draws` is below 1.
 
     """
     _check(tokens, grid, num_draws)
@@ -107,34 +118,36 @@ def output_heatmaps(
     v, latents = output.source_backward, network.dynamics.raise_latents(output.motion_latents)
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randn(num_draws, v.shape[2], generator=generator).to(v)
-    # One perturbation a token and draw, those of a token together; place 0 is the class token.
+    # One perturbation per token and direction, grouped by token; place 0 is the class token.
     places = 1 + torch.tensor(tokens, device=v.device).repeat_interleave(num_draws)
     directions = draws.repeat(len(tokens), 1)
     cosines = []
     for pair in zip(v, latents, strict=True):
         tangents = ForwardTangents(model, *pair, dtype=dtype or v.dtype)
         for some, along in zip(places.split(chunk), directions.split(chunk), strict=True):
+            # (chunk, patches, dim), without the class token
             pushed = tangents.push(some, along)[:, 1:]
             cosines.append(F.cosine_similarity(pushed.to(v), along[:, None], dim=2))
+    # (batch, tokens, draws, patches), averaged over the draws
     found = torch.cat(cosines).unflatten(0, (len(v), len(tokens), num_draws))
     return found.mean(2).unflatten(2, grid)
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """Fastest precision that a device has instructions for: bfloat16, or float32 on many CPUs."""
+    """Return the fastest dtype of a device: bfloat16, or float32 on CPUs without instructions."""
     if device.type != "cpu":
         return torch.bfloat16
-    # Before torch 2.11 there is no such question, and float32 is the safe answer.
+    # Torch before 2.11 has no `get_capabilities`; float32 is the safe default.
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     is_fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     return torch.bfloat16 if is_fast else torch.float32
 
 
 def check_level(network: MidwayNetwork, level: int) -> None:
-    """See that a level has a forward model.
+    """Check that a level has a forward model.
 
     Raises:
-        MidwayError: It has none.
+        MidwayError: The level has no forward model.
 
     """
     levels = network.config.dynamics.levels
@@ -148,6 +161,6 @@ def _check(tokens: Sequence[int], grid: tuple[int, int], num_draws: int) -> None
     outside = [token for token in tokens if not 0 <= token < grid[0] * grid[1]]
     if outside:
         raise MidwayError(
-            f"token {outside[0]} is outside the image; with {grid[0]}x{grid[1]} patches choose "
-            f"from 0 to {grid[0] * grid[1] - 1}"
+            f"token {outside[0]} is outside the image of {grid[0]}x{grid[1]} patches; choose from "
+            f"0 to {grid[0] * grid[1] - 1}"
         )

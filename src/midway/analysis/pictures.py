@@ -1,7 +1,7 @@
-"""Pictures of what a run saw and what its networks know, as matplotlib figures.
+"""Matplotlib figures of runs and networks: loss curves, crops, segmentation, flow and heatmaps.
 
-A row of a picture is an example, a column a kind of image or a network. Figures are made without
-pyplot: no window opens, no backend is chosen, and a figure goes with its last reference.
+A row of a figure is an example, a column a kind of image or a network. Figures are created without
+pyplot, so they need no backend, open no window, and are freed with their last reference.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from midway.errors import MidwayError
 from midway.nn.images import IMAGENET_MEAN, IMAGENET_STD
 
 Array = NDArray[Any] | Tensor
-"""Of numpy, or a tensor on the CPU."""
+"""NumPy array, or tensor on the CPU."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -39,7 +39,7 @@ MAX_PANEL_INCHES = 2.0
 GAP_INCHES = 0.05
 LINE_INCHES = 0.17
 
-# Okabe and Ito's, which the colour-blind tell apart; black is left for pixels of no class.
+# Okabe and Ito's palette for colour-blind readers; black is reserved for unlabelled pixels.
 CLASS_COLOURS = (
     *("#BBBBBB", "#E69F00", "#56B4E9", "#009E73"),
     *("#F0E442", "#0072B2", "#D55E00", "#CC79A7"),
@@ -54,16 +54,17 @@ TRUE_PLACE: dict[str, Any] = {
     "linestyle": "none",
 }
 CROPS_SHOWN = 2
-"""Of each kind and frame: all motion and global crops, some of the local ones."""
+"""Maximum number of crops shown per view and frame: all motion and global crops, and some local
+crops."""
 
 
 @rc_context(STYLE)
 def loss_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
-    """The loss with its two terms, and the dense loss of each level, over the steps of a run.
+    """Plot the loss with its two terms, and the dense loss of each level, over the steps of a run.
 
     Args:
-        records: The lines of the run's ``metrics.jsonl``; a value that is None leaves a gap. A run
-            without the DINO term has one curve of its loss, the dense one.
+        records: Lines of the run's ``metrics.jsonl``; a value of None leaves a gap. For a run
+            without the DINO term, only the dense loss is plotted.
 
     """
     figure = Figure(figsize=(WIDTH_INCHES, 2.6), dpi=DPI, layout="constrained")
@@ -86,11 +87,11 @@ def loss_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
 
 @rc_context(STYLE)
 def gate_curves(seconds: Sequence[float], means: Mapping[int, Array]) -> Figure:
-    """Mean gates over a video, a panel a level and a line a block.
+    """Plot mean gates over a video, with one panel per level and one line per block.
 
     Args:
-        seconds: When the source of each pair is shown.
-        means: Of each level, (pairs, blocks); the blocks are 2, 3 and so on.
+        seconds: Timestamp of the source of each pair.
+        means: Mean gates (pairs, blocks) of each level; the blocks are 2, 3 and so on.
 
     """
     figure = Figure(figsize=(WIDTH_INCHES, 2.2), dpi=DPI, layout="constrained")
@@ -113,12 +114,12 @@ def _curve(axes: Axes, records: Sequence[Mapping[str, Any]], key: str, **style: 
 
 @rc_context(STYLE)
 def crops(views: Mapping[str, Tensor], samples: int) -> Figure:
-    """Draw the views of the first samples of a batch as the network sees them, all in one scale.
+    """Draw the augmented views of the first samples of a batch, all in one scale.
 
     Args:
-        views: By name, of shape (frames, crops, batch, 3, height, width), normalised; of each
-            frame the first two crops are shown.
-        samples: Rows of the picture.
+        views: ImageNet-normalised views by name, of shape (frames, crops, batch, 3, height, width);
+            the first two crops of each frame are shown.
+        samples: Number of samples, the rows of the figure.
 
     """
     stacks = {
@@ -136,7 +137,7 @@ def _frame_name(frame: int, num_frames: int) -> str:
 
 
 def _rgb(images: Tensor) -> NDArray[np.uint8]:
-    """Bytes (N, H, W, 3) of ImageNet-normalised images (N, 3, H, W)."""
+    """Convert ImageNet-normalised images (N, 3, H, W) to bytes (N, H, W, 3)."""
     pixels = images.detach().float().cpu().permute(0, 2, 3, 1).numpy()
     pixels = pixels * np.array(IMAGENET_STD) + np.array(IMAGENET_MEAN)
     return np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
@@ -146,12 +147,12 @@ def _rgb(images: Tensor) -> NDArray[np.uint8]:
 def segmentation(
     images: Array, truth: Array, predictions: Mapping[str, Array], class_names: Sequence[str]
 ) -> Figure:
-    """Images beside their true and predicted classes.
+    """Draw images beside their true and predicted classes.
 
     Args:
         images: RGB bytes (N, H, W, 3).
-        truth: Class ids below 256 (N, H, W); those of no class are drawn black.
-        predictions: Likewise, of each network.
+        truth: Class ids below 256, of shape (N, H, W); ids without a class are black.
+        predictions: Class ids of each network, of the same shape.
         class_names: At most 8, the index being the class id.
 
     Raises:
@@ -160,8 +161,8 @@ def segmentation(
     """
     if len(class_names) > len(CLASS_COLOURS):
         raise MidwayError(
-            f"segmentation picture: {len(class_names)} classes; give at most "
-            f"{len(CLASS_COLOURS)}, as more colours cannot be told apart"
+            f"segmentation picture: {len(class_names)} classes cannot be distinguished by colour; "
+            f"give at most {len(CLASS_COLOURS)}"
         )
     named_colours = dict(zip(class_names, CLASS_COLOURS, strict=False))
     lookup = np.zeros((256, 3), np.uint8)
@@ -177,15 +178,15 @@ def segmentation(
 
 @rc_context(STYLE)
 def flow(sources: Array, targets: Array, truth: Array, predictions: Mapping[str, Array]) -> Figure:
-    """Pairs beside their true and predicted flow, whose hue is direction and saturation length.
+    """Draw pairs beside their true and predicted flow, with direction as hue, length as saturation.
 
-    Full saturation is the longest true motion of the row, written at its left.
+    Full saturation is the longest true motion of the row, which is written at its left.
 
     Args:
         sources: RGB bytes (N, H, W, 3).
-        targets: Likewise.
-        truth: Flow (N, H, W, 2), or of patches (N, rows, columns, 2), in pixels.
-        predictions: Likewise, of each network.
+        targets: RGB bytes of the same shape.
+        truth: Flow in pixels, of shape (N, H, W, 2), or (N, rows, columns, 2) for patches.
+        predictions: Flow of each network, in either shape.
 
     """
     longest = [longest_pixels(np.asarray(each)) for each in truth]
@@ -201,7 +202,7 @@ def flow(sources: Array, targets: Array, truth: Array, predictions: Mapping[str,
 
 
 def _add_wheel(figure: Figure) -> None:
-    """Tell in the footer which colour is which flow."""
+    """Draw the colour wheel of flow in the footer."""
     x, y = np.meshgrid(*[np.linspace(-1, 1, 201)] * 2)
     disc = flow_to_rgb(np.stack([x, y], axis=-1), 1)
     opacity = 255 * (np.hypot(x, y) <= 1).astype(np.uint8)
@@ -212,8 +213,8 @@ def _add_wheel(figure: Figure) -> None:
     axes.imshow(np.dstack([disc, opacity]))
     axes.set_axis_off()
     text = (
-        "Direction and length of motion, from the middle of the wheel.\n"
-        "Its rim is the length written at the left of the row."
+        "Direction and length of motion, from the centre of the wheel.\n"
+        "The rim is the length at the left of the row."
     )
     axes.text(1.2, 0.5, text, transform=axes.transAxes, va="center", linespacing=1.4)
 
@@ -226,16 +227,16 @@ def heatmaps(
     maps: Mapping[str, Array],
     true_points: Array | None = None,
 ) -> Figure:
-    """Where a perturbed source patch arrives in the target (sec. 4.4, figure 6).
+    """Draw perturbation heatmaps over the target images (sec. 4.4, figure 6).
 
-    Colour begins at cosine 0 and is full at the map's own highest, which is written below it.
+    Colours range from cosine 0 to the maximum of the map, which is written below it.
 
     Args:
         sources: RGB bytes (N, H, W, 3).
-        targets: Likewise.
-        points: Column x and row y of a pixel of the perturbed patch, (N, 2).
+        targets: RGB bytes of the same shape.
+        points: Column x and row y of a pixel in the perturbed patch, (N, 2).
         maps: Cosines (N, rows, columns) of each network or level.
-        true_points: Where the points are in the target, likewise; None if that is not known.
+        true_points: Ground-truth positions of the points in the target, (N, 2); None if unknown.
 
     """
     size, patches = sources.shape[1:3], next(iter(maps.values())).shape[1:]
@@ -244,7 +245,7 @@ def heatmaps(
     figure, grid = _panels(columns, below_lines=1, footer_lines=1.5)
     for column, heat in enumerate(maps.values(), start=1):
         for axes, each in zip(grid[:, column], np.asarray(heat), strict=True):
-            _lay_over(axes, each, size)
+            _overlay(axes, each, size)
     for row, point in zip(grid, np.asarray(points), strict=True):
         for axes in row:
             axes.add_patch(_chosen_patch(point, size[1] / patches[1], size[0] / patches[0]))
@@ -253,28 +254,28 @@ def heatmaps(
         for row, true_point in zip(grid, np.asarray(true_points), strict=True):
             for axes in row[1:]:
                 axes.plot(*true_point, **TRUE_PLACE, scalex=False, scaley=False)
-        marks.append(Line2D([], [], **TRUE_PLACE, label="where it truly is in the target"))
+        marks.append(Line2D([], [], **TRUE_PLACE, label="true position in the target"))
     _legend(figure, marks)
     return figure
 
 
-def _lay_over(axes: Axes, heat: NDArray[Any], size: Sequence[int]) -> None:
-    """Cover the image of `size`, the more the hotter a patch is."""
+def _overlay(axes: Axes, heat: NDArray[Any], size: Sequence[int]) -> None:
+    """Draw a heatmap over an image of `size`, with opacity proportional to the value."""
     highest = float(heat.max())
     enlarged = _enlarge(heat[None], size)[0]
     share = np.clip(enlarged / max(highest, 1e-12), 0, 1)
     axes.imshow(enlarged, cmap="inferno", alpha=0.85 * share, vmin=0, vmax=max(highest, 1e-12))
-    axes.set_xlabel(f"highest cosine {highest:.2f}", labelpad=2, color="#555555")
+    axes.set_xlabel(f"maximum cosine {highest:.2f}", labelpad=2, color="#555555")
 
 
 def _chosen_patch(point: NDArray[Any], width: float, height: float) -> Rectangle:
-    """Border of the patch of `width` x `height` pixels that holds a point."""
+    """Return the border of the patch of `width` x `height` pixels that contains a point."""
     corner = np.floor((point + 0.5) / (width, height)) * (width, height) - 0.5
     return Rectangle(tuple(corner), width, height, **CHOSEN_PATCH)
 
 
 def _enlarge(patches: NDArray[Any], size: Sequence[int]) -> NDArray[Any]:
-    """Patches (N, rows, columns, ...) at the pixels of images of `size` (H, W)."""
+    """Upsample patches (N, rows, columns, ...) to `size` (H, W) by nearest neighbour."""
     rows, columns = (
         np.arange(length) * count // length
         for length, count in zip(size, patches.shape[1:3], strict=True)
@@ -293,13 +294,16 @@ def _panels(
     below_lines: float = 0,
     footer_lines: float = 0,
 ) -> tuple[Figure, NDArray[Any]]:
-    """A figure of images under the captions of their columns, and its axes (rows, columns).
+    """Create a figure with a grid of images, and a caption above each column.
 
     Args:
-        columns: Images (N, H, W, 3) by caption; columns of other sizes are drawn in one scale.
-        left_lines: Room at the left of each row, in lines of text.
-        below_lines: Likewise below each row.
-        footer_lines: Likewise below all.
+        columns: Images (N, H, W, 3) by caption; columns of different sizes share one scale.
+        left_lines: Space at the left of each row, in lines of text.
+        below_lines: Space below each row, in lines of text.
+        footer_lines: Space below the grid, in lines of text.
+
+    Returns:
+        The figure, and its axes of shape (rows, columns).
 
     """
     num_rows = len(next(iter(columns.values())))

@@ -1,4 +1,4 @@
-"""A report in one HTML file that needs nothing else: no scripts, no network, pictures inside."""
+"""Self-contained HTML reports: one file with embedded pictures and no scripts."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -15,30 +15,37 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CSS_PIXELS_PER_INCH = 96
+"""Display resolution of figures, as defined by CSS."""
 TEMPLATE = "report.html.jinja"
+"""Jinja template of the page, in this package."""
 
 
 class Report:
-    """A page that is put together from top to bottom, then written."""
+    """HTML page that is assembled from top to bottom and then written.
+
+    Args:
+        title: Title of the page.
+
+    """
 
     def __init__(self, title: str) -> None:
         self._title = title
         self._parts: list[dict[str, object]] = []
 
     def heading(self, text: str) -> None:
-        """Begin a section."""
+        """Start a section."""
         self._parts.append({"kind": "heading", "text": text})
 
     def paragraph(self, text: str) -> None:
-        """Add plain text."""
+        """Add a paragraph of plain text; HTML in it is escaped."""
         self._parts.append({"kind": "paragraph", "text": text})
 
     def table(self, header: Sequence[object], rows: Sequence[Sequence[object]]) -> None:
-        """Add a table; the first cell of a row names it, the others are set flush right."""
+        """Add a table; the first column contains row names, the others are right-aligned."""
         self._parts.append({"kind": "table", "header": header, "rows": rows})
 
     def figure(self, figure: "Figure", caption: str) -> None:
-        """Add a picture, as a PNG of the figure's own resolution, with its caption."""
+        """Add a figure with a caption, embedded as a PNG in the figure's resolution."""
         png = BytesIO()
         figure.savefig(png, format="png", dpi="figure")
         width, height = (round(CSS_PIXELS_PER_INCH * inches) for inches in figure.get_size_inches())
@@ -53,7 +60,7 @@ class Report:
         )
 
     def write(self, path: Path) -> None:
-        """Write the file, complete or not at all; one that has the name is replaced."""
+        """Write the page atomically; an existing file is replaced."""
         environment = Environment(
             autoescape=True,
             undefined=StrictUndefined,

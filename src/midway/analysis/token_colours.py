@@ -1,4 +1,4 @@
-"""Features and motion latents of a video as colours: their three principal components."""
+"""Videos of features and motion latents, coloured by their first three principal components."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,30 +18,31 @@ from midway.data.video.writer import writing_video
 from midway.models.midway import MidwayNetwork
 
 FITTED_PAIRS = 32
-"""Pairs of frames that decide the colours, spread over the video."""
+"""Number of frame pairs that the components are fitted to, evenly spaced over the video."""
 CELL_SHARE = 0.06
-"""Height of a row of motion latents, of that of a frame."""
+"""Height of a row of motion latents, as a share of the height of a frame."""
 REACH = 2.0
-"""Standard deviations from the mean to the end of the colours."""
+"""Range of the colours in standard deviations from the mean, in both directions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenColours:
-    """Colours of tokens, the same for all tokens of a video."""
+    """Map from tokens to colours, fitted once per video."""
 
     mean: Float[Tensor, " dim"]
     axes: Float[Tensor, "dim 3"]
-    """Directions of most variance, each turned so that its largest entry is positive."""
+    """Principal directions, with the sign for which the entry of largest magnitude is positive."""
     deviations: Float[Tensor, "3"]
+    """Standard deviations along the axes."""
 
     def __call__(self, tokens: Float[Tensor, "*tokens dim"]) -> NDArray[np.uint8]:
-        """RGB bytes (*tokens, 3)."""
+        """Map tokens (*tokens, dim) to RGB bytes (*tokens, 3)."""
         shares = (tokens.double().cpu() - self.mean) @ self.axes / (REACH * self.deviations)
         return (255 * (shares.clamp(-1, 1) + 1) / 2).round().byte().numpy()
 
 
 def fit_colours(tokens: Float[Tensor, "tokens dim"]) -> TokenColours:
-    """Colours by the principal components of tokens, at least four of them."""
+    """Fit colours to the principal components of at least four tokens."""
     tokens = tokens.double().cpu()
     mean = tokens.mean(0)
     variances, directions = torch.linalg.eigh((tokens - mean).T @ (tokens - mean) / len(tokens))
@@ -60,22 +61,22 @@ def write_token_video(
     level: int,
     short_side: int = 0,
 ) -> None:
-    """Write a video of each frame but the first beside its features at a level, in colours.
+    """Write a video of each frame but the first beside its features at a level.
 
-    Below are the motion latents between the frame before and it: a row a level, the highest first,
-    and a cell a latent. Colours are those of the three principal components over the video, each
-    level of the latents having its own.
+    Below them are the motion latents from the preceding frame to this one, with one row per level,
+    the highest first, and one cell per latent. Colours are the first three principal components
+    over the video, fitted separately to the features and to the latents of each level.
 
     Args:
-        network: Its teacher's features are shown: those that are predicted.
-        frames: Of the video, at least two.
-        fps: Of the video that is written.
-        path: Its ending is one of `WRITTEN_VIDEO_SUFFIXES`.
-        level: Of the features.
-        short_side: As for `fit`.
+        network: Network; the features are those of the teacher, which the dynamics predict.
+        frames: At least two frames of a video.
+        fps: Frame rate of the written video.
+        path: File to write, with one of `WRITTEN_VIDEO_SUFFIXES`.
+        level: Level of the features.
+        short_side: Shorter side of the network's input in pixels, see `fit`.
 
     Raises:
-        MidwayError: A level without forward model, or one frame.
+        MidwayError: The level has no forward model, or there are fewer than two frames.
 
     """
     check_level(network, level)
@@ -106,7 +107,7 @@ def write_token_video(
 def _composed(
     image: NDArray[np.uint8], patches: NDArray[np.uint8], rows: list[NDArray[np.uint8]]
 ) -> NDArray[np.uint8]:
-    """Image and patches side by side, the rows below them, all over the same width."""
+    """Compose a frame: image and patches side by side, with the rows of latents below them."""
     height, width = image.shape[:2]
     parts = [np.concatenate([image, _enlarged(patches, (width, height))], axis=1)]
     parts += [_enlarged(row, (2 * width, max(1, round(CELL_SHARE * height)))) for row in rows]
@@ -114,5 +115,5 @@ def _composed(
 
 
 def _enlarged(cells: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Cells (rows, columns, 3) at `size` (width, height)."""
+    """Upsample cells (rows, columns, 3) to `size` (width, height) by nearest neighbour."""
     return np.asarray(Image.fromarray(cells).resize(size, Image.Resampling.NEAREST))

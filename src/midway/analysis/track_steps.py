@@ -1,4 +1,4 @@
-"""One step of a track, from a frame to the next, by a network or by flow."""
+"""Steps of a tracker from one frame to the next, by network features and heatmaps or by flow."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from midway.models.midway import MidwayNetwork
 from midway.nn.eval_mode import evaluating
 
 NUM_CANDIDATES = 5
-"""Hottest places of a heatmap that the look decides between (sec. 4.4)."""
+"""Number of heatmap maxima that feature similarity selects from (sec. 4.4)."""
 TRIP_SHARE, TRIP_PIXELS = 0.01, 0.5
-"""Square of what a way there and back may miss its start by: a share of its own length squared,
-and some pixels. Beyond it a point counts as hidden (Sundaram et al., ECCV 2010)."""
+"""Thresholds of the forward-backward check (Sundaram et al., ECCV 2010). A point is occluded if the
+squared round-trip error exceeds `TRIP_SHARE` * squared lengths + `TRIP_PIXELS` (squared pixels)."""
 
 Frame = UInt8[Tensor, "3 height width"]
 Points = Float[Tensor, "points 2"]
@@ -30,60 +30,93 @@ SeenT = TypeVar("SeenT")
 
 
 class Step(ABC, Generic[SeenT]):
-    """How points get from one frame to another; it may remember them as they were at first."""
+    """Method that moves points from one frame to another; it may store features of their starts."""
 
     @abstractmethod
     def see(self, frame: Frame) -> SeenT:
-        """What a step needs of a frame, RGB bytes."""
+        """Compute the inputs of a step from a frame of RGB bytes."""
 
     @abstractmethod
     def begin(self, numbers: Numbers, points: Points, seen: SeenT) -> None:
-        """Take the points of these numbers to start here."""
+        """Start tracking points in a frame.
+
+        Args:
+            numbers: Indices of the points among all points.
+            points: Positions in pixels.
+            seen: The frame, from `see`.
+
+        """
 
     @abstractmethod
     def __call__(
         self, numbers: Numbers, points: Points, source: SeenT, target: SeenT
     ) -> tuple[Points, Float[Tensor, " points"]]:
-        """Places in the target of points that are at `points` in the source, and confidence."""
+        """Move points from the source to the target.
+
+        Args:
+            numbers: Indices of the points among all points.
+            points: Positions in the source in pixels.
+            source: Source frame, from `see`.
+            target: Target frame, from `see`.
+
+        Returns:
+            Positions in the target in pixels, and confidence from 0 to 1.
+
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeenFrame:
-    """A frame as a network sees it."""
+    """Features of a frame."""
 
     fitted: Fitted
     student: list[Tensor]
-    """Features that a source has; at the tracker's level alone if no heatmaps are needed."""
+    """Student features, used for source frames; only the tracker's level if the method is
+    `features`."""
     teacher: list[Tensor]
-    """Features that a target has; none if no heatmaps are needed."""
-    looks: Float[Tensor, "rows columns dim"]
-    """The student's features at the tracker's level, less what all patches of the frame share."""
+    """Teacher features, used for target frames; empty if the method is `features`."""
+    descriptors: Float[Tensor, "rows columns dim"]
+    """Student features at the tracker's level, centred over the frame and normalised."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What is remembered of where a point starts."""
+    """Position and descriptor of a point in its start frame."""
 
     point: Float[Tensor, "2"]
-    look: Float[Tensor, " dim"]
-    """Of its patch."""
+    """Position in pixels."""
+    descriptor: Float[Tensor, " dim"]
+    """Descriptor of its patch."""
     place: Float[Tensor, "2"]
-    """Column and row where the look is found again in its own frame, finer than patches."""
+    """Sub-patch column and row of the descriptor's similarity peak in the start frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """How the heatmaps are drawn."""
+    """Random directions of the heatmaps."""
 
     number: int
-    """K."""
+    """K, the number of directions."""
     seed: int
     dtype: torch.dtype | None
-    """Of the tangents; the network's if None."""
+    """Dtype of the tangents; the network's if None."""
 
 
 class NetworkStep(Step[SeenFrame]):
-    """By heatmaps, by looks, or by both."""
+    """Step by perturbation heatmaps, by feature similarity, or by both.
+
+    Args:
+        network: Midway network.
+        method: `features` selects the most similar patch, `heatmap` the maximum of the heatmap,
+            `midway` the most similar of the heatmap's highest patches.
+        level: Level of features and heatmaps.
+        short_side: Shorter side of the network's input in pixels, see `fit`.
+        draws: Random directions of the heatmaps.
+
+    Raises:
+        MidwayError: The method needs heatmaps, and the level has no forward model.
+
+    """
 
     def __init__(
         self,
@@ -102,7 +135,7 @@ class NetworkStep(Step[SeenFrame]):
         self._starts: dict[int, Start] = {}
 
     def see(self, frame: Frame) -> SeenFrame:
-        """Features of the frame."""
+        """Compute the features of a frame."""
         fitted = fit(frame[None], self.network, short_side=self.short_side)
         with evaluating(self.network):
             student = self.network.encoder.levels(fitted.images, self.levels)
@@ -111,25 +144,33 @@ class NetworkStep(Step[SeenFrame]):
                 if self.method != "features"
                 else []
             )
-        patches = student[self.levels.index(self.level)][0, 1:]
-        # What all patches share says nothing of a place.
-        looks = F.normalize(patches - patches.mean(0), dim=1).unflatten(0, fitted.grid)
-        return SeenFrame(fitted=fitted, student=student, teacher=teacher, looks=looks)
+        patches = student[self.levels.index(self.level)][0, 1:]  # (patches, dim)
+        # The mean over patches would dominate the cosine similarity.
+        unit = F.normalize(patches - patches.mean(0), dim=1)
+        return SeenFrame(
+            fitted=fitted,
+            student=student,
+            teacher=teacher,
+            descriptors=unit.unflatten(0, fitted.grid),
+        )
 
     def begin(self, numbers: Numbers, points: Points, seen: SeenFrame) -> None:
-        """Remember what the points' patches look like."""
+        """Store the descriptors of the points' patches."""
         columns, rows = seen.fitted.cells(points).unbind(1)
-        looks = seen.looks[rows, columns]
-        places = _peaks(_similarity(looks, seen), rows * seen.looks.shape[1] + columns)
-        for number, point, look, place in zip(numbers.tolist(), points, looks, places, strict=True):
-            self._starts[number] = Start(point=point, look=look, place=place)
+        descriptors = seen.descriptors[rows, columns]
+        tokens = rows * seen.descriptors.shape[1] + columns
+        places = _peaks(_similarity(descriptors, seen), tokens)
+        for number, point, descriptor, place in zip(
+            numbers.tolist(), points, descriptors, places, strict=True
+        ):
+            self._starts[number] = Start(point=point, descriptor=descriptor, place=place)
 
     def __call__(
         self, numbers: Numbers, points: Points, source: SeenFrame, target: SeenFrame
     ) -> tuple[Points, Float[Tensor, " points"]]:
-        """Places in the target, and how much it looks there like the start."""
+        """Move points to the target; confidence is the cosine similarity with the start."""
         starts = [self._starts[number] for number in numbers.tolist()]
-        similarity = _similarity(torch.stack([start.look for start in starts]), target)
+        similarity = _similarity(torch.stack([start.descriptor for start in starts]), target)
         cells = source.fitted.cells(points)
         heatmaps = (
             similarity if self.method == "features" else self._heatmaps(cells, source, target)
@@ -142,6 +183,7 @@ class NetworkStep(Step[SeenFrame]):
         else:
             best = heatmaps.flatten(1).argmax(1)
         if self.method == "heatmap":
+            # A heatmap is relative to the source frame, a similarity to the start frame.
             before, place_before = points, cells
             place = _peaks(heatmaps, best)
         else:
@@ -155,7 +197,7 @@ class NetworkStep(Step[SeenFrame]):
     def _heatmaps(
         self, cells: Int[Tensor, "points 2"], source: SeenFrame, target: SeenFrame
     ) -> Scores:
-        """One a point; points of one patch share theirs."""
+        """Compute the heatmap of each point; points in one patch share one."""
         grid = source.fitted.grid
         tokens, of_point = (cells[:, 1] * grid[1] + cells[:, 0]).unique(return_inverse=True)
         with evaluating(self.network):
@@ -174,30 +216,35 @@ class NetworkStep(Step[SeenFrame]):
 
 
 class FlowStep(Step[Frame]):
-    """By flow, there and back."""
+    """Step along optical flow, with a forward-backward check as confidence.
+
+    Args:
+        predict: Flow predictor.
+
+    """
 
     def __init__(self, predict: Predictor) -> None:
         self.predict = predict
 
     def see(self, frame: Frame) -> Frame:
-        """The frame itself."""
+        """Return the frame."""
         return frame
 
     def begin(self, numbers: Numbers, points: Points, seen: Frame) -> None:
-        """Nothing: flow does not depend on what was before."""
+        """Do nothing, because flow does not depend on the start frame."""
 
     def __call__(
         self, numbers: Numbers, points: Points, source: Frame, target: Frame
     ) -> tuple[Points, Float[Tensor, " points"]]:
-        """Places where the flow leads; confidence is one half where the way back just misses."""
-        there = self._flow_at(points, source, target)
-        back = self._flow_at(points + there, target, source)
-        lengths = there.square().sum(1) + back.square().sum(1)
-        missed = (there + back).square().sum(1)
-        return points + there, 1 / (1 + missed / (TRIP_SHARE * lengths + TRIP_PIXELS))
+        """Move points along the flow; confidence is 0.5 at the threshold of the check."""
+        forward = self._flow_at(points, source, target)
+        backward = self._flow_at(points + forward, target, source)
+        lengths = forward.square().sum(1) + backward.square().sum(1)
+        error = (forward + backward).square().sum(1)
+        return points + forward, 1 / (1 + error / (TRIP_SHARE * lengths + TRIP_PIXELS))
 
     def _flow_at(self, points: Points, source: Frame, target: Frame) -> Points:
-        """Flow from source to target at points of the source, bilinear."""
+        """Sample the flow from source to target bilinearly at points of the source."""
         first, second = (frame.permute(1, 2, 0).cpu().numpy() for frame in (source, target))
         flow = torch.from_numpy(self.predict(first, second)).permute(2, 0, 1)
         places = (2 * points + 1) / points.new_tensor([source.shape[2], source.shape[1]]) - 1
@@ -207,12 +254,13 @@ class FlowStep(Step[Frame]):
         return sampled[0, :, 0].T
 
 
-def _similarity(looks: Float[Tensor, "points dim"], seen: SeenFrame) -> Scores:
-    return torch.einsum("nd,rcd->nrc", looks, seen.looks).float().cpu()
+def _similarity(descriptors: Float[Tensor, "points dim"], seen: SeenFrame) -> Scores:
+    """Return the cosine similarity of descriptors with all patches of a frame, on the CPU."""
+    return torch.einsum("nd,rcd->nrc", descriptors, seen.descriptors).float().cpu()
 
 
 def _peaks(scores: Scores, best: Int[Tensor, " points"]) -> Float[Tensor, "points 2"]:
-    """Column and row of the peak round the best place, as the soft-argmax of matching flow."""
+    """Return column and row of the soft-argmax around the best patch, as in `feature_flow`."""
     rows, columns = scores.shape[1:]
     x, y = torch.arange(columns), torch.arange(rows)[:, None]
     best_x, best_y = (best % columns)[:, None, None], (best // columns)[:, None, None]

@@ -1,7 +1,7 @@
-"""Tracks of points through a video, by what the dynamics carry on and by what looks alike (fig. 7).
+"""Point tracking through a video by heatmaps of the dynamics and feature similarity (fig. 7).
 
-A point is followed from each frame to the next, away from its start in both directions of time.
-Whole numbers are the middles of pixels.
+A point is tracked from frame to frame, from its start frame forward and backward in time. Integer
+coordinates are pixel centres.
 """
 
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ from midway.models.midway import MidwayNetwork
 
 Method: TypeAlias = Literal["midway", "features", "heatmap", "flow"]
 MATCH_RADIUS = 5
-"""How far flow by matching looks, in patches."""
+"""Search radius of flow by feature matching, in patches."""
 
 
 class Frames(Protocol):
-    """RGB bytes (3, height, width) of frames by number: a tensor of all, or what reads them."""
+    """Indexable frames of RGB bytes (3, height, width): a tensor, or a lazy reader."""
 
     def __len__(self) -> int: ...
 
@@ -36,12 +36,13 @@ class Frames(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Tracks:
-    """Where points are in each frame of a video."""
+    """Positions of points in each frame of a video."""
 
     points: Float[Tensor, "points frames 2"]
     """Column x and row y in pixels."""
     confidence: Float[Tensor, "points frames"]
-    """From 0 to 1, and 1 at the start; below one half the point is likely hidden or lost."""
+    """Confidence from 0 to 1, and 1 in the start frame; below 0.5 the point is likely occluded or
+    lost."""
 
 
 def track_points(
@@ -58,30 +59,32 @@ def track_points(
     seed: int = 0,
     dtype: torch.dtype | None = None,
 ) -> Tracks:
-    """Follow points from where they start, forward to the last frame and back to the first.
+    """Track points from their start frames, forward to the last and backward to the first frame.
 
-    By `midway`, the paper's rule (sec. 4.4): of the 5 patches of the next frame at which the
-    heatmap of the point's patch is hottest, the one that looks most like the start. By `features`,
-    the patch of the whole frame that does. By `heatmap`, the hottest one. By `flow`, where the flow
-    from frame to frame leads.
+    Methods:
+    - `midway`, the rule of the paper (sec. 4.4): of the 5 patches with the highest values in the
+      heatmap of the point's patch, the one most similar to the start;
+    - `features`: the patch of the frame most similar to the start;
+    - `heatmap`: the patch with the highest value in the heatmap;
+    - `flow`: the end point of optical flow from frame to frame.
 
     Args:
-        network: On the device that is to do it; None will do for flow by a predictor.
-        frames: At least two.
+        network: Network, on the device to use; may be None for `flow` with a predictor.
+        frames: At least two frames of one size.
         points: Column x and row y in pixels of the frames.
-        start_frames: Number of the frame that each of them is given in.
-        method: How a step is made.
-        level: Of features and heatmaps; the highest objective level if None.
-        short_side: Pixels of the frames' shorter side as the network sees it; 0 for the side that
-            it is made for.
-        flow: Finds flow; matching of the network's features at `level` if None.
-        num_draws: K, the draws of a heatmap.
-        seed: Of the draws.
-        dtype: Of the tangents that heatmaps are made of; the network's if None.
+        start_frames: Index of the start frame of each point.
+        method: Tracking method.
+        level: Level of features and heatmaps; the highest objective level if None.
+        short_side: Shorter side of the network's input in pixels; 0 for the side in its
+            configuration.
+        flow: Flow predictor; matching of the network's features at `level` if None.
+        num_draws: K, the number of random directions of a heatmap.
+        seed: Seed of the directions.
+        dtype: Dtype of the heatmaps' tangents; the network's if None.
 
     Raises:
-        MidwayError: Fewer than two frames, frames of different size, a point or a start outside
-            them, a level without forward model, or no network where one is needed.
+        MidwayError: There are fewer than two frames, the frames differ in size, a point or a start
+            frame is out of range, the level has no forward model, or the method needs a network.
 
     """
     _check(frames, points, start_frames)
@@ -104,10 +107,10 @@ def track_points(
 
 
 def check_length(frames: Frames) -> None:
-    """See that there are frames to move between.
+    """Check that there are at least two frames.
 
     Raises:
-        MidwayError: There are fewer than two.
+        MidwayError: There are fewer than two frames.
 
     """
     if len(frames) < 2:
@@ -115,6 +118,7 @@ def check_length(frames: Frames) -> None:
 
 
 def _follow(step: Step[Any], frames: Frames, points: Tensor, start_frames: Tensor) -> Tracks:
+    """Track points step by step in both directions; each frame is read once per direction."""
     starts, points = start_frames.cpu(), points.float().cpu()
     found = points[:, None].repeat(1, len(frames), 1)
     confidence = torch.ones(found.shape[:2])
@@ -122,27 +126,31 @@ def _follow(step: Step[Any], frames: Frames, points: Tensor, start_frames: Tenso
         return Tracks(points=found, confidence=confidence)
     first, last = int(starts.min()), int(starts.max())
     size = frames[first].shape[1:]
-    # Forward from the first start, where all points begin on the way; then back from the last.
+    # Forward from the earliest start, adding points at their start frames; then backward from the
+    # latest.
     for numbers in (range(first, len(frames)), range(last, -1, -1)):
         source = None
         for number in numbers if len(numbers) > 1 else ():
             frame = frames[number]
             _check_size(frame.shape[1:], size, number)
             target = step.see(frame)
-            under_way = starts < number if numbers.step > 0 else starts > number
-            if under_way.any():
-                before = found[under_way, number - numbers.step]
-                after, sure = step(under_way.nonzero()[:, 0], before, source, target)
+            active = starts < number if numbers.step > 0 else starts > number
+            if active.any():
+                before = found[active, number - numbers.step]
+                after, sure = step(active.nonzero()[:, 0], before, source, target)
                 inside = _clamped(after, size)
-                found[under_way, number] = inside
-                confidence[under_way, number] = sure * (after == inside).all(1)
-            beginning = (starts == number).nonzero()[:, 0]
-            step.begin(beginning, points[beginning], target)
+                found[active, number] = inside
+                # A point that has left the image has confidence 0.
+                confidence[active, number] = sure * (after == inside).all(1)
+            starting = (starts == number).nonzero()[:, 0]
+            step.begin(starting, points[starting], target)
             source = target
     return Tracks(points=found, confidence=confidence)
 
 
 def _matching(network: MidwayNetwork, level: int, short_side: int) -> Predictor:
+    """Return a flow predictor that matches features of the network."""
+
     def predict(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> FloatFlow:
         both = torch.from_numpy(np.stack([source, target])).permute(0, 3, 1, 2)
         fitted = fit(both, network, short_side=short_side)
@@ -150,6 +158,7 @@ def _matching(network: MidwayNetwork, level: int, short_side: int) -> Predictor:
             found = feature_flow(
                 network.encoder, *fitted.images.split(1), level=level, radius=MATCH_RADIUS
             )
+        # The flow is in pixels of the network's input; scale it to pixels of the frames.
         scale = np.array(fitted.patch) / network.encoder.stride
         found = F.interpolate(found.float(), source.shape[:2], mode="bilinear")[0]
         return (found.permute(1, 2, 0).cpu().numpy() * scale).astype(np.float32)
@@ -158,7 +167,7 @@ def _matching(network: MidwayNetwork, level: int, short_side: int) -> Predictor:
 
 
 def _clamped(points: Tensor, size: torch.Size) -> Tensor:
-    """Points, those outside the image of this height and width at its border."""
+    """Clamp points to the image of this height and width."""
     last = points.new_tensor([size[1] - 1, size[0] - 1])
     return torch.minimum(points.clamp(min=0), last)
 

@@ -30,7 +30,7 @@ from midway.data.prepare.measure import (
 )
 from midway.data.prepare.pipeline import find_sources
 from midway.data.video.file import VideoClip, VideoFile
-from midway.data.video.header import OpenStream, named_errors, open_stream
+from midway.data.video.header import OpenStream, bad_clip_errors, open_stream
 
 MADE_GOPS = (30, 250)
 """Frames between the keyframes of the generated videos."""
@@ -177,7 +177,7 @@ def _open_and_seek(clips: Sequence[Clip], sampling: Sampling) -> tuple[float, fl
 def _seeker(clip: Clip) -> Iterator[Callable[[list[float]], object]]:
     """Yield a function that seeks to some times of a clip without decoding."""
     if isinstance(clip, VideoClip):
-        with named_errors(clip.location), closing(open_stream(clip.location)) as opened:
+        with bad_clip_errors(clip.location), closing(open_stream(clip.location)) as opened:
             yield partial(_seek_video, opened)
     elif isinstance(clip, StoreClip):
         dataset, _ = open_store(clip.location)

@@ -19,7 +19,7 @@ from midway.experiments.camvid import midway_tiny
 from midway.methods.base import flops_per_sample
 from midway.methods.midway import Midway, MidwayConfig
 from midway.nn.compilation import compile_regions, recompute_regions
-from midway.train.objective import Position
+from midway.train.objective import Progress
 from midway.train.optim import AdamW, OptimConfig, Rates, clip_gradients
 
 MODELS = {"vits": midway_vits, "vitb": midway_vitb, "tiny": midway_tiny}
@@ -52,7 +52,7 @@ class FastStep:
             loss = self.method.loss(clips).loss
         loss.backward()
         self.optimise(loss)
-        self.move_averages(position(clips))
+        self.move_averages(progress(clips))
 
     def optimise(self, loss: torch.Tensor) -> None:
         """Clip the gradients and update the weights."""
@@ -62,7 +62,7 @@ class FastStep:
         self.optimizer.zero_grad()
 
     @torch.no_grad()
-    def move_averages(self, at: Position) -> None:
+    def move_averages(self, at: Progress) -> None:
         """Update the DINO centre and the EMA teacher."""
         self.method.after_step(at)
 
@@ -187,14 +187,14 @@ class StepBenchmark:
                 parameter.grad = torch.full_like(parameter, 1e-6)
             optimiser.append(seconds_of(lambda: ours.optimise(loss), self.device))
         averages = median_seconds(
-            lambda: ours.move_averages(position(clips)), self.device, repeats=3
+            lambda: ours.move_averages(progress(clips)), self.device, repeats=3
         )
         return {"optimiser": median(optimiser), "EMA": averages}
 
 
-def position(clips: Clips) -> Position:
-    """Return a position in a run at which no parameters are frozen."""
-    return Position(step=2, steps=10, steps_per_epoch=1.0, samples=len(clips))
+def progress(clips: Clips) -> Progress:
+    """Return the progress of a run at which no parameters are frozen."""
+    return Progress(step=2, steps=10, steps_per_epoch=1.0, samples=len(clips))
 
 
 def _reset_memory(device: torch.device) -> None:

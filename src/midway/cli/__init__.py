@@ -17,7 +17,7 @@ COMMANDS = {
     "info": "describe a run folder, checkpoint, weights file or timm model",
     "export": "write a network or its encoder as .safetensors, or in the release's .pth layout",
     "bench": "measure data loading or a training step: midway bench data|step",
-    "list": "list the experiments with a description of each",
+    "list": "list experiments, or networks by name: midway list [experiments|networks]",
     "flow": "compute optical flow of two images or a video: midway flow A B -o out.flo",
     "perturb": "show where the dynamics move a patch: midway perturb A B --point X,Y",
     "track": "follow points through a video: midway track VIDEO --point X,Y -o out.mp4",

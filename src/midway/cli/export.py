@@ -32,7 +32,7 @@ def export(
     """Write a network or one of its encoders as .safetensors, or in the release's .pth layout.
 
     Args:
-        network: Run folder of any method, release .pth, .ckpt, .safetensors, hub id, timm:NAME.
+        network: Run folder, release .pth, .ckpt, .safetensors, name or hub id, timm:NAME.
         target: Output file; its suffix selects the format.
         weights: Encoder to export, such as teacher; by default the network or its only encoder.
         release: Overrides for a release file that lacks these values or states wrong ones.

@@ -31,7 +31,7 @@ def info(
     """Describe a network, run, readout or encoder: its kind, sizes and numbers of parameters.
 
     Args:
-        network: Run folder, release .pth, .ckpt, .safetensors, hub id, timm:NAME, random.
+        network: Run folder, release .pth, .ckpt, .safetensors, name or hub id, timm:NAME, random.
         release: Overrides for a release file that lacks these values or states wrong ones.
 
     """

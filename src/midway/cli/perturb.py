@@ -49,7 +49,7 @@ def perturb(
         source: Source image.
         target: Target image of the same size.
         point: Points X,Y in pixels of the source; the patch at each point is perturbed.
-        network: Midway network: a run folder, a file, a hub id, or synthetic-tiny.
+        network: Midway network: a run folder, a file, a hub id, or a name of midway list networks.
         level: Levels of the forward models; all by default.
         out: Output image.
         short_side: Shorter side of the network's input in pixels; 0 for its training size.

@@ -60,7 +60,7 @@ def track(
         picture: Strip of four frames as an image, written in addition.
         start_seconds: Time of the points, in seconds after the first frame.
         method: The paper's rule (midway), features only, heatmaps only, or optical flow.
-        network: Midway network: a run folder, a file, a hub id, or synthetic-tiny.
+        network: Midway network: a run folder, a file, a hub id, or a name of midway list networks.
         level: Level of features and heatmaps; by default the highest with a forward model.
         fps: Frames per second to process; 0 for all frames.
         short_side: Shorter side of the network's input in pixels; 0 for its training size.

@@ -1,1 +1,1 @@
-"""Video, frame folders, pairs, views, flow files and the synthetic world."""
+"""Datasets: clips, samples, views, labels, and the synthetic world."""

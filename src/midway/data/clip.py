@@ -1,4 +1,4 @@
-"""What every source of frames offers: a clip by name, and its frames by time."""
+"""Interface of clips: sources of frames that are read by time."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from midway.errors import MidwayError
 
 ROUNDING_SECONDS = 1e-6
-"""Times nearer than this are the same: they were rounded on the way."""
+"""Tolerance below which two times are equal, to absorb rounding."""
 
 
 class BadClipError(MidwayError):
-    """A video, frame or sequence that cannot be used.
+    """Error for a video, frame or sequence that cannot be used.
 
     Args:
         location: Path or URL of the file or folder.
-        reason: What is wrong with it, as a verb phrase.
-        remedy: What the user can do.
+        reason: Verb phrase that says what is wrong with it.
+        remedy: Action for the user, as an imperative.
     """
 
     def __init__(self, location: str, reason: str, remedy: str) -> None:
@@ -33,54 +33,58 @@ class BadClipError(MidwayError):
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture: RGB `image` (height, width, 3) and its `seconds` after the first frame."""
+    """RGB `image` (height, width, 3), and its time in `seconds` after the first frame."""
 
     image: NDArray[np.uint8]
     seconds: float
 
 
 class ClipReader(Protocol):
-    """What an open clip offers."""
+    """Interface of an open clip."""
 
     def frames_at(self, seconds: Sequence[float]) -> list[Frame]:
-        """For each time the last frame that starts at or before it; the first one for a negative.
+        """Return for each time the last frame that starts at or before it.
 
-        Times may come in any order and repeat; asked for together they cost least.
+        One call for many times is faster than many calls.
+
+        Args:
+            seconds: Times after the first frame, in any order, also repeated; a negative time
+                selects the first frame.
 
         Raises:
-            BadClipError: One of the frames is damaged or missing.
+            BadClipError: A frame is damaged or missing.
         """
         ...
 
 
 class Clip(Protocol):
-    """One scene that frames can be read from; cheap to hold and to pickle until it is opened."""
+    """Interface of a source of frames; cheap to keep and to pickle until it is opened."""
 
     @property
     def name(self) -> str:
-        """Name of the clip, unique below its root."""
+        """Name of the clip, unique within its root."""
         ...
 
     @property
     def location(self) -> str:
-        """Path or URL of the file, or of the folder or store that holds the frames."""
+        """Path or URL of the video, or of the folder or store of the frames."""
         ...
 
     @property
     def signals_location(self) -> str | None:
-        """Path or URL of the archive of its signals, there or not; None if it can have none."""
+        """Path or URL for its signals, existing or not; None if it cannot have signals."""
         ...
 
     @property
     def fps(self) -> float:
-        """Rate that frame times are multiples of, on average."""
+        """Average frames per second; frame times are multiples of its inverse."""
         ...
 
     @property
     def frame_seconds(self) -> NDArray[np.float64]:
-        """Times (frames,) at which a frame is expected, from 0 and increasing."""
+        """Expected times (frames,) of frames in seconds, from 0 and increasing."""
         ...
 
     def open(self) -> AbstractContextManager[ClipReader]:
-        """The clip ready for reading."""
+        """Open the clip for reading."""
         ...

@@ -1,4 +1,4 @@
-"""Files by location: a local path, or a URL of any file system that fsspec knows."""
+"""Access to files by local path, or by URL of any file system that fsspec supports."""
 
 import os
 from collections.abc import Iterator
@@ -15,51 +15,51 @@ from midway.errors import MidwayError
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file below a root, and what tells whether it has changed since."""
+    """A file below a root, with size and time stamp to detect changes."""
 
     location: str
     """Path or URL."""
     name: str
     """Path relative to the root, with forward slashes."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
     modified: str
-    """Time of the last change or a tag of the content, as the file system gives it."""
+    """Modification time or content tag, as reported by the file system."""
 
 
 def is_url(location: str) -> bool:
-    """Whether a location is a URL rather than a local path."""
+    """Return whether a location is a URL rather than a local path."""
     return "://" in location
 
 
 def absolute(location: str) -> str:
-    """The same place for a process that works in another folder."""
+    """Return a location that is valid from every working directory."""
     return location if is_url(location) else str(Path(location).absolute())
 
 
 def open_binary(location: str) -> BinaryIO:
-    """Open a file for reading, from the start.
+    """Open a file for reading.
 
     Raises:
-        OSError: It is not there or cannot be read.
-        BadClipError: It is no regular file.
-        MidwayError: It is a URL of a kind that cannot be opened here.
+        OSError: The file is missing or cannot be read.
+        BadClipError: The path is not a regular file.
+        MidwayError: The scheme of the URL is not supported by this installation.
     """
     if is_url(location):
         files, path = _file_system(location)
         return cast("BinaryIO", files.open(path, "rb"))
     path = Path(location)
-    # To open a pipe is to wait for whoever writes to it, and a device may never end.
+    # Opening a pipe would block until a process writes to it, and a device may never end.
     if path.exists() and not path.is_file():
-        raise BadClipError(location, "is no regular file", "give a file or remove it")
+        raise BadClipError(location, "is not a regular file", "replace it by a file or remove it")
     return path.open("rb")
 
 
 def find_files(root: str) -> list[FoundFile]:
-    """A single file, or all files below a folder.
+    """List a single file, or all files below a folder.
 
-    Names that start with a dot are passed over, and links to folders are not followed. What cannot
-    be opened (a pipe, a device, a link to nothing) is listed too: whoever tries says why.
+    Names that start with a dot are ignored, and symbolic links to folders are not followed. Pipes,
+    devices and broken links are listed too; opening them raises an error.
 
     Raises:
         MidwayError: `root` does not exist, or a folder cannot be read.
@@ -69,7 +69,7 @@ def find_files(root: str) -> list[FoundFile]:
         return _remote_files(root)
     base = Path(root)
     if not base.exists():
-        raise MidwayError(f"{root}: does not exist; give a folder or a file that does")
+        raise MidwayError(f"{root}: does not exist; give an existing folder or file")
     if not base.is_dir():
         return [_local_file(str(base), base.name, base.stat())]
     return list(_walk(str(base), ""))
@@ -99,7 +99,7 @@ def _local_file(path: str, name: str, status: os.stat_result) -> FoundFile:
 
 
 def _file_system(url: str) -> tuple[AbstractFileSystem, str]:
-    """What opens a URL, and the path within it."""
+    """Return the file system of a URL, and the path within it."""
     try:
         return url_to_fs(url)
     except (ImportError, ValueError) as error:
@@ -110,10 +110,10 @@ def _remote_files(root: str) -> list[FoundFile]:
     files, base = _file_system(root)
     try:
         found = cast("dict[str, dict[str, Any]]", files.find(base, detail=True))
-    except Exception as error:  # each kind of file system has errors of its own
+    except Exception as error:  # each file system has its own errors
         raise MidwayError(f"{root}: cannot be listed ({error}); check the URL") from error
     if not found:
-        raise MidwayError(f"{root}: does not exist or is empty; give one that is not")
+        raise MidwayError(f"{root}: does not exist or is empty; give a folder with files")
     listed = []
     for path, info in found.items():
         name = path[len(base) :].lstrip("/") or path.rpartition("/")[2]

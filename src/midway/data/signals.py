@@ -1,9 +1,9 @@
-"""Signals: numbers recorded beside the frames of a clip, such as the actions of a robot.
+"""Signals: numbers recorded together with the frames of a clip, such as the actions of a robot.
 
-They lie in a NumPy archive beside the video (`walk.mp4`, `walk.signals.npz`) or in the folder of
-the frames (`signals.npz`, with what their names hold beside the number in front of it:
-`0001TP_.signals.npz`). Its array `seconds` (rows,) rises; every other one
-(rows, ...) is a signal, and a row holds from its time until the next.
+They are in a NumPy archive beside the video (`walk.mp4`, `walk.signals.npz`) or in the folder of
+the frames (`signals.npz`, prefixed with the part of the frame names around the number:
+`0001TP_.signals.npz`). Its array `seconds` (rows,) is increasing. Every other array (rows, ...) is
+a signal, and a row is valid from its time until that of the next row.
 """
 
 import zlib
@@ -21,7 +21,7 @@ from midway.data.files import open_binary
 SUFFIX = ".signals.npz"
 _REMEDY = "mend or remove it"
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error)
-"""Errors of NumPy and zipfile at a damaged archive."""
+"""Errors that NumPy and zipfile raise for a damaged archive."""
 
 
 def read_signals(
@@ -30,23 +30,24 @@ def read_signals(
     """Return the signals of a clip at the times of some frames.
 
     Args:
-        clip: The clip.
-        shapes: Shape of one row of each signal wanted, by name.
-        seconds: Time of each frame after the first of the clip.
+        clip: Clip of the frames.
+        shapes: Shape of one row of each requested signal, by name.
+        seconds: Time of each frame in seconds after the first of the clip.
 
     Returns:
-        Values by name, shape (frames, ...).
+        Values (frames, ...) by name.
 
     Raises:
-        BadClipError: A signal is missing, damaged, of another shape or begins later.
-
+        BadClipError: A signal is missing, damaged, of another shape or begins after a frame.
     """
     if not shapes:
         return {}
     location = clip.signals_location
     if location is None:
-        wanted = ", ".join(shapes)
-        raise BadClipError(clip.location, f"holds no signals ({wanted})", "train from the files")
+        names = ", ".join(shapes)
+        raise BadClipError(
+            clip.location, f"has no signals ({names})", "train from the source files"
+        )
     times, values = _load(location, tuple(shapes))
     rows = np.searchsorted(times, np.asarray(seconds) + ROUNDING_SECONDS, side="right") - 1
     if rows.min() < 0:
@@ -68,15 +69,21 @@ def _load(
         with open_binary(location) as file:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, NpzFile):
-                raise ValueError("a single array, no archive")
+                raise ValueError("a single array, not an archive")
             times = np.asarray(archive["seconds"]).astype(np.float64)
             values = {name: np.asarray(archive[name]).astype(np.float32) for name in names}
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise BadClipError(location, f"cannot be read as signals ({reason})", _REMEDY) from error
     if times.ndim != 1 or not len(times) or not np.all(np.diff(times) > 0):
-        raise BadClipError(location, "has no seconds that rise from row to row", _REMEDY)
+        raise BadClipError(
+            location, "has no array `seconds` that increases from row to row", _REMEDY
+        )
     for name, rows in values.items():
         if rows.shape[:1] != times.shape or not np.isfinite(rows).all():
-            raise BadClipError(location, f"has not one finite {name} for each second", _REMEDY)
+            raise BadClipError(
+                location,
+                f"does not have one finite value of {name} for each row of `seconds`",
+                _REMEDY,
+            )
     return times, values

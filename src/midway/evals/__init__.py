@@ -1,1 +1,1 @@
-"""Evaluations, one file each."""
+"""Evaluations of trained networks, one module each."""

@@ -1,4 +1,4 @@
-"""Whether heatmaps of the dynamics show where patches go, against true flow."""
+"""Perturbation heatmaps of the forward models, scored against ground-truth flow."""
 
 import time
 from collections import defaultdict
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from midway.analysis.inputs import Fitted, fit
 from midway.analysis.perturbation import check_level, output_heatmaps
-from midway.config import to_json
+from midway.config import require, to_json
 from midway.data.flow.datasets import FlowExample, list_pairs, load_pair
 from midway.data.flow.geometry import resize_flow
 from midway.data.synthetic.pairs import WorldPairs
@@ -35,9 +35,9 @@ from midway.models.weights.sources import NetworkSource, open_network
 from midway.nn.eval_mode import evaluating
 
 VERSION = 1
-"""Raised when the code makes something else of the same options."""
+"""Version of the code; increased if it computes different results from the same options."""
 MATCHERS = ("heatmap", "features", "still")
-"""Heatmaps of the forward model; likeness of features; the guess that nothing moves."""
+"""Heatmaps of the forward model, and two baselines: feature similarity and no motion."""
 _COLUMNS = ("near", "near_else", "epe", "mass_epe", "lean", "at_start")
 
 NetworkOptions = Annotated[NetworkSource, tyro.conf.OmitArgPrefixes]
@@ -46,31 +46,33 @@ DEFAULT_NETWORK = NetworkSource()
 
 @dataclass(frozen=True, kw_only=True)
 class PairSource:
-    """Where pairs with true flow come from."""
+    """Source of pairs with ground-truth flow."""
 
     dataset: Literal["worlds"] | Dataset = "worlds"
-    """Synthetic worlds made on the spot, or a flow dataset in its own layout."""
+    """Synthetic worlds, rendered on the fly, or a flow dataset in its original layout."""
     root: Path | None = None
-    """Folder of the dataset as it is unpacked."""
+    """Folder of the unpacked dataset."""
     split: str = "all"
-    """Of the dataset."""
+    """Split of the dataset."""
     worlds: Annotated[WorldPairs, tyro.conf.OmitArgPrefixes] = field(default_factory=WorldPairs)
-    """Which worlds."""
+    """Synthetic worlds."""
 
     def examples(self) -> Iterator[FlowExample]:
-        """Pairs one after the other.
+        """Yield the pairs.
 
         Raises:
-            MidwayError: The data cannot be read, or a root is missing or of no use.
+            MidwayError: The data cannot be read, or a root is missing or does not apply.
 
         """
         if self.dataset == "worlds":
             if self.root is not None:
-                raise MidwayError(f"{self.root}: worlds are made, not read; add --data.dataset")
+                raise MidwayError(
+                    f"{self.root}: synthetic worlds have no folder; add --data.dataset"
+                )
             yield from self.worlds.examples()
             return
         if self.root is None:
-            raise MidwayError(f"{self.dataset}: no folder; give it by --data.root DIR")
+            raise MidwayError(f"{self.dataset}: no folder is given; add --data.root DIR")
         for pair in list_pairs(self.dataset, self.root, self.split):
             yield load_pair(pair)
 
@@ -80,30 +82,29 @@ DEFAULT_DATA = PairSource()
 
 @dataclass(frozen=True, kw_only=True)
 class HeatmapConfig:
-    """How heatmaps are made and which patches are scored."""
+    """Computation of the heatmaps, and selection of the scored patches."""
 
     levels: tuple[int, ...] = ()
-    """Levels of the forward models; all if none is named."""
+    """Levels of the forward models; all if empty."""
     num_draws: int = 16
-    """K, the perturbations that a heatmap is the mean of."""
+    """K, the number of perturbations that a heatmap averages."""
     seed: int = 0
-    """Of the draws."""
+    """Seed of the perturbations."""
     tokens_per_pair: int = 0
-    """Patches scored in each pair, evenly chosen among those the target shows; 0 for all."""
+    """Scored patches per pair, evenly spaced over those visible in the target; 0 for all."""
     short_side: int = 0
-    """Pixels of the images' shorter side as the network sees them; 0 for the side it is made for.
-    """
+    """Shorter side of the network's input in pixels; 0 for the side in its configuration."""
     moving_patches: float = 1.0
-    """A patch moves if it goes at least so many patches far."""
+    """Smallest displacement of a moving patch, in patches."""
 
     def __post_init__(self) -> None:
-        if not self.moving_patches >= 0:
-            raise MidwayError(f"moving_patches = {self.moving_patches}; give a distance, 0 or more")
-        if self.num_draws < 1 or min(self.tokens_per_pair, self.short_side) < 0:
-            raise MidwayError(
-                "num_draws must be 1 or more, tokens_per_pair and short_side 0 or more; change "
-                "what is not"
-            )
+        rules = {
+            f"moving_patches = {self.moving_patches}; give 0 or more": self.moving_patches >= 0,
+            f"num_draws = {self.num_draws}; give 1 or more": self.num_draws >= 1,
+            f"tokens_per_pair = {self.tokens_per_pair}; give 0 or more": self.tokens_per_pair >= 0,
+            f"short_side = {self.short_side}; give 0 or more": self.short_side >= 0,
+        }
+        require("", rules)
 
 
 DEFAULT_HEATMAPS = HeatmapConfig()
@@ -117,15 +118,15 @@ def evaluate(
     open_gates: bool = False,
     folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Score heatmaps against true flow, beside likeness of features and no motion.
+    """Score heatmaps against ground-truth flow, with feature similarity and no motion as baselines.
 
     Args:
-        network: Whose forward models are perturbed.
-        data: Pairs with flow.
-        how: Heatmaps and patches.
-        open_gates: Force the gates of the forward models to 1, to see what they do in a network
-            that learnt with them.
-        folder: For results.json; nothing is written without.
+        network: Network with forward models.
+        data: Pairs with ground-truth flow.
+        how: Heatmaps and scored patches.
+        open_gates: Set the gates of the forward models to 1, to ablate them in a network that was
+            trained with gates.
+        folder: Folder for results.json; if None, nothing is written.
 
     Raises:
         MidwayError: The data or the network cannot be read, or no patch can be scored.
@@ -158,14 +159,14 @@ def evaluate(
 
 
 def force_gates_open(network: MidwayNetwork) -> None:
-    """Take the gates out of the forward models: a missing gate is a gate of 1.
+    """Remove the gates of the forward models, which is equal to gates of 1.
 
     Raises:
-        MidwayError: There are none.
+        MidwayError: The network has no gates.
 
     """
     if not network.config.dynamics.gates:
-        raise MidwayError("the network has no gates to open; leave --open-gates out")
+        raise MidwayError("open_gates: the network has no gates; leave out --open-gates")
     for model in network.dynamics.forward_models.values():
         assert isinstance(model, ForwardDynamics)
         model.gates = nn.ModuleList()
@@ -174,19 +175,20 @@ def force_gates_open(network: MidwayNetwork) -> None:
 def score_heatmaps(
     network: MidwayNetwork, examples: Iterator[FlowExample], how: HeatmapConfig
 ) -> tuple[dict[str, Any], int]:
-    """Measures by level, group of patches and matcher, and the number of pairs.
+    """Compute the metrics by level, group of patches and matcher.
 
     Args:
-        network: Its mode is restored.
-        examples: Pairs with flow.
-        how: Heatmaps and patches.
+        network: Network; its mode is restored.
+        examples: Pairs with ground-truth flow.
+        how: Heatmaps and scored patches.
 
     Returns:
-        ``scores["3"]["moving"]["heatmap"]["near"]`` and so on, as `token_measures` names them;
-        groups are all patches that the target shows (`visible`) and those that move (`moving`).
+        Metrics such as ``scores["3"]["moving"]["heatmap"]["near"]``, with the names of
+        `token_measures`, and the number of pairs. Groups are all patches visible in the target
+        (`visible`) and those that move (`moving`).
 
     Raises:
-        MidwayError: A level without forward model, or no patch that the target shows.
+        MidwayError: A level has no forward model, or no patch can be scored.
 
     """
     levels = how.levels or network.config.dynamics.levels
@@ -196,23 +198,23 @@ def score_heatmaps(
     counts, num_pairs = {"visible": Tally(), "moving": Tally()}, 0
     for example in examples:
         num_pairs += 1
-        seen = _see(network, example, how)
-        if not len(seen.truth.tokens):
+        pair = _prepared(network, example, how)
+        if not len(pair.truth.tokens):
             continue
-        moves = seen.truth.distances() >= how.moving_patches
+        moves = pair.truth.distances() >= how.moving_patches
         of_group = {"visible": torch.ones_like(moves), "moving": moves}
-        guessed = chance(seen.truth, seen.fitted.grid)
+        by_chance = chance(pair.truth, pair.fitted.grid)
         for group, which in of_group.items():
-            counts[group].add({"chance": guessed[which]})
-        for level, matcher, maps in _maps(network, seen, levels, how):
-            measures = token_measures(maps, seen.truth, seen.fitted.patch)
+            counts[group].add({"chance": by_chance[which]})
+        for level, matcher, maps in _maps(network, pair, levels, how):
+            measures = token_measures(maps, pair.truth, pair.fitted.patch)
             for group, which in of_group.items():
                 chosen = {name: values[which] for name, values in measures.items()}
-                if group == "visible":  # of what stands still, both sides are one
+                if group == "visible":  # undefined for patches that do not move
                     del chosen["lean"]
                 tallies[level, group, matcher].add(chosen)
     if not counts["visible"].counts.get("chance"):
-        raise MidwayError(f"no patch of {num_pairs} pairs can be scored; check the data")
+        raise MidwayError(f"flow: no patch of {num_pairs} pairs can be scored; check the data")
     scores = {
         str(level): {
             group: {
@@ -228,14 +230,15 @@ def score_heatmaps(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Seen:
-    """A pair as the network sees it, with the truth about its patches."""
+class _Pair:
+    """A pair resized for the network, with the ground truth of its patches."""
 
     fitted: Fitted
     truth: TruePlaces
 
 
-def _see(network: MidwayNetwork, example: FlowExample, how: HeatmapConfig) -> _Seen:
+def _prepared(network: MidwayNetwork, example: FlowExample, how: HeatmapConfig) -> _Pair:
+    """Resize images, flow and occlusion mask to the network's input, and select patches."""
     frames = torch.from_numpy(np.stack([example.source, example.target])).permute(0, 3, 1, 2)
     fitted = fit(frames, network, short_side=how.short_side)
     size = (fitted.images.shape[2], fitted.images.shape[3])
@@ -249,20 +252,20 @@ def _see(network: MidwayNetwork, example: FlowExample, how: HeatmapConfig) -> _S
     if 0 < how.tokens_per_pair < count:
         chosen = torch.linspace(0, count - 1, how.tokens_per_pair).round().long()
         truth = truth.chosen(chosen)
-    return _Seen(fitted=fitted, truth=truth)
+    return _Pair(fitted=fitted, truth=truth)
 
 
 def _maps(
-    network: MidwayNetwork, seen: _Seen, levels: Sequence[int], how: HeatmapConfig
+    network: MidwayNetwork, pair: _Pair, levels: Sequence[int], how: HeatmapConfig
 ) -> Iterator[tuple[int, str, Tensor]]:
-    """Scores of all places for each patch that counts, by level and matcher, on the CPU."""
-    grid, tokens = seen.fitted.grid, seen.truth.tokens
+    """Yield level, matcher and maps (patches, rows, columns) of the scored patches, on the CPU."""
+    grid, tokens = pair.fitted.grid, pair.truth.tokens
     still = F.one_hot(tokens, grid[0] * grid[1]).double().unflatten(1, grid)
-    source, target = seen.fitted.images.split(1)
+    source, target = pair.fitted.images.split(1)
     with evaluating(network):
         outputs = network(source, target).levels
-        looks = network.encoder.levels(seen.fitted.images, tuple(sorted(levels)))
-    for level, features in zip(sorted(levels), looks, strict=True):
+        by_level = network.encoder.levels(pair.fitted.images, tuple(sorted(levels)))
+    for level, features in zip(sorted(levels), by_level, strict=True):
         heatmaps = output_heatmaps(
             network,
             outputs[level],
@@ -273,7 +276,7 @@ def _maps(
             seed=how.seed,
         )
         yield level, "heatmap", heatmaps[0].cpu()
-        # What all patches of a frame share says nothing of a place.
+        # (2, patches, dim). The mean over patches would dominate the cosine similarity.
         patches = features[:, 1:].float().cpu()
         unit = F.normalize(patches - patches.mean(1, keepdim=True), dim=2)
         yield level, "features", (unit[0, tokens] @ unit[1].T).unflatten(1, grid)
@@ -281,31 +284,31 @@ def _maps(
 
 
 def _data_settings(data: PairSource) -> dict[str, Any]:
-    """What of it decides the numbers: not where it lies."""
+    """Return the settings of the data that affect the results, without its folder."""
     if data.dataset == "worlds":
         return {"dataset": "worlds", **to_json(data.worlds)}
     return {"dataset": data.dataset, "split": data.split}
 
 
 def report(results: Mapping[str, Any]) -> str:
-    """Results as tables for people."""
+    """Format results as tables."""
     gates = "forced open" if results["open_gates"] else "on" if results["gates"] else "off"
     lines = [f"{results['pairs']} pairs, gates {gates}"]
     for level, groups in results["levels"].items():
         for group, scores in groups.items():
             if not scores["patches"]:
-                lines.append(f"level {level}, {group}: no patch")
+                lines.append(f"level {level}, {group}: no patches")
                 continue
             lines.append(
-                f"level {level}, {group}: {scores['patches']} patches, by chance near "
+                f"level {level}, {group}: {scores['patches']} patches, near by chance "
                 f"{scores['chance']:.3f}"
             )
             lines.append(f"  {'':<10}" + "".join(f"{name:>10}" for name in _COLUMNS))
             for matcher in MATCHERS:
-                told = (_told(scores[matcher].get(name)) for name in _COLUMNS)
-                lines.append(f"  {matcher:<10}" + "".join(f"{each:>10}" for each in told))
+                cells = (_formatted(scores[matcher].get(name)) for name in _COLUMNS)
+                lines.append(f"  {matcher:<10}" + "".join(f"{cell:>10}" for cell in cells))
     return "\n".join(lines)
 
 
-def _told(value: float | None) -> str:
+def _formatted(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"

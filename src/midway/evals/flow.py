@@ -1,6 +1,6 @@
-"""Optical flow on a dataset: endpoint error of a finetuned network, or of one without training.
+"""Optical flow: endpoint errors of a finetuned network or of matching without training.
 
-The measures and the tiles are those of CroCo v2's published code, as in section 4.1 of the paper.
+Metrics and tiled inference follow CroCo v2's published code, as in section 4.1 of the paper.
 """
 
 import time
@@ -25,7 +25,7 @@ from midway.models.flow.predictor import FlowMethod, flow_predictor
 from midway.nn.device import pick_device
 
 VERSION = 1
-"""Raised when the code makes something else of the same options."""
+"""Version of the code; increased if it computes different results from the same options."""
 FINETUNED = FlowMethod()
 
 Dataset = Literal[
@@ -35,10 +35,10 @@ Dataset = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class FlowRoot:
-    """Where a dataset is."""
+    """Location of a dataset."""
 
     root: Path
-    """Folder of the dataset as it is unpacked."""
+    """Folder of the unpacked dataset."""
 
 
 def evaluate(
@@ -50,18 +50,19 @@ def evaluate(
     folder: Path | None = None,
     num_pictures: int = 8,
 ) -> dict[str, Any]:
-    """Endpoint error of optical flow on a dataset.
+    """Score optical flow on a dataset.
 
     Args:
-        dataset: Its layout.
-        data: Where it is.
-        split: A split of it, such as subval; with -clean or -final behind it, of one rendering.
-        how: How flow is found.
-        folder: For results.json and pictures of evenly chosen pairs; none are written without.
-        num_pictures: How many.
+        dataset: Dataset, in its original layout.
+        data: Location of the dataset.
+        split: Split of the dataset, such as subval; append -clean or -final for one rendering.
+        how: Flow method.
+        folder: Folder for results.json and pictures of evenly spaced pairs; if None, nothing is
+            written.
+        num_pictures: Maximum number of pictures.
 
     Raises:
-        MidwayError: The data or the network cannot be read, or an option makes no sense.
+        MidwayError: The data or the network cannot be read, or an option is invalid.
     """
     if num_pictures < 0:
         raise MidwayError(f"num_pictures = {num_pictures}; give 0 or more")

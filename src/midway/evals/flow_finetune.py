@@ -1,7 +1,7 @@
-"""Finetune for optical flow: encoder, dynamics and a DPT head, by CroCo v2's published recipe.
+"""Optical flow finetuning of encoder, dynamics and a DPT head, with CroCo v2's published recipe.
 
-A network is validated during training, and the best one and the last are kept beside the run's
-checkpoints. As published, the best is chosen on the set that is reported.
+The network is validated during training; the run folder keeps the best and the last one beside the
+checkpoints. As in the published recipe, the best one is selected on the set that is reported.
 """
 
 import time
@@ -29,29 +29,31 @@ if TYPE_CHECKING:
     from midway.train.fit import FitSummary
 
 FINAL_OVERLAP = 0.9
-"""Of the tiles when a finished run is scored, as CroCo v2's commands have it."""
+"""Overlap of tiles in the final test, from CroCo v2's published commands."""
 NUM_PICTURES = 8
+"""Number of validation pairs that are drawn."""
 
 __all__ = ["PROTOCOLS", "config_from_json", "evaluate", "report"]
 
 
 def evaluate(config: FinetuneConfig, *, resume: bool = False) -> dict[str, Any] | None:
-    """Finetune a pretrained network for optical flow, then score the best one.
+    """Finetune a pretrained network for optical flow, then score the best checkpoint.
 
     Args:
-        config: A protocol, with what is changed of it.
-        resume: Go on with the run in its folder.
+        config: Configuration, usually a protocol with changes.
+        resume: Continue the run in its folder.
 
     Returns:
-        What `results.json` in the folder holds; None on all ranks but the first.
+        Contents of `results.json` in the folder; None on all ranks but the first. For an
+        interrupted run, its folder, steps and exit code.
     """
     ended = finetune(config, resume=resume)
     if not ended.is_main:
         return None
     folder = config.run.folder
-    told = {"run": str(folder), "steps": ended.steps, "seed": config.run.seed}
+    run = {"run": str(folder), "steps": ended.steps, "seed": config.run.seed}
     if ended.interrupted:
-        return told | {"interrupted": True, "exit_code": INTERRUPTED}
+        return run | {"interrupted": True, "exit_code": INTERRUPTED}
     device = pick_device()
     start = time.monotonic()
     predict = network_predictor(
@@ -66,7 +68,7 @@ def evaluate(config: FinetuneConfig, *, resume: bool = False) -> dict[str, Any] 
         num_pictures=NUM_PICTURES,
     )
     results = complete(
-        told | {"overlap": FINAL_OVERLAP} | results_of(scores),
+        run | {"overlap": FINAL_OVERLAP} | results_of(scores),
         protocol=config.protocol,
         version_hash=config.version(),
         weights=weights_of_run(folder),
@@ -78,7 +80,11 @@ def evaluate(config: FinetuneConfig, *, resume: bool = False) -> dict[str, Any] 
 
 
 def config_from_json(values: Mapping[str, Any], *, where: str) -> FinetuneConfig:
-    """Configuration of a run's ``config.json``.
+    """Return the configuration in a run's ``config.json``.
+
+    Args:
+        values: Contents of the file.
+        where: Path of the file, for error messages.
 
     Raises:
         MidwayError: A key or value is missing or unknown.
@@ -87,16 +93,16 @@ def config_from_json(values: Mapping[str, Any], *, where: str) -> FinetuneConfig
 
 
 def finetune(config: FinetuneConfig, *, resume: bool = False) -> "FitSummary":
-    """Train to the end, or until asked to stop.
+    """Train to the end, or until an interruption is requested.
 
     Raises:
-        MidwayError: Unusable data or network, a run folder that is not empty, or a run that went
-            wrong.
+        MidwayError: The data or network is unusable, the run folder is not empty, or training
+            failed.
     """
-    from midway.train.training import Trained, launch_and_fit  # imports Fabric: seconds
+    from midway.train.training import Trained, launch_and_fit  # importing Fabric takes seconds
 
     def build(fabric: "Fabric") -> Trained:
-        # Matrix products of 32 bits may take TensorFloat's shorter fraction, as published.
+        # Allow TF32 in float32 matrix products, as in the published recipe.
         torch.set_float32_matmul_precision("high")
         run = config.run
         validation = Validation(

@@ -1,11 +1,11 @@
-"""Segmentation without training: patches take the labels of their nearest neighbours.
+"""Semantic segmentation by k-nearest neighbours of frozen patch features, without training.
 
-The dense nearest-neighbour readout of Hummingbird (Balazevic et al., 2023): a memory of labelled
-patches is drawn from the training images; each patch of a test image lets its neighbours in it
-vote. It compares networks in minutes, also while they train.
+The method is the dense nearest-neighbour readout of Hummingbird (Balazevic et al., 2023). A memory
+of labelled patches is sampled from the training images. The class of a test patch is the weighted
+vote of its nearest neighbours in the memory.
 
-Here the mean feature of the memory is taken from all before they are compared: what all patches
-share tells none apart, and in short trainings it is nearly all of a feature.
+Unlike Hummingbird, the mean feature of the memory is subtracted before the comparison, because it
+dominates the cosine similarity after short trainings.
 """
 
 import time
@@ -28,7 +28,7 @@ from midway.models.weights.sources import open_encoder
 from midway.nn.device import pick_device
 
 VERSION = 1
-"""Raised when the code computes something else from the same options."""
+"""Version of the code; increased if it computes different results from the same options."""
 
 
 def _presets() -> dict[str, Callable[[], KnnConfig]]:
@@ -52,10 +52,10 @@ PROTOCOLS = _presets()
 
 
 def evaluate(config: KnnConfig) -> dict[str, Any]:
-    """Score a network by the nearest neighbours of its patches.
+    """Score a network by the nearest neighbours of its patch features.
 
     Raises:
-        MidwayError: Unusable data or network, or no labelled training pixel.
+        MidwayError: The data or network is unusable, or no training pixel is labelled.
 
     """
     torch.manual_seed(config.seed)
@@ -108,19 +108,23 @@ def evaluate(config: KnnConfig) -> dict[str, Any]:
 
 
 def report(results: dict[str, Any]) -> str:
-    """What `evaluate` returned, for people."""
+    """Format results as a table."""
     seconds = results["seconds"]
     return (
         f"{score_table(results)}\n"
-        f"{results['memory']} patches remembered in {seconds['memory']} s, "
+        f"{results['memory']} patches stored in {seconds['memory']} s, "
         f"{results['images']['test']} images scored in {seconds['test']} s"
     )
 
 
 def _claim(folder: Path) -> None:
-    """Make the folder of the results, before minutes are spent on what goes there."""
+    """Create the results folder before the evaluation, which takes minutes.
+
+    Raises:
+        MidwayError: The folder belongs to a run, or cannot be created.
+    """
     if (folder / "config.json").exists():
-        raise MidwayError(f"--folder {folder}: is the folder of a run; give another")
+        raise MidwayError(f"--folder {folder}: is a run folder; give another")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

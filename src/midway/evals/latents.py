@@ -1,15 +1,16 @@
-"""Whether motion latents hold motion or leak the target: transfer to other looks, and knock-out.
+"""Motion latents: transfer to another appearance and ablation, measured by the dense loss.
 
-Each synthetic world is made twice, with other colours, textures and classes but the same motion.
-The forward models predict the target of the first, from its own source, with the latents of
+Each synthetic world is rendered twice, with different colours, textures and classes but the same
+motion. The forward models predict the target of the first rendering from its source, with latents
+of
 
-- `own`: this pair;
-- `alike`: the pair of the second that moves alike and looks different;
+- `own`: the same pair;
+- `alike`: the same pair in the second rendering;
 - `other_motion`: a pair of another world;
 - `none`: latents of zeros.
 
-What the latents carry of the motion survives the change of looks, what they leak of the target does
-not. Latents are exchanged at one level at a time.
+Motion information in the latents is independent of the appearance; information that leaks from the
+target is not. Latents are exchanged at one level at a time.
 """
 
 import time
@@ -36,10 +37,11 @@ from midway.nn.dense import normalized_mse
 from midway.nn.eval_mode import evaluating
 
 VERSION = 1
-"""Raised when the code makes something else of the same options."""
+"""Version of the code; increased if it computes different results from the same options."""
 LATENTS = ("own", "alike", "other_motion", "none")
+"""Sources of the latents."""
 LOOK_SEED = 1
-"""Of the other looks."""
+"""Seed of the second rendering's appearance."""
 
 DEFAULT_NETWORK = NetworkSource()
 DEFAULT_WORLDS = WorldPairs()
@@ -51,12 +53,12 @@ def evaluate(
     worlds: Annotated[WorldPairs, tyro.conf.OmitArgPrefixes] = DEFAULT_WORLDS,
     folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Dense loss with exchanged latents, by level.
+    """Measure the dense loss with exchanged latents, by level.
 
     Args:
-        network: Which network.
-        worlds: Pairs that are made; at least two worlds.
-        folder: For results.json; nothing is written without.
+        network: Network with motion latents.
+        worlds: Pairs that are rendered, of at least two worlds.
+        folder: Folder for results.json; if None, nothing is written.
 
     Raises:
         MidwayError: The network cannot be read or has no latents, or there is only one world.
@@ -85,27 +87,27 @@ def evaluate(
 
 
 def exchanged_losses(network: MidwayNetwork, worlds: WorldPairs) -> dict[int, dict[str, Tensor]]:
-    """Dense loss (eq. 1) of each pair at each level, by whose latents the forward model has.
+    """Compute the dense loss (eq. 1) of each pair, by level and source of the latents.
 
     Args:
-        network: Its mode is restored.
-        worlds: Pairs that are made.
+        network: Network; its mode is restored.
+        worlds: Pairs that are rendered.
 
     Returns:
-        By `LATENTS`, and `copy`: the guess that the target has the features that the teacher has of
-        the source. Each of shape (pairs,).
+        For each level, losses of shape (pairs,) for each of `LATENTS` and for `copy`, the baseline
+        that predicts the teacher's features of the source.
 
     Raises:
         MidwayError: The network has no latents, or there is only one world.
 
     """
     if not network.config.dynamics.latent_dynamics:
-        raise MidwayError("the network has no motion latents; take one with latent_dynamics")
+        raise MidwayError("network: has no motion latents; take one with latent_dynamics")
     if worlds.num_worlds < 2:
-        raise MidwayError("latents of other motion need another world; give --num-worlds 2 or more")
+        raise MidwayError("latents of another motion: need two worlds; give --num-worlds 2 or more")
     with evaluating(network):
-        own = _seen(network, worlds, look_seed=None)
-        alike = _seen(network, worlds, look_seed=LOOK_SEED)
+        own = _outputs(network, worlds, look_seed=None)
+        alike = _outputs(network, worlds, look_seed=LOOK_SEED)
         return {
             level: _exchanged(network, level, own[level], alike[level].latents, worlds)
             for level in network.config.dynamics.levels
@@ -113,40 +115,44 @@ def exchanged_losses(network: MidwayNetwork, worlds: WorldPairs) -> dict[int, di
 
 
 def summary(losses: Mapping[str, Tensor]) -> dict[str, float | None]:
-    """Means over pairs, and what they say of the latents.
+    """Return mean losses over pairs, `transfer` and `alike_wins`.
 
     Args:
-        losses: Of each pair, as `exchanged_losses` gives them for a level.
+        losses: Losses of each pair at one level, from `exchanged_losses`.
 
     Returns:
-        Mean losses; `transfer`: the share of what latents are worth, against those of another
-        motion, that survives other looks (1: they hold motion alone, 0: nothing of it survives;
-        None where they are worth nothing); `alike_wins`: the share of pairs that latents of the
-        same motion predict better than those of another.
+        - Mean losses by name;
+        - `transfer` = (other_motion - alike) / (other_motion - own), the share of the latents'
+          benefit that survives the change of appearance: 1 if they contain only motion, 0 if
+          nothing transfers, None if there is no benefit;
+        - `alike_wins`, the share of pairs with a lower loss for `alike` than for `other_motion`.
 
     """
     means: dict[str, float | None] = {name: each.mean().item() for name, each in losses.items()}
-    worth = (losses["other_motion"] - losses["own"]).mean().item()
+    benefit = (losses["other_motion"] - losses["own"]).mean().item()
     kept = (losses["other_motion"] - losses["alike"]).mean().item()
-    means["transfer"] = kept / worth if worth > 0 else None
+    means["transfer"] = kept / benefit if benefit > 0 else None
     means["alike_wins"] = (losses["alike"] < losses["other_motion"]).double().mean().item()
     return means
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Seen:
-    """What a level says of some pairs."""
+class _Output:
+    """Outputs of one level for a batch of pairs."""
 
     latents: Tensor
     source_backward: Tensor
     target: Tensor
     copied: Tensor
-    """What the teacher sees in the source."""
+    """The teacher's features of the source."""
 
 
-def _seen(network: MidwayNetwork, worlds: WorldPairs, *, look_seed: int | None) -> dict[int, _Seen]:
+def _outputs(
+    network: MidwayNetwork, worlds: WorldPairs, *, look_seed: int | None
+) -> dict[int, _Output]:
+    """Run the network on all pairs, one world per forward pass; return the outputs by level."""
     levels = network.config.dynamics.levels
-    found: dict[int, list[_Seen]] = {level: [] for level in levels}
+    found: dict[int, list[_Output]] = {level: [] for level in levels}
     examples = worlds.examples(look_seed=look_seed)
     while batch := list(islice(examples, worlds.pairs_per_world)):
         source = _frames(network, [example.source for example in batch])
@@ -154,12 +160,12 @@ def _seen(network: MidwayNetwork, worlds: WorldPairs, *, look_seed: int | None) 
         outputs = network(source, target).levels
         copied = network.teacher.encoder.levels(source, levels)
         for level, copy in zip(levels, copied, strict=True):
-            said = outputs[level]
+            output = outputs[level]
             found[level].append(
-                _Seen(
-                    latents=said.motion_latents,
-                    source_backward=said.source_backward,
-                    target=said.target,
+                _Output(
+                    latents=output.motion_latents,
+                    source_backward=output.source_backward,
+                    target=output.target,
                     copied=copy,
                 )
             )
@@ -170,19 +176,21 @@ def _frames(network: MidwayNetwork, images: list[NDArray[np.uint8]]) -> Tensor:
     return fit(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), network).images
 
 
-def _joined(parts: list[_Seen]) -> _Seen:
-    return _Seen(
-        **{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(_Seen)}
+def _joined(parts: list[_Output]) -> _Output:
+    return _Output(
+        **{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(_Output)}
     )
 
 
 def _exchanged(
-    network: MidwayNetwork, level: int, own: _Seen, alike: Tensor, worlds: WorldPairs
+    network: MidwayNetwork, level: int, own: _Output, alike: Tensor, worlds: WorldPairs
 ) -> dict[str, Tensor]:
+    """Return the dense losses (pairs,) of one level, by source of the latents."""
     model, dynamics = network.dynamics.forward_models[str(level)], network.dynamics
     given = {
         "own": own.latents,
         "alike": alike,
+        # Pairs are ordered by world, so this shifts each pair's latents to the next world.
         "other_motion": own.latents.roll(worlds.pairs_per_world, dims=0),
         "none": torch.zeros_like(own.latents),
     }
@@ -212,13 +220,13 @@ def _exchanged(
 
 
 def report(results: Mapping[str, Any]) -> str:
-    """Results as a table for people."""
+    """Format results as a table."""
     names = (*LATENTS, "copy", "transfer", "alike_wins")
     lines = [
         f"dense loss of {results['pairs']} pairs by latents",
         f"  {'level':<7}" + "".join(f"{name:>14}" for name in names),
     ]
     for level, scores in results["levels"].items():
-        told = ("-" if scores[name] is None else f"{scores[name]:.4f}" for name in names)
-        lines.append(f"  {level:<7}" + "".join(f"{each:>14}" for each in told))
+        cells = ("-" if scores[name] is None else f"{scores[name]:.4f}" for name in names)
+        lines.append(f"  {level:<7}" + "".join(f"{cell:>14}" for cell in cells))
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Masks of objects carried through videos by frozen features: J, F and J&F of DAVIS."""
+"""Video object segmentation by label propagation with frozen features, scored by DAVIS J&F."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,37 +33,37 @@ from midway.nn.device import Accelerator, pick_device
 from midway.nn.images import normalise
 
 VERSION = 1
-"""Raised when the code makes something else of the same options."""
+"""Version of the code; increased if it computes different results from the same options."""
 
 Masks = UInt8[np.ndarray, "frames height width"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskRoot:
-    """Which videos with masks."""
+    """Videos with masks."""
 
     root: Path
-    """DAVIS as it is unpacked, or a folder of videos with `frames` and `masks`, or one such."""
+    """Folder of the unpacked DAVIS, of a video with `frames` and `masks`, or of several videos."""
     split: str = ""
     """List of names below ImageSets, such as 2017/val; all videos if empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureConfig:
-    """Which features masks are carried by."""
+    """Encoder features that propagate the masks."""
 
     level: int = -1
-    """Of the encoder; -1 is the top."""
+    """Encoder level; -1 is the top."""
     short_side: int = 480
-    """Pixels of the frames' shorter side as the encoder sees them, rounded to whole patches; 480 in
-    the protocol. Masks are scored at the size that they have."""
+    """Shorter side of the encoder's input in pixels, rounded to whole patches; 480 in the protocol.
+    Masks are scored at their original size."""
     accelerator: Accelerator = "auto"
     seed: int = 0
-    """Of fresh weights."""
+    """Seed of untrained weights."""
 
     def __post_init__(self) -> None:
         if self.short_side < 1:
-            raise MidwayError(f"short_side {self.short_side}: give 1 pixel or more")
+            raise MidwayError(f"short_side = {self.short_side}; give 1 pixel or more")
 
 
 DEFAULT_ENCODER, DEFAULT_FEATURES = EncoderSource(), FeatureConfig()
@@ -78,14 +78,15 @@ def evaluate(
     how: Annotated[PropagationConfig, tyro.conf.OmitArgPrefixes] = DEFAULT_HOW,
     folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Score masks that are given in the first frame and carried through the video.
+    """Propagate the masks of the first frames through the videos, and score them.
 
     Args:
         data: Videos with masks.
-        encoder: Whose features carry them.
-        features: Level and size.
-        how: The protocol.
-        folder: For results.json and the masks, as DAVIS wants them for submission.
+        encoder: Frozen encoder.
+        features: Level and input size.
+        how: Propagation protocol.
+        folder: Folder for results.json and the masks in DAVIS's submission format; if None, nothing
+            is written.
 
     Raises:
         MidwayError: The data or the network cannot be read.
@@ -98,14 +99,14 @@ def evaluate(
     videos = find_mask_videos(data.root, data.split)
     found: dict[str, dict[str, Any]] = {}
     for video in videos:
-        began = time.monotonic()
+        video_start = time.monotonic()
         masks, objects = carry(network, video, features, how)
         if folder:
             _write_masks(folder / "masks" / video.name, video, masks)
         found[video.name] = {
             "frames": len(masks),
             "objects": score_masks(video, masks, objects),
-            "seconds": round(time.monotonic() - began, 1),
+            "seconds": round(time.monotonic() - video_start, 1),
         }
     settings = {"level": features.level, "short_side": features.short_side, **to_json(how)}
     results = complete(
@@ -131,13 +132,16 @@ def evaluate(
 def carry(
     encoder: Encoder, video: MaskVideo, features: FeatureConfig, how: PropagationConfig
 ) -> tuple[Masks, list[int]]:
-    """Masks of all frames, the first as it is given, and the objects' ids.
+    """Propagate the mask of a video's first frame to all frames.
 
     Args:
-        encoder: Frozen.
-        video: With the mask of its first frame.
-        features: Level and size.
-        how: The protocol.
+        encoder: Frozen encoder.
+        video: Video with the mask of its first frame.
+        features: Level and input size.
+        how: Propagation protocol.
+
+    Returns:
+        Masks of all frames, starting with the given one, and the ids of the objects.
 
     Raises:
         MidwayError: A frame or mask cannot be read, or they differ in size.
@@ -150,27 +154,27 @@ def carry(
     (patch,) = encoder.strides((features.level,))
     grid = (size[0] // patch, size[1] // patch)
     labels = soft_labels(torch.from_numpy(first).to(device), objects, grid)
-    carried = [
+    propagated = [
         hard_masks(each, objects, (first.shape[0], first.shape[1])).cpu().numpy()
         for each in propagate(maps, labels, how)
     ]
-    return np.stack([first, *carried]), objects
+    return np.stack([first, *propagated]), objects
 
 
 def score_masks(
     video: MaskVideo, masks: Masks, objects: Sequence[int]
 ) -> dict[str, dict[str, float]]:
-    """`j`, `f` and `jf` of each object by its id: means over the annotated frames.
+    """Compute `j`, `f` and `jf` of each object, by its id: means over the annotated frames.
 
-    The first frame, which is given, and the last do not count, as in DAVIS's own evaluation.
+    The first and the last frame are not scored, as in DAVIS's official evaluation.
 
     Args:
-        video: With the true masks.
-        masks: Of all frames.
-        objects: Ids.
+        video: Video with ground-truth masks.
+        masks: Predicted masks of all frames.
+        objects: Ids of the objects.
 
     Raises:
-        MidwayError: A mask cannot be read, differs in size, or none counts.
+        MidwayError: A mask cannot be read or differs in size, or no frame can be scored.
 
     """
     pairs = [
@@ -180,7 +184,7 @@ def score_masks(
     ]
     if not pairs:
         raise MidwayError(
-            f"{video.name}: no frame between the first and the last has a mask to compare with"
+            f"{video.name}: no frame between the first and the last has a mask; leave the video out"
         )
     found = {}
     for number in objects:
@@ -191,13 +195,13 @@ def score_masks(
 
 
 def mean_over_objects(videos: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
-    """Means over all objects of all videos, each counting once."""
+    """Return the mean scores over all objects of all videos."""
     objects = [scores for video in videos for scores in video.values()]
     return {name: float(np.mean([each[name] for each in objects])) for name in ("j", "f", "jf")}
 
 
 def _still(video: MaskVideo) -> dict[str, dict[str, float]]:
-    """Scores of the guess that the first mask stays where it is."""
+    """Score the baseline that repeats the first mask."""
     first, objects = _first_mask(video)
     return score_masks(video, np.stack([first] * len(video.frames)), objects)
 
@@ -217,6 +221,7 @@ def _feature_maps(
     features: FeatureConfig,
     device: torch.device,
 ) -> Iterator[Tensor]:
+    """Yield the feature map (dim, rows, columns) of each frame."""
     size = _fitted_size(shape, encoder.stride, features.short_side)
     for path in video.frames:
         frame = torch.from_numpy(read_frame(path, shape)).to(device).permute(2, 0, 1)
@@ -225,14 +230,16 @@ def _feature_maps(
 
 
 def _fitted_size(shape: Sequence[int], patch: int, short_side: int) -> tuple[int, int]:
+    """Return height and width of the encoder's input, in whole patches."""
     factor = short_side / min(shape)
     height, width = (max(1, round(side * factor / patch)) * patch for side in shape)
     return height, width
 
 
 def _write_masks(folder: Path, video: MaskVideo, masks: Masks) -> None:
+    """Write the masks as palette PNGs, one a frame."""
     folder.mkdir(parents=True, exist_ok=True)
-    # Colours that differ, evenly round the wheel; the background is black.
+    # Successive hues differ by the golden angle, so they are distinct; the background is black.
     angle = np.arange(255) * 2.399963
     wheel = np.stack([np.cos(angle), np.sin(angle)], axis=1)[None].astype(np.float32)
     colours = np.concatenate([np.zeros((1, 3), np.uint8), flow_to_rgb(wheel, max_pixels=1)[0]])
@@ -243,7 +250,7 @@ def _write_masks(folder: Path, video: MaskVideo, masks: Masks) -> None:
 
 
 def report(results: Mapping[str, Any]) -> str:
-    """Results as a short table for people."""
+    """Format results as a short table."""
     lines = [f"{'':<24}{'J&F':>8}{'J':>8}{'F':>8}"]
     for name, scores in (("mean over objects", results), ("first mask kept", results["still"])):
         lines.append(_line(name, scores))

@@ -1,4 +1,4 @@
-"""Results of an evaluation: `results.json`, with protocol, network and software."""
+"""Results of evaluations: provenance of the numbers, and `results.json`."""
 
 import hashlib
 import json
@@ -17,41 +17,44 @@ from midway.train.run import environment
 
 
 def protocol_version(code: int, settings: Any) -> str:
-    """Short hash of what decides the numbers of a protocol.
+    """Return a short hash of the code version and settings that determine a protocol's results.
 
     Args:
-        code: Raised when the code makes something else of the same settings.
-        settings: Plain values of JSON, without what says where it runs and on which network.
+        code: Version of the code, increased if it computes different results from the same
+            settings.
+        settings: JSON values, without those that choose the machine or the network.
     """
     text = json.dumps([code, settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 class Opened(Protocol):
-    """A network and the hash of its weights; maybe `file` and `file_sha256` of its checkpoint."""
+    """Network with the hash of its weights, and optionally `file` and `file_sha256`."""
 
     @property
     def weights_sha256(self) -> str:
-        """Hash of names and values of its tensors."""
+        """SHA-256 of the names and values of its tensors."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Weights that were evaluated."""
+    """Provenance of the evaluated weights."""
 
     weights_sha256: str | None = None
-    """Hash of names and values of the tensors; of a flow network, of its file."""
+    """SHA-256 of the names and values of the tensors; for a flow network, of its file."""
     checkpoint: str | None = None
-    """File that they were read from; None for a network of the hub or fresh weights."""
+    """File that they were read from; None for a network of the hub or untrained weights."""
     checkpoint_sha256: str | None = None
+    """SHA-256 of that file."""
 
 
 NO_WEIGHTS = Weights()
+"""Provenance of a method without weights."""
 
 
 def weights_of(opened: Opened) -> Weights:
-    """Return the record of an opened network."""
+    """Return the provenance of an opened network's weights."""
     return Weights(
         weights_sha256=opened.weights_sha256,
         checkpoint=getattr(opened, "file", None),
@@ -60,7 +63,7 @@ def weights_of(opened: Opened) -> Weights:
 
 
 def weights_of_run(run: Path) -> Weights:
-    """Return the record of a file, or of the best or newest file of a run folder."""
+    """Return the provenance of a file, or of the best or newest file of a run folder."""
     files = [run, run / BEST, *sorted(run.glob("checkpoints/*.ckpt"), reverse=True)]
     for path in files:
         if path.is_file():
@@ -78,31 +81,33 @@ def complete(
     device: torch.device,
     seconds: float | Mapping[str, float],
 ) -> dict[str, Any]:
-    """Add protocol, weights, software, hardware, date, command and time to measured values.
+    """Return measured values together with their provenance.
+
+    The provenance is protocol, weights, software versions, hardware, command, date and duration.
 
     Args:
         measured: Settings and scores.
-        protocol: Its name.
-        version_hash: From `protocol_version`.
-        weights: Weights that were evaluated.
-        device: Where it ran.
-        seconds: In total, or by part.
+        protocol: Name of the protocol.
+        version_hash: Hash from `protocol_version`.
+        weights: Evaluated weights.
+        device: Device of the evaluation.
+        seconds: Duration, total or by phase.
 
     """
-    around = environment(device)
+    software = environment(device)
     return {
         "protocol": {"name": protocol, "version": version_hash},
         **measured,
         **asdict(weights),
         "midway": version("midway-network"),
-        "date": around["date"],
-        "environment": around,
+        "date": software["date"],
+        "environment": software,
         "seconds": seconds,
     }
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:
-    """Write ``results.json``."""
+    """Write ``results.json`` to a folder, atomically; the folder is created if it is missing."""
     text = json.dumps(results, indent=2) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "results.json", lambda file: file.write(text.encode()))

@@ -1,4 +1,4 @@
-"""Semantic segmentation as the paper measures it: train a readout, score it, show it."""
+"""Semantic segmentation with a trained readout, by the protocols of the paper."""
 
 import json
 import time
@@ -38,27 +38,28 @@ __all__ = ["PROTOCOLS", "config_from_json", "evaluate", "report"]
 
 
 def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, Any] | None:
-    """Train a readout on a network's features and score it on the test images.
+    """Train a readout on a network's features, and score it on the test images.
 
-    The folder of the run gets, beside what every run leaves, ``results.json``, ``pictures`` and
+    Besides the files of every run, the run folder contains ``results.json``, ``pictures`` and
     ``confusion.png``.
 
     Args:
-        config: The protocol, the network and the data.
-        resume: Go on with the readout in ``config.run.folder``.
+        config: Protocol, network and data.
+        resume: Continue training the readout in ``config.run.folder``.
 
     Returns:
-        What is in ``results.json``; None in all processes but the first.
+        Contents of ``results.json``; None in all processes but the first. For an interrupted run,
+        its folder and exit code.
 
     Raises:
-        MidwayError: Unusable data or network, or a run folder that is not empty.
+        MidwayError: The data or network is unusable, or the run folder is not empty.
 
     """
-    from midway.train.training import Trained, launch_and_fit  # imports Fabric: seconds
+    from midway.train.training import Trained, launch_and_fit  # importing Fabric takes seconds
 
     config, opened = _opened(config)
     train, test = find_labelled(config.data, "train"), find_labelled(config.data, "val")
-    test.read(0)  # labels of a wrong kind are told now, not after the training
+    test.read(0)  # raises an error for invalid test labels before the training, not after it
     readout = SegmentationReadout(opened.encoder, config.readout, len(train.class_names))
 
     def build(fabric: "Fabric") -> Trained:
@@ -70,8 +71,8 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
     summary, fabric = launch_and_fit(config, build, resume=resume)
     folder = config.run.folder
     if summary.interrupted:
-        told = {"folder": str(folder), "interrupted": True, "exit_code": INTERRUPTED}
-        return told if summary.is_main else None
+        interrupted = {"folder": str(folder), "interrupted": True, "exit_code": INTERRUPTED}
+        return interrupted if summary.is_main else None
     start = time.perf_counter()
     confusion = _test(readout, test, config, fabric)
     seconds = round(time.perf_counter() - start, 1)
@@ -79,7 +80,7 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
         return None
     results = complete(
         {
-            "encoder": _told(config.encoder, opened),
+            "encoder": _provenance(config.encoder, opened),
             **scores(confusion, test.class_names),
             "images": {"train": len(train), "test": len(test)},
             "steps": summary.steps,
@@ -98,15 +99,18 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
 
 
 def report(results: dict[str, Any]) -> str:
-    """What `evaluate` returned, for people."""
+    """Format results as a table, or as a hint to resume an interrupted run."""
     folder = results["folder"]
     if results.get("interrupted"):
-        return f"interrupted; go on by --resume {folder}"
+        return f"interrupted; continue with --resume {folder}"
     return f"{score_table(results)}\n{Path(folder) / 'results.json'}"
 
 
 def _opened(config: SegmentationConfig) -> tuple[SegmentationConfig, OpenedEncoder]:
-    """The encoder, and the configuration that tells its weights for a resume to check."""
+    """Open the encoder, and add the hash of its weights to the configuration.
+
+    A resumed run checks the hash.
+    """
     torch.manual_seed(config.run.seed)
     opened = open_encoder(config.encoder)
     source = replace(config.encoder, weights_sha256=opened.weights_sha256)
@@ -116,7 +120,7 @@ def _opened(config: SegmentationConfig) -> tuple[SegmentationConfig, OpenedEncod
 def _test(
     readout: SegmentationReadout, test: LabelledImages, config: SegmentationConfig, fabric: "Fabric"
 ) -> torch.Tensor:
-    """Confusion matrix over the test images, shared out over the processes."""
+    """Compute the confusion matrix of the test images, which are split over the processes."""
     from midway.train.run import autocast
 
     shown = shown_indices(len(test), config.num_pictures)
@@ -133,7 +137,7 @@ def _test(
             predicted = classes_at(logits, (labels.shape[0], labels.shape[1]))
             metric.add(predicted, labels)
             if each.index in shown:
-                _show(test, each, predicted, config.run.folder)
+                _draw(test, each, predicted, config.run.folder)
     return metric.confusion()
 
 
@@ -141,7 +145,7 @@ def _ranks(fabric: "Fabric") -> dict[str, int]:
     return {"rank": fabric.global_rank, "world_size": fabric.world_size}
 
 
-def _show(test: LabelledImages, each: WholeImage, predicted: torch.Tensor, folder: Path) -> None:
+def _draw(test: LabelledImages, each: WholeImage, predicted: torch.Tensor, folder: Path) -> None:
     image, classes = test.read(each.index)
     name = test[each.index].name.replace("/", "_")
     write_picture(
@@ -153,8 +157,8 @@ def _show(test: LabelledImages, each: WholeImage, predicted: torch.Tensor, folde
     )
 
 
-def _told(source: EncoderSource, opened: OpenedEncoder) -> dict[str, Any]:
-    """Which network it was, for the results."""
+def _provenance(source: EncoderSource, opened: OpenedEncoder) -> dict[str, Any]:
+    """Return the network's options and hashes for the results."""
     names = ("network", "weights", "features", "untrained")
     values = asdict(source)
     return {name: values[name] for name in names} | {
@@ -165,6 +169,6 @@ def _told(source: EncoderSource, opened: OpenedEncoder) -> dict[str, Any]:
 
 
 def _seconds_trained(folder: Path) -> float:
-    """Time in the training loop, that before an interruption included."""
+    """Return the time in the training loop, including that before an interruption."""
     last = (folder / "metrics.jsonl").read_text().splitlines()[-1]
     return round(json.loads(last)["seconds"], 1)

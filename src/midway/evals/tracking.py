@@ -1,4 +1,4 @@
-"""Point tracks against true ones, by TAP-Vid's measures."""
+"""Point tracking on TAP-Vid or synthetic worlds, scored by TAP-Vid's metrics."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +12,7 @@ import tyro
 from torch.nn import functional as F
 
 from midway.analysis.tracking import Method, Tracks, track_points
-from midway.config import to_json
+from midway.config import require, to_json
 from midway.data.labelled_videos.tracks import TrackedVideo, read_tap_vid, world_video
 from midway.data.synthetic.world import WorldConfig
 from midway.errors import MidwayError
@@ -22,15 +22,15 @@ from midway.models.midway import MidwayNetwork
 from midway.models.weights.sources import NetworkSource, open_network
 
 VERSION = 1
-"""Raised when the code makes something else of the same options."""
+"""Version of the code; increased if it computes different results from the same options."""
 VISIBLE = 0.5
-"""A point counts as seen if the track's confidence is at least this."""
+"""Smallest confidence of a point that is predicted as visible."""
 _COLUMNS = ("average_jaccard", "position_accuracy", "occlusion_accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldVideos:
-    """Synthetic worlds with exact tracks."""
+    """Synthetic worlds with exact ground-truth tracks."""
 
     world: WorldConfig = field(
         default_factory=lambda: WorldConfig(
@@ -38,33 +38,36 @@ class WorldVideos:
         )
     )
     first_seed: int = 1_000_000
-    """Of the first world; the others follow. Worlds to train on have lower seeds."""
+    """Seed of the first world; further worlds have consecutive seeds. Training worlds have lower
+    seeds."""
     num_worlds: int = 8
     points_per_world: int = 32
 
     def __post_init__(self) -> None:
-        if min(self.num_worlds, self.points_per_world) < 1 or self.first_seed < 0:
-            raise MidwayError(
-                "num_worlds and points_per_world must be 1 or more, first_seed 0 or more; change "
-                "what is not"
-            )
+        rules = {
+            f"num_worlds = {self.num_worlds}; give 1 or more": self.num_worlds >= 1,
+            f"points_per_world = {self.points_per_world}; give 1 or more": (
+                self.points_per_world >= 1
+            ),
+            f"first_seed = {self.first_seed}; give 0 or more": self.first_seed >= 0,
+        }
+        require("", rules)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackSource:
-    """Where videos with true tracks come from."""
+    """Source of videos with ground-truth tracks."""
 
     root: Path | None = None
-    """Pickle or .npz of TAP-Vid, or a folder of them; synthetic worlds are made if none is named.
-    """
+    """Pickle or .npz of TAP-Vid, or a folder of them; if None, synthetic worlds are rendered."""
     worlds: Annotated[WorldVideos, tyro.conf.OmitArgPrefixes] = field(default_factory=WorldVideos)
-    """Which worlds."""
+    """Synthetic worlds."""
 
     def videos(self) -> Iterator[TrackedVideo]:
-        """Videos one after the other.
+        """Yield the videos.
 
         Raises:
-            MidwayError: A file cannot be read or has another layout.
+            MidwayError: A file cannot be read or has an unknown layout.
 
         """
         if self.root is not None:
@@ -77,28 +80,31 @@ class TrackSource:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackerConfig:
-    """How points are followed, and from where."""
+    """Tracking method and queries."""
 
     method: Method = "midway"
-    """The paper's rule, likeness of features, heatmaps alone, or flow by matching."""
+    """The paper's rule, feature similarity, heatmaps, or flow by feature matching."""
     mode: Mode = "first"
-    """Queries: where a point is first seen, followed forward, or every fifth frame, followed both
-    ways."""
+    """Queries: the first visible frame of a point, scored after it, or every fifth frame, scored
+    before and after it."""
     level: int = 0
-    """Of features and heatmaps; 0 for the highest objective level."""
+    """Level of features and heatmaps; 0 for the highest objective level."""
     num_draws: int = 16
-    """K, the perturbations that a heatmap is the mean of."""
+    """K, the number of perturbations that a heatmap averages."""
     seed: int = 0
-    """Of the draws."""
+    """Seed of the perturbations."""
     queries_per_video: int = 0
-    """At most so many of each video, evenly chosen; 0 for all."""
+    """Maximum number of queries per video, evenly spaced; 0 for all."""
 
     def __post_init__(self) -> None:
-        if self.num_draws < 1 or min(self.queries_per_video, self.level) < 0:
-            raise MidwayError(
-                "num_draws must be 1 or more, queries_per_video and level 0 or more; change what "
-                "is not"
-            )
+        rules = {
+            f"num_draws = {self.num_draws}; give 1 or more": self.num_draws >= 1,
+            f"queries_per_video = {self.queries_per_video}; give 0 or more": (
+                self.queries_per_video >= 0
+            ),
+            f"level = {self.level}; give 0 or more": self.level >= 0,
+        }
+        require("", rules)
 
 
 DEFAULT_NETWORK, DEFAULT_DATA, DEFAULT_TRACKER = NetworkSource(), TrackSource(), TrackerConfig()
@@ -111,13 +117,13 @@ def evaluate(
     how: Annotated[TrackerConfig, tyro.conf.OmitArgPrefixes] = DEFAULT_TRACKER,
     folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Score tracks of points, beside points that stay where they are.
+    """Score point tracks, with static points as a baseline.
 
     Args:
-        network: Which follows the points.
-        data: Videos with true tracks; frames are resized to 256 x 256 as the protocol wants.
-        how: Way of tracking and queries.
-        folder: For results.json; nothing is written without.
+        network: Network that tracks the points.
+        data: Videos with ground-truth tracks; frames are resized to 256 x 256, as in TAP-Vid.
+        how: Tracking method and queries.
+        folder: Folder for results.json; if None, nothing is written.
 
     Raises:
         MidwayError: The data or the network cannot be read, or no point can be scored.
@@ -126,7 +132,7 @@ def evaluate(
     start = time.monotonic()
     opened = open_network(network)
     videos = score_videos(opened.network, data.videos(), how)
-    # Where the file lies does not decide the numbers.
+    # The file's folder does not affect the results.
     source = to_json(data.worlds) if data.root is None else {"file": data.root.name}
     settings = {"data": source, **to_json(how)}
     results = complete(
@@ -159,10 +165,10 @@ def evaluate(
 def score_videos(
     network: MidwayNetwork, videos: Iterable[TrackedVideo], how: TrackerConfig
 ) -> dict[str, dict[str, Any]]:
-    """Number of `queries` of each video and the scores `tracked` and `still`, by name.
+    """Return the number of `queries` and the scores `tracked` and `still` of each video, by name.
 
     Raises:
-        MidwayError: No video, or no point of any is ever seen.
+        MidwayError: There are no videos, or no point is ever visible.
 
     """
     found: dict[str, dict[str, Any]] = {}
@@ -173,12 +179,13 @@ def score_videos(
             numbers, starts = numbers[chosen], starts[chosen]
         if not len(numbers):
             continue
+        # Pixel centres are integers; (x + 0.5) * scale - 0.5 maps them to 256 x 256 frames.
         side = np.array([SIDE / video.frames.shape[2], SIDE / video.frames.shape[1]])
         true_points = (video.points[numbers] + 0.5) * side - 0.5
         given = np.clip(true_points[np.arange(len(starts)), starts], 0, SIDE - 1)
         still = np.repeat(given[:, None], len(video.frames), axis=1)
         tracks = _tracked(network, video, given, starts, how)
-        guesses = {
+        predictions = {
             "tracked": (tracks.points.numpy(), tracks.confidence.numpy() < VISIBLE),
             "still": (still, np.zeros(still.shape[:2], np.bool_)),
         }
@@ -191,11 +198,11 @@ def score_videos(
                 query_frames=starts,
                 mode=how.mode,
             )
-            for name, (points, occluded) in guesses.items()
+            for name, (points, occluded) in predictions.items()
         }
         found[video.name] = {"queries": len(numbers), **scores}
     if not found:
-        raise MidwayError("no point of any video is ever seen; check the data")
+        raise MidwayError("tracks: no point of any video is ever visible; check the data")
     return found
 
 
@@ -229,16 +236,16 @@ def _tracked(
 
 
 def report(results: Mapping[str, Any]) -> str:
-    """Results as a short table for people."""
+    """Format results as a short table."""
     lines = [
         f"{results['queries']} queries ({results['mode']}) in {results['num_videos']} videos, by "
         f"{results['method']}",
         f"  {'':<10}" + "".join(f"{name:>20}" for name in _COLUMNS),
     ]
     for name in ("tracked", "still"):
-        told = (
+        cells = (
             "-" if results[name][column] is None else f"{100 * results[name][column]:.1f} %"
             for column in _COLUMNS
         )
-        lines.append(f"  {name:<10}" + "".join(f"{each:>20}" for each in told))
+        lines.append(f"  {name:<10}" + "".join(f"{cell:>20}" for cell in cells))
     return "\n".join(lines)

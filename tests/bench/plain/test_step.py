@@ -8,7 +8,7 @@ from torch import Tensor
 
 from midway.bench import step as step_module
 from midway.bench.plain.step import PlainStep
-from midway.bench.step import FastStep, position
+from midway.bench.step import FastStep, progress
 from tests.bench.plain.small import small_clips, small_method
 
 
@@ -48,7 +48,7 @@ def test_three_steps_of_both_end_at_the_same_weights_teacher_and_centre() -> Non
     for _ in range(3):
         clips = small_clips()
         fast.step(clips)
-        plain.step(clips, theirs.teacher_momentum(position(clips)))
+        plain.step(clips, theirs.teacher_momentum(progress(clips)))
     assert (ours.network.encoder.blocks[0].attn.qkv.weight - before).abs().max() > 1e-4
     for name, value in theirs.state_dict().items():
         # Adam divides by the gradient's own size: where that is rounding alone, so is the step.

@@ -1,4 +1,4 @@
-"""What is found below a folder, and what is said when nothing can be used."""
+"""Clips below a folder, and the error if no clip can be used."""
 
 import errno
 import os
@@ -76,7 +76,7 @@ def test_clips_that_cannot_be_used_are_listed_with_the_reason(tmp_path):
     reasons = {skipped.clip: skipped.reason for skipped in found.skipped}
     assert reasons.keys() == {"short.mp4", "single.mp4", "sound.mp4", "text.mp4", "frames"}
     assert reasons["short.mp4"] == (
-        f"{tmp_path}/short.mp4: lasts 0.30 s (4 frames) and does not hold 2 frames "
+        f"{tmp_path}/short.mp4: lasts 0.30 s (4 frames), too short for 2 frames "
         "0.5 to 1 s apart; change data.gap_seconds or remove it"
     )
     assert "sound.mp4: has no video stream; " in reasons["sound.mp4"]
@@ -86,23 +86,23 @@ def test_clips_that_cannot_be_used_are_listed_with_the_reason(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda root: None, "root: does not exist; give a folder or"),
-        (lambda root: root.mkdir(), "root: holds no files: no video and no image; point data.root"),
+        (lambda root: None, "root: does not exist; give an existing folder or"),
+        (lambda root: root.mkdir(), "root: contains no files; point data.root"),
         (
             lambda root: (root.mkdir(), (root / "a.txt").touch()),
-            "root: holds files, but no video and no image; point data.root",
+            "root: contains no video and no image; point data.root",
         ),
         (
             lambda root: (root.mkdir(), (root / "a.mp4").write_text("text")),
-            r"root: none of its 1 clips can be used; the first: .*a\.mp4: cannot be read .*; copy",
+            r"root: no usable clip among 1; the first: .*a\.mp4: cannot be read .*; copy",
         ),
         (
             lambda root: (root.mkdir(), write_video(root / "a.mp4", even_times(4))),
-            r"root: no clip holds 2 frames 0\.5 to 1 s apart, .* a\.mp4, lasts 0\.30 s; change",
+            r"root: no clip contains 2 frames 0\.5 to 1 s apart, .* a\.mp4, lasts 0\.30 s; change",
         ),
         (
             lambda root: write_frames(root, ["0.png", "3.png", "90.png"]),
-            r"root: no clip holds 2 frames 0\.5 to 1 s apart, .* \*\.png, lasts 9\.00 s; change",
+            r"root: no clip contains 2 frames 0\.5 to 1 s apart, .* \*\.png, lasts 9\.00 s; change",
         ),
     ],
     ids=["missing", "empty", "no videos", "text only", "gap longer than the clip", "gap never met"],
@@ -161,8 +161,10 @@ def test_a_blank_end_is_left_out_and_told_of_when_asked_for(tmp_path, caplog):
     assert lengths(False) == {**rest, "tail.mp4": 40, "nothing.mp4": 40}
     assert caplog.messages == []
     assert lengths(True) == {**rest, "tail.mp4": 25}
-    (told,) = caplog.messages
-    assert told.endswith("tail.mp4: blank from 2.50 s to its end at 3.90 s; that part is left out")
+    (warning,) = caplog.messages
+    assert warning.endswith(
+        "tail.mp4: blank from 2.50 s to its end at 3.90 s; this part is not used"
+    )
 
 
 def test_a_store_is_a_root_too(tmp_path):

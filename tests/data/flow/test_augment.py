@@ -1,4 +1,4 @@
-"""Augmentation keeps flow true: what it distorts, it distorts in both frames and the flow."""
+"""Augmentation keeps flow exact: it transforms both frames and the flow consistently."""
 
 import colorsys
 

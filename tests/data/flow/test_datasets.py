@@ -1,4 +1,4 @@
-"""Flow datasets: the pairs of every layout, their splits, and what is wrong with a wrong one."""
+"""Flow datasets: the pairs of every layout, their splits, and errors."""
 
 import shutil
 import sys
@@ -114,7 +114,7 @@ def test_the_1024_of_things_are_every_seventh_of_all_but_the_last_698(tmp_path: 
     assert list_pairs("things", tmp_path, "test1024-clean") == full[:-698:7]
     assert len(full[:-698:7]) == 1024
     shutil.rmtree(tmp_path / "optical_flow/TEST/A/0007")
-    with pytest.raises(MidwayError, match=r"7848 test pairs below .* is taken from 7866"):
+    with pytest.raises(MidwayError, match=r"7848 test pairs below .* is defined on 7866"):
         list_pairs("things", tmp_path, "test1024-clean")
 
 
@@ -150,7 +150,7 @@ def test_chairs_is_divided_by_its_list(tmp_path: Path):
         list_pairs("chairs", tmp_path, "val")
 
 
-def test_kitti_and_spring_hold_out_what_the_protocol_does(tmp_path: Path):
+def test_kitti_and_spring_hold_out_the_pairs_of_the_protocol(tmp_path: Path):
     made.write_kitti(tmp_path / "kitti")
     subval = list_pairs("kitti", tmp_path / "kitti", "subval")
     assert [pair.sequence for pair in subval] == [f"{n:06d}" for n in range(2, 12)]
@@ -170,7 +170,7 @@ def test_other_ways_to_unpack_give_the_same_pairs(tmp_path: Path):
         assert len(plain) > 1
 
 
-def test_wrong_names_and_places_are_told(tmp_path: Path):
+def test_wrong_names_and_folders_are_reported(tmp_path: Path):
     for dataset, split, message in (
         ("sintle", "all", "there are sintel, things"),
         (

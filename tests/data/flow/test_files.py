@@ -28,7 +28,7 @@ def h5py(monkeypatch):
         monkeypatch.setitem(sys.modules, "h5py", fake_h5py)
 
 
-def test_what_is_written_is_read_back_bit_for_bit(tmp_path: Path, flow):
+def test_flow_is_read_back_bit_for_bit(tmp_path: Path, flow):
     write_flo(tmp_path / "a.flo", flow)
     again = read_flo(tmp_path / "a.flo")
     assert again.dtype == np.float32
@@ -110,7 +110,7 @@ def test_unknown_flow_comes_back_infinite(tmp_path: Path, flow, h5py, suffix):
     np.testing.assert_array_equal(again[known], flow[known])
 
 
-def test_kitti_keeps_flow_to_half_a_step_and_what_is_unknown(tmp_path: Path, flow):
+def test_kitti_keeps_unknown_flow_and_known_flow_to_half_a_step(tmp_path: Path, flow):
     flow[1, 2] = np.inf
     write_flow(tmp_path / "a.png", flow)
     again = read_flow(tmp_path / "a.png")
@@ -197,7 +197,7 @@ def test_tartanair_arrays_are_read_as_numpy_wrote_them(tmp_path: Path, flow):
 
 
 def archive():
-    """What `np.savez` writes, which numpy's own reader takes under any name."""
+    """Return the bytes of `np.savez`, which `np.load` accepts under any name."""
     file = io.BytesIO()
     np.savez(file, flow=np.zeros((4, 4, 2)))
     return file.getvalue()
@@ -215,7 +215,7 @@ def write_bytes(data):
         ("a.pfm", write_bytes(b"PF\n2 2\n..\n" + bytes(48)), "header 'PF'"),
         ("a.npy", lambda path: path.write_bytes(archive()), "not a whole .npy"),
         ("a.png", write_bytes(b"no picture"), "cannot be read as PNG"),
-        ("a.png", lambda path: Image.new("RGB", (4, 4)).save(path), "of the kind rgb24"),
+        ("a.png", lambda path: Image.new("RGB", (4, 4)).save(path), "of format rgb24"),
         ("a.npy", write_bytes(b"no array"), "not a whole .npy"),
         ("a.npy", lambda path: np.save(path, np.zeros((4, 4))), "(4, 4)"),
         ("a.npy", lambda path: np.save(path, np.full((4, 4, 2), np.nan)), "not finite"),
@@ -261,7 +261,7 @@ def test_unknown_flow_does_not_go_into_an_array_file(tmp_path: Path, flow):
         write_flow(tmp_path / "a.npy", flow)
 
 
-def test_without_h5py_the_error_says_what_to_install(tmp_path: Path, monkeypatch):
+def test_without_h5py_the_error_names_the_package_to_install(tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(MidwayError, match=r"pip install 'midway-network\[spring\]'"):
         read_flow(tmp_path / "a.flo5")

@@ -1,4 +1,4 @@
-"""The flow loader: what a mixture lists, the same batches after any restart, errors in one line."""
+"""Flow dataloader: the pairs of a mixture, the same batches after a restart, one-line errors."""
 
 from collections import Counter
 from dataclasses import replace

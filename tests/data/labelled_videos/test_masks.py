@@ -1,4 +1,4 @@
-"""Layouts of videos with masks, and what is wrong with some."""
+"""Layouts of videos with masks, and errors for invalid ones."""
 
 import re
 
@@ -60,7 +60,7 @@ def test_plain_folders_of_frames_and_masks_are_found(tmp_path, shared_data):
     assert objects_of(mask, alone.masks[0]) == [255]
 
 
-def test_masks_are_read_as_ids_whatever_their_colours(tmp_path):
+def test_masks_are_read_as_ids_for_any_palette(tmp_path):
     _davis(tmp_path)
     path = tmp_path / "Annotations/480p/dog/00001.png"
     mask = read_mask(path, (8, 12))
@@ -82,7 +82,7 @@ def test_wrong_layouts_and_sizes_are_one_line_each(tmp_path):
         "no such folder": lambda: find_mask_videos(tmp_path / "none"),
         "expected JPEGImages/480p.*found videos": lambda: find_mask_videos(tmp_path / "other"),
         "cannot be read; give a list below": lambda: find_mask_videos(root, "2017/val"),
-        "does not tell objects": lambda: read_mask(tmp_path / "coloured.png", None),
+        "has no object ids": lambda: read_mask(tmp_path / "coloured.png", None),
         "12 x 8 pixels, the video's first frame has 13 x 8": lambda: read_mask(bear, (8, 13)),
         "frames and masks of one size": lambda: read_frame(tmp_path / "coloured.png", (9, 12)),
         "0 objects in the first mask": lambda: objects_of(np.zeros((2, 2), np.uint8), bear),

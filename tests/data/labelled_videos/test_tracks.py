@@ -66,9 +66,9 @@ class _Evil:
         return exec, ("print('code of a pickle was run')",)
 
 
-def test_a_pickle_that_asks_for_more_than_arrays_is_refused_and_not_run(tmp_path, capsys):
+def test_a_pickle_that_refers_to_more_than_arrays_is_refused_and_not_run(tmp_path, capsys):
     path = _dump(tmp_path / "evil.pkl", [{**VALUES, "points": _Evil()}])
-    with pytest.raises(MidwayError, match=r"evil\.pkl: not read.*builtins\.exec"):
+    with pytest.raises(MidwayError, match=r"evil\.pkl: refused.*builtins\.exec"):
         list(read_tap_vid(path))
     assert capsys.readouterr().out == ""
 
@@ -84,9 +84,9 @@ def test_a_pickle_cannot_look_up_a_codec(tmp_path):
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
-        ([], "holds no videos with tracks"),
-        ({}, "holds no videos with tracks"),
-        (7, "holds no videos with tracks"),
+        ([], "no videos with tracks"),
+        ({}, "no videos with tracks"),
+        (7, "no videos with tracks"),
         ([{"video": VIDEO}], "no points, occluded, found video; expected a dict of names"),
         ({"dog": 3}, "dog: no video, points, occluded"),
         ([{**VALUES, "points": POINTS[:, :2]}], r"points of shape \(3, 2, 2\)"),
@@ -100,14 +100,14 @@ def test_a_pickle_cannot_look_up_a_codec(tmp_path):
             "expected at least two frames",
         ),
         ([{**VALUES, "video": VIDEO.astype(float)}], "type float64; expected at least two frames"),
-        ([{**VALUES, "video": [b"x", b"y"]}], "a frame is no JPEG"),
+        ([{**VALUES, "video": [b"x", b"y"]}], "a frame is not a JPEG"),
         (
             [{**VALUES, "video": [_jpeg(VIDEO[0]), _jpeg(VIDEO[0, :10])]}],
             "frames of 30 x 10 and 30 x 20 pixels; give frames of one size",
         ),
     ],
 )
-def test_other_layouts_say_what_was_expected_and_found(tmp_path, contents, message):
+def test_other_layouts_report_expected_and_found_contents(tmp_path, contents, message):
     path = _dump(tmp_path / "wrong.pkl", contents)
     with pytest.raises(MidwayError, match=message) as error:
         list(read_tap_vid(path))
@@ -115,7 +115,7 @@ def test_other_layouts_say_what_was_expected_and_found(tmp_path, contents, messa
     assert "\n" not in str(error.value)
 
 
-def test_files_that_are_none_are_told_of(tmp_path):
+def test_unreadable_files_are_reported(tmp_path):
     (tmp_path / "cut.pkl").write_bytes(pickle.dumps([VALUES])[:-900])
     np.savez(tmp_path / "objects.npz", video=np.array([b"x", None], object))
     (tmp_path / "text.npz").write_text("text")
@@ -124,19 +124,19 @@ def test_files_that_are_none_are_told_of(tmp_path):
     (tmp_path / "image.pkl").write_bytes(b"Pid\n.")
     for name, message in {
         "none.pkl": "cannot be read",
-        "cut.pkl": "no whole pickle|is damaged",
-        "objects.npz": "no .npz of plain arrays",
-        "text.npz": "no .npz",
+        "cut.pkl": "incomplete pickle|is damaged",
+        "objects.npz": "not a .npz of plain arrays",
+        "text.npz": "not a .npz",
         "empty": "no .pkl",
         "video.mp4": "video.mp4: no .pkl, .pickle, .npz; give a file of TAP-Vid",
-        "image.pkl": "asks for more than arrays .* or is damaged",
+        "image.pkl": "is damaged or refers to more than arrays",
     }.items():
         with pytest.raises(MidwayError, match=message) as error:
             list(read_tap_vid(tmp_path / name))
         assert "\n" not in str(error.value)
 
 
-def test_tracks_of_a_world_stay_on_their_thing_and_are_hidden_by_what_is_nearer():
+def test_tracks_of_a_world_stay_on_their_object_and_are_occluded_by_nearer_ones():
     config = WorldConfig(height=64, width=64, num_frames=8, fps=4, object_speed=40, camera_speed=20)
     video = world_video(config, 5, 60)
     assert video.frames.shape == (8, 64, 64, 3)

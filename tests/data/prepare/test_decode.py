@@ -11,7 +11,7 @@ from PIL import Image
 from midway.data.clip import BadClipError
 from midway.data.clips.frame_folder import group_sequences
 from midway.data.files import find_files
-from midway.data.prepare.decode import VideoSource, frames_through, scaled_size, shown_at_rate
+from midway.data.prepare.decode import VideoSource, decode_at_rate, scaled_size, select_at_rate
 from midway.data.video.file import VideoFile
 from tests.data.video.made_videos import (
     corners,
@@ -29,7 +29,7 @@ from tests.data.video.made_videos import (
 
 def frames_of(path, fps=10.0, short_side=480, threads=1):
     return list(
-        frames_through(
+        decode_at_rate(
             VideoSource(path.name, str(path)), fps=fps, short_side=short_side, threads=threads
         )
     )
@@ -42,13 +42,13 @@ def test_the_frames_shown_at_a_rate_are_those_of_looking_up_every_time(steps, fp
     times = [0.0, *(np.cumsum(steps) / 25).tolist()]
     asked = [number / fps for number in range(int(times[-1] * fps + 1e-6) + 1)]
     looked_up = [int(np.searchsorted(times, seconds + 1e-6, "right")) - 1 for seconds in asked]
-    found = list(shown_at_rate(zip(times, range(len(times)), strict=True), fps, location="clip"))
+    found = list(select_at_rate(zip(times, range(len(times)), strict=True), fps, location="clip"))
     assert found == [(times[place], place) for place in sorted(set(looked_up))]
 
 
 def test_times_that_go_back_are_refused():
-    with pytest.raises(BadClipError, match=r"clip: .*go back at 0.20 s"):
-        list(shown_at_rate([(0.0, 0), (0.2, 1), (0.1, 2)], 10, location="clip"))
+    with pytest.raises(BadClipError, match=r"clip: .*decreasing frame times after 0.20 s"):
+        list(select_at_rate([(0.0, 0), (0.2, 1), (0.1, 2)], 10, location="clip"))
 
 
 @pytest.mark.parametrize("name", ["made.mp4", "made.mkv", "made.ts"])
@@ -104,7 +104,7 @@ def test_rotation_turns_the_small_pictures_too(tmp_path):
 def test_an_image_folder_gives_its_frames(tmp_path):
     write_frames(tmp_path, [f"{number:04}.png" for number in range(0, 60, 2)])
     (sequence,) = group_sequences(find_files(str(tmp_path)), fps=20)
-    frames = list(frames_through(sequence, fps=5, short_side=480))
+    frames = list(decode_at_rate(sequence, fps=5, short_side=480))
     assert [number_of(frame.image) for frame in frames] == list(range(0, 30, 2))
     assert [frame.seconds for frame in frames] == pytest.approx([0.2 * k for k in range(15)])
 
@@ -114,7 +114,7 @@ def test_frames_of_two_sizes_are_refused(tmp_path):
     Image.new("RGB", (30, 20)).save(tmp_path / "2.png")
     (sequence,) = group_sequences(find_files(str(tmp_path)), fps=10)
     with pytest.raises(BadClipError, match=r"changes its frame size at 0.20 s"):
-        list(frames_through(sequence, fps=10, short_side=480))
+        list(decode_at_rate(sequence, fps=10, short_side=480))
 
 
 def test_what_is_no_whole_clip_is_named(tmp_path):

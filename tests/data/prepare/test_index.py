@@ -107,7 +107,7 @@ def test_a_url_can_be_indexed_and_read_by_its_index(videos, tmp_path, headers_re
     memory.put(str(videos), "/indexed", recursive=True)
     try:
         for place in (None, "memory://indexed/index.jsonl"):
-            with pytest.raises(MidwayError, match=r"written to a local file; name one behind mem"):
+            with pytest.raises(MidwayError, match=r"must be a local file; give one after mem"):
                 build_index("memory://indexed", place, num_workers=0, timeout_seconds=60)
         index = tmp_path / "remote.jsonl"
         build_index("memory://indexed", str(index), num_workers=0, timeout_seconds=60)
@@ -139,11 +139,11 @@ def test_what_is_no_index_is_refused_where_it_is_named_and_told_of_in_a_folder(
     index.write_text(text)
     assert len(find(videos).clips) == 3
     (told,) = caplog.messages
-    assert told.startswith(f"{index}: is no index of videos")
-    assert told.endswith("; until then headers are read anew")
+    assert told.startswith(f"{index}: is not a video index")
+    assert told.endswith("; until then all headers are read")
     for use in (find, lambda file: build(videos, file)):
         with pytest.raises(
-            MidwayError, match=r"midway-index\.jsonl: is no index .*; remove it, or"
+            MidwayError, match=r"midway-index\.jsonl: is not a video index .*; remove it, or"
         ):
             use(index)
     assert index.read_text() == text
@@ -152,7 +152,7 @@ def test_what_is_no_index_is_refused_where_it_is_named_and_told_of_in_a_folder(
 
 
 def test_a_place_that_cannot_be_written_is_told(videos):
-    with pytest.raises(MidwayError, match=r"/nowhere/i\.jsonl: no file can be written there; name"):
+    with pytest.raises(MidwayError, match=r"/nowhere/i\.jsonl: cannot be written; give another"):
         build(videos, videos / "nowhere/i.jsonl")
 
 
@@ -177,5 +177,5 @@ def test_a_file_that_does_not_come_to_an_end_is_recorded_as_unusable(videos):
 
 
 def test_a_folder_without_videos_has_no_index(tmp_path):
-    with pytest.raises(MidwayError, match="holds no video"):
+    with pytest.raises(MidwayError, match="contains no video"):
         build(tmp_path)

@@ -118,10 +118,10 @@ def layout(name: str, short_side: int, rate: float) -> Layout:
 @pytest.mark.parametrize(
     ("cores", "choice", "why"),
     [
-        (200, "files", "nothing has to be made"),
-        (10, "store 720", "its frames are the largest of which 10 cores read 1000 pairs/s"),
-        (4, "store 480", "would take 125 cores"),
-        (1, "store 360", "it is the fastest, though 1000 pairs/s take 2 cores and 1 are here"),
+        (200, "files", "no store is needed"),
+        (10, "store 720", "its frames are the largest that 10 cores read at 1000 pairs/s"),
+        (4, "store 480", "would need 125 cores"),
+        (1, "store 360", "it is the fastest, but 1000 pairs/s need 2 cores and 1 are available"),
     ],
 )
 def test_the_advice_is_the_largest_that_the_cores_can_read(cores, choice, why):

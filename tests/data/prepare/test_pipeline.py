@@ -233,7 +233,7 @@ def test_a_name_that_is_no_text_costs_one_clip(tmp_path, videos):
     shutil.copy(videos / "clip3.mp4", os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.mp4"))
     summary = prepare(str(tmp_path), str(tmp_path / "s.lance"), CONFIG, jobs=0)
     assert summary.clips == 1
-    assert "has a name that is no UTF-8; rename it" in summary.skipped[0].reason
+    assert "has a name that is not valid UTF-8; rename it" in summary.skipped[0].reason
 
 
 def test_a_clip_that_ended_a_worker_is_left_out(tmp_path, videos):
@@ -289,18 +289,18 @@ def test_a_destination_that_is_no_store_is_left_alone(tmp_path, videos):
     (tmp_path / "below").write_text("mine")
     assert "is a file" in refusal("file.lance")
     assert "cannot be opened as a frame store" in refusal("folder.lance")
-    assert "no frame store" in refusal("table.lance")
+    assert "not a frame store" in refusal("table.lance")
     assert "ends in .lance" in refusal("store")
-    assert "cannot be made" in refusal("below/s.lance")
+    assert "cannot be created" in refusal("below/s.lance")
     assert [each.name for each in (tmp_path / "folder.lance").iterdir()] == ["mine.txt"]
 
 
 def test_a_source_without_clips_is_told_with_the_remedy(tmp_path):
     (tmp_path / "notes.txt").write_text("no video")
     for source, message in (
-        (tmp_path, "holds no video and no image"),
+        (tmp_path, "contains no video and no image"),
         (tmp_path / "missing", "does not exist"),
-        (tmp_path / "s.lance", "is a frame store already"),
+        (tmp_path / "s.lance", "is already a frame store"),
     ):
         with pytest.raises(MidwayError, match=message):
             prepare(str(source), str(tmp_path / "t.lance"), CONFIG, jobs=0)

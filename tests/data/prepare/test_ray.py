@@ -13,7 +13,7 @@ from midway.data.clips.store import StoreConfig
 from midway.data.prepare.decode import ClipSource
 from midway.data.prepare.pipeline import find_sources, prepare
 from midway.data.prepare.ray import RayWorkers
-from midway.data.prepare.writer import ClipWriter, Written
+from midway.data.prepare.writer import ClipWriter, WriteResult
 from midway.data.workers.pool import Reading
 from tests.data.video.made_videos import even_times, waves, write_video
 
@@ -58,7 +58,7 @@ def test_ray_gives_the_same_rows_also_for_relative_paths(
 class CrashingWriter(ClipWriter):
     """As a decoder that dies on one clip."""
 
-    def __call__(self, sources: tuple[ClipSource, ...], reading: Reading) -> Written:
+    def __call__(self, sources: tuple[ClipSource, ...], reading: Reading) -> WriteResult:
         if any(source.name == "clip4.mp4" and not reading.lost for source in sources):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(sources, reading)

@@ -113,7 +113,7 @@ def test_a_later_start_goes_on_with_the_same_batches_on_any_number_of_processes(
         assert sorted(each for part in parts for each in samples_of(part)) == sorted(whole)
 
 
-def test_a_pass_holds_every_item_once_whatever_the_processes(ten_clips):
+def test_a_pass_contains_every_item_once_for_any_number_of_processes(ten_clips):
     for world_size in (1, 2, 4):
         loaders = [
             loader_of(ten_clips, rank=rank, world_size=world_size) for rank in range(world_size)
@@ -123,7 +123,7 @@ def test_a_pass_holds_every_item_once_whatever_the_processes(ten_clips):
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_what_is_left_of_an_epoch_is_read_once_by_any_number_of_processes(ten_clips, world_size):
+def test_the_rest_of_an_epoch_is_read_once_by_any_number_of_processes(ten_clips, world_size):
     fields = {"starts": "every_frame", "gap_seconds": (0.8, 0.8), "batch_size": 16}
     before = [index for step in (0, 1) for _, index in loader_of(ten_clips, **fields).keys(step)]
     left = [
@@ -225,7 +225,7 @@ def test_clips_that_fail_on_the_way_are_listed_once_and_the_run_goes_on(tmp_path
     assert listed(run) == ["text.mp4", "bad/*.png"]
 
 
-def test_one_process_lists_what_all_of_them_found_at_the_start(tmp_path):
+def test_one_process_lists_the_clips_that_all_skip_at_the_start(tmp_path):
     root, run = tmp_path / "data", tmp_path / "run"
     write_frames(root / "good", [f"{frame}.png" for frame in range(16)])
     (root / "text.mp4").write_text("no video")

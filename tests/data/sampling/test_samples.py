@@ -102,7 +102,7 @@ def test_random_pairs_keep_the_gap_and_reach_all_of_the_clip(three_clips):
         assert max(numbers) >= last[name] - 4
 
 
-def test_a_gap_longer_than_the_clip_is_cut_to_what_there_is(tmp_path):
+def test_a_gap_longer_than_the_clip_is_limited_to_the_clip(tmp_path):
     write_video(tmp_path / "a.mp4", even_times(8))
     dataset = dataset_of(tmp_path, gap_seconds=(0.5, 9.0))
     pairs = {numbers_of(sample) for epoch in range(40) for sample in read(dataset, epoch, 0)}
@@ -219,7 +219,7 @@ def test_a_setting_that_makes_no_sense_is_named(fields, message):
         ClipsConfig(**fields)
 
 
-def test_the_dataset_keeps_what_was_found(three_clips):
+def test_the_dataset_keeps_the_found_clips(three_clips):
     dataset = dataset_of(three_clips)
     assert isinstance(dataset.found, ClipList)
     assert len(dataset) == dataset.found.total == 3

@@ -81,7 +81,7 @@ def test_the_window_of_a_resized_image_equals_resizing_all_of_it():
         assert (np.asarray(labels) == np.array(slow)).mean() > 0.98
 
 
-def test_labels_stay_on_what_they_label_at_every_scale_and_flip():
+def test_labels_stay_aligned_with_the_image_at_every_scale_and_flip():
     image, classes = scene(seed=1)
     data = changed(ratio=(0.5, 2.0), p_flip=0.5)
     widths = set()

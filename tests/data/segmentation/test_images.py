@@ -1,4 +1,4 @@
-"""Labelled datasets are found in their real layouts, and what is wrong with one is told."""
+"""Labelled datasets are found in their real layouts, and errors name the file and the remedy."""
 
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def test_train_ids_are_taken_where_both_kinds_of_labels_are(tmp_path):
     assert all(item.label.endswith("labelTrainIds.png") for item in found)
 
 
-def test_the_offset_of_walking_tours_is_told_and_checked(tmp_path):
+def test_the_offset_of_walking_tours_is_an_option_and_checked(tmp_path):
     write_dummy("wt_sem", tmp_path, train=1)
     one = find_labelled(data_of("wt_sem", tmp_path, label_offset=1), "train")
     values = np.zeros((48, 80), np.uint8)
@@ -85,13 +85,13 @@ def test_the_offset_of_walking_tours_is_told_and_checked(tmp_path):
     Image.fromarray(values).save(one[0].label)
     assert one.read(0)[1][0, :3].tolist() == [0, 149, IGNORE]
     zero = find_labelled(data_of("wt_sem", tmp_path, label_offset=0), "train")
-    with pytest.raises(MidwayError, match="label value 150; there may be 0 to 149, 255"):
+    with pytest.raises(MidwayError, match="label value 150 is not in 0 to 149, 255"):
         zero.read(0)
     with pytest.raises(MidwayError, match="label_offset = 2; give 0 or 1"):
         data_of("wt_sem", tmp_path, label_offset=2)
 
 
-def test_folders_and_suffixes_of_walking_tours_are_told(tmp_path):
+def test_folders_and_suffixes_of_walking_tours_are_options(tmp_path):
     write_dummy("wt_sem", tmp_path)
     (tmp_path / "images").rename(tmp_path / "frames")
     for path in (tmp_path / "labels").rglob("*.png"):
@@ -100,7 +100,7 @@ def test_folders_and_suffixes_of_walking_tours_are_told(tmp_path):
     assert len(find_labelled(data, "train")) == 6
 
 
-def test_another_layout_is_told_with_what_is_expected_and_what_is_there(tmp_path):
+def test_another_layout_is_reported_with_expected_and_found_folders(tmp_path):
     write_dummy("ade20k", tmp_path)
     with pytest.raises(
         MidwayError,
@@ -117,7 +117,7 @@ def test_another_layout_is_told_with_what_is_expected_and_what_is_there(tmp_path
         find_labelled(data_of("bdd100k", ""), "train")
 
 
-def test_an_empty_split_is_told(camvid):
+def test_an_empty_split_is_reported(camvid):
     folder = Path(camvid.root)
     for path in [*(folder / "test").iterdir(), *(folder / "testannot").iterdir()]:
         path.unlink()
@@ -140,7 +140,7 @@ def test_images_without_labels_and_labels_without_images_are_named(camvid):
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
-        (Image.new("L", (80, 48), 12), "label value 12; there may be 0 to 11: is this"),
+        (Image.new("L", (80, 48), 12), "label value 12 is not in 0 to 11; check that"),
         (Image.new("L", (40, 48), 1), "labels of 40x48 pixels for an image of 80x48"),
         (Image.new("P", (80, 48), 1), "a palette image; save its indices"),
         (Image.fromarray(np.full((48, 80), 300, np.uint16)), "16 bits deep"),
@@ -148,7 +148,7 @@ def test_images_without_labels_and_labels_without_images_are_named(camvid):
         (Image.new("1", (80, 48)), "of mode 1; save it as 8-bit grey"),
     ],
 )
-def test_labels_of_a_wrong_kind_are_told_with_their_file(picture, message, camvid):
+def test_labels_of_a_wrong_type_are_reported_with_their_file(picture, message, camvid):
     found = find_labelled(camvid, "train")
     picture.save(found[0].label)
     with pytest.raises(MidwayError, match=message) as told:
@@ -156,7 +156,7 @@ def test_labels_of_a_wrong_kind_are_told_with_their_file(picture, message, camvi
     assert found[0].label in str(told.value)
 
 
-def test_images_that_cannot_be_read_are_told(camvid):
+def test_unreadable_images_are_reported(camvid):
     found = find_labelled(camvid, "train")
     image = Path(camvid.root) / "train" / "a0000.png"
     whole = image.read_bytes()
@@ -188,7 +188,7 @@ def test_unknown_datasets_and_sizes_are_refused():
 
 
 def test_the_options_of_walking_tours_belong_to_it_alone():
-    with pytest.raises(MidwayError, match="wt_sem has options of its own; take a protocol"):
+    with pytest.raises(MidwayError, match="wt_sem has its own options; choose a protocol"):
         SegmentationData(dataset="wt_sem")
     with pytest.raises(MidwayError, match=r"data\.dataset = camvid"):
         WalkingToursData(dataset="camvid")

@@ -79,7 +79,7 @@ def test_images_smaller_than_the_crop_are_filled_with_ignored_pixels(root):
     assert (batch.labels[:, :48] != IGNORE).any()
 
 
-def test_a_bad_file_is_told_by_a_worker_too(tmp_path):
+def test_a_worker_reports_a_bad_file_too(tmp_path):
     write_dummy("camvid", tmp_path, train=2, val=2)
     for name in ("train", "test"):
         (tmp_path / name / "a0000.png").write_bytes(b"no image")

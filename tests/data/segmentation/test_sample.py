@@ -1,4 +1,4 @@
-"""The few labelled images of a run: which they are, and what is refused at its start."""
+"""Labelled sample of a run: the choice of images, and options that are refused at the start."""
 
 import json
 
@@ -65,7 +65,7 @@ def test_images_without_a_class_are_refused_though_others_have_one(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dataset": ""}, "labels.dataset: not set; give the one that lies in here: bdd100k"),
+        ({"dataset": ""}, "labels.dataset: not set; give the dataset in here: bdd100k"),
         ({"dataset": "camvit"}, "labels.dataset: no 'camvit'"),
         ({"dataset": "wt_sem"}, "labels.dataset: no 'wt_sem'"),
         ({"root": ""}, "no labels.root; give its folder"),
@@ -73,7 +73,7 @@ def test_images_without_a_class_are_refused_though_others_have_one(tmp_path):
         ({"scale": (512, 0)}, "must be 1 or more"),
     ],
 )
-def test_what_makes_no_sense_is_told_in_one_line(changes, message):
+def test_invalid_options_are_reported_in_one_line(changes, message):
     with pytest.raises(MidwayError) as caught:
         LabelsConfig(**({"dataset": "camvid", "root": "here"} | changes))
     assert message in str(caught.value)

@@ -35,7 +35,7 @@ def test_each_part_of_the_distortion_is_clipped():
     torch.testing.assert_close(distort(images, neutral), images)
 
 
-def test_what_is_outside_an_image_is_zero_whatever_its_distortion():
+def test_padding_is_zero_for_any_distortion():
     images = torch.full((2, 3, 8, 8), 128, dtype=torch.uint8)
     parameters = torch.tensor([(0.1, 1.0, 1.2, 1.0, 0.0), NEUTRAL])
     sizes = torch.tensor([[8, 5], [6, 8]])

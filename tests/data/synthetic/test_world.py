@@ -1,4 +1,4 @@
-"""The synthetic world: exact motion and masks, whatever the time; classes told by texture alone."""
+"""Synthetic worlds: exact flow and masks at any time; only the texture identifies the class."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -149,7 +149,7 @@ def test_the_camera_stays_on_the_axis_along_which_it_reaches():
     world = World(WorldConfig(camera_reach=(0.3, 0.0)), 3)
     x, y = np.transpose([world.camera_motion(0.0, seconds) for seconds in np.linspace(0, 9, 40)])
     assert np.abs(x).max() > 1
-    # What is left is the camera's turning and growing about the centre, which hardly moves it.
+    # The remainder is the camera's rotation and scaling about the centre, which barely moves it.
     assert np.abs(y).max() < 0.1 * np.abs(x).max()
 
 
@@ -261,7 +261,7 @@ def nearest_mean_accuracy(features, labels):
     return (np.unique(labels)[distances.argmin(axis=1)] == labels[half:]).mean()
 
 
-def test_texture_tells_the_class_and_colour_does_not():
+def test_texture_identifies_the_class_and_colour_does_not():
     colours, textures, areas, labels = [], [], [], []
     for seed in range(150):
         frame = World(CONFIG, seed).frame(0.0)

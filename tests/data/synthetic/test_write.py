@@ -1,4 +1,4 @@
-"""The synthetic world on disk: videos, flow and segmentation data sets hold what it shows."""
+"""Synthetic worlds on disk: videos, flow and segmentation datasets match the rendered frames."""
 
 from dataclasses import replace
 from pathlib import Path

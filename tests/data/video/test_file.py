@@ -192,7 +192,7 @@ def test_a_stream_that_never_reaches_the_time_of_its_header_says_so(tmp_path):
     with VideoFile(str(path)) as video:
         assert video.duration_seconds == pytest.approx(3599.9)
         never = (
-            r"short\.mkv: holds no frame for 3000\.00 s, its last ends at 6\.10 s; copy it again"
+            r"short\.mkv: has no frame at 3000\.00 s, its last frame ends at 6\.10 s; copy it again"
         )
         with pytest.raises(BadClipError, match=never):
             video.frames_at([3000])

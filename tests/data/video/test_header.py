@@ -1,4 +1,4 @@
-"""What the header of a video says, and every file that is refused by it."""
+"""Headers of videos, and every kind of file that is refused."""
 
 import os
 import struct
@@ -91,18 +91,18 @@ BAD_FILES = {
         "cannot be read as video",
     ),
     "sound and a cover": (lambda folder: write_sound(folder / "bad.mp4"), "has no video stream"),
-    "folder": (folder_of_that_name, "is no regular file"),
-    "pipe": (pipe, "is no regular file"),
+    "folder": (folder_of_that_name, "is not a regular file"),
+    "pipe": (pipe, "is not a regular file"),
     "playlist": (playlist, "cannot be read as video"),
     "encrypted": (
         lambda folder: encrypt(write_video(folder / "bad.mp4", even_times(20))),
         "is encrypted",
     ),
-    "huge pictures": (huge_pictures, "states no size of its pictures, or one of more than"),
-    "endless": (endless, "states a length of 3.6e+09 s at 10 frames a second"),
+    "huge pictures": (huge_pictures, "has no frame size in its header, or one of more than"),
+    "endless": (endless, "states a duration of 3.6e+09 s at 10 frames per second"),
     "no times": (
         lambda folder: write_video(folder / "bad.avi", even_times(40)),
-        "keeps no times for its frames",
+        "has no timestamps for its frames",
     ),
     "one frame": (lambda folder: write_video(folder / "bad.mp4", [0.0]), "has a single frame"),
     "one frame, Matroska": (
@@ -128,14 +128,14 @@ def test_a_bad_file_is_named_with_reason_and_remedy(tmp_path, capfd, make, reaso
 def test_a_read_that_does_not_come_back_is_given_up(tmp_path, monkeypatch):
     path = write_video(tmp_path / "slow.mp4", even_times(20))
     monkeypatch.setattr("midway.data.video.header.TIMEOUT_SECONDS", 0)
-    with pytest.raises(BadClipError, match=r"slow\.mp4: gave no data for 0 s; check the disk"):
+    with pytest.raises(BadClipError, match=r"slow\.mp4: returned no data for 0 s; check the disk"):
         read_timing(str(path))
 
 
 def test_pictures_beyond_the_limit_are_refused_whatever_the_header_says(tmp_path, monkeypatch):
     path = write_video(tmp_path / "large.mp4", even_times(20))
     monkeypatch.setattr("midway.data.video.header.MAX_PIXELS", 64 * 48 - 1)
-    with pytest.raises(BadClipError, match=r"large\.mp4: states no size.* more than 3071 pixels"):
+    with pytest.raises(BadClipError, match=r"large\.mp4: has no frame size.* 3071 pixels"):
         read_timing(str(path))
     data = bytearray(path.read_bytes())
     [entry] = [start for kind, start, _ in boxes(data) if kind == b"avc1"]

@@ -1,11 +1,11 @@
-"""Which packets are asked for, against a count over the whole list; and times that lie."""
+"""Packets requested, against a count over the whole list; contradictory timestamps."""
 
 import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midway.data.video.packet_plan import Lookahead, UnplannableError
+from midway.data.video.packet_plan import PacketPlan, UnplannableError
 
 
 def packet(pts: int | None, dts: int | None) -> av.Packet:
@@ -31,33 +31,33 @@ def streams(draw) -> list[tuple[int, int]]:
 def test_a_packet_is_asked_for_by_the_times_from_it_to_the_next_shown(stream, data):
     shown = sorted(pts for pts, _ in stream)
     times = sorted(data.draw(st.lists(st.integers(shown[0], shown[-1] + 60), max_size=20)))
-    ahead = Lookahead(times)
-    decided = []
+    plan = PacketPlan(times)
+    planned = []
     for pts, dts in stream:
-        ahead.add(packet(pts, dts))
-        decided += ahead.decided()
-    ahead.add(av.Packet())
-    decided += ahead.decided()
-    assert [each.pts for each in decided] == [pts for pts, _ in stream]
+        plan.add(packet(pts, dts))
+        planned += plan.planned()
+    plan.add(av.Packet())
+    planned += plan.planned()
+    assert [each.pts for each in planned] == [pts for pts, _ in stream]
     expected = dict.fromkeys(shown, 0)
     for time in times:
         expected[max(pts for pts in shown if pts <= time)] += 1
-    assert {each.pts: each.times for each in decided} == expected
-    assert [each.pts for each in decided if each.is_last] == shown[-1:]
+    assert {each.pts: each.num_times for each in planned} == expected
+    assert [each.pts for each in planned if each.is_last] == shown[-1:]
 
 
 def test_a_packet_is_decided_as_soon_as_its_successor_is_decoded():
-    ahead = Lookahead([30])
-    decided = []
+    plan = PacketPlan([30])
+    planned = []
     for number, pts in enumerate([0, 40, 20, 10, 30, 80]):
-        ahead.add(packet(pts, 10 * number - 20))
-        decided.append([(each.pts, each.times) for each in ahead.decided()])
-    # The picture after that at 40 is not known when the one at 30 is decoded.
-    assert decided == [[], [], [], [(0, 0)], [], []]
-    ahead.add(packet(60, 40))
-    assert [each.pts for each in ahead.decided()] == []
-    ahead.add(packet(50, 50))
-    assert [(each.pts, each.times) for each in ahead.decided()] == [
+        plan.add(packet(pts, 10 * number - 20))
+        planned.append([(each.pts, each.num_times) for each in plan.planned()])
+    # The frame after that at 40 is not known when the one at 30 is decoded.
+    assert planned == [[], [], [], [(0, 0)], [], []]
+    plan.add(packet(60, 40))
+    assert [each.pts for each in plan.planned()] == []
+    plan.add(packet(50, 50))
+    assert [(each.pts, each.num_times) for each in plan.planned()] == [
         (40, 0),
         (20, 0),
         (10, 0),
@@ -76,8 +76,8 @@ def test_a_packet_is_decided_as_soon_as_its_successor_is_decoded():
     ],
 )
 def test_times_that_contradict_each_other_cannot_be_planned(name, lies):
-    ahead = Lookahead([0])
+    plan = PacketPlan([0])
     for pts, dts in lies[:-1]:
-        ahead.add(packet(pts, dts))
+        plan.add(packet(pts, dts))
     with pytest.raises(UnplannableError):
-        ahead.add(packet(*lies[-1]))
+        plan.add(packet(*lies[-1]))

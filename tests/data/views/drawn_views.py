@@ -1,4 +1,4 @@
-"""Views drawn for frames of noise, and the regions that they lie in."""
+"""Random views of noise frames, and their regions."""
 
 import dataclasses
 

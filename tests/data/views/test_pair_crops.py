@@ -1,4 +1,4 @@
-"""The published crops lie where the recipe says, are as frequent, and stay what they were."""
+"""The published crops follow their specification, and stay the same across versions."""
 
 import dataclasses
 import math

@@ -35,7 +35,7 @@ def in_a_batch(images: Tensor, parameters: ColourParameters) -> Tensor:
 
 
 def one_by_one(images: Tensor, parameters: ColourParameters) -> Tensor:
-    """What `Distorter` makes of the images, with the normalisation undone."""
+    """Return the output of `Distorter` with the normalisation undone."""
     images = images.clone()
     distort = Distorter((images.shape[2], images.shape[3]))
     for image, colour in zip(images.numpy(), each_image(parameters), strict=True):

@@ -1,4 +1,4 @@
-"""Views show what Pillow shows, on either way to make them, whatever they are batched with."""
+"""Both renderers agree with Pillow, and a view does not depend on the rest of its batch."""
 
 import dataclasses
 from collections.abc import Callable
@@ -155,7 +155,7 @@ def test_views_come_source_first_in_the_documented_shapes(render: Render) -> Non
         assert (target > 0).all()
 
 
-def test_a_pair_looks_the_same_alone_and_in_a_batch(render: Render) -> None:
+def test_a_pair_is_rendered_equally_by_itself_and_in_a_batch(render: Render) -> None:
     frames, drawn = noise_frames(4, 96, 128), draw_each(SPEC, 96, 128, 4)
     batch = in_order(render(SPEC, regions_of(drawn, frames), stack_views(drawn)))
     for i in range(4):

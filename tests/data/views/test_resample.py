@@ -84,7 +84,7 @@ def test_several_crops_of_an_image_come_one_after_another() -> None:
             torch.testing.assert_close(crop[i], expected, atol=2, rtol=0)
 
 
-def test_a_crop_does_not_depend_on_what_it_is_batched_with() -> None:
+def test_a_crop_does_not_depend_on_the_rest_of_its_batch() -> None:
     images = noise(3, 4, 3, 120, 160)
     together = crop_each(images, BOXES, (48, 48))
     for i in range(4):

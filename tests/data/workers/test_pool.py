@@ -179,7 +179,7 @@ def die_at_once(task: int, reading: Reading) -> None:
 def test_workers_that_die_before_they_read_are_an_error_and_no_endless_loop():
     with (
         closing(Workers(die_at_once, num_workers=1, timeout_seconds=60)) as workers,
-        pytest.raises(MidwayError, match=r"die before they begin \(SIGKILL\).*give fewer"),
+        pytest.raises(MidwayError, match=r"die before they begin to read \(SIGKILL\);.*use fewer"),
     ):
         list(workers.map([0]))
 

@@ -83,11 +83,13 @@ def test_groups_are_scored_apart():
 
 def test_what_cannot_be_scored_is_told():
     truth = np.zeros((2, 3, 2))
-    with pytest.raises(MidwayError, match=r"\(2, 2, 2\) was predicted, the truth has \(2, 3, 2\)"):
+    with pytest.raises(
+        MidwayError, match=r"has shape \(2, 2, 2\), the ground truth has \(2, 3, 2\)"
+    ):
         pair_errors(np.zeros((2, 2, 2)), truth)
     with pytest.raises(MidwayError, match="not finite"):
         pair_errors(truth * np.nan, truth)
-    with pytest.raises(MidwayError, match="no pixel of the true flow is known"):
+    with pytest.raises(MidwayError, match="ground-truth flow: no pixel is known"):
         pair_errors(truth, truth + np.inf)
     with pytest.raises(MidwayError, match="no pairs"):
         FlowScore.of([])

@@ -191,9 +191,9 @@ def test_the_same_images_give_the_same_numbers():
 
 def test_labels_that_cannot_be_used_are_refused():
     labels = halves()
-    with pytest.raises(MidwayError, match="label 3 is no class of 0 to 2"):
+    with pytest.raises(MidwayError, match="label 3: is outside 0 to 2"):
         class_shares(labels, (4, 4), 3)
-    with pytest.raises(MidwayError, match="32x32 pixels: 5x4 patches do not cut them evenly"):
+    with pytest.raises(MidwayError, match="32x32 pixels: 5x4 patches do not divide them"):
         class_shares(labels, (5, 4), NUM_CLASSES)
     nothing = torch.full_like(labels, IGNORE)
     with pytest.raises(MidwayError, match="no training pixel has a class"):

@@ -55,7 +55,7 @@ def test_a_configuration_comes_back_from_json(name):
 
 
 def test_a_configuration_of_something_else_is_told():
-    with pytest.raises(MidwayError, match=r"config.json: no 'data' in it; is it the config.json"):
+    with pytest.raises(MidwayError, match=r"config.json: has no 'data'; give the config.json"):
         config_from_json({"method": {}}, where="config.json")
     values = to_json(PROTOCOLS["camvid-linear"]())
     values["readout"]["levls"] = [1]

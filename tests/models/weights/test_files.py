@@ -1,7 +1,6 @@
 """Finding and reading files: no code is run, and what is no network is told in one line."""
 
 import json
-import logging
 import pickle
 import zipfile
 from pathlib import Path
@@ -90,43 +89,11 @@ def test_a_safetensors_header_that_is_no_configuration_is_named(
     assert "\n" not in str(caught.value)
 
 
-def test_a_network_from_the_hub_is_one_safetensors_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network = random_network()
-    save(network, tmp_path / "model.safetensors")
-    asked = []
-
-    def download(repo_id: str, filename: str, *, etag_timeout: float) -> str:
-        asked.append((repo_id, filename))
-        assert etag_timeout < 10
-        return str(tmp_path / filename)
-
-    monkeypatch.setattr("midway.models.weights.files.hf_hub_download", download)
-    assert same_weights(load("someone/midway-v1.0"), network)
-    assert asked == [("someone/midway-v1.0", "model.safetensors")]
-
-
-def test_what_the_hub_does_not_have_is_told_without_noise(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    logger = logging.getLogger("huggingface_hub.utils._http")
-
-    def download(*_: object, **__: object) -> str:
-        logger.warning("Retrying")
-        raise OSError("offline")
-
-    monkeypatch.setattr("midway.models.weights.files.hf_hub_download", download)
-    with pytest.raises(MidwayError, match=r"someone/midway: .* cannot be had from the hub"):
-        load("someone/midway")
-    assert not caplog.records
-
-
 @pytest.mark.parametrize("path", ["runs/foo.pth", "runs/foo.safetensors", "./run", "a/b/c"])
 def test_a_missing_local_file_is_not_asked_of_the_hub(
     monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.delattr("midway.models.weights.files.hf_hub_download")
+    monkeypatch.delattr("midway.models.weights.files.fetch")
     with pytest.raises(MidwayError, match="no such file or folder"):
         load(path)
 
@@ -153,7 +120,7 @@ def test_an_unreadable_file_is_told_with_the_reason(
     [
         ("net.pth", b"no checkpoint", r"net\.pth"),
         ("net.pth", b"", r"net\.pth"),
-        ("net.safetensors", b"no tensors here", "no readable safetensors"),
+        ("net.safetensors", b"no tensors here", "not a readable safetensors"),
         ("net.ckpt", b"PK\x03\x04 cut", r"net\.ckpt"),
     ],
 )

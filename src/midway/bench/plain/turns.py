@@ -11,7 +11,7 @@ import torch
 from midway.bench.plain.agreement import Agreement, compare
 from midway.bench.plain.network import Attend
 from midway.bench.plain.step import PlainStep
-from midway.bench.step import OPTIM, RATES, FastStep, StepBenchmark, position
+from midway.bench.step import OPTIM, RATES, FastStep, StepBenchmark, progress
 from midway.bench.stopwatch import both_clocks
 from midway.data.views.render import Clips
 from midway.train.cpu_memory import give_freed_memory_back, keep_freed_memory
@@ -66,7 +66,7 @@ def take_turns(
             autocast_type=autocast_type,
             attend=attend,
         )
-        momentum = ours.method.teacher_momentum(position(clips))
+        momentum = ours.method.teacher_momentum(progress(clips))
         steps["ours"][name] = partial(ours.step, clips)
         steps["plain"][name] = partial(plain.step, clips, momentum)
     benchmark.announce("measuring our step and the plain step alternately")

@@ -1,1 +1,1 @@
-"""Clips: finding, describing and reading them."""
+"""Clips: discovery, indexes, frame folders and frame stores."""

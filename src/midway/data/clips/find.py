@@ -1,4 +1,4 @@
-"""The clips below a root: every video and every sequence of frames that holds a sample."""
+"""Discovery of the clips below a root: videos and frame sequences long enough for a sample."""
 
 import logging
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from midway.data.clips.index import (
     known_records,
     read_header,
     read_index,
-    records_that_hold,
+    unchanged_records,
 )
 from midway.data.clips.skipped import SkippedClip
 from midway.data.clips.store import is_store, read_store
@@ -32,14 +32,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ClipList:
-    """Clips that hold a sample, in natural order of name, and those that do not."""
+    """Usable clips in natural order of name, and skipped ones."""
 
     clips: tuple[Clip, ...]
     skipped: tuple[SkippedClip, ...]
 
     @property
     def total(self) -> int:
-        """Number of both."""
+        """Number of usable and skipped clips."""
         return len(self.clips) + len(self.skipped)
 
 
@@ -51,23 +51,23 @@ def find_clips(
     num_frames: int = 2,
     cut_blank_tail: bool = False,
 ) -> ClipList:
-    """Look through a folder and all below it, or at a single video file.
+    """Return the clips below a root that contain a sample, and the ones that do not.
 
-    What an index says of a video is believed as long as the file has not changed; of the others
-    the header is read. No frame is decoded. Names that start with a dot are passed over, and
-    links to folders are not followed.
+    The record of a video in an index is used as long as the file has not changed; otherwise its
+    header is read. No frame is decoded. Names that start with a dot are ignored, and symbolic links
+    to folders are not followed.
 
     Args:
-        root: Path or URL of a folder of videos, of folders of frames, or of both; of one video;
-            of an index; of a frame store.
-        fps: Rate at which the numbers of frame files count.
+        root: Path or URL of a folder with videos, frame folders or both; of a single video; of an
+            index; or of a frame store.
+        fps: Frames per second that the numbers of frame files count.
         gap_seconds: Smallest and largest time between neighbouring frames of a sample.
-        num_frames: Frames of a sample.
-        cut_blank_tail: Whether to look for a blank stretch at the end of every video, and leave it
-            out; this decodes a few frames of each.
+        num_frames: Number of frames in a sample.
+        cut_blank_tail: If True, detect a blank ending of each video and exclude it; this decodes a
+            few frames per video.
 
     Raises:
-        MidwayError: Nothing below `root` holds a sample, or a folder cannot be read.
+        MidwayError: No clip below `root` contains a sample, or a folder cannot be read.
     """
     if is_store(root):
         readable: list[Clip] = [*read_store(root)]
@@ -96,7 +96,7 @@ def _clips_in(
     videos = [file for file in files if is_video(file)]
     if not clips and not videos:
         raise MidwayError(
-            f"{root}: holds {'files, but' if files else 'no files:'} no video and no image; "
+            f"{root}: contains {'no video and no image' if files else 'no files'}; "
             "point data.root at a folder of videos or of frames"
         )
     skipped = []
@@ -109,13 +109,13 @@ def _clips_in(
 
 
 def _headers(root: str, videos: list[FoundFile], known: dict[str, Record]) -> list[Record]:
-    """Records of all videos; headers are read of those that are new or have changed."""
-    records = records_that_hold(known, videos)
+    """Return the records of all videos; read the headers of new and changed files."""
+    records = unchanged_records(known, videos)
     new = [file for file in videos if file.name not in records]
     if len(new) > _MANY_FILES:
         _log.warning(
             "%s: reading the headers of %d videos; `midway prepare %s --index-only` writes %s, "
-            "with which this takes seconds",
+            "which reduces this to seconds",
             *(root, len(new), root, INDEX_NAME),
         )
     with ThreadPoolExecutor(_PROBE_THREADS) as pool:
@@ -126,7 +126,7 @@ def _headers(root: str, videos: list[FoundFile], known: dict[str, Record]) -> li
 def _without_tails(
     clips: Sequence[Clip], skipped: Sequence[SkippedClip]
 ) -> tuple[list[Clip], list[SkippedClip]]:
-    """The clips, those videos that end blank cut there; it is told of each."""
+    """Return the clips with blank endings of videos cut off, each with a warning."""
     kept: list[Clip] = []
     bad = [*skipped]
     for clip in clips:
@@ -142,9 +142,9 @@ def _without_tail(clip: VideoClip) -> VideoClip:
     if blank_seconds is None:
         return clip
     if blank_seconds == 0:
-        raise BadClipError(clip.location, "shows nothing from beginning to end", "remove it")
+        raise BadClipError(clip.location, "is blank from beginning to end", "remove it")
     _log.warning(
-        "%s: blank from %.2f s to its end at %.2f s; that part is left out",
+        "%s: blank from %.2f s to its end at %.2f s; this part is not used",
         *(clip.location, blank_seconds, clip.duration_seconds),
     )
     return replace(clip, duration_seconds=blank_seconds - 1 / clip.fps)
@@ -157,8 +157,8 @@ def _wanted(num_frames: int, gap_seconds: Gap) -> str:
 def _too_short(clip: Clip, wanted: str) -> SkippedClip:
     error = BadClipError(
         clip.location,
-        f"lasts {clip.frame_seconds[-1]:.2f} s ({len(clip.frame_seconds)} frames) and does not "
-        f"hold {wanted}",
+        f"lasts {clip.frame_seconds[-1]:.2f} s ({len(clip.frame_seconds)} frames), too short for "
+        f"{wanted}",
         "change data.gap_seconds or remove it",
     )
     return SkippedClip(clip.name, str(error))
@@ -169,10 +169,10 @@ def _nothing_usable(
 ) -> MidwayError:
     if not readable:
         return MidwayError(
-            f"{root}: none of its {len(skipped)} clips can be used; the first: {skipped[0].reason}"
+            f"{root}: no usable clip among {len(skipped)}; the first: {skipped[0].reason}"
         )
     longest = max(readable, key=lambda clip: clip.frame_seconds[-1])
     return MidwayError(
-        f"{root}: no clip holds {wanted}, the longest, {longest.name}, lasts "
-        f"{longest.frame_seconds[-1]:.2f} s; change data.gap_seconds or give longer clips"
+        f"{root}: no clip contains {wanted}, the longest, {longest.name}, lasts "
+        f"{longest.frame_seconds[-1]:.2f} s; change data.gap_seconds or use longer clips"
     )

@@ -1,7 +1,7 @@
-"""Folders of frames, as sequences with a time for every frame.
+"""Folders of image files as frame sequences, and the reading of images.
 
-The last run of digits in a file name counts the frames; what stands around it tells the
-sequences of one folder apart (``0001TP_006690.png``, ``0016E5_04350.png``).
+The last run of digits in a file name is the frame number. The rest of the name distinguishes the
+sequences of one folder (``0001TP_006690.png``, ``0016E5_04350.png``).
 """
 
 import re
@@ -29,54 +29,58 @@ _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>\D*)")
 
 @dataclass(frozen=True, eq=False)
 class FrameSequence:
-    """Images of one scene in order of time; a clip that is always open."""
+    """Clip of image files in order of time."""
 
     name: str
     frames: tuple[str, ...]
     """Path or URL of each frame."""
     frame_seconds: NDArray[np.float64]
-    """Time of every frame after the first, increasing."""
+    """Times (frames,) after the first frame, increasing."""
     fps: float
-    """Rate at which the frame numbers count."""
+    """Frames per second that the frame numbers count."""
 
     @property
     def location(self) -> str:
-        """The folder that holds the frames."""
+        """Folder of the frames."""
         return self.frames[0].rpartition("/")[0]
 
     @property
     def signals_location(self) -> str:
-        """In the same folder, named by what is common to the names of the frames."""
+        """Path or URL of the signals: in the same folder, named by their common part."""
         pattern = PurePosixPath(self.name)
-        # Without a count in the names, that of the sequence is the folder's.
+        # Without frame numbers, the sequence has the name of the folder.
         stem = pattern.stem.replace("*", "") if "*" in pattern.name else ""
         return f"{self.location}/{stem}{SUFFIX}" if stem else f"{self.location}/{SUFFIX[1:]}"
 
     def open(self) -> AbstractContextManager["FrameSequence"]:
-        """The sequence itself: there is nothing to open."""
+        """Return the sequence itself, as there is nothing to open."""
         return nullcontext(self)
 
     def frames_at(self, seconds: Sequence[float]) -> list[Frame]:
-        """For each time the last frame at or before it; the first one for a negative time.
+        """Return for each time the last frame at or before it.
+
+        Args:
+            seconds: Times after the first frame, in any order; a negative time selects the first.
 
         Raises:
             BadClipError: A frame cannot be read.
         """
-        asked = np.asarray(seconds) + ROUNDING_SECONDS
-        following = np.searchsorted(self.frame_seconds, asked, side="right")
+        requested = np.asarray(seconds) + ROUNDING_SECONDS
+        following = np.searchsorted(self.frame_seconds, requested, side="right")
         places = np.maximum(following - 1, 0).tolist()
         images = {place: read_image(self.frames[place]) for place in set(places)}
         return [Frame(images[place], float(self.frame_seconds[place])) for place in places]
 
 
 def group_sequences(files: Iterable[FoundFile], *, fps: float) -> list[FrameSequence]:
-    """Sort the images among some files into sequences, by folder and by name around the number.
+    """Group image files into sequences by folder and by the name around the frame number.
 
-    Images without a number are one sequence a folder, in natural order, one frame a count.
+    Images without a number form one sequence per folder, numbered in natural order of name.
 
     Args:
-        files: Of any kind.
-        fps: Rate at which frame numbers count: files numbered 0, 30, 60 at 30 are 1 s apart.
+        files: Files of any kind; only images are used.
+        fps: Frames per second that frame numbers count: with 30, the files 0, 30 and 60 are 1 s
+            apart.
     """
     groups: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
     for file in sorted(files, key=lambda file: natural_key(file.name)):
@@ -90,7 +94,7 @@ def group_sequences(files: Iterable[FoundFile], *, fps: float) -> list[FrameSequ
     sequences = []
     for name, frames in groups.items():
         frames.sort(key=lambda frame: frame[0])
-        # Whole numbers of Python: time stamps in names can be longer than 64 bits.
+        # Python integers, because time stamps in file names can exceed 64 bits.
         counts = [number - frames[0][0] for number, _ in frames]
         sequences.append(
             FrameSequence(
@@ -104,17 +108,19 @@ def group_sequences(files: Iterable[FoundFile], *, fps: float) -> list[FrameSequ
 
 
 def read_image(location: str) -> NDArray[np.uint8]:
-    """An 8-bit image as RGB (height, width, 3), upright; grey is repeated, alpha dropped.
+    """Read an 8-bit image as upright RGB (height, width, 3); grey is repeated, alpha dropped.
 
     Raises:
-        BadClipError: The file is no image, is cut short, or holds more than 8 bits a channel.
+        BadClipError: The file is not an image, is truncated, or has more than 8 bits per channel.
     """
     try:
         with open_binary(location) as data, Image.open(data) as file:
             deep = any(";16" in str(tile[3]) for tile in file.tile)
             if deep or file.mode not in _EIGHT_BIT_MODES:
                 raise BadClipError(
-                    location, "has more than 8 bits a channel", "convert it to 8 bits or remove it"
+                    location,
+                    "has more than 8 bits per channel",
+                    "convert it to 8 bits or remove it",
                 )
             image = ImageOps.exif_transpose(file)
             if "transparency" in image.info:
@@ -127,7 +133,7 @@ def read_image(location: str) -> NDArray[np.uint8]:
 
 
 def natural_key(name: str) -> tuple[str | int, ...]:
-    """Sort key that puts ``frame9`` before ``frame10``."""
+    """Return a sort key that puts ``frame9`` before ``frame10``."""
     return tuple(
         int(part) if place % 2 else part.lower()
         for place, part in enumerate(re.split(r"(\d+)", name))

@@ -1,4 +1,4 @@
-"""Records of video headers, and the index file that holds them."""
+"""Records of video headers, and reading of the index files that contain them."""
 
 import json
 import logging
@@ -19,27 +19,33 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What the header of one video said: its timing, or why it cannot be used."""
+    """Duration and frame rate of one video, or the reason why it cannot be used."""
 
     name: str
+    """Path relative to the root of the index."""
     size: int
+    """Bytes of the file."""
     modified: str
+    """Time of change or content tag of the file, see `FoundFile`."""
     duration_seconds: float = 0.0
+    """Time from the first frame to the last; 0 after an error."""
     fps: float = 0.0
+    """Average frames per second; 0 after an error."""
     error: str = ""
+    """One-line reason why the video cannot be used; empty if it can."""
 
     def clip(self, file: FoundFile) -> VideoClip:
-        """The video as a clip."""
+        """Return the video as a clip."""
         return VideoClip(file.name, file.location, self.duration_seconds, self.fps)
 
 
 def is_video(file: FoundFile) -> bool:
-    """Whether a file's name says that it is a video."""
+    """Return whether the suffix of a file is that of a video."""
     return PurePosixPath(file.name).suffix.lower() in VIDEO_SUFFIXES
 
 
 def read_header(file: FoundFile) -> Record:
-    """Read the header of a video; no frame is decoded."""
+    """Read the header of a video without decoding a frame; an error becomes part of the record."""
     try:
         timing = read_timing(file.location)
     except BadClipError as error:
@@ -54,43 +60,43 @@ def read_header(file: FoundFile) -> Record:
 
 
 def index_of(root: str) -> str:
-    """Where the index of a folder is kept unless another place is given."""
+    """Return the default path or URL of the index of a folder."""
     return f"{root.rstrip('/')}/{INDEX_NAME}"
 
 
 def is_index(location: str) -> bool:
-    """Whether a location names an index rather than the files themselves."""
+    """Return whether a location is an index rather than a folder or a video."""
     return location.endswith(".jsonl")
 
 
 def read_index(location: str) -> tuple[str, dict[str, Record]]:
-    """Root and records, by name, of an index.
+    """Return the root of an index, and its records by name.
 
     Raises:
-        MidwayError: It is missing, or is no index of this version.
+        MidwayError: The file is missing, or is not an index of this version.
     """
     try:
         with open_binary(location) as file:
             return _parse(file)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise MidwayError(
-            f"{location}: is no index of videos ({error}); remove it, or make another with midway "
-            "prepare SRC OTHER.jsonl --index-only"
+            f"{location}: is not a video index ({error}); remove it, or write another with `midway "
+            "prepare SRC OTHER.jsonl --index-only`"
         ) from error
 
 
 def known_records(root: str) -> dict[str, Record]:
-    """Records of the index that lies in a folder; none, and a warning, if it cannot be read."""
+    """Return the records of the index in a folder, or warn if it is damaged; {} without one."""
     try:
         return read_index(index_of(root))[1]
     except MidwayError as error:
-        if not isinstance(error.__cause__, OSError):  # else there is none
-            _log.warning("%s; until then headers are read anew", error)
+        if not isinstance(error.__cause__, OSError):  # an OSError means that there is no index
+            _log.warning("%s; until then all headers are read", error)
         return {}
 
 
-def records_that_hold(records: dict[str, Record], files: Iterable[FoundFile]) -> dict[str, Record]:
-    """Those of the records, by name, whose files are as they were."""
+def unchanged_records(records: dict[str, Record], files: Iterable[FoundFile]) -> dict[str, Record]:
+    """Return the records, by name, of files that have not changed since."""
     return {
         file.name: record
         for file in files
@@ -103,6 +109,6 @@ def _parse(file: BinaryIO) -> tuple[str, dict[str, Record]]:
     first, *lines = file.read().decode().splitlines() or ["{}"]
     head = json.loads(first)
     if head["midway_index"] != VERSION:
-        raise ValueError(f"its version is {head['midway_index']}, not {VERSION}")
+        raise ValueError(f"version {head['midway_index']} instead of {VERSION}")
     records = [Record(**json.loads(line)) for line in lines]
     return str(head["root"]), {record.name: record for record in records}

@@ -1,4 +1,4 @@
-"""Clips that cannot be used: counted, listed in a file, and too many of them stop the run."""
+"""Log of the clips that cannot be used, with a limit that stops the run."""
 
 import json
 from collections.abc import Iterable
@@ -11,20 +11,20 @@ from midway.errors import MidwayError
 
 @dataclass(frozen=True)
 class SkippedClip:
-    """A clip left out: its name, and the one-line `reason` with path and remedy."""
+    """Name of a clip that is not used, and a one-line `reason` with its path and a remedy."""
 
     clip: str
     reason: str
 
 
 class SkipLog:
-    """Distinct clips skipped so far.
+    """Set of the clips skipped so far.
 
     Args:
-        total: How many clips there are, good and bad.
-        max_share: Share of them that may be bad.
-        folder: Where to keep `skipped.jsonl`, one ``{"clip", "reason"}`` a line; what it lists
-            from before, or from another process, is not listed twice. None writes nothing.
+        total: Number of all clips, good and bad.
+        max_share: Largest share of bad clips that is allowed, from 0 to 1.
+        folder: Folder of `skipped.jsonl`, one ``{"clip", "reason"}`` per line. Clips that an
+            earlier run or another process has listed are not repeated. None writes no file.
     """
 
     def __init__(self, *, total: int, max_share: float, folder: Path | None) -> None:
@@ -37,14 +37,14 @@ class SkipLog:
         return len(self._clips)
 
     def add(self, skipped: Iterable[SkippedClip], *, write: bool) -> None:
-        """Count the clips not met before, and list them.
+        """Count clips that are not in the log yet, and append them to the file.
 
         Args:
-            skipped: New or known ones.
-            write: False where another process lists the same ones.
+            skipped: Skipped clips, new or known.
+            write: If False, do not write the file, because another process writes the same clips.
 
         Raises:
-            MidwayError: More than the allowed share of all clips is bad.
+            MidwayError: More than `max_share` of all clips are bad.
         """
         new = {clip.clip: clip for clip in skipped if clip.clip not in self._clips}
         self._clips |= new
@@ -73,7 +73,7 @@ def _listed_clips(path: Path) -> set[str]:
     clips: set[str] = set()
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
-            # Half a line of a run that was killed, or what is no record at all.
+            # A killed run may leave half a line; other invalid lines are ignored too.
             with suppress(ValueError, TypeError, KeyError):
                 clips.add(json.loads(line)["clip"])
     return clips

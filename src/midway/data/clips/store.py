@@ -1,8 +1,8 @@
-"""The frame store: a Lance data set with one JPEG a row, read at random.
+"""The frame store: a Lance dataset with one JPEG frame per row, for random access.
 
-Columns: `clip` (its name), `seconds` after the first frame of the clip, `width` and `height` in
-pixels, `jpeg`. The rows of a clip follow one another in order of time. What the frames were made
-with is in the metadata of the schema, so that a store says itself what it is.
+Columns: `clip` (name), `seconds` after the first frame of the clip, `width` and `height` in pixels,
+`jpeg`. The rows of a clip are contiguous and in order of time. The version and the settings of the
+store are in the metadata of its schema.
 """
 
 import functools
@@ -33,26 +33,26 @@ STORE_VERSION = 1
 _VERSION_KEY = "midway.store_version"
 _SETTINGS_KEY = "midway.settings"
 _MAX_PIXELS = 2**26
-"""Twice an 8K frame; a damaged header can ask for 12 GB."""
+"""Largest JPEG to decode, twice an 8K frame; a damaged header could request 12 GB."""
 _MAX_QUALITY = 100
 
 
 class LanceError(Exception):
-    """What Lance said, in one line."""
+    """Error of Lance, reduced to one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreConfig:
-    """Which frames a store holds, and how."""
+    """Settings of a frame store."""
 
     fps: float = 10.0
-    """Frames kept a second; where the source has fewer, all of its own."""
+    """Frames per second; all frames of a source with a lower rate."""
     short_side: int = 480
-    """Pixels of the shorter side; smaller frames stay as they are."""
+    """Shorter side in pixels, at least 16; smaller frames keep their size."""
     jpeg_quality: int = 90
-    """From 1 to 100."""
+    """JPEG quality, from 1 to 100."""
     source_fps: float = 30.0
-    """Rate at which the numbers of frame files count; videos know their own."""
+    """Frames per second that the numbers of frame files count; videos state their own rate."""
 
     def __post_init__(self) -> None:
         rules = {
@@ -68,39 +68,42 @@ class StoreConfig:
 
 @dataclass(frozen=True, eq=False)
 class StoreClip:
-    """A clip of a store; a clip that is always open, each process opening the store once."""
+    """Clip of a frame store; each process opens the store once."""
 
     name: str
     location: str
-    """The store."""
+    """Path or URL of the store."""
     fps: float
-    """Rate the store was made at."""
+    """Frames per second of the store."""
     first_row: int
-    """Row of the first frame; those of the others follow."""
+    """Row of the first frame; the other frames follow it."""
     frame_seconds: NDArray[np.float64]
-    """Times (frames,) of the frames, from 0 and increasing."""
+    """Times (frames,) after the first frame, from 0 and increasing."""
 
     @property
     def signals_location(self) -> None:
-        """A store holds frames alone."""
+        """None, as a store contains only frames."""
         return
 
     def open(self) -> AbstractContextManager["StoreClip"]:
-        """The clip itself: there is nothing to open."""
+        """Return the clip itself, as there is nothing to open."""
         return nullcontext(self)
 
     def frames_at(self, seconds: Sequence[float]) -> list[Frame]:
-        """For each time the last frame that starts at or before it; the first one for a negative.
+        """Return for each time the last frame that starts at or before it.
+
+        Args:
+            seconds: Times after the first frame, in any order; a negative time selects the first.
 
         Raises:
-            BadClipError: A frame is damaged, or no longer where it was.
-            MidwayError: The store has gone.
+            BadClipError: A frame is damaged, or the store was rewritten.
+            MidwayError: The store no longer exists.
         """
-        asked = np.asarray(seconds) + ROUNDING_SECONDS
-        following = np.searchsorted(self.frame_seconds, asked, side="right")
+        requested = np.asarray(seconds) + ROUNDING_SECONDS
+        following = np.searchsorted(self.frame_seconds, requested, side="right")
         places = np.maximum(following - 1, 0).tolist()
-        wanted = sorted(set(places))
-        frames = dict(zip(wanted, self._read(wanted), strict=True))
+        needed = sorted(set(places))
+        frames = dict(zip(needed, self._read(needed), strict=True))
         return [frames[place] for place in places]
 
     def _read(self, places: list[int]) -> list[Frame]:
@@ -111,7 +114,7 @@ class StoreClip:
                 table = dataset.take(rows, columns=["clip", "seconds", "width", "height", "jpeg"])
         except LanceError as error:
             _process_dataset.cache_clear()
-            open_store(self.location)  # says so if the whole store has gone
+            open_store(self.location)  # raises the better error if the whole store is gone
             raise self._bad(
                 places[0], f"cannot be read ({error})", "prepare the store again"
             ) from error
@@ -124,7 +127,7 @@ class StoreClip:
 
         seconds = float(self.frame_seconds[place])
         if (row["clip"], row["seconds"]) != (self.name, seconds):
-            raise self._bad(place, "is no longer where it was", "start the run again")
+            raise self._bad(place, "has moved, as the store was rewritten", "start the run again")
         size = (row["height"], row["width"])
         try:
             stated = simplejpeg.decode_jpeg_header(row["jpeg"])[:2]
@@ -137,7 +140,7 @@ class StoreClip:
             return Frame(simplejpeg.decode_jpeg(row["jpeg"]), seconds)
         except ValueError as error:
             raise self._bad(
-                place, f"is no whole JPEG ({_first_line(error)})", "prepare the store again"
+                place, f"is not a complete JPEG ({_first_line(error)})", "prepare the store again"
             ) from error
 
     def _bad(self, place: int, reason: str, remedy: str) -> BadClipError:
@@ -146,16 +149,16 @@ class StoreClip:
 
 
 def is_store(location: str) -> bool:
-    """Whether a path or URL is to be read as a frame store; it may still turn out to be none."""
+    """Return whether a path or URL has the name or the layout of a frame store."""
     path = location.rstrip("/")
     return path.endswith(STORE_SUFFIX) or (not is_url(path) and (Path(path) / "_versions").is_dir())
 
 
 def read_store(location: str) -> list[StoreClip]:
-    """The clips of a store in the order they were written; reads no picture.
+    """Return the clips of a store in the order they were written; no image is read.
 
     Raises:
-        MidwayError: It is no store, one of another version, or holds a clip twice.
+        MidwayError: The location is not a store of this version, or contains a clip twice.
     """
     import pyarrow.compute as pc
 
@@ -168,7 +171,7 @@ def read_store(location: str) -> list[StoreClip]:
         runs: pa.RunEndEncodedArray = pc.call_function("run_end_encode", [batch.column("clip")])
         ends = runs.run_ends.to_pylist()
         for name, start in zip(runs.values.to_pylist(), [0, *ends], strict=False):
-            # A batch may begin amid a clip.
+            # A batch may begin within a clip.
             if not names or name != names[-1]:
                 names.append(name)
                 starts.append(first_row + start)
@@ -177,7 +180,7 @@ def read_store(location: str) -> list[StoreClip]:
     if len(set(names)) != len(names):
         twice = Counter(names).most_common(1)[0][0]
         raise MidwayError(
-            f"{location}: holds {twice} in two places, as two processes wrote it; prepare it again"
+            f"{location}: contains {twice} twice, as two processes wrote to it; prepare it again"
         )
     parts = np.split(np.concatenate([*times, np.empty(0)]), starts[1:])
     return [
@@ -187,7 +190,7 @@ def read_store(location: str) -> list[StoreClip]:
 
 
 def store_schema(config: StoreConfig) -> "pa.Schema":
-    """Columns of a store made with `config`, which is in its metadata."""
+    """Return the schema of a store: its columns, with the version and `config` as metadata."""
     import pyarrow as pa
 
     columns = {
@@ -204,20 +207,20 @@ def store_schema(config: StoreConfig) -> "pa.Schema":
 
 
 def open_store(location: str) -> tuple["lance.LanceDataset", StoreConfig]:
-    """The data set of a store as it is now, and what its frames were made with.
+    """Open the latest version of a store; return its dataset and its settings.
 
     Raises:
-        MidwayError: It is no store or one of another version, or an extra is not installed.
+        MidwayError: The location is not a store of this version, or an extra is not installed.
     """
     dataset, metadata = _open_dataset(location)
     version = metadata.get(_VERSION_KEY.encode(), b"").decode(errors="replace")
     if not version:
         raise MidwayError(
-            f"{location}: is a Lance data set but no frame store; make one with `midway prepare`"
+            f"{location}: is a Lance dataset but not a frame store; make one with `midway prepare`"
         )
     if version != str(STORE_VERSION):
         raise MidwayError(
-            f"{location}: is a frame store of version {version}, this Midway reads version "
+            f"{location}: is a frame store of version {version}, but this Midway reads version "
             f"{STORE_VERSION}; prepare it again or install the Midway that made it"
         )
     try:
@@ -228,10 +231,10 @@ def open_store(location: str) -> tuple["lance.LanceDataset", StoreConfig]:
 
 
 def require_store_packages(location: str) -> None:
-    """Make sure that what stores need is installed.
+    """Check that the packages of the extra `store` are installed.
 
     Raises:
-        MidwayError: It is not.
+        MidwayError: A package is missing.
     """
     try:
         import lance  # noqa: F401
@@ -259,7 +262,7 @@ def _open_dataset(location: str) -> tuple["lance.LanceDataset", dict[bytes, byte
 
 
 def _batches(dataset: "lance.LanceDataset", location: str) -> Iterator["pa.RecordBatch"]:
-    """Names and times of all rows, in order."""
+    """Yield the names and times of all rows, in order."""
     try:
         with lance_errors():
             scanner = dataset.scanner(columns=["clip", "seconds"], scan_in_order=True)
@@ -272,24 +275,24 @@ def _batches(dataset: "lance.LanceDataset", location: str) -> Iterator["pa.Recor
 
 @functools.lru_cache(maxsize=8)
 def _process_dataset(location: str, process: int) -> "lance.LanceDataset":
-    """A handle for reading; one a process, as what a parent opened is not its children's."""
+    """Return a handle for reading, one per process, as a forked one must not be shared."""
     return open_store(location)[0]
 
 
 @contextmanager
 def lance_errors() -> Iterator[None]:
-    """Turns what Lance raises for a missing, damaged or full disk into a `LanceError`."""
+    """Convert errors of Lance about missing or damaged files or a full disk into `LanceError`."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
         raise LanceError(_first_line(error)) from error
     except BaseException as error:
-        # On some damaged files Lance panics, which Python sees as no ordinary exception.
+        # On some damaged files Lance panics; this exception is not a subclass of `Exception`.
         if type(error).__name__ != "PanicException":
             raise
         raise LanceError(_first_line(error)) from error
 
 
 def _first_line(error: BaseException) -> str:
-    # Lance says what is wrong, and then where in its own source it noticed.
+    # Lance appends the place in its own source code, which does not help users.
     return str(error).partition("\n")[0].partition(", /")[0][:200]

@@ -1,4 +1,4 @@
-"""Frames of a clip that follow one another by a set time."""
+"""Selection of frames at given time gaps within a clip."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,19 @@ def partners(
     gap_seconds: Gap,
     fps: float,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the first and one past the last frame that follow each start by a gap in the range.
+    """Return the range of frames that follow each start by an allowed gap.
 
-    A gap counts when it is less than half a count of `fps` outside the range: frames at 1 Hz
-    are partners at a gap of exactly 1 s, frames numbered at 29.97 Hz too.
+    A tolerance of just under half a frame period applies at both ends. So a gap of exactly 1 s
+    selects a frame at 1 Hz, and also in a sequence numbered at 29.97 Hz.
+
+    Args:
+        frame_seconds: Times (frames,), increasing.
+        start_seconds: One start time, or times (starts,).
+        gap_seconds: Smallest and largest allowed gap.
+        fps: Average frame rate, which determines the tolerance.
+
+    Returns:
+        First index, and index after the last, each of the shape of `start_seconds`.
     """
     slack = 0.499 / fps
     first = np.searchsorted(frame_seconds, start_seconds + gap_seconds[0] - slack, side="left")
@@ -28,18 +37,18 @@ def partners(
 
 
 def followed_by(clip: Clip, num_more: int, gap_seconds: Gap) -> list[NDArray[np.bool_]]:
-    """Return for each frame of a clip whether 0, 1, ... `num_more` frames can follow it.
+    """Return for each frame whether a chain of 0, 1, ... `num_more` frames can follow it.
+
+    Neighbouring frames of a chain are an allowed gap apart.
 
     Returns:
-        One array (frames,) for each number; each frame follows the one before it by a gap in the
-        range.
-
+        `num_more` + 1 arrays (frames,), one for each length of the chain.
     """
     times = clip.frame_seconds
     first, end = partners(times, times, gap_seconds=gap_seconds, fps=clip.fps)
     found = [np.ones(len(times), np.bool_)]
     for _ in range(num_more):
-        # A frame is followed by k + 1 if a partner of it is followed by k.
+        # k + 1 frames can follow a frame if k can follow one of its partners.
         before = np.concatenate(([0], found[-1].cumsum()))
         found.append((end > first) & (before[end] > before[np.minimum(first, end)]))
     return found
@@ -52,7 +61,7 @@ def start_frames(clip: Clip, gap_seconds: Gap, num_frames: int = 2) -> NDArray[n
 
 def has_sample(clip: Clip, gap_seconds: Gap, num_frames: int = 2) -> bool:
     """Return whether any sample of `num_frames` starts in `clip`."""
-    if num_frames == 2:  # the first frame usually answers, at a fraction of the cost
+    if num_frames == 2:  # usually the first frame suffices, at a fraction of the cost
         times = clip.frame_seconds
         first, end = partners(times, float(times[0]), gap_seconds=gap_seconds, fps=clip.fps)
         if end > first:

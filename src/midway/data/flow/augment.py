@@ -1,7 +1,7 @@
-"""Augmentation of flow pairs, the one of CroCo v2 (its published code): the same for every dataset.
+"""Augmentation of flow pairs as in the published code of CroCo v2, the same for every dataset.
 
-Resize, mirror and crop both frames alike, then jitter their colours, mostly alike. It runs in the
-workers of a loader, on one pair at a time, because pairs of a batch have different sizes.
+Both frames are resized, mirrored and cropped in the same way; the colour jitter differs between
+them with probability 0.2. It runs in the workers, one pair at a time, because pairs differ in size.
 """
 
 from dataclasses import dataclass
@@ -18,31 +18,33 @@ from midway.errors import MidwayError
 
 P_RESIZE = 0.8
 RESIZE_OCTAVES = (-0.2, 0.5)
+"""Range of log2 of the common scale."""
 P_STRETCH = 0.8
 STRETCH_OCTAVES = (-0.2, 0.2)
-"""Of each axis for itself."""
+"""Range of log2 of the additional scale of each axis."""
 MARGIN_PIXELS = 8
-"""Resized frames are at least so much larger than the crop."""
+"""Minimum excess of resized frames over the crop."""
 P_MIRROR_HORIZONTAL, P_MIRROR_VERTICAL = 0.5, 0.1
 JITTER = (0.4, 0.4, 0.4, 0.5 / 3.14)
-"""Largest change of the factors of brightness, contrast and saturation, and of the hue in turns."""
+"""Maximum change of the brightness, contrast and saturation factors, and of the hue in turns."""
 P_SEPARATE_JITTER = 0.2
-"""How often the two frames have jitter of their own."""
+"""Probability of separate jitter parameters for the two frames."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FlowCrop:
-    """What a network is trained on: tensors of one size."""
+    """Training crop of a pair: tensors of one size."""
 
     source: Tensor
-    """uint8 (3, H, W)."""
+    """uint8 RGB (3, H, W)."""
     target: Tensor
+    """uint8 RGB (3, H, W)."""
     flow: Tensor
-    """float32 (2, H, W), not finite where it is not known."""
+    """float32 (2, H, W) in pixels, not finite where unknown."""
 
 
 def fixed_crop(example: FlowExample, crop: tuple[int, int]) -> FlowCrop:
-    """The middle of a pair, without any distortion.
+    """Return the central crop of a pair, without augmentation.
 
     Raises:
         MidwayError: The frames are smaller than the crop.
@@ -51,7 +53,7 @@ def fixed_crop(example: FlowExample, crop: tuple[int, int]) -> FlowCrop:
     if height < crop[0] or width < crop[1]:
         raise MidwayError(
             f"frames of {height}x{width} pixels: smaller than the crop of {crop[0]}x{crop[1]}; "
-            "choose a smaller crop, or augment, which enlarges them"
+            "choose a smaller crop, or enable augmentation, which enlarges them"
         )
     box = (height - crop[0]) // 2, (width - crop[1]) // 2
     source, target, flow = (_cut(part, box, crop) for part in _tensors(example))
@@ -59,9 +61,15 @@ def fixed_crop(example: FlowExample, crop: tuple[int, int]) -> FlowCrop:
 
 
 def augment(example: FlowExample, crop: tuple[int, int], rng: np.random.Generator) -> FlowCrop:
-    """A distorted crop of a pair, all of it drawn from `rng`.
+    """Draw an augmented crop of a pair.
 
-    Frames that are smaller than the crop are always enlarged.
+    Frames smaller than the crop are always enlarged.
+
+    Args:
+        example: Pair of any size.
+        crop: Height and width of the crop in pixels.
+        rng: Source of all random numbers.
+
     """
     source, target, flow = _tensors(example)
     size = _new_size(source.shape[1:], crop, rng)
@@ -80,6 +88,7 @@ def augment(example: FlowExample, crop: tuple[int, int], rng: np.random.Generato
 
 
 def _tensors(example: FlowExample) -> tuple[Tensor, Tensor, Tensor]:
+    """Convert source, target and flow to float32 tensors, channels first."""
     source, target, flow = (
         torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1), np.float32))
         for part in (example.source, example.target, example.flow)
@@ -94,7 +103,7 @@ def _cut(part: Tensor, box: tuple[int, int], crop: tuple[int, int]) -> Tensor:
 def _new_size(
     size: tuple[int, ...], crop: tuple[int, int], rng: np.random.Generator
 ) -> tuple[int, int]:
-    """Height and width that the frames are resized to; their own if they are not."""
+    """Draw height and width of the resized frames; `size` if they are not resized."""
     octaves = np.full(2, rng.uniform(*RESIZE_OCTAVES))
     stretch = rng.uniform(*STRETCH_OCTAVES, size=2)
     is_resized, is_stretched = rng.random(2) < (P_RESIZE, P_STRETCH)
@@ -109,7 +118,7 @@ def _new_size(
 
 
 def _jittered(frames: Tensor, rng: np.random.Generator) -> Tensor:
-    """Bytes of both frames, floats in [0, 255] of shape (2, 3, H, W), with other colours."""
+    """Jitter the colours of both frames, (2, 3, H, W) in [0, 255], and round to uint8."""
     num_draws = 2 if rng.random() < P_SEPARATE_JITTER else 1
     factors = np.array(NEUTRAL) + rng.uniform(-1, 1, (num_draws, 4)) * JITTER
     order = rng.permuted(np.tile(np.arange(4), (num_draws, 1)), axis=1)

@@ -1,4 +1,4 @@
-"""Flow datasets in their own layouts on disk: which files make a pair, and a pair in memory."""
+"""Flow datasets: search for pairs in each dataset's layout, and reading of a pair."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -13,67 +13,72 @@ from midway.data.flow.files import FloatFlow, read_flow
 from midway.errors import MidwayError
 
 SINTEL_SUBVAL = ("temple_2", "temple_3")
-"""Training scenes of MPI-Sintel that the protocol of CroCo v2 validates on."""
+"""Training scenes of MPI-Sintel that CroCo v2 uses for validation."""
 SPRING_SUBVAL = "0041"
+"""Training scene of Spring held out for validation."""
 KITTI_SUBVAL_PAIRS = 10
+"""Number of the last training pairs of KITTI held out for validation."""
 THINGS_TEST_PAIRS = 7_866
-"""Of the left camera and one rendering."""
+"""Test pairs of the left camera in one rendering."""
 THINGS_1024_DROPPED, THINGS_1024_STEP = 698, 7
+"""Dropped pairs at the end, and stride, of split `test1024`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlowPair:
-    """Files of two frames and of the flow from the first to the second."""
+    """Files of two frames and of the flow between them."""
 
     source: str
     target: str
     flow: str
+    """File of the flow from source to target."""
     sequence: str
-    """Scene, drive or folder, to tell scores apart."""
+    """Name of the scene, drive or folder, for scores by sequence."""
     rendering: str = ""
-    """Clean or final, of datasets that are rendered twice."""
+    """`clean` or `final`, in datasets with two renderings."""
     occlusions: str = ""
-    """Mask of the pixels that the target does not show, where a dataset has one."""
+    """Mask of occluded source pixels, in datasets that provide it."""
     flow_stride: int = 1
-    """Flow pixels per image pixel and axis: 2 in Spring."""
+    """Ratio of flow to image resolution per axis: 2 in Spring."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FlowExample:
-    """A pair in memory."""
+    """Pair in memory."""
 
     source: NDArray[np.uint8]
     """RGB (height, width, 3)."""
     target: NDArray[np.uint8]
+    """RGB (height, width, 3)."""
     flow: FloatFlow
-    """Pixels to the right and down (height, width, 2); infinite where it is not known."""
+    """Displacement to the right and down in pixels (height, width, 2); infinite where unknown."""
     occluded: NDArray[np.bool_] | None
-    """Where the target does not show what the source does (height, width); None if not told."""
+    """True where source pixels are occluded in the target (height, width); None if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlowSet:
-    """A dataset: how it lies on disk and how it is divided."""
+    """Layout and splits of a dataset."""
 
     find: Callable[[Path, str], Iterator[FlowPair]]
-    """All pairs below a root of one split."""
+    """Function that finds the pairs of a split below a root."""
     layout: str
-    """For the message when nothing is found."""
+    """Description of the layout, for errors."""
     splits: tuple[str, ...] = ("all",)
     renderings: tuple[str, ...] = ()
-    """Also splits of their own behind a dash, as in `all-final`."""
+    """Renderings, which also select part of a split, as in `all-final`."""
 
 
 def list_pairs(dataset: str, root: Path, split: str = "all") -> list[FlowPair]:
-    """Pairs of a dataset below `root`, in a fixed order.
+    """List the pairs of a dataset below `root`, in a fixed order.
 
     Args:
         dataset: A key of `FLOW_SETS`.
-        root: Folder of the dataset as it is unpacked.
-        split: One of its splits, with `-clean` or `-final` behind it for one rendering only.
+        root: Folder of the unpacked dataset.
+        split: Name of a split; suffix `-clean` or `-final` selects one rendering.
 
     Raises:
-        MidwayError: No such dataset or split, or nothing in its layout below the root.
+        MidwayError: The dataset or split is unknown, or there are no pairs in its layout.
     """
     if dataset not in FLOW_SETS:
         raise MidwayError(f"no flow dataset '{dataset}'; there are {', '.join(FLOW_SETS)}")
@@ -93,7 +98,7 @@ def list_pairs(dataset: str, root: Path, split: str = "all") -> list[FlowPair]:
             f"{dataset}: no pair of split '{split}' below {root}; expected {known.layout}, "
             f"found {found}"
         )
-    # Half of the data must not pass for all of it.
+    # A missing rendering would silently halve the dataset.
     missing = {*known.renderings} - {pair.rendering for pair in pairs}
     if missing and not rendering:
         raise MidwayError(
@@ -104,10 +109,10 @@ def list_pairs(dataset: str, root: Path, split: str = "all") -> list[FlowPair]:
 
 
 def load_pair(pair: FlowPair) -> FlowExample:
-    """Images and flow of a pair.
+    """Read the images, flow and occlusion of a pair.
 
     Raises:
-        MidwayError: A file is damaged, or the sizes do not agree.
+        MidwayError: A file is damaged, or sizes differ.
         OSError: A file is missing.
     """
     source, target = read_image(pair.source), read_image(pair.target)
@@ -126,10 +131,10 @@ def load_pair(pair: FlowPair) -> FlowExample:
 
 
 def read_mask(path: str) -> NDArray[np.bool_]:
-    """Where an 8-bit mask of Sintel (`occlusions`, `invalid`) is set, shape (height, width).
+    """Read an 8-bit mask of Sintel (`occlusions`, `invalid`), shape (height, width).
 
     Raises:
-        MidwayError: The file is missing or no image.
+        MidwayError: The file is missing or not an image.
     """
     return read_image(path)[..., 0] > 127
 
@@ -171,7 +176,7 @@ def _chairs(root: Path, split: str) -> Iterator[FlowPair]:
 
 
 def _chairs_split(root: Path, num_pairs: int) -> list[str]:
-    """For each pair 1 (training) or 2 (validation)."""
+    """Read the split of each pair: "1" for training, "2" for validation."""
     names = ("chairs_split.txt", "FlyingChairs_train_val.txt")
     found = [
         path
@@ -191,10 +196,10 @@ def _chairs_split(root: Path, num_pairs: int) -> list[str]:
 
 
 def _things(root: Path, split: str) -> Iterator[FlowPair]:
-    """Left camera, both directions; files whose partner frame does not exist are left out.
+    """Yield pairs of the left camera in both directions; flow without a target frame is omitted.
 
-    `test1024` leaves the last 698 of the test pairs out and takes every 7th of the rest, in order
-    of sequence, source and target (CroCo v2's subset, not UniMatch's).
+    `test1024` is every 7th test pair without the last 698, ordered by sequence, source and target
+    (the subset of CroCo v2, not of UniMatch).
     """
     part = "TRAIN" if split == "train" else "TEST"
     found: list[tuple[str, int, int, str]] = []
@@ -209,7 +214,7 @@ def _things(root: Path, split: str) -> Iterator[FlowPair]:
     if split == "test1024":
         if len(found) != THINGS_TEST_PAIRS:
             raise MidwayError(
-                f"things: {len(found)} test pairs below {root}, split 'test1024' is taken from "
+                f"things: {len(found)} test pairs below {root}, split 'test1024' is defined on "
                 f"{THINGS_TEST_PAIRS}; fetch the rest, or use split 'test'"
             )
         found = found[: len(found) - THINGS_1024_DROPPED : THINGS_1024_STEP]
@@ -256,7 +261,7 @@ def _kitti(root: Path, split: str) -> Iterator[FlowPair]:
 
 
 def _spring(root: Path, split: str) -> Iterator[FlowPair]:
-    """Both cameras and directions; flow is known at twice the size of the images."""
+    """Yield pairs of both cameras and directions; flow has twice the resolution of the images."""
     for scene in _folders(_first(root, "train", ".")):
         if split == ("subtrain" if scene.name == SPRING_SUBVAL else "subval"):
             continue
@@ -287,7 +292,7 @@ def _middlebury(root: Path, split: str) -> Iterator[FlowPair]:
 
 
 def _first(root: Path, *names: str) -> Path:
-    """The first of the folders that exists below `root`, or the last."""
+    """Return the first of the folders that exists below `root`, or else the last."""
     return next((root / name for name in names if (root / name).is_dir()), root / names[-1])
 
 
@@ -296,7 +301,7 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _next(stem: str) -> str:
-    """`frame_0002` behind `frame_0001`."""
+    """Return the next frame's stem, such as `frame_0002` for `frame_0001`."""
     return re.sub(r"\d+$", lambda digits: f"{int(digits[0]) + 1:0{len(digits[0])}d}", stem)
 
 

@@ -1,8 +1,8 @@
-"""Optical flow on disk: u (right) and v (down) in pixels, from a frame to another one.
+"""File formats of optical flow: u (right) and v (down) in pixels.
 
-In memory flow is float32 of shape (height, width, 2), and flow that is not known is infinite in
-both components, however a format marks it. No flow is NaN: where a format does not use it as its
-mark, it is damage.
+In memory, flow is float32 of shape (height, width, 2), and unknown flow is infinite in both
+components, independent of the mark in the file. Flow is never NaN: unless a format marks unknown
+flow by NaN, such a file is damaged.
 """
 
 import re
@@ -25,49 +25,53 @@ FloatFlow = NDArray[np.float32]
 FLO_TAG = b"PIEH"
 FLO_HEADER_BYTES = 12
 FLO_LIMIT = 1e9
-"""Larger values mark unknown flow (Middlebury's own reader)."""
+"""Larger values mark unknown flow, as in the reader of Middlebury."""
 FLO_UNKNOWN = np.float32(1666666752)
-"""The mark that Middlebury's files hold."""
+"""Mark of unknown flow in the files of Middlebury."""
 KITTI_ZERO = 32768
+"""Value of zero flow in the PNG of KITTI."""
 KITTI_STEPS = 64
-"""Steps in a pixel of KITTI's 16-bit numbers."""
+"""Steps per pixel in the PNG of KITTI."""
 _NUMBER = rb"-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+(" + _NUMBER + rb")[ \t\r]*\n")
 _AGAIN = "fetch it again"
 
 
 def is_known(flow: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Where flow (..., 2) is known, shape (...)."""
+    """Return a mask of known flow: flow (..., 2), mask (...)."""
     return np.asarray(np.isfinite(flow).all(-1))
 
 
 def read_flow(path: Path | str) -> FloatFlow:
-    """Flow of a file in the format that its suffix names, unknown flow being infinite.
+    """Read flow in the format of the suffix; unknown flow is infinite.
+
+    Returns:
+        Flow of shape (height, width, 2).
 
     Raises:
-        MidwayError: The suffix is of no format, or the file is damaged.
+        MidwayError: The suffix is unknown, or the file is damaged.
     """
     read, _ = _format(path)
     return read(path)
 
 
 def write_flow(path: Path | str, flow: NDArray[np.floating]) -> None:
-    """Write flow in the format that the suffix names: `.flo`, `.pfm`, `.png`, `.flo5` or `.npy`.
+    """Write flow in the format of the suffix: `.flo`, `.pfm`, `.png`, `.flo5` or `.npy`.
 
-    A `.png` is KITTI's, a `.npy` TartanAir's, which cannot hold unknown flow.
+    `.png` is the format of KITTI, `.npy` that of TartanAir, which has no mark of unknown flow.
 
     Raises:
-        MidwayError: The suffix is of no format, or the format cannot hold the flow.
+        MidwayError: The suffix is unknown, or the format cannot represent the flow.
     """
     _, write = _format(path)
     write(path, flow)
 
 
 def read_flo(path: Path | str) -> FloatFlow:
-    """Flow of a Middlebury `.flo` file.
+    """Read a Middlebury `.flo` file.
 
     Raises:
-        MidwayError: It is no `.flo` file, its length is not what its header says, or it has NaN.
+        MidwayError: Not a `.flo` file, a length that contradicts the header, or NaN.
     """
     data = Path(path).read_bytes()
     if data[:4] != FLO_TAG:
@@ -98,10 +102,10 @@ def write_flo(path: Path | str, flow: NDArray[np.floating]) -> None:
 
 
 def read_pfm(path: Path | str) -> FloatFlow:
-    """Flow of a `.pfm` file of three channels, the third unused (FlyingThings3D); NaN is unknown.
+    """Read a three-channel `.pfm` file (FlyingThings3D), the third unused; NaN is unknown flow.
 
     Raises:
-        MidwayError: It is no such file, or its length is not what its header says.
+        MidwayError: Not such a file, or a length that contradicts the header.
     """
     data = Path(path).read_bytes()
     header = _PFM_HEADER.match(data)
@@ -114,12 +118,12 @@ def read_pfm(path: Path | str) -> FloatFlow:
     _check_length(path, data, header.end(), width, height, channels=3)
     kind = "<f4" if scale < 0 else ">f4"
     rows = np.frombuffer(data, kind, offset=header.end()).reshape(height, width, 3)
-    flow = rows[::-1, :, :2]  # the lowest row comes first
+    flow = rows[::-1, :, :2]  # the bottom row comes first
     return _with_unknown(flow, ~is_known(flow))
 
 
 def write_pfm(path: Path | str, flow: NDArray[np.floating]) -> None:
-    """Write a little-endian `.pfm` file of three channels, the third zero; unknown flow is NaN.
+    """Write a little-endian three-channel `.pfm` file, the third zero; unknown flow is NaN.
 
     Raises:
         MidwayError: The flow has another shape, no pixels, or NaN.
@@ -133,10 +137,12 @@ def write_pfm(path: Path | str, flow: NDArray[np.floating]) -> None:
 
 
 def read_kitti(path: Path | str) -> FloatFlow:
-    """Flow of KITTI's 16-bit PNG: (value - 32768) / 64 in red and green, known where blue is not 0.
+    """Read KITTI's 16-bit PNG.
+
+    Flow is (value - 32768) / 64 of red and green, and known where blue is not 0.
 
     Raises:
-        MidwayError: It is no PNG of three channels with 16 bits.
+        MidwayError: Not a 16-bit PNG of three channels.
     """
     try:
         with av.open(str(path), format="png_pipe") as container:
@@ -148,9 +154,9 @@ def read_kitti(path: Path | str) -> FloatFlow:
             f"flow cannot be read as PNG: {path} ({error.strerror}); {_AGAIN}"
         ) from None
     if frame is None or frame.format.name != "rgb48be":
-        what = "no picture" if frame is None else f"pixels of the kind {frame.format.name}"
+        found = "no picture" if frame is None else f"pixels of format {frame.format.name}"
         raise MidwayError(
-            f"not flow in a PNG file: {path} has {what}; give a 16-bit RGB PNG as KITTI's"
+            f"not flow in a PNG file: {path} has {found}; give a 16-bit RGB PNG as in KITTI"
         )
     if frame.is_corrupt:
         raise MidwayError(f"damaged PNG file: {path}; {_AGAIN}")
@@ -159,7 +165,7 @@ def read_kitti(path: Path | str) -> FloatFlow:
 
 
 def write_kitti(path: Path | str, flow: NDArray[np.floating]) -> None:
-    """Write KITTI's 16-bit PNG, to the nearest 1/64 pixel.
+    """Write KITTI's 16-bit PNG, rounded to 1/64 pixel.
 
     Raises:
         MidwayError: The flow has another shape, no pixels, NaN, or motion beyond 512 pixels.
@@ -169,8 +175,8 @@ def write_kitti(path: Path | str, flow: NDArray[np.floating]) -> None:
     steps = np.rint(np.where(known[..., None], flow, 0).astype(np.float64) * KITTI_STEPS)
     if steps.min() < -KITTI_ZERO or steps.max() >= KITTI_ZERO:
         raise MidwayError(
-            f"flow too long for KITTI's PNG: {path} would hold {np.abs(steps).max() / 64:.0f} "
-            "pixels, its range is -512 to below 512; write a .flo file"
+            f"flow too long for KITTI's PNG: motion in {path} is {np.abs(steps).max() / 64:.0f} "
+            "pixels, the range is -512 to below 512; write a .flo file"
         )
     values = np.zeros((*known.shape, 3), np.uint16)
     values[..., :2] = (steps + KITTI_ZERO) * known[..., None]
@@ -183,10 +189,10 @@ def write_kitti(path: Path | str, flow: NDArray[np.floating]) -> None:
 
 
 def read_flo5(path: Path | str) -> FloatFlow:
-    """Flow of Spring's `.flo5` (HDF5), at twice the size of its images; NaN is unknown.
+    """Read Spring's `.flo5` (HDF5), at twice the resolution of the images; NaN is unknown flow.
 
     Raises:
-        MidwayError: h5py is not installed, or the file holds no such flow.
+        MidwayError: h5py is not installed, or the file has no readable flow.
     """
     h5py = _h5py(path)
     with Path(path).open("rb") as opened:
@@ -202,7 +208,7 @@ def read_flo5(path: Path | str) -> FloatFlow:
 
 
 def write_flo5(path: Path | str, flow: NDArray[np.floating]) -> None:
-    """Write a `.flo5` file, compressed; unknown flow is NaN.
+    """Write a compressed `.flo5` file; unknown flow is NaN.
 
     Raises:
         MidwayError: h5py is not installed, or the flow has another shape, no pixels, or NaN.
@@ -215,10 +221,10 @@ def write_flo5(path: Path | str, flow: NDArray[np.floating]) -> None:
 
 
 def read_npy(path: Path | str) -> FloatFlow:
-    """Flow of TartanAir's `.npy`, known everywhere.
+    """Read TartanAir's `.npy`, which is known everywhere.
 
     Raises:
-        MidwayError: It is no array of shape (height, width, 2), or has values that are not finite.
+        MidwayError: Not an array of shape (height, width, 2), or values that are not finite.
     """
     with Path(path).open("rb") as file:
         try:
@@ -235,7 +241,7 @@ def write_npy(path: Path | str, flow: NDArray[np.floating]) -> None:
     """Write TartanAir's `.npy` of float32.
 
     Raises:
-        MidwayError: The flow has another shape, no pixels, or is not known everywhere.
+        MidwayError: The flow has another shape or no pixels, or is unknown somewhere.
     """
     flow = _checked(path, flow)
     if not is_known(flow).all():
@@ -256,7 +262,7 @@ _FORMATS: dict[str, tuple[Callable[..., FloatFlow], Callable[..., None]]] = {
 
 
 def flow_suffixes() -> tuple[str, ...]:
-    """Suffixes of the formats that `read_flow` and `write_flow` know."""
+    """Return the suffixes that `read_flow` and `write_flow` support."""
     return tuple(_FORMATS)
 
 
@@ -274,7 +280,7 @@ def _check_length(
 ) -> None:
     if width < 1 or height < 1:
         raise MidwayError(
-            f"damaged flow file: {path} says it is {width} x {height} pixels; {_AGAIN}"
+            f"damaged flow file: {path} has a header of {width} x {height} pixels; {_AGAIN}"
         )
     expected_bytes = header_bytes + 4 * channels * width * height
     if len(data) != expected_bytes:
@@ -292,7 +298,7 @@ def _check_shape(path: Path | str, flow: NDArray[Any]) -> None:
 
 
 def _checked(path: Path | str, flow: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Flow that any format can hold, but for what is unknown."""
+    """Check shape and absence of NaN, and return the flow."""
     _check_shape(path, flow)
     _refuse_nan(path, flow)
     return flow

@@ -1,4 +1,4 @@
-"""Batches of flow pairs from a mixture of datasets, the same ones after any restart."""
+"""Dataloader of flow pairs from a mixture of datasets, deterministic across restarts."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,11 +25,12 @@ class FlowPart:
     """One dataset of a mixture."""
 
     dataset: str
+    """Key of `FLOW_SETS`."""
     split: str
     folder: str
-    """Below the root of the mixture."""
+    """Folder below the root of the mixture."""
     repeats: int = 1
-    """How often a pair comes in one listing of the mixture."""
+    """Occurrences of each pair in the mixture."""
 
 
 PAPER_MIXTURE = (
@@ -38,27 +39,29 @@ PAPER_MIXTURE = (
     FlowPart(dataset="chairs", split="train", folder="FlyingChairs", repeats=4),
     FlowPart(dataset="tartanair", split="all", folder="TartanAir", repeats=1),
 )
-"""Of the main tables (CroCo v2's code): 793,052 pairs a listing, both renderings."""
+"""Mixture of the main tables (code of CroCo v2): 793,052 pairs with repeats, both renderings."""
 ABLATION_MIXTURE = PAPER_MIXTURE[1:3]
-"""Of tables 3 and 5, which say no more than "FlyingChairs and FlyingThings"."""
+"""Mixture of tables 3 and 5; the paper specifies only "FlyingChairs and FlyingThings"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlowDataConfig:
-    """What a flow network is trained on, and how it is batched."""
+    """Options of the training data of a flow network."""
 
     root: Path
-    """Folder of the datasets' folders."""
+    """Folder that contains the folders of the datasets."""
     parts: tuple[FlowPart, ...]
+    """Datasets of the mixture."""
     crop: tuple[int, int] = (320, 384)
-    """Height and width."""
+    """Height and width of crops in pixels."""
     augment: bool = True
-    """Distort the pairs; without, their middle is taken as it is."""
+    """If True, augment the pairs; else take central crops."""
     batch_size: int = 8
-    """Pairs of a step over all ranks."""
+    """Pairs per step over all processes."""
     pairs_per_epoch: int = 30_000
-    """At most; an epoch of a smaller mixture is one listing of it."""
+    """Maximum pairs of an epoch; a smaller mixture is one epoch."""
     num_workers: int = 4
+    """Worker processes per training process."""
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -77,22 +80,23 @@ class FlowBatch(Batch):
     """Crops of one step; its length is the number of pairs."""
 
     source: Tensor
-    """uint8 (B, 3, H, W)."""
+    """uint8 RGB (B, 3, H, W)."""
     target: Tensor
+    """uint8 RGB (B, 3, H, W)."""
     flow: Tensor
-    """float32 (B, 2, H, W) in pixels, not finite where it is not known."""
+    """float32 (B, 2, H, W) in pixels, not finite where unknown."""
 
     def __len__(self) -> int:
         return len(self.source)
 
 
 class FlowLoader:
-    """Batches of a mixture by step; see `Stream`.
+    """Dataloader over a mixture; see `Stream`.
 
-    An epoch takes the first `pairs_per_epoch` of a new permutation of the listing.
+    An epoch is the first `pairs_per_epoch` of a new permutation of the mixture.
 
     Raises:
-        MidwayError: A part is not found, or the batch cannot be shared by the processes.
+        MidwayError: A dataset is missing, or the batch size is not divisible among the processes.
     """
 
     def __init__(
@@ -117,7 +121,7 @@ class FlowLoader:
         return self._stream.steps_per_epoch
 
     def keys(self, step: int) -> list[tuple[int, int]]:
-        """Return the (epoch, index in the listing) of the pairs that this process reads."""
+        """Return the (epoch, index in the mixture) of the pairs that this process reads."""
         return self._stream.keys(step)
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[FlowBatch]:
@@ -126,7 +130,7 @@ class FlowLoader:
         Raises:
             MidwayError: A file is missing or damaged.
         """
-        # Pairs travel with their tasks: the paper's mixture lists 400,000, too many to send to
+        # Tasks contain their pairs, because the paper's mixture has 400,000, too many to copy to
         # each worker.
         tasks = (
             [(epoch, index, self._pair(index)) for epoch, index in self.keys(step)]
@@ -147,11 +151,11 @@ class FlowLoader:
 
 @dataclass(frozen=True)
 class FlowCropReader:
-    """Reads and augments the pairs of a step, in a worker; a crop depends on (seed, epoch, index).
+    """Reader of the crops of a step in a worker; a crop depends on (seed, epoch, index) only.
 
     Args:
-        crop: Height and width.
-        augment: Distort the pairs; without, their middle is taken as it is.
+        crop: Height and width of crops in pixels.
+        augment: If True, augment the pairs; else take central crops.
         seed: Seed of the augmentation.
     """
 
@@ -168,7 +172,7 @@ class FlowCropReader:
             MidwayError: A file is missing or damaged.
         """
         crops = [self._crop(*task, reading) for task in tasks]
-        # NumPy's arrays travel through shared memory, torch's tensors would not.
+        # The workers' shared memory transfers NumPy arrays, but not torch tensors.
         return (
             torch.stack([crop.source for crop in crops]).numpy(),
             torch.stack([crop.target for crop in crops]).numpy(),

@@ -1,4 +1,4 @@
-"""Videos with masks of objects: DAVIS trees, and folders of frames and masks."""
+"""Videos with object masks: DAVIS layouts, and folders of frames and masks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,28 +14,29 @@ from midway.errors import MidwayError
 
 LAYOUT = "JPEGImages/480p/NAME, Annotations/480p/NAME and ImageSets, or [NAME/]frames and masks"
 MAX_OBJECTS = 64
-"""More values in a mask are no object ids but grey levels."""
+"""Maximum objects of a mask; more distinct values indicate grey levels instead of ids."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskVideo:
-    """Frames of a video in order, and masks of some of them by the same file name."""
+    """Video with object masks of some of its frames, matched by file name."""
 
     name: str
     frames: tuple[Path, ...]
+    """Images of the frames in order."""
     masks: tuple[Path | None, ...]
-    """One a frame; None where there is none."""
+    """Mask of each frame, or None."""
 
 
 def find_mask_videos(root: Path, split: str = "") -> list[MaskVideo]:
-    """Videos below `root` in the layout of DAVIS, or with folders `frames` and `masks`.
+    """Find videos in the layout of DAVIS, or with folders `frames` and `masks`.
 
     Args:
-        root: Folder of DAVIS as it is unpacked; or of videos with both folders, or one such.
-        split: List of names below `ImageSets`, such as 2017/val; all videos if empty.
+        root: Unpacked folder of DAVIS, or a folder with `frames` and `masks`, or its parent.
+        split: List of names below `ImageSets`, such as 2017/val; empty for all videos.
 
     Raises:
-        MidwayError: Another layout, no such split, or a video without the mask of its first frame.
+        MidwayError: The layout or the split is unknown, or a video has no mask of its first frame.
 
     """
     if not root.is_dir():
@@ -59,14 +60,14 @@ def find_mask_videos(root: Path, split: str = "") -> list[MaskVideo]:
 
 
 def read_frame(path: Path, size: Sequence[int] | None) -> UInt8[np.ndarray, "height width 3"]:
-    """A frame as RGB.
+    """Read a frame as RGB.
 
     Args:
-        path: Of the image.
-        size: Height and width that it must have, if any.
+        path: Image file.
+        size: Required height and width; None accepts any.
 
     Raises:
-        MidwayError: It is damaged or of another size.
+        MidwayError: The file is damaged or has another size.
 
     """
     image = read_image(str(path))
@@ -75,14 +76,14 @@ def read_frame(path: Path, size: Sequence[int] | None) -> UInt8[np.ndarray, "hei
 
 
 def read_mask(path: Path, size: Sequence[int] | None) -> UInt8[np.ndarray, "height width"]:
-    """Object at each pixel, 0 the background: the palette's index, or the level of grey.
+    """Read the object id of each pixel, the palette index or grey level; 0 is the background.
 
     Args:
-        path: Of an image with a palette or in grey; colours must be grey in fact.
-        size: Height and width that it must have, if any.
+        path: Palette or grey image; RGB is accepted if all pixels are grey.
+        size: Required height and width; None accepts any.
 
     Raises:
-        MidwayError: It is damaged, coloured or of another size.
+        MidwayError: The file is damaged, coloured or has another size.
 
     """
     try:
@@ -95,7 +96,7 @@ def read_mask(path: Path, size: Sequence[int] | None) -> UInt8[np.ndarray, "heig
     if values.ndim == 3:
         if (values != values[..., :1]).any():
             raise MidwayError(
-                f"{path}: a coloured mask does not tell objects; give palette or grey images"
+                f"{path}: a coloured mask has no object ids; give palette or grey images"
             )
         values = values[..., 0]
     _check_size(path, values.shape, size)
@@ -103,10 +104,10 @@ def read_mask(path: Path, size: Sequence[int] | None) -> UInt8[np.ndarray, "heig
 
 
 def objects_of(mask: UInt8[np.ndarray, "height width"], path: Path) -> list[int]:
-    """Ids of the objects in a first mask.
+    """Return the object ids in the first mask of a video.
 
     Raises:
-        MidwayError: There is none, or too many for ids.
+        MidwayError: The mask has no object, or too many.
 
     """
     ids = [int(value) for value in np.unique(mask) if value]
@@ -132,7 +133,7 @@ def _video(name: str, frames: Path, masks: Path) -> MaskVideo:
 
 
 def _resolution(images: Path) -> Path | None:
-    """Folder of the videos: that of 480p, else of any resolution, else itself; None without."""
+    """Return the folder of videos: 480p, else full resolution, else `images`; None if missing."""
     if not images.is_dir():
         return None
     folders = _folders(images)
@@ -143,7 +144,7 @@ def _resolution(images: Path) -> Path | None:
 def _split(root: Path, split: str) -> list[str]:
     path = root / "ImageSets" / f"{split}.txt"
     try:
-        # Lists of DAVIS 2016 hold paths of frames and masks, those of 2017 names.
+        # Lists of DAVIS 2016 contain paths of frames and masks, those of 2017 names of videos.
         lines = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
     except OSError:
         raise MidwayError(f"{path}: cannot be read; give a list below ImageSets") from None

@@ -1,4 +1,4 @@
-"""Pickles of plain values and NumPy arrays, read without running what else they ask for."""
+"""Safe reader of pickles that contain only plain values and NumPy arrays."""
 
 import codecs
 import pickle
@@ -11,7 +11,7 @@ from midway.errors import MidwayError
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Bytes as Python 2 protocols hold them; no other codec is looked up."""
+    """Encode text as Latin-1, as pickles of Python 2 require; refuse other codecs."""
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"codec {encoding}")
     return codecs.latin_1_encode(text)[0]
@@ -26,7 +26,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _encode,
-    # NumPy 2 has renamed the module that pickles of NumPy 1 name.
+    # NumPy 2 renamed `numpy.core`, which pickles of NumPy 1 refer to.
     **{
         (f"numpy.{core}.{module}", name): maker
         for core in ("core", "_core")
@@ -37,7 +37,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _Reader(pickle.Unpickler):
-    """Refuses everything but arrays before it is called."""
+    """Unpickler that refuses any global except those of NumPy arrays."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
@@ -46,11 +46,11 @@ class _Reader(pickle.Unpickler):
 
 
 def read_numpy_pickle(path: Path) -> Any:
-    """Contents of a pickle of dicts, lists, plain values and NumPy arrays.
+    """Read a pickle of dicts, lists, plain values and NumPy arrays.
 
     Raises:
-        MidwayError: No such file, no pickle, or one that asks for anything else, which could run
-            code.
+        MidwayError: The file is missing or not a pickle, or refers to other objects, which could
+            run code.
 
     """
     try:
@@ -59,10 +59,10 @@ def read_numpy_pickle(path: Path) -> Any:
     except OSError as error:
         raise MidwayError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except pickle.UnpicklingError as error:
-        asked = " ".join(str(error).split())  # some of its messages have two lines
+        refused = " ".join(str(error).split())  # some messages have two lines
         raise MidwayError(
-            f"{path}: not read, its pickle asks for more than arrays ({asked}), which could run "
-            "code, or is damaged; fetch it again or save its arrays as .npz"
+            f"{path}: refused, because its pickle is damaged or refers to more than arrays "
+            f"({refused}), which could run code; fetch it again or save its arrays as .npz"
         ) from None
     except (EOFError, ValueError, TypeError, AttributeError, LookupError, MemoryError) as error:
-        raise MidwayError(f"{path}: no whole pickle ({error}); fetch it again") from None
+        raise MidwayError(f"{path}: incomplete pickle ({error}); fetch it again") from None

@@ -1,4 +1,4 @@
-"""Videos with true tracks of points: TAP-Vid's files, and synthetic worlds."""
+"""Videos with ground-truth point tracks: files of TAP-Vid, and synthetic worlds."""
 
 import io
 import zipfile
@@ -23,27 +23,29 @@ LAYOUT = (
     "list of JPEG, 'points' (points, frames, 2) from 0 to 1 and 'occluded' (points, frames)"
 )
 MAX_OUTSIDE = 0.05
-"""How far outside the image a visible point may be, in sides: annotators overshoot a little."""
+"""Tolerance for visible points outside the image, as a fraction of its side (annotation error)."""
 NUM_STARTS = 4
-"""Frames of a synthetic video in which points are chosen."""
+"""Number of frames of a synthetic video in which points are chosen."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrackedVideo:
-    """A video and where some points of it are in every frame."""
+    """Video with tracks of points."""
 
     name: str
     frames: UInt8[np.ndarray, "frames height width 3"]
+    """RGB."""
     points: Float[np.ndarray, "points frames 2"]
-    """Column x and row y in pixels, whole numbers being the middles of pixels."""
+    """Column x and row y in pixels; integers are the centres of pixels."""
     occluded: Bool[np.ndarray, "points frames"]
+    """True where a point is not visible."""
 
 
 def read_tap_vid(path: Path) -> Iterator[TrackedVideo]:
-    """Videos of a pickle or `.npz` file in TAP-Vid's layout, or of all such files in a folder.
+    """Yield the videos of a pickle or `.npz` file of TAP-Vid, or of all such files in a folder.
 
     Raises:
-        MidwayError: No such file, another layout, or a file that asks to run code.
+        MidwayError: The file is missing, has another layout, or refers to executable code.
 
     """
     if path.is_file() and path.suffix not in SUFFIXES:
@@ -58,18 +60,18 @@ def read_tap_vid(path: Path) -> Iterator[TrackedVideo]:
         if isinstance(contents, list | tuple):
             contents = {f"{file.stem}_{number:04d}": each for number, each in enumerate(contents)}
         if not isinstance(contents, Mapping) or not contents:
-            raise MidwayError(f"{file}: holds no videos with tracks; expected {LAYOUT}")
+            raise MidwayError(f"{file}: no videos with tracks; expected {LAYOUT}")
         for name, values in contents.items():
             yield _video(str(name), values, file)
 
 
 def world_video(config: WorldConfig, seed: int, num_points: int) -> TrackedVideo:
-    """Video of a synthetic world with exact tracks of points that are chosen in some of its frames.
+    """Generate a video of a synthetic world with exact tracks of random points.
 
     Args:
-        config: Of the world; its `num_frames` frames are the video.
-        seed: Of the world and of the points.
-        num_points: How many, seen in at least one frame each.
+        config: Options of the world; the video has its `num_frames` frames.
+        seed: Seed of the world and of the points.
+        num_points: Number of points; each is visible in at least one frame.
 
     """
     world = World(config, seed)
@@ -100,11 +102,11 @@ def _read_npz(file: Path) -> dict[str, Any]:
         with np.load(file, allow_pickle=False) as arrays:
             return dict(arrays.items())
     except OSError as error:
-        reason = error.strerror or "no .npz"
+        reason = error.strerror or "not a .npz"
         raise MidwayError(f"{file}: cannot be read ({reason}); check the path") from None
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise MidwayError(
-            f"{file}: no .npz of plain arrays ({error}); save it without objects"
+            f"{file}: not a .npz of plain arrays ({error}); save it without objects"
         ) from None
 
 
@@ -125,12 +127,12 @@ def _video(name: str, values: Any, file: Path) -> TrackedVideo:
     try:
         points, occluded = points.astype(np.float64), occluded.astype(np.bool_)
     except (TypeError, ValueError):
-        raise MidwayError(f"{where}: points that are no numbers; expected {LAYOUT}") from None
+        raise MidwayError(f"{where}: points are not numbers; expected {LAYOUT}") from None
     visible = points[~occluded]
     if not (np.abs(visible - 0.5) <= 0.5 + MAX_OUTSIDE).all():
         raise MidwayError(
             f"{where}: visible points outside the image, which is 0 to 1; divide pixels by the "
-            "sides, and mark as occluded what is not in the frame"
+            "sides, and mark points outside the frame as occluded"
         )
     size = np.array([frames.shape[2], frames.shape[1]])
     return TrackedVideo(name=name, frames=frames, points=points * size - 0.5, occluded=occluded)
@@ -141,11 +143,11 @@ def _frames(video: Any, where: str) -> UInt8[np.ndarray, "frames height width 3"
         try:
             pictures = [np.array(Image.open(io.BytesIO(each)).convert("RGB")) for each in video]
         except (OSError, SyntaxError, ValueError) as error:
-            raise MidwayError(f"{where}: a frame is no JPEG ({error}); fetch it again") from None
+            raise MidwayError(f"{where}: a frame is not a JPEG ({error}); fetch it again") from None
         sizes = sorted({(each.shape[1], each.shape[0]) for each in pictures})
         if len(sizes) > 1:
-            told = " and ".join(f"{width} x {height}" for width, height in sizes[:2])
-            raise MidwayError(f"{where}: frames of {told} pixels; give frames of one size")
+            found = " and ".join(f"{width} x {height}" for width, height in sizes[:2])
+            raise MidwayError(f"{where}: frames of {found} pixels; give frames of one size")
         video = np.stack(pictures)
     video = np.asarray(video)
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[3] != 3 or len(video) < 2:

@@ -1,4 +1,4 @@
-"""The one process that adds to a frame store: it makes the store, and each commit is atomic."""
+"""Creation of a frame store, and atomic commits by the one process that writes to it."""
 
 import time
 from collections.abc import Iterable
@@ -23,19 +23,19 @@ from midway.errors import MidwayError
 if TYPE_CHECKING:
     from lance import FragmentMetadata
 
-# What Lance itself writes into a new folder, before the first version of it is complete.
+# Folders that Lance creates before the first version of a dataset is complete.
 _LANCE_FOLDERS = frozenset(["_versions", "_transactions", "data"])
 
 
 class StoreCommits:
-    """Makes a store, or goes on with one begun with the same settings, and adds files to it.
+    """Writer of a store: creates it, or resumes one with the same settings, and commits files.
 
     Args:
         location: Path or URL, ending in ``.lance``.
         config: Settings of the store.
 
     Raises:
-        MidwayError: It is something else, was begun with other settings, or cannot be made.
+        MidwayError: The location is not a store, has other settings, or cannot be created.
     """
 
     def __init__(self, location: str, config: StoreConfig) -> None:
@@ -54,12 +54,12 @@ class StoreCommits:
 
     @property
     def frames(self) -> int:
-        """Rows that are committed."""
+        """Number of committed rows."""
         return self._dataset.count_rows()
 
     @property
     def num_bytes(self) -> int:
-        """Size of the files that are committed."""
+        """Size of the committed files in bytes."""
         return sum(
             file.file_size_bytes or 0
             for fragment in self._dataset.get_fragments()
@@ -68,22 +68,22 @@ class StoreCommits:
 
     @property
     def pending_seconds(self) -> float:
-        """Time since the last commit, or since this was made."""
+        """Time since the last commit, or since the creation of this object."""
         return time.monotonic() - self._committed_at
 
     def add(self, fragments: Iterable["FragmentMetadata"]) -> None:
-        """Keep written files for the next commit."""
+        """Queue written files for the next commit."""
         self._pending += fragments
 
     def commit(self) -> None:
-        """Make all kept files part of the store, in the order in which they were added.
+        """Make all queued files part of the store, in the order in which they were added.
 
         Raises:
-            MidwayError: Another process has written to the store, or it cannot be written.
+            MidwayError: Another process has written to the store, or writing fails.
         """
         import lance
 
-        # Taken first: after an interruption in the middle they must not be added once more.
+        # Cleared first, so that an interrupted commit cannot be repeated.
         fragments, self._pending = self._pending, []
         self._committed_at = time.monotonic()
         if not fragments:
@@ -92,8 +92,8 @@ class StoreCommits:
             with lance_errors():
                 if self._dataset.latest_version != self._dataset.version:
                     raise MidwayError(
-                        f"{self.location}: another process writes to it; let only one, and run "
-                        "the same command to go on"
+                        f"{self.location}: another process writes to it; stop that process and run "
+                        "the same command to resume"
                     )
                 self._dataset = lance.LanceDataset.commit(
                     self._dataset,
@@ -102,23 +102,23 @@ class StoreCommits:
                 )
         except LanceError as error:
             raise MidwayError(
-                f"{self.location}: cannot be written ({error}); mend that and run the same "
-                "command to go on"
+                f"{self.location}: cannot be written ({error}); fix this and run the same "
+                "command to resume"
             ) from error
 
     def clean(self) -> None:
-        """Remove what killed runs left behind, and older versions; no other process may write.
+        """Remove older versions and the files of killed runs; no other process may write.
 
         Raises:
-            MidwayError: The store does not let go of them.
+            MidwayError: They cannot be removed.
         """
         try:
             with lance_errors():
                 self._dataset.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
         except LanceError as error:
             raise MidwayError(
-                f"{self.location}: is complete, but what is no longer needed in it cannot be "
-                f"removed ({error}); run the same command again"
+                f"{self.location}: is complete, but its obsolete files cannot be removed "
+                f"({error}); run the same command again"
             ) from error
 
     def _make(self, config: StoreConfig) -> None:
@@ -128,13 +128,13 @@ class StoreCommits:
         path = None if is_url(self.location) else Path(self.location)
         if not is_store(self.location):
             raise MidwayError(
-                f"{self.location}: is no name for a frame store; give one that ends in "
+                f"{self.location}: is not a name for a frame store; give one that ends in "
                 f"{STORE_SUFFIX}"
             )
         if path and path.exists() and not path.is_dir():
             raise MidwayError(f"{path}: is a file; give another destination or remove it")
         if path and path.is_dir() and {each.name for each in path.iterdir()} - _LANCE_FOLDERS:
-            return  # no folder of ours that is not yet complete: opening it tells what it is
+            return  # not an incomplete store; opening it raises the error, if any
         try:
             with lance_errors():
                 lance.write_dataset(
@@ -143,5 +143,5 @@ class StoreCommits:
         except LanceError as error:
             if "already exists" not in str(error):
                 raise MidwayError(
-                    f"{self.location}: cannot be made ({error}); give another destination"
+                    f"{self.location}: cannot be created ({error}); give another destination"
                 ) from error

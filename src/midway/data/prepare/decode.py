@@ -1,7 +1,6 @@
-"""Clips read once from start to end: small upright pictures at an even rate, as they come.
+"""Sequential decoding of clips for frame stores, at a fixed rate and a reduced size.
 
-A frame store is made of these. Nothing is sought and no frame is held longer than it takes to
-know whether it is wanted.
+A clip is read once from start to end without seeking. Only one undecided frame is in memory.
 """
 
 import math
@@ -17,18 +16,18 @@ from numpy.typing import NDArray
 
 from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
 from midway.data.clips.frame_folder import FrameSequence, read_image
-from midway.data.video.header import REMUX, named_errors, open_stream
+from midway.data.video.header import REMUX, bad_clip_errors, open_stream
 from midway.data.video.orientation import Orientation
 
 T = TypeVar("T")
 
 _MISSING_SECONDS = 1.0
-"""A video that ends so much earlier than its header says was cut off; headers round."""
+"""Difference from the duration in the header beyond which a video is truncated."""
 
 
 @dataclass(frozen=True)
 class VideoSource:
-    """A video file of which nothing is known yet."""
+    """A video file that has not been opened."""
 
     name: str
     location: str
@@ -37,18 +36,18 @@ class VideoSource:
 ClipSource = VideoSource | FrameSequence
 
 
-def frames_through(
+def decode_at_rate(
     source: ClipSource, *, fps: float, short_side: int, threads: int = 1
 ) -> Iterator[Frame]:
-    """The frames shown at 0, 1/fps, 2/fps, ... seconds, each once, in order of time.
+    """Yield the frames shown at 0, 1/fps, 2/fps, ... seconds, each once, in order of time.
 
-    A frame keeps the time at which it starts. The last time is that of the last frame.
+    A frame keeps the time at which it starts. Sampling ends at the time of the last frame.
 
     Args:
-        source: What to decode.
-        fps: Frames a second; a source of fewer gives all it has.
-        short_side: Pixels of the shorter side, if the source has more.
-        threads: Of the decoder; they change nothing about the pictures.
+        source: Clip to decode.
+        fps: Frames per second; a source with a lower rate yields all its frames.
+        short_side: Largest shorter side in pixels; smaller frames keep their size.
+        threads: Number of decoder threads; the frames do not depend on it.
 
     Raises:
         BadClipError: The source is damaged, ends early, has a single frame, or changes its size.
@@ -69,32 +68,34 @@ def frames_through(
         yield frame
 
 
-def shown_at_rate(
+def select_at_rate(
     frames: Iterable[tuple[float, T]], fps: float, *, location: str
 ) -> Iterator[tuple[float, T]]:
-    """Of frames in order of time those shown at 0, 1/fps, 2/fps, ..., each once.
+    """Yield the frames shown at 0, 1/fps, 2/fps, ... seconds, each once.
 
     Args:
-        frames: Seconds after the first frame, and the frame.
-        fps: Times a second.
-        location: Where they come from, for the error.
+        frames: Pairs of the seconds after the first frame and a frame, in order of time.
+        fps: Frames per second to select.
+        location: Path or URL of the clip, for the error.
 
     Raises:
-        BadClipError: The times go back, or there is a single frame.
+        BadClipError: The times decrease, or there is no frame or a single one.
     """
     previous: tuple[float, T] | None = None
     tick, last = 0, 0.0
     for seconds, frame in frames:
         if seconds < last:
             raise BadClipError(
-                location, f"has frames whose times go back at {last:.2f} s", "re-encode it"
+                location, f"has decreasing frame times after {last:.2f} s", "re-encode it"
             )
         if previous is not None and tick / fps < seconds - ROUNDING_SECONDS:
             yield previous
             tick = math.ceil((seconds - ROUNDING_SECONDS) * fps)
         previous, last = (seconds, frame), seconds
     if previous is None:
-        raise BadClipError(location, "holds no picture", "copy it again or remove it")
+        raise BadClipError(
+            location, "has no frame that can be decoded", "copy it again or remove it"
+        )
     if last == 0:
         raise BadClipError(location, "has a single frame", "give at least two frames or remove it")
     if tick / fps <= last + ROUNDING_SECONDS:
@@ -102,13 +103,13 @@ def shown_at_rate(
 
 
 def scaled_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Width and height once the shorter side has at most `short_side` pixels, aspect kept."""
+    """Return width and height for a shorter side of at most `short_side`; keep the aspect ratio."""
     scale = min(1.0, short_side / min(width, height))
     return round(width * scale), round(height * scale)
 
 
 def _video_frames(location: str, fps: float, short_side: int, threads: int) -> Iterator[Frame]:
-    with named_errors(location), closing(open_stream(location)) as opened:
+    with bad_clip_errors(location), closing(open_stream(location)) as opened:
         opened.stream.codec_context.thread_count = threads
         stated_seconds = opened.timing().duration_seconds
         opened.stream.codec_context.skip_frame = "DEFAULT"
@@ -122,11 +123,11 @@ def _video_frames(location: str, fps: float, short_side: int, threads: int) -> I
                 for frame in packet.decode():
                     first = first or frame
                     if frame.pts is None or first.pts is None:
-                        raise BadClipError(location, "has frames without times", REMUX)
+                        raise BadClipError(location, "has frames without timestamps", REMUX)
                     last_seconds = float((frame.pts - first.pts) * opened.tick_seconds)
                     yield last_seconds, frame
 
-        for seconds, frame in shown_at_rate(timed(), fps, location=location):
+        for seconds, frame in select_at_rate(timed(), fps, location=location):
             if frame.is_corrupt:
                 raise BadClipError(
                     location,
@@ -138,7 +139,7 @@ def _video_frames(location: str, fps: float, short_side: int, threads: int) -> I
         if last_seconds < stated_seconds - _MISSING_SECONDS:
             raise BadClipError(
                 location,
-                f"ends at {last_seconds:.2f} s of the {stated_seconds:.2f} s it should have",
+                f"ends at {last_seconds:.2f} s, but its header states {stated_seconds:.2f} s",
                 "copy it again, remux it or remove it",
             )
 
@@ -146,17 +147,17 @@ def _video_frames(location: str, fps: float, short_side: int, threads: int) -> I
 def _sequence_frames(sequence: FrameSequence, fps: float, short_side: int) -> Iterator[Frame]:
     scale = _Scaler(short_side)
     timed = zip(sequence.frame_seconds.tolist(), sequence.frames, strict=True)
-    for seconds, location in shown_at_rate(timed, fps, location=sequence.location):
+    for seconds, location in select_at_rate(timed, fps, location=sequence.location):
         image = VideoFrame.from_ndarray(read_image(location), format="rgb24")
         yield Frame(scale(image), seconds)
 
 
 class _Scaler:
-    """Makes RGB (height, width, 3) of a decoded frame, its shorter side `short_side` or less.
+    """Conversion of decoded frames to RGB (height, width, 3) with a limited shorter side.
 
-    Colours first, as in direct reading, then a bicubic antialiased resize: 55 dB from Pillow's on
-    720p video at 480p, where a JPEG of quality 90 comes to 33 to 46. FFmpeg in one step halves the
-    resolution of the colours.
+    The conversion to RGB, as in direct reading, precedes an antialiased bicubic resize. In one
+    step, FFmpeg would halve the resolution of the chroma planes. From 720p to 480p the PSNR to
+    Pillow's resize is 55 dB; a JPEG of quality 90 has 33 to 46 dB.
     """
 
     def __init__(self, short_side: int) -> None:
@@ -165,7 +166,7 @@ class _Scaler:
 
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
         width, height = scaled_size(frame.width, frame.height, self._short_side)
-        # Left to itself, a conversion starts threads.
+        # By default a conversion starts its own threads.
         full = self._colours.reformat(frame, format="rgb24", threads=1)
         small = self._resize.reformat(
             full, width, height, interpolation=Interpolation.BICUBIC, threads=1

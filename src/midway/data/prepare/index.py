@@ -1,8 +1,8 @@
-"""An index of the headers of many videos, so that training on 70,000 files starts in seconds.
+"""Writing of indexes of video headers, with which training on 70,000 files starts in seconds.
 
-One JSON line a video, below a first line that names the root. A record counts as long as the file
-has the size and the time of change that it had; so an old index is never wrong, only slower. To
-build it again reads what is new, has changed or could not be used.
+The first line of an index names the root; every other line is the JSON record of a video. A record
+is valid while the file keeps its size and modification time, so an outdated index is slower but
+never wrong. A rebuild reads only files that are new, have changed or were unusable.
 """
 
 import json
@@ -22,7 +22,7 @@ from midway.data.clips.index import (
     is_video,
     read_header,
     read_index,
-    records_that_hold,
+    unchanged_records,
 )
 from midway.data.files import FoundFile, find_files, is_url
 from midway.data.workers.pool import Reading, Workers
@@ -33,13 +33,16 @@ _FILES_PER_TASK = 64
 
 @dataclass(frozen=True, kw_only=True)
 class IndexSummary:
-    """What an index holds, and how much of it was there before."""
+    """Contents of an index after a build."""
 
     file: str
+    """Path of the index."""
     videos: int
+    """Number of videos."""
     unusable: int
+    """Number of videos that cannot be used."""
     reused: int
-    """Records taken over from an earlier index, because their files have not changed."""
+    """Number of records from an earlier index, as their files have not changed."""
 
 
 def build_index(
@@ -52,34 +55,34 @@ def build_index(
 ) -> IndexSummary:
     """Read the headers of all videos below a folder, and write its index.
 
-    What an earlier index of the same place says of unchanged files is taken over, unless they could
-    not be used: why may have passed, as a slow disk does.
+    Records of unchanged files are reused from an earlier index at the same path. Unusable files are
+    read again, because the reason may have been temporary, such as a slow disk.
 
     Args:
-        root: Folder or URL.
+        root: Path or URL of a folder.
         destination: File to write the index to; None writes it into the folder.
-        num_workers: Processes that read; 0 reads in this one.
-        timeout_seconds: How long one file may take before it counts as unusable.
-        tell: Called with how many files are done, and of how many.
+        num_workers: Number of worker processes; 0 reads in this process.
+        timeout_seconds: Time after which a file counts as unusable.
+        tell: Called with the number of finished files and of all files.
 
     Raises:
-        MidwayError: There is no video, or the index cannot be written there.
+        MidwayError: There is no video, or the index cannot be written.
     """
     destination = destination or index_of(root)
     if is_url(destination):
-        raise MidwayError(
-            f"{destination}: an index is written to a local file; name one behind {root}"
-        )
+        raise MidwayError(f"{destination}: an index must be a local file; give one after {root}")
     file = Path(destination)
     root = root if is_url(root) else str(Path(root).resolve())
     videos = [found for found in find_files(root) if is_video(found)]
     if not videos:
-        raise MidwayError(f"{root}: holds no video; point midway prepare at a folder that does")
+        raise MidwayError(
+            f"{root}: contains no video; point `midway prepare` at a folder with videos"
+        )
     if not os.access(file.parent, os.W_OK):
-        raise MidwayError(f"{file}: no file can be written there; name one behind {root}")
+        raise MidwayError(f"{file}: cannot be written; give another file after {root}")
     before = read_index(destination)[1] if file.exists() else {}
     usable = {name: record for name, record in before.items() if not record.error}
-    known = records_that_hold(usable, videos)
+    known = unchanged_records(usable, videos)
     new = [video for video in videos if video.name not in known]
     groups = [new[start : start + _FILES_PER_TASK] for start in range(0, len(new), _FILES_PER_TASK)]
     workers = Workers(

@@ -1,7 +1,6 @@
-"""Which layout of its frames suits a folder: what each gives and costs, measured on a sample.
+"""Benchmark of direct reading against frame stores, and a recommendation, from a sample of clips.
 
-Times are of one core, and of files that the system has lately read: a slow disk or network comes
-on top.
+Times are those of one core with files in the page cache; a slow disk or network adds to them.
 """
 
 import itertools
@@ -24,59 +23,65 @@ from midway.data.video.file import VideoClip, read_timing
 from midway.errors import MidwayError
 
 SHORT_SIDES = (360, 480, 720)
-DIRECT = "the files as they are"
+DIRECT = "the source files"
+"""Name of the layout without a store."""
 _MAX_TRIES_PER_CLIP = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How pairs are drawn from a clip, and how much is tried."""
+    """Settings of the benchmark: sampling of clips and pairs, and durations."""
 
     num_clips: int = 8
+    """Number of clips in the sample."""
     draws_per_clip: int = 5
-    """Pairs drawn each time a clip is opened."""
+    """Pairs read each time a clip is opened."""
     gap_seconds: tuple[float, float] = (0.5, 1.0)
-    """Time from source to target."""
+    """Smallest and largest time from the first to the second frame of a pair."""
     clip_seconds: float = 10.0
-    """Part of each clip that is put into the trial stores."""
+    """Part of each clip in the trial stores."""
     timed_seconds: float = 2.0
-    """How long each layout is read from."""
+    """Duration of the measurement of each layout."""
     seed: int = 0
+    """Seed of the clips and the times."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One way to keep the frames of a whole folder."""
+    """Cost and throughput of one way to store the frames of a folder."""
 
     name: str
+    """`DIRECT`, or the name of a store."""
     short_side: int
-    """Pixels of the shorter side of what is read."""
+    """Shorter side of the frames in pixels."""
     pairs_per_second: float
-    """Read and decoded by one core."""
+    """Pairs per second that one core reads and decodes."""
     gigabytes: float
+    """Size of the whole folder in this layout."""
     prepare_core_hours: float
-    """Core hours to make it; 0 for what is there."""
+    """Core hours to create it; 0 for the source files."""
 
     def cores(self, pairs_per_second: float) -> int:
-        """How many cores read so many pairs a second."""
+        """Return the number of cores that reach a rate."""
         return math.ceil(pairs_per_second / self.pairs_per_second)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What was measured, and on how much."""
+    """Results of the benchmark, and the size of the sample."""
 
     layouts: tuple[Layout, ...]
-    """The files themselves, then stores of growing size."""
+    """The source files, followed by stores of increasing frame size."""
     sampled_clips: int
+    """Number of clips in the sample."""
     clips: int
-    """In the folder."""
+    """Number of clips in the folder."""
     hours: float
-    """Of the whole folder, as far as its bytes tell."""
+    """Duration of all clips, extrapolated from the bytes of the sample."""
 
 
 def pairs_per_second(clips: Sequence[Clip], sampling: Sampling) -> float:
-    """Rate at which one core opens clips, and reads and decodes pairs of their frames.
+    """Return the rate at which one core opens clips, and reads and decodes pairs of frames.
 
     Every clip is read at least once.
 
@@ -100,18 +105,18 @@ def measure_layouts(
     config: StoreConfig,
     sampling: Sampling,
     *,
-    tell: Callable[[str], None] = lambda what: None,
+    tell: Callable[[str], None] = lambda step: None,
 ) -> Measurement:
-    """Read a sample of a folder's clips directly, and from trial stores of several sizes.
+    """Read a sample of a folder's clips directly, and from trial stores of several frame sizes.
 
     Args:
         root: Path or URL of a folder of videos or frames.
         config: Rate and quality of the stores.
-        sampling: What is tried.
-        tell: Called with what is done next.
+        sampling: Settings of the benchmark.
+        tell: Called with the name of each step.
 
     Raises:
-        MidwayError: Nothing below `root` can be read, or an extra is not installed.
+        MidwayError: No clip of the sample can be read, or an extra is not installed.
     """
     require_store_packages(root)
     found = find_sources(root, source_fps=config.source_fps)
@@ -120,7 +125,7 @@ def measure_layouts(
     clips = [clip for _, clip, _ in chosen]
     native = max(short_side for _, _, short_side in chosen)
     num_bytes = sum(each.size for each in found)
-    # As many seconds a byte in the whole folder as in the sample.
+    # Assumes the same bitrate in the whole folder as in the sample.
     seconds_per_byte = sum(float(clip.frame_seconds[-1]) for clip in clips) / sum(
         each.size for each, _, _ in chosen
     )
@@ -137,7 +142,7 @@ def measure_layouts(
     ]
     sources = [each.source for each, _, _ in chosen]
     for short_side in sorted({min(side, native) for side in SHORT_SIDES}):
-        tell(f"making and reading a store of short side {short_side}")
+        tell(f"writing and reading a store of short side {short_side}")
         trial = replace(config, short_side=short_side)
         layouts.append(_try_store(sources, trial, sampling, folder_seconds))
     return Measurement(
@@ -151,35 +156,35 @@ def measure_layouts(
 def recommend(
     layouts: Sequence[Layout], *, target_pairs_per_second: float, cores: int
 ) -> tuple[Layout, str]:
-    """The layout to choose, and why.
+    """Return the recommended layout and the reason.
 
-    Files that are fast enough as they are need nothing; else the largest frames that are fast
-    enough; else what is fastest.
+    The source files if they are fast enough; otherwise the largest frames that are; otherwise the
+    fastest layout.
 
     Args:
-        layouts: The files themselves first.
-        target_pairs_per_second: What training takes.
-        cores: That may read.
+        layouts: Layouts, the source files first.
+        target_pairs_per_second: Throughput that training needs.
+        cores: Number of cores for reading.
     """
     target = f"{target_pairs_per_second:g} pairs/s"
     enough = [each for each in layouts if each.cores(target_pairs_per_second) <= cores]
     if layouts[0] in enough:
-        return layouts[0], f"{cores} cores read {target} of them, and nothing has to be made"
+        return layouts[0], f"{cores} cores read {target} from them, and no store is needed"
     if enough:
         best = max(enough, key=lambda each: each.short_side)
         return best, (
-            f"its frames are the largest of which {cores} cores read {target}; {DIRECT} would take "
+            f"its frames are the largest that {cores} cores read at {target}; {DIRECT} would need "
             f"{layouts[0].cores(target_pairs_per_second)} cores"
         )
     best = max(layouts, key=lambda each: each.pairs_per_second)
     return best, (
-        f"it is the fastest, though {target} take {best.cores(target_pairs_per_second)} cores and "
-        f"{cores} are here"
+        f"it is the fastest, but {target} need {best.cores(target_pairs_per_second)} cores and "
+        f"{cores} are available"
     )
 
 
 def draw_times(last_seconds: float, sampling: Sampling, rng: np.random.Generator) -> list[float]:
-    """Times of the frames of some pairs, the pairs in order of time."""
+    """Draw the frame times of `draws_per_clip` pairs; the pairs are in order of time."""
     gaps = rng.uniform(*sampling.gap_seconds, sampling.draws_per_clip)
     starts = np.sort(rng.uniform(0, max(0.0, last_seconds - sampling.gap_seconds[1]), len(gaps)))
     ends = np.minimum(starts + gaps, last_seconds)
@@ -189,7 +194,11 @@ def draw_times(last_seconds: float, sampling: Sampling, rng: np.random.Generator
 def readable_sample(
     root: str, found: list[SizedSource], sampling: Sampling
 ) -> list[tuple[SizedSource, Clip, int]]:
-    """Clips drawn at random that can be opened, each with the short side of its first frame."""
+    """Draw readable clips at random; return each with its shorter side in pixels.
+
+    Raises:
+        MidwayError: No clip that was drawn can be read.
+    """
     order = np.random.default_rng(sampling.seed).permutation(len(found)).tolist()
     chosen: list[tuple[SizedSource, Clip, int]] = []
     failure: BadClipError | None = None
@@ -197,7 +206,7 @@ def readable_sample(
         try:
             clip = _direct_clip(found[place].source)
             with clip.open() as reader:
-                # Most damaged files lack their end.
+                # The last frame, because most damaged files are truncated.
                 image = reader.frames_at([0.0, float(clip.frame_seconds[-1])])[0].image
         except BadClipError as error:
             failure = error
@@ -220,16 +229,16 @@ def _direct_clip(source: ClipSource) -> Clip:
 def make_trial_store(
     location: str, sources: Sequence[ClipSource], config: StoreConfig, clip_seconds: float
 ) -> tuple[int, float]:
-    """Put the beginning of each clip into a new store.
+    """Write the beginning of each clip into a new store.
 
     Args:
-        location: Where; nothing is there yet.
-        sources: The clips.
-        config: Which frames, and how.
-        clip_seconds: How much of each.
+        location: Path of the store, which must not exist.
+        sources: Clips to write.
+        config: Settings of the store.
+        clip_seconds: Duration to write of each clip.
 
     Returns:
-        Bytes of its pictures, and seconds of video that they stand for.
+        Bytes of the JPEGs in the store, and the seconds of video that they cover.
 
     Raises:
         BadClipError: A clip cannot be read.

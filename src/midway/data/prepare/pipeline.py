@@ -1,8 +1,8 @@
-"""From a folder of videos and frames to a frame store, over many processes or machines.
+"""Preparation of a frame store from a folder of clips, by many processes or machines.
 
-Tasks write files at the store that nobody sees; this process alone commits them, always in the
-order of the clips. So a store holds the first so many of its clips, and one that was interrupted
-goes on where it ended, to the same rows in the same order.
+Tasks write files that are invisible until this process commits them, in the order of the clips. So
+an interrupted store contains the first clips of the folder, and a later run resumes after them and
+adds the same rows in the same order.
 """
 
 import json
@@ -19,74 +19,78 @@ from midway.data.files import absolute, find_files, is_url
 from midway.data.prepare.commits import StoreCommits
 from midway.data.prepare.decode import ClipSource, VideoSource
 from midway.data.prepare.ray import RayWorkers
-from midway.data.prepare.writer import ClipWriter, Written
+from midway.data.prepare.writer import ClipWriter, WriteResult
 from midway.data.workers.pool import Workers
 from midway.errors import MidwayError
 
 COMMIT_SECONDS = 60.0
-"""Time between commits: what a kill loses, besides the tasks in hand."""
+"""Time between commits; a killed run loses at most this, and its running tasks."""
 TASK_BYTES = 256 * 2**20
-"""Source bytes that make a task of several clips."""
+"""Source bytes per task of several clips."""
 TIMEOUT_SECONDS = 120.0
-"""How long a clip may give no new frame before it counts as hanging."""
+"""Time without a new frame after which a clip counts as hanging."""
 _TASKS_PER_JOB = 4
-"""At least as many, or one long task at the end leaves the other jobs idle."""
+"""Smallest number of tasks per job; with fewer, a long last task leaves the other jobs idle."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a preparation is."""
+    """Progress of a preparation."""
 
     done: int
-    """Clips of the source that are in the store or were left out."""
+    """Number of clips that are in the store or were skipped."""
     total: int
+    """Number of clips in the source."""
     frames: int
-    """Written by this run."""
+    """Number of frames that this run has written."""
     skipped: int
+    """Number of clips that this run has skipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareSummary:
-    """What a store holds after a preparation, and what this run did."""
+    """Contents of a store after a preparation, and the share of this run."""
 
     destination: str
+    """Path or URL of the store."""
     clips: int
-    """In the store."""
+    """Number of clips in the store."""
     frames: int
-    """In the store."""
+    """Number of frames in the store."""
     bytes: int
-    """Of the files of the store."""
+    """Size of the files of the store."""
     new_clips: int
-    """Written by this run."""
+    """Number of clips that this run has written."""
     skipped: tuple[SkippedClip, ...]
     """Clips of the source that this run could not read."""
     skipped_list: str | None
-    """File that lists them all; None without any."""
+    """Path of the list of skipped clips; None if there are none."""
     interrupted: bool
+    """If True, the run was interrupted before its end."""
 
 
 @dataclass(frozen=True)
 class SizedSource:
-    """A clip to be read through, and its bytes."""
+    """A clip to decode, and its size in bytes."""
 
     source: ClipSource
     size: int
 
 
 def find_sources(root: str, *, source_fps: float) -> list[SizedSource]:
-    """Every video and every sequence of frames below a folder, in natural order of name.
+    """Return every video and frame sequence below a folder, in natural order of name.
 
-    Nothing is opened, so a file need not be what its name says.
+    No file is opened, so some may turn out to be unreadable.
 
     Args:
-        root: Path or URL of a folder of videos, of folders of frames, or of both; or of a video.
-        source_fps: Rate at which the numbers of frame files count.
+        root: Path or URL of a folder with videos, frame folders or both, or of a single video.
+        source_fps: Frames per second that the numbers of frame files count.
 
     Raises:
-        MidwayError: There is none, or a folder cannot be read.
+        MidwayError: There is no clip, or a folder cannot be read.
     """
     if is_store(root):
-        raise MidwayError(f"{root}: is a frame store already; give the videos it was made of")
+        raise MidwayError(f"{root}: is already a frame store; give its source videos")
     files = find_files(root)
     sizes = {file.location: file.size for file in files}
     found = [
@@ -99,7 +103,9 @@ def find_sources(root: str, *, source_fps: float) -> list[SizedSource]:
         for sequence in group_sequences(files, fps=source_fps)
     ]
     if not found:
-        raise MidwayError(f"{root}: holds no video and no image; give a folder that does")
+        raise MidwayError(
+            f"{root}: contains no video and no image; give a folder with videos or images"
+        )
     return sorted(found, key=lambda each: natural_key(each.source.name))
 
 
@@ -114,26 +120,26 @@ def prepare(
     commit_seconds: float = COMMIT_SECONDS,
     task_bytes: int = TASK_BYTES,
 ) -> PrepareSummary:
-    """Write all clips below `source` into a frame store, or go on with one begun before.
+    """Write all clips below `source` into a new frame store, or resume an interrupted one.
 
-    A clip whose name is in the store is not looked at again. One that cannot be read to its end is
-    left out, and tried again the next time. A `KeyboardInterrupt` keeps what is complete.
+    Clips with a name that is in the store are not read again. A clip that cannot be read to its end
+    is skipped, and tried again by the next run. A `KeyboardInterrupt` keeps all complete clips.
 
     Args:
         source: Path or URL, as for `find_sources`.
-        destination: New or begun store: path or URL that Lance knows, ending in ``.lance``.
-        config: Which frames, and how.
-        jobs: Processes that decode; 0 decodes in this one, which a broken video may crash.
-        on_ray: Decode on the Ray cluster that this process has joined or can join.
-        tell: Called whenever a task is done.
+        destination: New or existing store: a path or URL that Lance supports, ending in ``.lance``.
+        config: Settings of the store.
+        jobs: Number of decoding processes; 0 decodes in this one, which a damaged video may crash.
+        on_ray: If True, decode on the Ray cluster that this process has joined or can join.
+        tell: Called after each task.
         commit_seconds: Time between two commits.
-        task_bytes: Bytes of the source that make a task of several clips.
+        task_bytes: Source bytes per task of several clips.
 
     Raises:
-        MidwayError: There is nothing to prepare, or the destination is no store, was begun with
-            other settings, or is written to by another process.
+        MidwayError: The source has no clip, or the destination is not a store, has other settings,
+            or is written to by another process.
     """
-    if on_ray:  # its processes work elsewhere
+    if on_ray:  # the processes of the cluster have other working directories
         source, destination = absolute(source), absolute(destination)
     found = find_sources(source, source_fps=config.source_fps)
     store = StoreCommits(destination, config)
@@ -165,14 +171,14 @@ def _written(
     jobs: int,
     on_ray: bool,
     task_bytes: int,
-) -> Generator[Written]:
-    """Results of all tasks, in the order of the clips."""
+) -> Generator[WriteResult]:
+    """Yield the results of all tasks, in the order of the clips."""
     if on_ray:
         writer = ClipWriter(destination=destination, config=config)
         with closing(RayWorkers(writer, timeout_seconds=TIMEOUT_SECONDS)) as cluster:
             yield from cluster.map(_tasks(left, task_bytes, cluster.num_cpus))
         return
-    # Few long clips still keep the cores of all jobs busy.
+    # With fewer clips than jobs, decoder threads use the remaining cores.
     threads = max(1, jobs // max(1, len(left)))
     writer = ClipWriter(destination=destination, config=config, threads=threads)
     tasks = _tasks(left, task_bytes, jobs)
@@ -182,7 +188,7 @@ def _written(
 
 
 def _tasks(left: list[SizedSource], task_bytes: int, jobs: int) -> list[tuple[ClipSource, ...]]:
-    """Neighbouring clips together, so that files of a store are neither many nor small."""
+    """Group neighbouring clips, so that the store does not consist of many small files."""
     total = sum(each.size for each in left)
     enough = min(task_bytes, total // (_TASKS_PER_JOB * max(1, jobs)))
     tasks: list[tuple[ClipSource, ...]] = []
@@ -198,9 +204,9 @@ def _tasks(left: list[SizedSource], task_bytes: int, jobs: int) -> list[tuple[Cl
 
 
 class _SkipList:
-    """Clips left out by this run, each also a line of a file beside the store.
+    """List of the clips skipped by this run, also written to a file beside the store.
 
-    The file of a store with a URL is in the current folder.
+    For a store with a URL the file is in the working directory.
     """
 
     def __init__(self, destination: str) -> None:

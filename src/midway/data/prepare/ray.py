@@ -1,4 +1,4 @@
-"""Tasks of a preparation on a Ray cluster, in the shape of `Workers`."""
+"""Execution of preparation tasks on a Ray cluster, with the interface of `Workers`."""
 
 import signal
 from collections import deque
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from midway.data.prepare.decode import ClipSource
-from midway.data.prepare.writer import ClipWriter, Written
+from midway.data.prepare.writer import ClipWriter, WriteResult
 from midway.data.workers.pool import Reading
 from midway.errors import MidwayError
 
@@ -17,17 +17,18 @@ Task = tuple[ClipSource, ...]
 
 
 class RayWorkers:
-    """Does tasks on the cluster that this process has joined, or joins the one that runs; close it.
+    """Pool of the processes of a Ray cluster, which must be closed.
 
-    A clip that crashes or hangs a process of the cluster is found by doing the clips of its task
-    one by one. Every machine needs Midway with its extra `store`, the source and the destination.
+    It uses the cluster that this process has joined, or joins the running one. If a process crashes
+    or hangs, the clips of its task are repeated one by one to find the bad one. Every machine needs
+    Midway with its extra `store`, and access to the source and the destination.
 
     Args:
-        writer: Does one task.
-        timeout_seconds: How long a clip may give no new frame before it counts as hanging.
+        writer: Function that executes one task.
+        timeout_seconds: Time without a new frame after which a clip counts as hanging.
 
     Raises:
-        MidwayError: Ray is not installed, or no cluster runs.
+        MidwayError: Ray is not installed, or no cluster is running.
     """
 
     def __init__(self, writer: ClipWriter, *, timeout_seconds: float) -> None:
@@ -45,51 +46,51 @@ class RayWorkers:
                 ray.init(address="auto", log_to_driver=False)
             except ConnectionError as error:
                 raise MidwayError(
-                    "--ray: no Ray cluster runs here; start one with `ray start --head`, set "
-                    "RAY_ADDRESS, or leave --ray out"
+                    "--ray: no Ray cluster is running; start one with `ray start --head`, set "
+                    "RAY_ADDRESS, or omit --ray"
                 ) from error
-        # A machine may be taken away: once more, elsewhere.
+        # Retry once, as a machine may be preempted.
         self._write = ray.remote(num_cpus=1, max_retries=1)(_write)
         self._writer, self._timeout_seconds = writer, timeout_seconds
-        self._flying: deque[tuple[Task, ObjectRef[Any]]] = deque()
+        self._in_flight: deque[tuple[Task, ObjectRef[Any]]] = deque()
 
     def close(self) -> None:
-        """Call off what is under way, and leave the cluster if it was joined."""
-        for _, flying in self._flying:
-            self._ray.cancel(flying, force=True)
+        """Cancel running tasks, and leave the cluster if this object joined it."""
+        for _, reference in self._in_flight:
+            self._ray.cancel(reference, force=True)
         if self._joined:
             self._ray.shutdown()
 
     @property
     def num_cpus(self) -> int:
-        """Cores of the cluster now; it may grow with its tasks."""
+        """Current number of cores of the cluster, which may grow with the load."""
         return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
-    def map(self, tasks: Iterable[Task]) -> Iterator[Written]:
-        """Results in the order of the tasks, at most two tasks a core being under way.
+    def map(self, tasks: Iterable[Task]) -> Iterator[WriteResult]:
+        """Yield results in the order of the tasks; at most two tasks per core are in flight.
 
         Raises:
-            MidwayError: A machine cannot write, or the cluster has gone.
+            MidwayError: A machine cannot write, or the cluster failed.
         """
         for task in tasks:
-            self._flying.append((task, self._start(task)))
-            if len(self._flying) > 2 * self.num_cpus:
+            self._in_flight.append((task, self._start(task)))
+            if len(self._in_flight) > 2 * self.num_cpus:
                 yield from self._next()
-        while self._flying:
+        while self._in_flight:
             yield from self._next()
 
     def _start(self, task: Task) -> "ObjectRef[Any]":
         return self._write.remote(self._writer, task, self._timeout_seconds)
 
-    def _next(self) -> Iterator[Written]:
-        task, flying = self._flying[0]
-        yield from self._finished(task, flying)
-        self._flying.popleft()
+    def _next(self) -> Iterator[WriteResult]:
+        task, reference = self._in_flight[0]
+        yield from self._finished(task, reference)
+        self._in_flight.popleft()
 
-    def _finished(self, task: Task, flying: "ObjectRef[Any]") -> Iterator[Written]:
+    def _finished(self, task: Task, reference: "ObjectRef[Any]") -> Iterator[WriteResult]:
         exceptions = self._exceptions
         try:
-            yield self._ray.get(flying)
+            yield self._ray.get(reference)
         except exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, MidwayError) else error) from error
         except (exceptions.WorkerCrashedError, exceptions.OutOfMemoryError) as error:
@@ -105,15 +106,15 @@ class RayWorkers:
             yield self._writer(task, Reading({first.name: reason}, lambda clip: None))
         except exceptions.RayError as error:
             raise MidwayError(
-                f"--ray: the cluster failed ({type(error).__name__}); run the same command to go on"
+                f"--ray: the cluster failed ({type(error).__name__}); run the same command again"
             ) from error
 
 
-def _write(writer: ClipWriter, task: Sequence[ClipSource], timeout_seconds: float) -> Written:
-    """What a process of the cluster does."""
+def _write(writer: ClipWriter, task: Sequence[ClipSource], timeout_seconds: float) -> WriteResult:
+    """Execute one task in a process of the cluster."""
 
     def announce(clip: str) -> None:
-        # Nobody handles it, so it ends the process, even in the middle of a decoder's code.
+        # Unhandled, so that it ends the process even inside a decoder's C code.
         signal.setitimer(signal.ITIMER_REAL, timeout_seconds)
 
     try:

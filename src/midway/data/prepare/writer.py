@@ -1,4 +1,4 @@
-"""From clips to the files of a frame store; what is written counts once it is committed."""
+"""Writing of clips to the data files of a frame store, which a later commit makes visible."""
 
 import time
 from collections.abc import Generator, Iterator
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from midway.data.clip import BadClipError, Frame
 from midway.data.clips.skipped import SkippedClip
 from midway.data.clips.store import LanceError, StoreConfig, lance_errors, store_schema
-from midway.data.prepare.decode import ClipSource, frames_through
+from midway.data.prepare.decode import ClipSource, decode_at_rate
 from midway.data.workers.pool import Reading
 from midway.errors import MidwayError
 
@@ -16,23 +16,24 @@ if TYPE_CHECKING:
     from lance import FragmentMetadata
 
 FRAGMENT_BYTES = 64 * 2**20
-"""JPEG bytes after which a file is written: what a worker holds, and the usual size of a file."""
+"""JPEG bytes per file, which a worker buffers in memory before it writes them."""
 _ROWS_PER_BATCH = 64
 _REMEDY = "re-encode it or remove it"
 _ANNOUNCE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Written:
-    """What came of some clips: files not yet committed, in order, and the clips left out."""
+class WriteResult:
+    """Result of a task: its uncommitted files in order, and the skipped clips."""
 
     num_sources: int
+    """Number of clips of the task, including skipped ones."""
     fragments: tuple["FragmentMetadata", ...] = ()
     skipped: tuple[SkippedClip, ...] = ()
 
     @property
     def frames(self) -> int:
-        """How many were written."""
+        """Number of written frames."""
         return sum(fragment.physical_rows for fragment in self.fragments)
 
 
@@ -49,18 +50,24 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipWriter:
-    """The work of one task: read clips through and write their rows at the store.
+    """Function that decodes the clips of a task and writes their rows.
 
-    A clip that turns out bad leaves no row behind. At most twice `FRAGMENT_BYTES` are held.
+    A bad clip leaves no rows. At most twice `FRAGMENT_BYTES` are buffered.
     """
 
     destination: str
+    """Path or URL of the store."""
     config: StoreConfig
+    """Settings of the store."""
     threads: int = 1
-    """Of each decoder."""
+    """Threads per decoder."""
 
-    def __call__(self, sources: tuple[ClipSource, ...], reading: Reading) -> Written:
-        """Write the clips in the order given."""
+    def __call__(self, sources: tuple[ClipSource, ...], reading: Reading) -> WriteResult:
+        """Write the clips in the given order.
+
+        Raises:
+            MidwayError: The store cannot be written.
+        """
         fragments: list[FragmentMetadata] = []
         skipped: list[SkippedClip] = []
         pending: list[Row] = []
@@ -83,7 +90,7 @@ class ClipWriter:
                 skipped.append(SkippedClip(source.name, str(error)))
                 continue
             if own:
-                # A long clip has files of its own, so that they could be dropped if it went bad.
+                # A long clip has separate files, so that they can be dropped if it turns out bad.
                 fragments += self._write(pending) + own
                 pending = []
             pending += rows
@@ -91,12 +98,12 @@ class ClipWriter:
                 fragments += self._write(pending)
                 pending = []
         fragments += self._write(pending)
-        return Written(len(sources), tuple(fragments), tuple(skipped))
+        return WriteResult(len(sources), tuple(fragments), tuple(skipped))
 
     def _announced(self, source: ClipSource, reading: Reading) -> Iterator[Row]:
-        """The rows of a clip; a long one is announced again and again, as long as it goes on."""
+        """Yield the rows of a clip; announce it regularly, so that a long one does not time out."""
         if any("\ud800" <= letter <= "\udfff" for letter in source.name):
-            raise BadClipError(source.location, "has a name that is no UTF-8", "rename it")
+            raise BadClipError(source.location, "has a name that is not valid UTF-8", "rename it")
         reading(source.name)
         announced = time.monotonic()
         for row in rows_of(source, self.config, threads=self.threads):
@@ -114,7 +121,7 @@ class ClipWriter:
         schema = store_schema(self.config)
 
         def batches() -> Iterator[pa.RecordBatch]:
-            # A few at a time: the bytes of all of them would be in memory twice.
+            # In small batches, as one batch would copy all bytes.
             for start in range(0, len(rows), _ROWS_PER_BATCH):
                 some = [asdict(row) for row in rows[start : start + _ROWS_PER_BATCH]]
                 yield pa.RecordBatch.from_pylist(some, schema=schema)
@@ -125,17 +132,17 @@ class ClipWriter:
                 return write_fragments(reader, self.destination)
         except LanceError as error:
             raise MidwayError(
-                f"{self.destination}: cannot be written ({error}); is there room, and the right?"
+                f"{self.destination}: cannot be written ({error}); check free space and permissions"
             ) from error
 
 
 def rows_of(source: ClipSource, config: StoreConfig, *, threads: int = 1) -> Generator[Row]:
-    """The frames of a clip that a store of `config` holds.
+    """Yield the rows of a clip for a store with the settings `config`.
 
     Raises:
         BadClipError: The clip cannot be read to its end.
     """
-    frames = frames_through(source, fps=config.fps, short_side=config.short_side, threads=threads)
+    frames = decode_at_rate(source, fps=config.fps, short_side=config.short_side, threads=threads)
     for frame in frames:
         height, width, _ = frame.image.shape
         yield Row(source.name, frame.seconds, width, height, _jpeg(frame, config.jpeg_quality))

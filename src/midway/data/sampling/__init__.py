@@ -1,1 +1,1 @@
-"""Order in which samples are drawn, and batches of them."""
+"""Samples of clips, their order, and batches of them."""

@@ -1,4 +1,4 @@
-"""Batches that processes read ahead of training, in order."""
+"""Prefetching of batches, in worker processes and in a background thread."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -16,8 +16,9 @@ ResultT = TypeVar("ResultT")
 BatchT = TypeVar("BatchT")
 
 BATCHES_AHEAD = 2
+"""Batches that the background thread prefetches."""
 READ_TIMEOUT_SECONDS = 300.0
-"""Time for one labelled file; a slow network takes seconds."""
+"""Timeout of a task in a worker; reading one file over a slow network takes seconds."""
 
 
 def read_ahead(
@@ -31,14 +32,17 @@ def read_ahead(
     """Yield batches built from the results of tasks, in page-locked memory if there is a GPU.
 
     Args:
-        work: Does one task in a worker; see `Workers`.
-        tasks: In order; taken as workers become free.
-        build: Makes batches of the results, in a thread of this process.
-        num_workers: Reading processes; 0 reads in this one, and nothing ahead.
-        timeout_seconds: Time that one file may take.
+        work: Function that performs one task in a worker; see `Workers`.
+        tasks: Tasks in order; consumed as workers become free.
+        build: Function that collates results into batches, in a thread of this process.
+        num_workers: Number of worker processes; 0 reads in this process, without prefetching.
+        timeout_seconds: Timeout of a task.
+
+    Yields:
+        Batches in the order of the tasks.
 
     Raises:
-        MidwayError: The work raised it, or workers die before they begin to read.
+        MidwayError: `work` raised it, or workers die before they begin to read.
     """
     workers = Workers(work, num_workers=num_workers, timeout_seconds=timeout_seconds)
     batches = map(_page_locked, build(workers.map(tasks)))
@@ -60,10 +64,10 @@ _END = object()
 
 
 def in_background(items: Iterator[T], *, ahead: int) -> Generator[T]:
-    """The same items, made in a thread that is up to `ahead` of them in advance.
+    """Yield the same items, computed in a thread up to `ahead` items in advance.
 
-    What the items raise is raised here in its turn. When this generator is closed, the thread
-    ends with the item that it is at, and is not waited for.
+    An exception of `items` is raised at its position in the sequence. When this generator is
+    closed, the thread ends after its current item, and the caller does not wait for it.
     """
     executor = ThreadPoolExecutor(1, thread_name_prefix="midway-batches")
     try:

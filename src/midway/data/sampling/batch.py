@@ -1,4 +1,4 @@
-"""Base class of batches: tensors of one step that move to a device together."""
+"""Base class of batches."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 class Batch:
-    """Tensors of one step; subclasses are dataclasses.
+    """Base class of the inputs of one step; subclasses are dataclasses.
 
-    Tensors in a field, or in tuples and dicts in it, move; everything else stays as it is.
+    Its methods apply to tensors in the fields, also inside tuples and dicts. Other values are kept.
     """
 
     def to(self, device: torch.device) -> Self:

@@ -1,4 +1,4 @@
-"""Batches of samples by step, the same ones whatever the workers, processes and restarts."""
+"""Dataloader of clips: deterministic batches, independent of workers, processes and restarts."""
 
 import math
 from collections.abc import Iterator
@@ -21,27 +21,28 @@ from midway.data.views.render import Clips, render_views, stack_windows
 from midway.data.views.spec import ClipSpec, ViewParameters, stack_views
 
 _FRAMES_PER_TASK = 16
-"""Results of a worker travel through memory of a fixed size; long clips go in smaller tasks."""
+"""Maximum frames of a task, because workers return results through shared memory of fixed size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipBatch(Batch):
-    """Samples of one step, before their views are rendered; its length is their number."""
+    """Samples of one step, before their views are rendered; its length is the number of samples."""
 
     regions: dict[str, Tensor]
-    """Parts of the frames by the name of the region, from `stack_windows`: bytes of shape
+    """Windows of the frames by name of the region, from `stack_windows`: uint8 of shape
     (frames, B, 3, height, width)."""
     views: ViewParameters
-    """Everything random about the views; stays on the CPU."""
+    """Random parameters of the views; NumPy arrays, which stay on the CPU."""
     seconds: Tensor
-    """Time of each frame after the first of its clip, shape (frames, B)."""
+    """Time of each frame after the first frame of its clip, shape (frames, B)."""
     signals: dict[str, Tensor]
-    """Recorded numbers at the frames, shape (frames, B, ...)."""
+    """Recorded signals at the frames, shape (frames, B, ...)."""
     clips: tuple[str, ...]
+    """Name of the clip of each sample."""
     indices: tuple[int, ...]
-    """Places in the epoch that were asked for."""
+    """Requested item of the epoch for each sample."""
     skipped: tuple[SkippedClip, ...]
-    """Clips that could not be read on the way to this batch."""
+    """Clips that failed while this batch was read; other clips replace them."""
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -50,7 +51,7 @@ class ClipBatch(Batch):
         """Render the views on the device of the regions.
 
         Args:
-            spec: The one that the samples were drawn with.
+            spec: Specification that the samples were drawn with.
 
         """
         views = render_views(spec, self.regions, self.views)
@@ -58,16 +59,16 @@ class ClipBatch(Batch):
 
 
 class ClipLoader:
-    """Batches of the samples of an endless stream of clips; see `Stream`.
+    """Dataloader over an endless stream of clips; see `Stream`.
 
     Args:
-        dataset: The samples; its config says how they are batched.
-        rank: Number of this process.
+        dataset: Dataset of the samples; its config sets the batch size.
+        rank: Rank of this process.
         world_size: Number of processes.
-        folder: Where `skipped.jsonl` is kept, usually that of the run; None keeps none.
+        folder: Folder of `skipped.jsonl`, usually that of the run; None writes no file.
 
     Raises:
-        MidwayError: The processes cannot share a batch evenly, or too many clips are bad.
+        MidwayError: The batch size is not divisible among the processes, or too many clips are bad.
     """
 
     def __init__(
@@ -94,7 +95,10 @@ class ClipLoader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps that see as many samples as the dataset has items; R draws a clip make R epochs."""
+        """Steps of one epoch: as many samples as the dataset has items.
+
+        With R draws per clip, one pass over the clips takes R epochs.
+        """
         return self._stream.steps_per_epoch
 
     def keys(self, step: int) -> list[tuple[int, int]]:
@@ -104,10 +108,10 @@ class ClipLoader:
     def batches(self, start_step: int, stop_step: int) -> Iterator[ClipBatch]:
         """Yield this process's share of the steps from `start_step` to before `stop_step`.
 
-        A clip on which a reading process crashes or hangs is left out like any other bad one.
+        A clip on which a worker crashes or hangs is skipped like any other bad clip.
 
         Raises:
-            MidwayError: Too many clips turned out bad.
+            MidwayError: Too many clips are bad.
         """
         config = self.dataset.config
         items_per_task = max(

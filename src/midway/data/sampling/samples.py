@@ -1,7 +1,7 @@
-"""Samples: a few frames of one clip, a set time apart, cut to the regions that views are made of.
+"""Dataset of samples: a few frames of one clip at given time gaps, cut to the regions of the views.
 
-A sample is a pure function of (seed, epoch, index): no other state reaches the random numbers,
-so the number of workers and processes changes nothing.
+A sample is a pure function of (seed, epoch, index), so it does not depend on the number of workers
+and processes.
 """
 
 import math
@@ -24,33 +24,34 @@ from midway.data.workers.pool import Reading
 from midway.errors import MidwayError
 
 _MAX_ATTEMPTS = 10
+"""Clips tried for one item before the run stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipsConfig:
-    """Which samples are drawn from a folder of clips, and how they are batched."""
+    """Options of the dataset of clips and of its batches."""
 
     root: str = "data"
-    """Folder of videos or of frames, searched with all below it; or one video; path or URL."""
+    """Folder of videos or of frames, searched recursively, or one video; path or URL."""
     fps: float = 30.0
-    """Rate at which the numbers of frame files count; videos know their own."""
+    """Frame rate of folders of frames; videos contain their own."""
     gap_seconds: Gap = (0.5, 1.0)
-    """Smallest and largest time between neighbouring frames; one gap is drawn a sample."""
+    """Smallest and largest time between neighbouring frames; one gap is drawn per sample."""
     starts: Literal["random", "every_frame"] = "random"
-    """One random first frame a clip and epoch, or every frame that can be one once an epoch."""
+    """First frames of the samples: a random one per clip and epoch, or every possible one once per
+    epoch."""
     cut_blank_tail: bool = False
-    """Whether to look at the end of every video, and leave out a blank stretch there."""
+    """If True, decode the end of every video, and exclude blank frames there."""
     draws_per_clip: int = 1
-    """Samples drawn each time a clip is opened: a pass over the clips is as many epochs."""
+    """Samples per opened clip; one pass over the clips counts as that many epochs."""
     batch_size: int = 200
-    """Samples of one batch over all processes; an optimiser step takes `run.accumulate` batches."""
+    """Samples per batch over all processes; an optimiser step takes `run.accumulate` batches."""
     num_workers: int = 8
-    """Reading processes for each training process; 0 reads in the training process."""
+    """Worker processes per training process; 0 reads in the training process."""
     read_timeout_seconds: float = 60.0
-    """Time that a reading process may take for the samples of a clip before the clip is left
-    out."""
+    """Timeout of a worker for the samples of one clip, after which the clip is skipped."""
     max_bad_share: float = 0.01
-    """Share of the clips that may turn out unusable before the run stops."""
+    """Maximum fraction of unusable clips; above it the run stops."""
 
     def __post_init__(self) -> None:
         smallest, largest = self.gap_seconds
@@ -80,34 +81,35 @@ class ClipsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Frames of one clip, cut to the regions of its views, and where they come from."""
+    """Frames of one clip, cut to the regions of the views, and their origin."""
 
     regions: dict[str, NDArray[np.uint8]]
-    """Parts of all frames by the name of the region, RGB, shape (frames, height, width, 3)."""
+    """Windows of all frames by name of the region, RGB, shape (frames, height, width, 3)."""
     views: ViewParameters
-    """Everything random about its views."""
+    """Random parameters of the views."""
     signals: dict[str, NDArray[np.float32]]
-    """Recorded numbers at the frames, shape (frames, ...)."""
+    """Recorded signals at the frames, shape (frames, ...)."""
     clip: str
+    """Name of the clip."""
     seconds: tuple[float, ...]
-    """Time of each frame after the first of the clip."""
+    """Time of each frame after the first frame of the clip."""
     index: int
-    """Place in the epoch that was asked for."""
+    """Requested item of the epoch."""
     skipped: tuple[SkippedClip, ...]
-    """Clips that could not be read on the way to this sample."""
+    """Clips that failed while this sample was read; this clip replaces them."""
 
 
 class ClipDataset:
-    """Samples by (epoch, index); an item holds `draws_per_clip` of one clip in order of time.
+    """Dataset of samples; item (epoch, index) is `draws_per_clip` samples of a clip in time order.
 
-    A clip that fails while it is read gives way to another one, drawn from the same three
-    numbers; the failure rides along in `Sample.skipped`.
+    If a clip cannot be read, another one replaces it, drawn from (seed, epoch, index);
+    `Sample.skipped` reports the failure.
 
     Args:
-        found: The clips.
-        config: Which samples.
-        spec: Frames, regions, views and signals of each.
-        seed: Seed of everything drawn here, 0 or more.
+        found: Clips of the dataset.
+        config: Options of the samples.
+        spec: Frames, regions, views and signals of a sample.
+        seed: Seed of all random numbers, 0 or more.
     """
 
     def __init__(self, found: ClipList, config: ClipsConfig, spec: ClipSpec, *, seed: int) -> None:
@@ -124,20 +126,23 @@ class ClipDataset:
         self._ends = np.cumsum(starts)
 
     def __len__(self) -> int:
-        """Return the number of items of one pass: clips, or with `every_frame` starts."""
+        """Return the number of items of one pass: clips, or start frames with `every_frame`."""
         return int(self._ends[-1])
 
     def read_all(self, keys: list[tuple[int, int]], reading: Reading) -> list[Sample]:
-        """Read the samples of several items, one after the other; see `read`."""
+        """Read the samples of several items; see `read`."""
         return [sample for key in keys for sample in self.read(*key, reading)]
 
     def read(self, epoch: int, index: int, reading: Reading) -> list[Sample]:
         """Read the samples of (epoch, index).
 
         Args:
-            epoch: Pass over the items, from 0.
+            epoch: Number of the pass over the items, from 0.
             index: Item of the pass.
-            reading: Reports the clip being read, and names those to skip.
+            reading: Reports the clip being read, and lists the clips to skip.
+
+        Returns:
+            `draws_per_clip` samples in time order.
 
         Raises:
             MidwayError: Ten clips in a row could not be read.
@@ -171,14 +176,14 @@ class ClipDataset:
     def _seconds(
         self, fps: float, timeline: "_Timeline", start: int, rng: np.random.Generator
     ) -> list[float]:
-        """Times of the frames of a sample: one gap, met by each frame as nearly as it can be."""
+        """Draw one gap, and return the times of the frames that match it most closely."""
         times, gap_seconds = timeline.seconds, self.config.gap_seconds
         smallest, largest = gap_seconds
         seconds = [float(times[start])]
         num_more = self.spec.num_frames - 1
         if not num_more:
             return seconds
-        # At the end of a clip only the shorter gaps are left to choose from.
+        # Near the end of a clip only short gaps fit.
         longest = (float(times[-1]) - seconds[0]) / num_more
         gap = rng.uniform(smallest, max(smallest, min(largest, longest)))
         for following in reversed(timeline.followed_by[:num_more]):
@@ -217,7 +222,7 @@ class ClipDataset:
 
 @dataclass(frozen=True)
 class _Timeline:
-    """Times of the frames of a clip, and which can be followed by how many more."""
+    """Frame times of a clip, its start frames, and its frames with n followers at valid gaps."""
 
     seconds: NDArray[np.float64]
     starts: NDArray[np.intp]
@@ -226,7 +231,7 @@ class _Timeline:
 
 @lru_cache(maxsize=16)
 def _timeline(clip: Clip, gap_seconds: Gap, num_frames: int) -> _Timeline:
-    """Keep those of the last clips: hours of video have half a million frames."""
+    """Return the timeline of a clip, cached: hours of video have half a million frames."""
     found = followed_by(clip, num_frames - 1, gap_seconds)
     return _Timeline(clip.frame_seconds, np.flatnonzero(found[-1]), found)
 
@@ -234,11 +239,11 @@ def _timeline(clip: Clip, gap_seconds: Gap, num_frames: int) -> _Timeline:
 def _read_frames(
     clip: Clip, samples: Sequence[Sequence[float]], reading: Reading
 ) -> list[list[Frame]]:
-    """Frames of several samples of a clip, decoded together."""
+    """Return the frames of several samples of a clip, decoded in one pass."""
     if clip.name in reading.lost:
         raise BadClipError(clip.location, reading.lost[clip.name], "re-encode it or remove it")
     reading(clip.name)
-    # Half a frame later than the start of a frame, no rounding of its time can give the one before.
+    # Half a frame past the start of a frame, rounding of the time cannot select its predecessor.
     half_frame_seconds = 0.5 / clip.fps
     asked = [seconds + half_frame_seconds for sample in samples for seconds in sample]
     with clip.open() as reader:

@@ -1,4 +1,4 @@
-"""Endless stream of a dataset's items, in an order that any process computes for itself."""
+"""Endless, deterministic stream of a dataset's items, which each process computes by itself."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +11,7 @@ from midway.errors import MidwayError
 
 @lru_cache(maxsize=2)  # a step may begin in one epoch and end in the next
 def epoch_order(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
-    """Return the permutation of the numbers below `size` in an epoch; it must not be modified.
+    """Return the permutation of `range(size)` in an epoch; it is cached and must not be modified.
 
     Example:
         >>> sorted(epoch_order(0, 1, 4).tolist())
@@ -23,15 +23,15 @@ def epoch_order(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """Endless stream of items, shuffled anew in each epoch, and its division into steps.
+    """Endless stream of items, reshuffled in each epoch, and its division into steps.
 
     Position p of the stream is entry p % E of the permutation of epoch p // E, for E items in an
     epoch. A step takes the next ``batch_size / samples_per_item`` positions, and each process every
-    ``world_size``-th of them. So the items of a step are a pure function of the seed, the number of
-    the step and the batch size, and a run resumes by starting at a later step.
+    ``world_size``-th of them. So the items of a step are a pure function of seed, step and batch
+    size, and a run resumes by starting at a later step.
 
     Raises:
-        MidwayError: The processes cannot share a batch evenly.
+        MidwayError: The batch size is not divisible among the processes.
 
     Example:
         >>> Stream(size=4, batch_size=4, seed=0).keys(1)
@@ -40,41 +40,41 @@ class Stream:
     """
 
     size: int
-    """Items of the dataset, at least 1."""
+    """Number of items of the dataset, at least 1."""
     batch_size: int
-    """Samples of a step over all processes."""
+    """Samples per step over all processes."""
     seed: int
     rank: int = 0
     world_size: int = 1
     samples_per_item: int = 1
     max_epoch_size: int | None = None
-    """Items after which an epoch ends although the dataset has more; None for no limit."""
+    """Maximum items of an epoch; None for no limit."""
 
     def __post_init__(self) -> None:
         smallest = self.samples_per_item * self.world_size
         if self.batch_size % smallest:
-            what = f"data.batch_size = {self.batch_size}"
+            problem = f"data.batch_size = {self.batch_size}"
             if self.samples_per_item > 1:
                 clips = self.batch_size // self.samples_per_item
-                what += f": {clips} clips of {self.samples_per_item} samples"
+                problem += f": {clips} clips of {self.samples_per_item} samples"
             raise MidwayError(
-                f"{what} cannot be shared by {self.world_size} processes; give a multiple of "
+                f"{problem} cannot be shared by {self.world_size} processes; give a multiple of "
                 f"{smallest}"
             )
 
     @property
     def epoch_size(self) -> int:
-        """Items of one epoch."""
+        """Number of items of one epoch."""
         return min(self.size, self.max_epoch_size or self.size)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps that see as many samples as an epoch has items, at least 1."""
+        """Steps that yield as many samples as an epoch has items, at least 1."""
         return max(1, self.epoch_size // self.batch_size)
 
     @property
     def items_per_process(self) -> int:
-        """Items that each process reads for a step."""
+        """Number of items that each process reads for a step."""
         return self.batch_size // self.samples_per_item // self.world_size
 
     def keys(self, step: int) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Names of the classes that labels tell apart, in the order of their ids, and their colours."""
+"""Names and colours of the classes of each dataset, and the label of ignored pixels."""
 
 import colorsys
 
@@ -7,13 +7,13 @@ DRIVING = (
     *("vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train"),
     *("motorcycle", "bicycle"),
 )
-"""The 19 classes of Cityscapes and BDD100K, by train id."""
+"""The 19 classes of Cityscapes and BDD100K in the order of their train ids."""
 
 CAMVID = (
     *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car"),
     *("pedestrian", "bicyclist"),
 )
-"""The 11 classes that SegNet's version of CamVid keeps."""
+"""The 11 classes of CamVid in the version of SegNet."""
 
 _SCENE_PARSE = """
     wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk,
@@ -48,10 +48,10 @@ GOLDEN_RATIO = 0.618034
 
 
 def class_colours(class_names: tuple[str, ...]) -> list[tuple[int, int, int]]:
-    """An RGB colour of bytes for each class; black is left for what has none.
+    """Return one RGB colour of 0 to 255 for each class; black is reserved for ignored pixels.
 
-    The driving classes have those of Cityscapes, CamVid's those of SegNet; others are spread over
-    the hues, neighbours in the list far from each other.
+    `DRIVING` has the colours of Cityscapes and `CAMVID` those of SegNet. Other classes are spread
+    over the hues, with distant hues for consecutive classes.
     """
     for known, own in ((DRIVING, _DRIVING_COLOURS), (CAMVID, _CAMVID_COLOURS)):
         if class_names == known:
@@ -66,4 +66,4 @@ def class_colours(class_names: tuple[str, ...]) -> list[tuple[int, int, int]]:
 
 
 IGNORE = 255
-"""Label of pixels that do not count."""
+"""Label of pixels that losses and metrics ignore."""

@@ -1,8 +1,8 @@
-"""Training crops of labelled images: drawn and cut on the host, without torch.
+"""Training crops and test images of labelled datasets, read and cut on the host without torch.
 
-The pipeline is that of mmsegmentation, which the paper's readouts use: a random scale, a crop that
-no class fills, a flip, photometric distortion. Only the part of the image that ends up in the crop
-is resampled; the distortion is applied on the device, by `segmentation.crops`.
+The pipeline is that of mmsegmentation, as in the paper: random scale, a crop that no class
+dominates, flip and photometric distortion. Only the part of the image inside the crop is resampled.
+`segmentation.views` applies the distortion on the device.
 """
 
 from collections.abc import Sequence
@@ -17,52 +17,57 @@ from midway.data.segmentation.images import LabelledImages, SegmentationData
 from midway.data.workers.pool import Reading
 
 MAX_REDRAWS = 10
+"""Maximum redraws of a crop that one class dominates."""
 BRIGHTNESS = 32 / 255
+"""Maximum change of brightness, for images in [0, 1]."""
 FACTORS = (0.5, 1.5)
 """Range of the factors of contrast and saturation."""
 HUE_TURNS = 18 / 180
+"""Maximum change of the hue in turns."""
 NEUTRAL = (0.0, 1.0, 1.0, 1.0, 0.0)
-"""A distortion that changes nothing."""
+"""Distortion parameters that leave an image unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Crop:
-    """A training crop before its distortion."""
+    """Training crop before its distortion."""
 
     image: NDArray[np.uint8]
-    """Shape (height, width, 3); smaller than asked for if the image is."""
+    """RGB, shape (height, width, 3); smaller than the requested crop if the image is smaller."""
     classes: NDArray[np.uint8]
-    """Shape (height, width)."""
+    """Class ids or `IGNORE`, shape (height, width)."""
     distortion: tuple[float, ...]
-    """Brightness to add, contrast before and after, saturation factor, turn of the hue."""
+    """Brightness offset, contrast factors before and after the HSV step, saturation factor, and hue
+    shift in turns."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CropArrays:
-    """Crops of one step, of one size: filled up on the right and below."""
+    """Crops of one step, padded on the right and below to one size."""
 
     images: NDArray[np.uint8]
-    """Shape (batch, height, width, 3)."""
+    """RGB, shape (batch, height, width, 3), 0 in the padding."""
     labels: NDArray[np.uint8]
-    """Shape (batch, height, width)."""
+    """Class ids, shape (batch, height, width), `IGNORE` in the padding."""
     sizes: list[tuple[int, ...]]
-    """Height and width that each image fills."""
+    """Height and width of each image without its padding."""
     distortion: list[tuple[float, ...]]
+    """Distortion parameters of each crop, as in `Crop`."""
 
 
 @dataclass(frozen=True)
 class CropReader:
-    """Reads and cuts the crops of a step, in a worker; a crop depends on (seed, epoch, index)."""
+    """Reader of the crops of a step in a worker; a crop depends on (seed, epoch, index) only."""
 
     images: LabelledImages
     data: SegmentationData
     seed: int
 
     def __call__(self, keys: Sequence[tuple[int, int]], reading: Reading) -> CropArrays:
-        """Return the crops of (epoch, index).
+        """Return the crops of several (epoch, index).
 
         Raises:
-            MidwayError: A file that cannot be read or is of a wrong kind.
+            MidwayError: A file cannot be read or is of the wrong type.
 
         """
         crops = [self._crop(*key, reading) for key in keys]
@@ -88,7 +93,7 @@ class CropReader:
 
 @dataclass(frozen=True)
 class ImageReader:
-    """Reads test images in a worker."""
+    """Reader of test images in a worker."""
 
     images: LabelledImages
     data: SegmentationData
@@ -96,10 +101,10 @@ class ImageReader:
     def __call__(
         self, index: int, reading: Reading
     ) -> tuple[int, NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return the index, the image (height, width, 3) at the test scale, and its classes.
+        """Return the index, the image (height, width, 3) at the test scale, and its class ids.
 
         Raises:
-            MidwayError: A file that cannot be read or is of a wrong kind.
+            MidwayError: A file cannot be read or is of the wrong type.
 
         """
         reading.require(self.images[index].image)
@@ -109,10 +114,10 @@ class ImageReader:
 def read_scaled(
     images: LabelledImages, data: SegmentationData, index: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return an image (height, width, 3) at the test scale, and its classes as they are.
+    """Return an image (height, width, 3) at the test scale, and its class ids at full size.
 
     Raises:
-        MidwayError: A file that cannot be read or is of a wrong kind.
+        MidwayError: A file cannot be read or is of the wrong type.
 
     """
     image, classes = images.read(index)
@@ -123,7 +128,7 @@ def read_scaled(
 
 
 def fitted_size(size: tuple[int, int], scale: tuple[float, float]) -> tuple[int, int]:
-    """Width and height of an image made to fit in a longest and a shortest side.
+    """Return width and height of an image resized to fit a longest and a shortest side.
 
     Example:
         >>> fitted_size((1280, 720), (2048, 1024))
@@ -141,13 +146,13 @@ def draw_crop(
     data: SegmentationData,
     rng: np.random.Generator,
 ) -> Crop:
-    """A random training crop of a labelled image.
+    """Draw a random training crop of a labelled image.
 
     Args:
-        image: RGB.
-        classes: Shape (height, width).
-        data: Scale, ratio, crop, flip and distortion.
-        rng: The only source of randomness.
+        image: RGB image.
+        classes: Class ids or `IGNORE`, shape (height, width).
+        data: Options of scale, ratio, crop, flip and distortion.
+        rng: Source of all random numbers.
 
     """
     ratio = rng.uniform(*data.ratio)
@@ -173,13 +178,13 @@ def resampled(
     window: tuple[int, int, int, int],
     method: Image.Resampling,
 ) -> Image.Image:
-    """A window of a picture that is resized as a whole: resize then crop, at the cost of the crop.
+    """Return a window of a resized picture, at the cost of the window only.
 
     Args:
         picture: Image or labels.
-        size: Width and height that the whole is resized to.
+        size: Width and height of the whole resized picture.
         window: Left, top, right and bottom in the resized picture.
-        method: Bilinear (which averages when it shrinks) or nearest.
+        method: Bilinear (antialiased when shrinking) or nearest.
 
     """
     left, top, right, bottom = window
@@ -189,18 +194,18 @@ def resampled(
 
 
 def draw_distortion(rng: np.random.Generator) -> tuple[float, ...]:
-    """Parameters of a photometric distortion, each of its four parts with probability a half."""
-    takes = rng.random(4) < 0.5
+    """Draw the parameters of a distortion; each of its four parts applies with probability 0.5."""
+    is_on = rng.random(4) < 0.5
     brightness = rng.uniform(-BRIGHTNESS, BRIGHTNESS)
     contrast, saturation = rng.uniform(*FACTORS, 2)
     turn = rng.uniform(-HUE_TURNS, HUE_TURNS)
     contrast_first = rng.random() < 0.5
     return (
-        brightness if takes[0] else 0.0,
-        contrast if takes[1] and contrast_first else 1.0,
-        contrast if takes[1] and not contrast_first else 1.0,
-        saturation if takes[2] else 1.0,
-        turn if takes[3] else 0.0,
+        brightness if is_on[0] else 0.0,
+        contrast if is_on[1] and contrast_first else 1.0,
+        contrast if is_on[1] and not contrast_first else 1.0,
+        saturation if is_on[2] else 1.0,
+        turn if is_on[3] else 0.0,
     )
 
 
@@ -214,6 +219,6 @@ def _draw_window(
 
 
 def _is_mixed(classes: NDArray[np.uint8], max_share: float) -> bool:
-    """Whether there are two classes at least and none has too large a share of the labels."""
+    """Return whether there are two or more classes, each below `max_share` of the labels."""
     counts = np.bincount(classes.ravel(), minlength=IGNORE + 1)[:IGNORE]
     return bool(np.count_nonzero(counts) > 1 and counts.max() < max_share * counts.sum())

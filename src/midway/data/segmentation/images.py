@@ -1,4 +1,4 @@
-"""Labelled images: found on disk in the layout of their dataset, read and checked."""
+"""Labelled images: options, search in the layout of the dataset, reading and validation."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from midway.errors import MidwayError
 
 Split = Literal["train", "val"]
 NAMED_IN_ERRORS = 3
-"""Files or folders that a message names at most."""
+"""Maximum files or folders named in an error."""
 KINDS = {
     "P": "a palette image; save its indices as 8-bit grey",
     "I;16": "16 bits deep; save the ids as 8-bit grey",
@@ -26,43 +26,43 @@ KINDS = {
     "RGB": "a colour picture; give the folder of the class ids, not of the colour maps",
     "RGBA": "a colour picture; give the folder of the class ids, not of the colour maps",
 }
-"""What a label file is by its mode in Pillow, where it is not 8-bit grey, and what to do."""
+"""Description and remedy of label files that are not 8-bit grey, by mode in Pillow."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationData:
-    """Which labelled images, and how they are cut and batched for training."""
+    """Options of a labelled dataset, its training crops and batches."""
 
     dataset: str
     """One of bdd100k, cityscapes, ade20k, wt_sem, camvid, synthetic."""
     root: str = ""
-    """Folder of the dataset as its authors pack it, or the one above; path or URL."""
+    """Folder of the dataset as released, or its parent; path or URL."""
     batch_size: int = 16
-    """Images in one step, over all processes."""
+    """Images per step over all processes."""
     num_workers: int = 4
-    """Processes that read images, for each training process."""
+    """Worker processes per training process."""
     crop: tuple[int, int] = (512, 512)
-    """Height and width of training crops, in pixels."""
+    """Height and width of training crops in pixels."""
     scale: tuple[int, int] = (2048, 1024)
-    """Longest and shortest side that a training image fits in before its random ratio."""
+    """Longest and shortest side that training images are resized to fit before the random ratio."""
     ratio: tuple[float, float] = (0.5, 2.0)
-    """Range of the random ratio."""
+    """Range of the random resizing ratio."""
     max_class_share: float = 0.75
-    """A crop with more than this of one class is drawn anew, up to ten times."""
+    """Maximum fraction of one class in a crop; other crops are redrawn, up to ten times."""
     p_flip: float = 0.5
-    """Probability that an image is flipped left to right."""
+    """Probability of a horizontal flip."""
     distort: bool = True
-    """Photometric distortion of training images."""
+    """If True, apply photometric distortion to training images."""
     test_scale: tuple[int, int] | Literal["native"] = "native"
-    """Longest and shortest side that a test image is made to fit in, or its own size."""
+    """Longest and shortest side that test images are resized to fit; native keeps their size."""
 
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
             raise MidwayError(f"data.dataset: no '{self.dataset}'; there are {', '.join(DATASETS)}")
         if (self.dataset == "wt_sem") != isinstance(self, WalkingToursData):
             raise MidwayError(
-                f"data.dataset = {self.dataset}: wt_sem has options of its own; take a protocol of "
-                "the dataset that is meant"
+                f"data.dataset = {self.dataset}: wt_sem has its own options; choose a protocol of "
+                "this dataset"
             )
         test_scale = () if self.test_scale == "native" else self.test_scale
         low, high = self.ratio
@@ -79,21 +79,21 @@ class SegmentationData:
 
     @property
     def layouts(self) -> tuple[Layout, ...]:
-        """Layouts in which the dataset may lie below the root."""
+        """Possible layouts of the dataset below the root."""
         return DATASETS[self.dataset].layouts
 
 
 @dataclass(frozen=True, kw_only=True)
 class WalkingToursData(SegmentationData):
-    """WT-Sem, of whose files little is published: where they are and what they hold is told."""
+    """WT-Sem; its layout is unpublished, so paths and label offset are options."""
 
     images: str = "images/{split}"
-    """Folder of the images below the root, with city folders in it or not."""
+    """Folder of the images below the root, with or without city folders."""
     image_suffix: str = ".jpg"
     labels: str = "labels/{split}"
     label_suffix: str = ".png"
     label_offset: int = 0
-    """Label value of the first class, wall: 0 or 1. Where it is 1, 0 is ignored."""
+    """Label value of the first class, wall: 0 or 1. If 1, label 0 is ignored."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,7 +102,7 @@ class WalkingToursData(SegmentationData):
 
     @property
     def layouts(self) -> tuple[Layout, ...]:
-        """The one layout that the options tell."""
+        """Layout given by the options."""
         num_classes = len(DATASETS[self.dataset].class_names)
         classes = values_from(
             self.label_offset, num_classes, ignored=(*range(self.label_offset), 255)
@@ -120,16 +120,18 @@ class WalkingToursData(SegmentationData):
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """Where an image and its label are."""
+    """Locations of an image and its label file."""
 
     name: str
     """Path below the folder of its split, without suffix."""
     image: str
+    """Path or URL."""
     label: str
+    """Path or URL."""
 
 
 class LabelledImages:
-    """The images of a split in the order of their names, and what their labels mean."""
+    """Labelled images of a split, sorted by name."""
 
     def __init__(self, dataset: Dataset, layout: Layout, items: Sequence[LabelledImage]) -> None:
         self.class_names = dataset.class_names
@@ -144,10 +146,13 @@ class LabelledImages:
         return self._items[index]
 
     def read(self, index: int) -> tuple[Image.Image, NDArray[np.uint8]]:
-        """Image (RGB) and classes of shape (height, width), `IGNORE` where there is none.
+        """Read an image and its labels.
+
+        Returns:
+            RGB image, and class ids or `IGNORE`, uint8 of shape (height, width).
 
         Raises:
-            MidwayError: A file that cannot be read, labels of a wrong kind, value or size.
+            MidwayError: A file cannot be read, or its labels have a wrong type, value or size.
 
         """
         item = self._items[index]
@@ -164,23 +169,23 @@ class LabelledImages:
         with _opened(location) as picture:
             if picture.mode != "L":
                 kind = KINDS.get(picture.mode, f"of mode {picture.mode}; save it as 8-bit grey")
-                raise MidwayError(f"{location}: labels must be 8-bit class ids; it is {kind}")
+                raise MidwayError(f"{location}: labels are not 8-bit class ids: the file is {kind}")
             values = np.asarray(picture)
         classes = self._lookup[values]
         if classes.min() < 0:
             wrong = int(values[classes < 0][0])
             raise MidwayError(
-                f"{location}: label value {wrong}; there may be {self._allowed}: is this the right "
-                "kind of label file?"
+                f"{location}: label value {wrong} is not in {self._allowed}; check that this "
+                "is the right type of label file"
             )
         return classes.astype(np.uint8)
 
 
 def find_labelled(data: SegmentationData, split: Split) -> LabelledImages:
-    """All images of a split with their labels.
+    """Find all images of a split with their labels.
 
     Raises:
-        MidwayError: Another layout, no images, or images and labels that do not pair up.
+        MidwayError: Unknown layout, no images, or images and labels that do not match.
 
     """
     if not data.root:
@@ -216,10 +221,10 @@ def find_labelled(data: SegmentationData, split: Split) -> LabelledImages:
 
 
 def read_image(location: str) -> Image.Image:
-    """An 8-bit image as RGB.
+    """Read an 8-bit image as RGB.
 
     Raises:
-        MidwayError: It cannot be read, or has more than 8 bits.
+        MidwayError: The file cannot be read, or has more than 8 bits.
 
     """
     with _opened(location) as picture:
@@ -241,21 +246,21 @@ def _opened(location: str) -> Iterator[Image.Image]:
 def _paired(
     images: dict[str, str], labels: dict[str, str], root: str, layout: Layout
 ) -> list[LabelledImage]:
-    for missing, what, suffix in (
+    for missing, problem, suffix in (
         (images.keys() - labels.keys(), "images have no label", layout.label_suffix),
         (labels.keys() - images.keys(), "labels have no image", layout.image_suffix),
     ):
         if missing:
             names = ", ".join(f"{name}{suffix}" for name in sorted(missing)[:NAMED_IN_ERRORS])
             raise MidwayError(
-                f"{root}: {len(missing)} of {max(len(images), len(labels))} {what}; missing are "
+                f"{root}: {len(missing)} of {max(len(images), len(labels))} {problem}; missing are "
                 f"{names}{', ...' if len(missing) > NAMED_IN_ERRORS else ''}; complete the download"
             )
     return [LabelledImage(name, images[name], labels[name]) for name in sorted(images)]
 
 
 def _listed(folder: str, suffix: str) -> dict[str, str]:
-    """Locations of the files with a suffix, by their name without it."""
+    """Return the locations of the files with a suffix, by name without the suffix."""
     return {
         file.name.removesuffix(suffix): file.location
         for file in find_files(folder)
@@ -281,7 +286,7 @@ def _entries(root: str) -> str:
 
 
 def _ranges(values: Sequence[int]) -> str:
-    """Numbers in words: "0 to 18, 255"."""
+    """Format numbers as ranges, such as "0 to 18, 255"."""
     runs: list[list[int]] = []
     for value in sorted(values):
         if runs and value == runs[-1][1] + 1:

@@ -1,4 +1,4 @@
-"""How labelled images lie on disk: folders, suffixes and label values of each dataset."""
+"""On-disk layouts of labelled datasets: folders, suffixes and label values."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,53 +12,55 @@ from midway.data.synthetic.world import CLASS_NAMES
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Two folders below the root; an image and its label share their name but for the suffixes."""
+    """Folders of images and labels below the root; paired files differ in their suffixes only."""
 
     images: str
-    """Folder of the images; ``{split}`` stands for the split's name there."""
+    """Folder of the images; ``{split}`` is replaced by the name of the split."""
     image_suffix: str
     labels: str
+    """Folder of the labels."""
     label_suffix: str
     classes: Mapping[int, int]
-    """Class, or `IGNORE`, of every value that a label file may hold."""
+    """Class id, or `IGNORE`, of each valid label value."""
 
     def folders(self, split: str) -> tuple[str, str]:
-        """Folders of images and labels of a split, relative to the root."""
+        """Return the folders of images and labels of a split, relative to the root."""
         return self.images.format(split=split), self.labels.format(split=split)
 
     def lookup(self) -> NDArray[np.int16]:
-        """Class of each of the 256 values, -1 for those that must not occur."""
+        """Return the class id of each label value, -1 for invalid ones; shape (256,)."""
         table = np.full(256, -1, np.int16)
         table[[*self.classes.keys()]] = [*self.classes.values()]
         return table
 
     def describe(self, split: str) -> str:
-        """The layout in words, for messages."""
+        """Describe the layout of a split, for errors."""
         images, labels = self.folders(split)
         return f"{images}/*{self.image_suffix} with {labels}/*{self.label_suffix}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A dataset as its authors pack it."""
+    """Labelled dataset as released."""
 
     title: str
+    """Name of the dataset in errors."""
     class_names: tuple[str, ...]
     layouts: tuple[Layout, ...]
-    """Those known; the first that is found counts."""
+    """Known layouts; the first that is found is used."""
     top_folder: str
-    """Name of the folder that holds it all when unpacked; the root may be this or its parent."""
+    """Name of the unpacked folder; the root may be this folder or its parent."""
     splits: tuple[str, str] = ("train", "val")
-    """Its own names of what is trained on and what is scored."""
+    """Names of the training and the evaluation split in this dataset."""
 
 
 def values_from(first: int, count: int, *, ignored: Iterable[int] = ()) -> dict[int, int]:
-    """Label values of `count` classes that begin at `first`, and of those that do not count."""
+    """Return the classes of `count` consecutive label values from `first`, and of ignored ones."""
     return {first + number: number for number in range(count)} | dict.fromkeys(ignored, IGNORE)
 
 
 def _cityscapes_ids() -> dict[int, int]:
-    """Classes of Cityscapes' ``labelIds``; 255 is what -1 becomes in 8 bits."""
+    """Return the classes of Cityscapes' ``labelIds``; label -1 is stored as 255 in 8 bits."""
     scored = (7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33)
     ids = dict.fromkeys((*range(34), 255), IGNORE)
     return ids | {value: number for number, value in enumerate(scored)}
@@ -128,7 +130,7 @@ DATASETS = {
         title="Walking Tours Semantic",
         class_names=SCENE_PARSE,
         top_folder="Walking-Tours-Semantic",
-        layouts=(),  # not published: made of the options of `WalkingToursData`
+        layouts=(),  # unpublished: options of `WalkingToursData`
     ),
     "camvid": Dataset(
         title="CamVid, 11 classes (SegNet's version)",

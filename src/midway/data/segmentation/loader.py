@@ -1,4 +1,4 @@
-"""Batches of labelled crops by step, and test images one by one."""
+"""Dataloaders of labelled crops for training, and of whole test images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ from midway.nn.images import normalise
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationBatch(Batch):
-    """Crops of one step."""
+    """Crops of one step; its length is the number of images."""
 
     images: Tensor
-    """uint8 of shape (B, 3, H, W), 0 right of and below images smaller than the crop."""
+    """uint8 of shape (B, 3, H, W), 0 in the padding of images smaller than the crop."""
     labels: Tensor
-    """uint8 of shape (B, H, W), `IGNORE` where there is no class."""
+    """uint8 class ids of shape (B, H, W), or `IGNORE`."""
     sizes: Tensor
-    """Height and width that each image fills, shape (B, 2)."""
+    """Height and width of each image without its padding, shape (B, 2)."""
     distortion: Tensor
-    """Parameters of the photometric distortion, shape (B, 5)."""
+    """Parameters of the photometric distortion as in `Crop`, shape (B, 5)."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -37,22 +37,23 @@ class SegmentationBatch(Batch):
 
 @dataclass(frozen=True, kw_only=True)
 class WholeImage:
-    """An image to be scored."""
+    """Test image with its labels."""
 
     index: int
+    """Position in the split."""
     image: Tensor
-    """ImageNet-normalised, at the test scale, shape (3, height, width)."""
+    """ImageNet-normalised float32 at the test scale, shape (3, height, width)."""
     labels: Tensor
-    """uint8, at the size of the label file, shape (label height, label width)."""
+    """uint8 at the size of the label file, shape (label height, label width)."""
 
 
 class SegmentationLoader:
-    """Batches of an endless stream of images; see `Stream`.
+    """Dataloader over an endless stream of images; see `Stream`.
 
     A crop depends on (seed, epoch, image) only.
 
     Raises:
-        MidwayError: The batch cannot be shared out evenly.
+        MidwayError: The batch size is not divisible among the processes.
 
     """
 
@@ -84,7 +85,7 @@ class SegmentationLoader:
         """Yield this process's share of the steps from `start_step` to before `stop_step`.
 
         Raises:
-            MidwayError: A file that cannot be read or is of a wrong kind.
+            MidwayError: A file cannot be read or is of the wrong type.
 
         """
         return read_ahead(
@@ -98,10 +99,10 @@ class SegmentationLoader:
 def whole_images(
     images: LabelledImages, data: SegmentationData, *, rank: int = 0, world_size: int = 1
 ) -> Iterator[WholeImage]:
-    """Yield every `world_size`-th image of a split, read by `data.num_workers` processes.
+    """Yield this rank's share of a split: every `world_size`-th image from `rank`.
 
     Raises:
-        MidwayError: A file that cannot be read or is of a wrong kind.
+        MidwayError: A file cannot be read or is of the wrong type.
 
     """
     return read_ahead(
@@ -113,10 +114,10 @@ def whole_images(
 
 
 def read_whole_image(images: LabelledImages, data: SegmentationData, index: int) -> WholeImage:
-    """Return one image at the test scale, with its labels as they are.
+    """Return one image at the test scale, with its labels at full size.
 
     Raises:
-        MidwayError: A file that cannot be read or is of a wrong kind.
+        MidwayError: A file cannot be read or is of the wrong type.
 
     """
     return _whole(index, *read_scaled(images, data, index))

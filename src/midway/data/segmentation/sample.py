@@ -1,4 +1,4 @@
-"""A few labelled images, read once and held in memory, that a run scores its encoder on."""
+"""Small labelled sample, kept in memory to evaluate the encoder during a run."""
 
 from dataclasses import dataclass, replace
 
@@ -13,48 +13,48 @@ from midway.data.segmentation.loader import WholeImage, read_whole_image
 from midway.errors import MidwayError
 
 NAMES = tuple(name for name in DATASETS if name != "wt_sem")
-"""Walking Tours Semantic has options of its own, which are not among those of a run's labels."""
+"""Supported datasets; Walking Tours Semantic needs options that `LabelsConfig` lacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsConfig:
-    """Labelled images that tell, while a run goes on, what its features are good for."""
+    """Options of the labelled images that evaluate features during a run."""
 
     dataset: str = ""
     """One of bdd100k, cityscapes, ade20k, camvid, synthetic."""
     root: str = ""
-    """Folder of the dataset as its authors pack it, or the one above; path or URL. Without it
-    nothing is scored."""
+    """Folder of the dataset as released, or its parent; path or URL. Empty disables the
+    evaluation."""
     images: int = 32
-    """Images of each split, evenly chosen by name; the same at every look."""
+    """Images of each split, evenly spaced by name; the same at every evaluation."""
     memory_size: int = 4096
-    """Patches of the training images that the test images are compared with, at most."""
+    """Maximum patches of the training images that the test images are compared with."""
     scale: tuple[int, int] = (512, 256)
-    """Longest and shortest side that images are made to fit in, in pixels."""
+    """Longest and shortest side that images are resized to fit, in pixels."""
 
     def __post_init__(self) -> None:
         if min(self.images, self.memory_size, *self.scale) < 1:
             raise MidwayError(
-                "labels: images, memory_size and both sides of scale must be 1 or more; change "
-                "what is not"
+                "labels: images, memory_size and both sides of scale must be 1 or more; raise "
+                "those below 1"
             )
         if self.dataset and not self.root:
             raise MidwayError(f"labels.dataset {self.dataset}: no labels.root; give its folder")
         if self.root and self.dataset not in NAMES:
-            told = f"no '{self.dataset}'" if self.dataset else "not set"
+            problem = f"no '{self.dataset}'" if self.dataset else "not set"
             raise MidwayError(
-                f"labels.dataset: {told}; give the one that lies in {self.root}: {', '.join(NAMES)}"
+                f"labels.dataset: {problem}; give the dataset in {self.root}: {', '.join(NAMES)}"
             )
 
     @property
     def data(self) -> SegmentationData:
-        """The dataset, with the scale its images are read at."""
+        """Options of the dataset, with `scale` as the test scale."""
         return SegmentationData(dataset=self.dataset, root=self.root, test_scale=self.scale)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledSample:
-    """Images of both splits, with labels of their size."""
+    """Images of both splits, with labels at the size of the image."""
 
     train: list[WholeImage]
     test: list[WholeImage]
@@ -62,10 +62,10 @@ class LabelledSample:
 
 
 def read_sample(config: LabelsConfig) -> LabelledSample:
-    """Read the images; no random number is drawn.
+    """Read the images; the choice is deterministic.
 
     Raises:
-        MidwayError: Another layout, files that cannot be read, or a split whose images have no
+        MidwayError: The layout is unknown, a file cannot be read, or the images of a split have no
             labelled pixel.
 
     """
@@ -90,7 +90,7 @@ def _read(config: LabelsConfig, split: Split, found: LabelledImages) -> list[Who
 
 
 def _shrunk(each: WholeImage) -> WholeImage:
-    """With labels of the image's size: those of a camera would cost more than the features."""
+    """Resize the labels to the image, as full camera resolution would dominate the memory."""
     size = (each.image.shape[1], each.image.shape[2])
     labels = F.interpolate(each.labels[None, None].float(), size, mode="nearest-exact")
     return replace(each, labels=labels[0, 0].to(torch.uint8))

@@ -1,1 +1,1 @@
-"""Synthetic worlds with exact motion and masks."""
+"""Synthetic worlds with exact optical flow and masks."""

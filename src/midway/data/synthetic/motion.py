@@ -1,4 +1,4 @@
-"""How the surfaces of the synthetic world move: smoothly, for ever, and exactly known."""
+"""Motion of the surfaces of a synthetic world, in closed form."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -10,17 +10,21 @@ from midway.data.synthetic.textures import Array
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Motion:
-    """A pose (x, y in pixels, angle, log scale) that swings about its mean as a sum of sines.
+    """Pose (x, y in pixels, angle, log scale) that oscillates about its mean as a sum of sines.
 
-    Paths are smooth, never end, and never leave for good, unless there is a `drift`.
+    Paths are smooth, unlimited in time, and bounded unless there is a `drift`.
     """
 
     mean: Array
+    """Mean pose, shape (4,)."""
     amplitudes: Array
+    """Amplitude of each sine and component of the pose, shape (sines, 4)."""
     frequencies: Array
+    """Angular frequencies in radians per second, shape (sines, 4)."""
     phases: Array
+    """Phases in radians, shape (sines, 4)."""
     drift: float = 0.0
-    """Steady motion of the mean to the right, in pixels per second."""
+    """Constant velocity of the mean to the right, in pixels per second."""
 
     @classmethod
     def random(
@@ -32,7 +36,16 @@ class Motion:
         speed: float,
         drift: float = 0.0,
     ) -> Self:
-        """A motion within `reach` of `mean` with `speed` root mean square pixels per second."""
+        """Draw a motion.
+
+        Args:
+            rng: Source of all random numbers.
+            mean: Mean pose, shape (4,).
+            reach: Maximum deviation from the mean, shape (4,).
+            speed: Root mean square speed in pixels per second, without the drift.
+            drift: Constant velocity to the right in pixels per second.
+
+        """
         shape = (2, 4)
         amplitudes = np.broadcast_to(reach / 2, shape)
         frequencies = rng.uniform(0.6, 1.4, shape)
@@ -46,7 +59,7 @@ class Motion:
         )
 
     def carried_by(self, camera: Self, parallax: float) -> "Motion":
-        """This motion plus `parallax` times the camera's shifts."""
+        """Return this motion plus `parallax` times the camera's translation."""
         shifts = camera.amplitudes * np.array([parallax, parallax, 0, 0])
         return Motion(
             mean=self.mean,
@@ -56,9 +69,9 @@ class Motion:
         )
 
     def pose(self, seconds: float) -> tuple[float, float, float, float]:
-        """Place of the surface's origin (x, y), cosine and sine of its angle, times its scale."""
-        swing = self.amplitudes * np.sin(self.frequencies * seconds + self.phases)
-        x, y, angle, log_scale = (self.mean + swing.sum(axis=0)).tolist()
+        """Return the surface's origin (x, y), and scale times cosine and sine of its angle."""
+        deviation = self.amplitudes * np.sin(self.frequencies * seconds + self.phases)
+        x, y, angle, log_scale = (self.mean + deviation.sum(axis=0)).tolist()
         scale = np.exp(log_scale)
         return (
             x + self.drift * seconds,
@@ -68,12 +81,12 @@ class Motion:
         )
 
     def to_image(self, x: Array, y: Array, seconds: float) -> tuple[Array, Array]:
-        """Image coordinates of points given in the surface's own coordinates."""
+        """Convert surface coordinates to image coordinates, both in pixels."""
         origin_x, origin_y, cos, sin = self.pose(seconds)
         return origin_x + cos * x - sin * y, origin_y + sin * x + cos * y
 
     def to_surface(self, x: Array, y: Array, seconds: float) -> tuple[Array, Array]:
-        """The surface's own coordinates of points given in image coordinates."""
+        """Convert image coordinates to surface coordinates, both in pixels."""
         origin_x, origin_y, cos, sin = self.pose(seconds)
         x, y = (x - origin_x) / (cos**2 + sin**2), (y - origin_y) / (cos**2 + sin**2)
         return cos * x + sin * y, cos * y - sin * x

@@ -1,4 +1,4 @@
-"""Pairs of synthetic worlds, made in memory for evaluations."""
+"""Frame pairs of synthetic worlds with exact flow, generated in memory for evaluations."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from midway.errors import MidwayError
 
 @dataclass(frozen=True, kw_only=True)
 class WorldPairs:
-    """Which worlds, and which pairs of their frames; speeds are such that patches change place."""
+    """Evaluation set of worlds and frame pairs; by default, motion exceeds the size of a patch."""
 
     world: WorldConfig = field(
         default_factory=lambda: WorldConfig(
@@ -19,11 +19,12 @@ class WorldPairs:
         )
     )
     first_seed: int = 1_000_000
-    """Of the first world; the others follow. Worlds to train on have lower seeds."""
+    """Seed of the first world; the others follow. Worlds for training have lower seeds."""
     num_worlds: int = 16
     pairs_per_world: int = 4
-    """Their sources lie evenly over the length of a world's video."""
+    """Number of pairs; their source frames are evenly spaced over a world's video."""
     gap_seconds: float = 0.5
+    """Time between source and target."""
 
     def __post_init__(self) -> None:
         if min(self.num_worlds, self.pairs_per_world) < 1 or not 0 < self.gap_seconds < inf:
@@ -36,19 +37,19 @@ class WorldPairs:
 
     @property
     def seeds(self) -> range:
-        """Of the worlds."""
+        """Seeds of the worlds."""
         return range(self.first_seed, self.first_seed + self.num_worlds)
 
     def source_seconds(self) -> list[float]:
-        """Times of the sources in each world."""
+        """Return the times of the source frames in each world."""
         step = self.world.num_frames / self.world.fps / self.pairs_per_world
         return [number * step for number in range(self.pairs_per_world)]
 
     def examples(self, *, look_seed: int | None = None) -> Iterator[FlowExample]:
-        """Pairs with exact flow, those of a world together.
+        """Yield pairs with exact flow, ordered by world.
 
         Args:
-            look_seed: Dresses all worlds otherwise, who move as before.
+            look_seed: Seed that re-samples the appearance of all worlds; motion stays the same.
 
         """
         for seed in self.seeds:

@@ -1,8 +1,8 @@
-"""Looks of the synthetic world: textures, colours and outlines of its surfaces.
+"""Appearance of the synthetic world: textures, colours and outlines of its surfaces.
 
-All are functions of a surface's own coordinates in pixels, so that a surface can be drawn exactly
-at any place, angle and time. Only the texture family tells a class: colours, outline, angle, phase
-and period are drawn from the same distributions for all classes.
+All are functions of surface coordinates in pixels, so that a surface can be rendered exactly at any
+position, angle and time. Only the texture family identifies a class: colours, outline, angle, phase
+and period have the same distributions for all classes.
 """
 
 from collections.abc import Callable
@@ -15,32 +15,34 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating]
 
 LUMINANCE = np.array([0.299, 0.587, 0.114])
+"""Weights of red, green and blue in the luma (ITU-R BT.601)."""
 MIN_CONTRAST = 0.3
+"""Minimum difference in luma between the two colours of a texture."""
 
 
 def stripes(x: Array, y: Array) -> Array:
-    """Straight bands."""
+    """Return the wave of straight bands."""
     return np.sin(x) + 0 * y
 
 
 def checks(x: Array, y: Array) -> Array:
-    """Chessboard."""
+    """Return the wave of a chessboard."""
     return 1.5 * np.sin(x) * np.sin(y)
 
 
 def dots(x: Array, y: Array) -> Array:
-    """Round dots in a hexagonal lattice, half of the area."""
+    """Return the wave of round dots in a hexagonal lattice, which cover half of the area."""
     tilt = 0.75**0.5 * y
     return 0.3 + 0.8 * (np.cos(x) + np.cos(0.5 * x + tilt) + np.cos(0.5 * x - tilt))
 
 
 def rings(x: Array, y: Array) -> Array:
-    """Circles round the origin."""
+    """Return the wave of concentric rings about the origin."""
     return np.sin(np.hypot(x, y))
 
 
 def chevrons(x: Array, y: Array) -> Array:
-    """Zigzag bands."""
+    """Return the wave of zigzag bands."""
     return np.sin(0.5**0.5 * (y + 2 * np.arcsin(np.sin(0.5 * x))))
 
 
@@ -51,16 +53,16 @@ TEXTURES: dict[str, Callable[[Array, Array], Array]] = {
     "rings": rings,
     "chevrons": chevrons,
 }
-"""Wave of each family, about -1 to 1 with mean 0, its arguments in radians of one period."""
+"""Wave of each texture family, about -1 to 1 with mean 0; a period is 2 pi in its arguments."""
 
 
 def mix(first: Array, second: Array, wave: Array) -> Array:
-    """Colours (..., 3): `first` where `wave` (...) is below -0.5, `second` above 0.5."""
+    """Blend colours (..., 3): `first` where `wave` (...) is below -0.5, `second` above 0.5."""
     return first + np.clip(wave + 0.5, 0, 1)[..., None] * (second - first)
 
 
 def contrasting_colours(rng: np.random.Generator, saturation: float) -> Array:
-    """Two random RGB colours in 0 to 1 that also differ in brightness, shape (2, 3)."""
+    """Draw two RGB colours in [0, 1] that differ in luma by `MIN_CONTRAST`, shape (2, 3)."""
     while True:
         colours = rng.uniform(0.05, 0.95, (2, 3))
         grey = (colours @ LUMINANCE)[:, None]
@@ -71,15 +73,18 @@ def contrasting_colours(rng: np.random.Generator, saturation: float) -> Array:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Texture:
-    """A texture family in two colours, under soft light from one side."""
+    """Texture in two colours, with a linear brightness gradient."""
 
     family: str
+    """Key of `TEXTURES`."""
     colours: Array
+    """RGB in [0, 1], shape (2, 3)."""
     waves: Array
-    """Wave vectors of the family's x and y, in radians per pixel, shape (2, 2)."""
+    """Wave vectors of the family's two arguments, in radians per pixel, shape (2, 2)."""
     phase: Array
+    """Phases of the two arguments in radians, shape (2,)."""
     light: Array
-    """Relative change of brightness per pixel along x and y."""
+    """Relative change of brightness per pixel along x and y, shape (2,)."""
 
     @classmethod
     def random(
@@ -91,7 +96,7 @@ class Texture:
         saturation: float,
         size: float,
     ) -> Self:
-        """A texture of `family` for an object `size` pixels across."""
+        """Draw a texture of `family` for an object with a diameter of `size` pixels."""
         angle, light_angle = rng.uniform(0, 2 * np.pi, 2)
         cos, sin = np.cos(angle), np.sin(angle)
         rotation = np.array([[cos, sin], [-sin, cos]])
@@ -105,7 +110,7 @@ class Texture:
         )
 
     def colour(self, x: Array, y: Array) -> Array:
-        """RGB in 0 to 1, or a little beyond, shape (..., 3)."""
+        """Return RGB at surface points, shape (..., 3); it may slightly exceed [0, 1]."""
         along, across = (
             wave[0] * x + wave[1] * y + phase
             for wave, phase in zip(self.waves, self.phase, strict=True)
@@ -117,18 +122,20 @@ class Texture:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Blots:
-    """Smooth blots of four colours without end or repetition."""
+    """Backdrop of smooth, non-repeating blots in four colours."""
 
     colours: Array
+    """RGB in [0, 1], shape (4, 3)."""
     waves: Array
-    """Wave vectors in radians per pixel of three fields, shape (3, waves, 2)."""
+    """Wave vectors of three fields in radians per pixel, shape (3, waves, 2)."""
     phases: Array
+    """Phases in radians, shape (3, waves)."""
 
     @classmethod
     def random(
         cls, rng: np.random.Generator, *, saturation: float, periods: tuple[float, ...]
     ) -> Self:
-        """A backdrop of waves between the shortest and the longest of `periods`, in pixels."""
+        """Draw a backdrop with wave periods between the limits `periods`, in pixels."""
         shape = (3, 4)
         angle = rng.uniform(0, 2 * np.pi, shape)
         number = 2 * np.pi / rng.uniform(min(periods), max(periods), shape)
@@ -141,7 +148,7 @@ class Blots:
         )
 
     def colour(self, x: Array, y: Array) -> Array:
-        """RGB in 0 to 1, shape (..., 3)."""
+        """Return RGB in [0, 1] at surface points, shape (..., 3)."""
         fields = []
         for waves, phases in zip(self.waves, self.phases, strict=True):
             terms = [
@@ -154,22 +161,24 @@ class Blots:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clouds:
-    """A backdrop of which no two places look alike: waves of all periods in each colour."""
+    """Backdrop with unique local appearance: each channel is a sum of waves of many periods."""
 
     waves: Array
     """Wave vectors in radians per pixel, shape (3, waves, 2)."""
     phases: Array
+    """Phases in radians, shape (3, waves)."""
     saturation: float
+    """Saturation of the colours: 1 for any colour, 0 for greys."""
 
     NUM_WAVES = 24
     CONTRAST = 0.22
-    """Standard deviation of a channel, whose mean is 0.5."""
+    """Standard deviation of a channel; its mean is 0.5."""
 
     @classmethod
     def random(
         cls, rng: np.random.Generator, *, saturation: float, periods: tuple[float, ...]
     ) -> Self:
-        """Clouds with waves between the shortest and the longest of `periods`, in pixels."""
+        """Draw a backdrop with wave periods between the limits `periods`, in pixels."""
         shape = (3, cls.NUM_WAVES)
         angle = rng.uniform(0, 2 * np.pi, shape)
         period = np.exp(rng.uniform(np.log(min(periods)), np.log(max(periods)), shape))
@@ -182,7 +191,7 @@ class Clouds:
         )
 
     def colour(self, x: Array, y: Array) -> Array:
-        """RGB, most of it in 0 to 1, shape (..., 3)."""
+        """Return RGB at surface points, shape (..., 3); most values are in [0, 1]."""
         gain = self.CONTRAST / np.sqrt(self.NUM_WAVES / 2)
         channels = [
             np.sin(np.multiply.outer(x, u) + np.multiply.outer(y, v) + phases).sum(-1)
@@ -199,18 +208,22 @@ BACKDROPS: dict[str, type[Backdrop]] = {"blots": Blots, "clouds": Clouds}
 
 @dataclass(frozen=True, kw_only=True)
 class Outline:
-    """Ellipse, rounded box or star, as one closed curve round the origin."""
+    """Closed curve around the origin: ellipse, rounded box or star."""
 
     half_width: float
+    """Half of the width in pixels."""
     half_height: float
+    """Half of the height in pixels."""
     squareness: float
-    """Exponent of the superellipse: 2 is an ellipse, more is a box."""
+    """Exponent of the superellipse: 2 is an ellipse, higher values approach a box."""
     num_lobes: int
+    """Number of points of the star."""
     lobe_depth: float
+    """Relative modulation of the radius; 0 for no star."""
 
     @classmethod
     def random(cls, rng: np.random.Generator, *, size: float) -> Self:
-        """An outline `size` pixels across in its longer direction."""
+        """Draw an outline with a longer diameter of `size` pixels."""
         squareness, lobe_depth = ((2, 0), (6, 0), (2, 0.22))[rng.integers(3)]
         return cls(
             half_width=0.5 * size,
@@ -222,11 +235,11 @@ class Outline:
 
     @property
     def radius(self) -> float:
-        """No point of the curve is farther from the origin."""
+        """Upper bound on the distance of the curve from the origin, in pixels."""
         return float(np.hypot(self.half_width, self.half_height)) * (1 + self.lobe_depth)
 
     def distance(self, x: Array, y: Array) -> Array:
-        """About the distance to the curve in pixels, below zero inside."""
+        """Return the approximate signed distance to the curve in pixels, negative inside."""
         power = self.squareness
         level = (np.abs(x / self.half_width) ** power + np.abs(y / self.half_height) ** power) ** (
             1 / power

@@ -1,9 +1,8 @@
-"""A synthetic world: textured objects over a moving background, with exact motion and masks.
+"""Synthetic worlds: textured objects over a moving background, with exact flow and masks.
 
-Everything is a pure function of (config, seed, seconds), for any time. A world is a stack of
-surfaces, the background first; each moves as a rigid whole that turns and grows a little, so the
-flow between any two times follows from two poses, and occlusion from the outlines above. Writers
-put worlds on disk in the layouts that the data loaders read.
+A frame is a pure function of (config, seed, seconds), for any time. A world is a stack of surfaces,
+the background first. Each surface moves by a similarity transform, so the flow between any two
+times follows from two poses, and occlusion from the outlines of nearer surfaces.
 """
 
 from collections.abc import Sequence
@@ -21,12 +20,12 @@ CLASS_NAMES: tuple[str, ...] = ("background", *TEXTURES)
 """Names of the classes; the index is the class id."""
 
 EVEN_STEP = np.array([0.7549, 0.5698])
-"""Multiples of it, modulo 1, fill the unit square evenly (Roberts' R2 sequence)."""
+"""Step of Roberts' R2 sequence, modulo 1: its multiples cover the unit square evenly."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldConfig:
-    """Size, length and liveliness of synthetic worlds."""
+    """Size, length, motion and appearance of synthetic worlds."""
 
     height: int = 96
     width: int = 128
@@ -34,25 +33,25 @@ class WorldConfig:
     fps: float = 30.0
     num_objects: int = 5
     object_size: tuple[float, float] = (0.2, 0.45)
-    """How wide the smallest and the largest object are, as shares of the height."""
+    """Range of the objects' diameter, as a fraction of the height."""
     object_speed: float = 12.0
-    """Root mean square speed of an object's own motion in pixels per second."""
+    """Root mean square speed of an object's independent motion in pixels per second."""
     camera_speed: float = 8.0
-    """Root mean square speed of the background in pixels per second; objects follow it."""
+    """Root mean square speed of the background in pixels per second; objects move with it."""
     camera_reach: tuple[float, float] = (0.15, 0.15)
-    """How far the background swings to either side along x and y, as shares of the height; 0 for
-    no motion along that axis."""
+    """Maximum displacement of the background along x and y, as a fraction of the height; 0 for no
+    motion along that axis."""
     pan_speed: float = 0.0
-    """Constant speed of the background beside its swing, in pixels per second: to the right in
-    worlds of even seed, to the left in others. The camera follows its objects: they stay."""
+    """Constant velocity added to the background, in pixels per second: to the right for even
+    seeds, to the left for odd ones. The camera follows the objects, so they do not drift."""
     backdrop: Literal["blots", "clouds"] = "blots"
-    """Even blots of four colours, or clouds of which no two places look alike."""
+    """Uniform blots in four colours, or clouds with unique local appearance."""
     backdrop_periods: tuple[float, float] = (0.25, 0.9)
-    """Shortest and longest period of the backdrop, as shares of the height."""
+    """Shortest and longest period of the backdrop, as a fraction of the height."""
     texture_period_pixels: tuple[float, float] = (6.0, 10.0)
-    """Shortest and longest period of the objects' textures."""
+    """Shortest and longest period of the objects' textures in pixels."""
     saturation: float = 1.0
-    """Of all colours: 1 for any colour, 0 for greys."""
+    """Saturation of all colours: 1 for any colour, 0 for greys."""
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 16 or self.num_frames < 1 or self.fps <= 0:
@@ -73,30 +72,32 @@ class WorldConfig:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WorldFrame:
-    """What a world shows at one time."""
+    """Image and masks of a world at one time."""
 
     image: NDArray[np.uint8]
     """RGB, shape (height, width, 3)."""
     instances: NDArray[np.uint8]
-    """Object seen at each pixel, 0 the background, higher numbers nearer."""
+    """Visible object at each pixel: 0 is the background, higher numbers are nearer."""
     classes: NDArray[np.uint8]
-    """Index into `CLASS_NAMES` at each pixel."""
+    """Class id of each pixel, an index into `CLASS_NAMES`."""
     seconds: float
+    """Time of the frame."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Flow:
-    """Where each source pixel goes, and whether it can still be seen there."""
+    """Ground-truth flow and occlusion of each source pixel."""
 
     flow: NDArray[np.float32]
-    """Pixels to the right and down, shape (height, width, 2)."""
+    """Displacement to the right and down in pixels, shape (height, width, 2)."""
     occluded: NDArray[np.bool_]
-    """The surface point is behind a nearer object, or outside the frame, at the target time."""
+    """True where the surface point is occluded or outside the frame at the target time, shape
+    (height, width)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WorldObject:
-    """One thing of the world: where it is, how it looks and what it is."""
+    """Object of a world: its motion, appearance and class."""
 
     motion: Motion
     outline: Outline
@@ -104,11 +105,11 @@ class WorldObject:
     class_id: int
 
     def distance(self, x: Array, y: Array, seconds: float) -> Array:
-        """About the distance in pixels of image points to the outline, below zero inside."""
+        """Return the approximate signed distance of image points in pixels, negative inside."""
         return self.outline.distance(*self.motion.to_surface(x, y, seconds))
 
     def box(self, seconds: float) -> tuple[slice, slice]:
-        """Rows and columns of the image that hold the object."""
+        """Return the rows and columns of a bounding box of the object."""
         x, y, cos, sin = self.motion.pose(seconds)
         reach = self.outline.radius * np.hypot(cos, sin) + 1
         return (
@@ -118,7 +119,14 @@ class WorldObject:
 
 
 class World:
-    """One scene without beginning or end, drawn by `seed`; a `look_seed` dresses it otherwise."""
+    """Scene generated from `seed`, of unlimited duration.
+
+    Args:
+        config: Options of the world.
+        seed: Seed of motion and appearance.
+        look_seed: Seed that re-samples the appearance only: colours, textures and classes; None
+            keeps that of `seed`.
+    """
 
     def __init__(self, config: WorldConfig, seed: int, *, look_seed: int | None = None) -> None:
         self.config = config
@@ -137,7 +145,7 @@ class World:
             saturation=config.saturation,
             periods=tuple(share * height for share in config.backdrop_periods),
         )
-        # Whole rounds of all classes keep them equally frequent.
+        # Concatenated permutations of all classes keep them equally frequent.
         rounds = -(-config.num_objects // len(TEXTURES))
         class_ids = rng.permuted(np.tile(1 + np.arange(len(TEXTURES)), (rounds, 1)), axis=1)
         offset = rng.uniform(0, 1, 2)
@@ -146,21 +154,22 @@ class World:
             for number, class_id in enumerate(class_ids.flat[: config.num_objects])
         ]
         if look_seed is not None:
-            self._backdrop, self._objects = other_looks(config, self._objects, look_seed)
+            self._backdrop, self._objects = _resample_appearance(config, self._objects, look_seed)
 
     def frame(self, seconds: float) -> WorldFrame:
-        """The image and its masks at any time."""
+        """Render the image and its masks at any time."""
         x, y = self._pixels(np.float32)
         canvas = self._backdrop.colour(*self._camera.to_surface(x, y, seconds))
         instances = np.zeros(x.shape, np.uint8)
-        for number, thing in enumerate(self._objects, start=1):
-            box = thing.box(seconds)
-            local = thing.motion.to_surface(x[box], y[box], seconds)
-            distance = thing.outline.distance(*local)
+        for number, item in enumerate(self._objects, start=1):
+            box = item.box(seconds)
+            local = item.motion.to_surface(x[box], y[box], seconds)
+            distance = item.outline.distance(*local)
+            # Antialiasing: the outline covers a pixel partly within half a pixel.
             opacity = np.clip(0.5 - distance, 0, 1)[..., None]
-            canvas[box] += opacity * (thing.texture.colour(*local) - canvas[box])
+            canvas[box] += opacity * (item.texture.colour(*local) - canvas[box])
             instances[box][distance < 0] = number
-        class_of = np.array([0, *(thing.class_id for thing in self._objects)], np.uint8)
+        class_of = np.array([0, *(item.class_id for item in self._objects)], np.uint8)
         return WorldFrame(
             image=np.rint(255 * np.clip(canvas, 0, 1)).astype(np.uint8),
             instances=instances,
@@ -169,15 +178,15 @@ class World:
         )
 
     def flow(self, source_seconds: float, target_seconds: float) -> Flow:
-        """Exact flow of every source pixel, and which of them the target frame does not show.
+        """Return the exact flow and occlusion of every source pixel.
 
-        A pixel is a point at its centre; the frame reaches half a pixel beyond the outermost ones.
+        A pixel is a point at its centre; the frame extends half a pixel beyond the outermost ones.
         """
         instances = self.frame(source_seconds).instances
         x, y = self._pixels(np.float64)
         flow = np.empty((*x.shape, 2), np.float32)
         occluded = np.empty(x.shape, np.bool_)
-        motions = [self._camera, *(thing.motion for thing in self._objects)]
+        motions = [self._camera, *(item.motion for item in self._objects)]
         for number, motion in enumerate(motions):
             seen = instances == number
             there_x, there_y = motion.to_image(
@@ -193,7 +202,7 @@ class World:
         return Flow(flow=flow, occluded=occluded)
 
     def camera_motion(self, source_seconds: float, target_seconds: float) -> Array:
-        """Flow (u, v) of the background at the image centre, seen or not, in pixels."""
+        """Return the background flow (u, v) in pixels at the image centre, even if occluded."""
         x, y = self._camera.to_surface(self._centre[0], self._centre[1], source_seconds)
         return np.array(self._camera.to_image(x, y, target_seconds)) - self._centre
 
@@ -225,36 +234,30 @@ class World:
         )
 
 
-def other_looks(
-    config: "WorldConfig", things: Sequence["WorldObject"], seed: int
-) -> tuple[Backdrop, list["WorldObject"]]:
-    """Backdrop and objects with colours, textures and classes drawn anew.
+def _resample_appearance(
+    config: WorldConfig, objects: Sequence[WorldObject], seed: int
+) -> tuple[Backdrop, list[WorldObject]]:
+    """Draw new colours, textures and classes of the backdrop and the objects.
 
-    Outlines stay: with motion they decide what is seen where, and so the flow.
-
-    Args:
-        config: Of the world.
-        things: Its objects.
-        seed: Of the looks alone.
-
+    Outlines are kept, because together with the motion they determine visibility and flow.
     """
-    # A stream of its own: the looks of seed 3 are not those that world 3 has.
-    rng = np.random.default_rng([seed, len(things)])
+    # A separate stream of random numbers: appearance seed 3 must not reproduce world 3.
+    rng = np.random.default_rng([seed, len(objects)])
     backdrop = BACKDROPS[config.backdrop].random(
         rng,
         saturation=config.saturation,
         periods=tuple(share * config.height for share in config.backdrop_periods),
     )
     families = list(TEXTURES)
-    dressed = []
-    for thing in things:
+    changed = []
+    for item in objects:
         class_id = int(rng.integers(len(families)))
         texture = Texture.random(
             rng,
             families[class_id],
             period_pixels=config.texture_period_pixels,
             saturation=config.saturation,
-            size=2 * thing.outline.half_width,
+            size=2 * item.outline.half_width,
         )
-        dressed.append(replace(thing, texture=texture, class_id=1 + class_id))
-    return backdrop, dressed
+        changed.append(replace(item, texture=texture, class_id=1 + class_id))
+    return backdrop, changed

@@ -1,4 +1,4 @@
-"""Synthetic worlds on disk, in the layouts that the dataloaders read."""
+"""Writers of synthetic worlds, in the on-disk layouts that the dataloaders read."""
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -14,15 +14,18 @@ from midway.errors import MidwayError
 
 
 def scene_name(seed: int) -> str:
-    """Name of the world of `seed` on disk."""
+    """Return the name of the world of `seed` on disk."""
     return f"world_{seed:04d}"
 
 
 def write_videos(folder: Path | str, config: WorldConfig, *, seeds: Iterable[int]) -> list[Path]:
-    """Write `world_SEED.mp4` (H.264, one keyframe a second) for each seed; returns the paths.
+    """Write `world_SEED.mp4` (H.264, one keyframe a second) for each seed.
+
+    Returns:
+        Paths of the videos, in the order of `seeds`.
 
     Raises:
-        MidwayError: Height or width is odd, which 4:2:0 video cannot hold.
+        MidwayError: Height or width is odd, which 4:2:0 video does not support.
     """
     if config.height % 2 or config.width % 2:
         raise MidwayError(
@@ -48,8 +51,8 @@ def write_videos(folder: Path | str, config: WorldConfig, *, seeds: Iterable[int
 def write_flow_dataset(folder: Path | str, config: WorldConfig, *, seeds: Iterable[int]) -> None:
     """Write worlds in the layout of MPI-Sintel: `training/{clean,flow,occlusions}/world_SEED`.
 
-    Flow leads from a frame to the next, so `config.fps` sets the gap: 2 frames per second give
-    0.5 s, and motion worth measuring.
+    Flow is from each frame to the next, so `config.fps` sets the gap: 2 frames per second make
+    0.5 s, and large enough motion to measure.
     """
     for seed in seeds:
         world = World(config, seed)
@@ -78,8 +81,8 @@ def write_segmentation_dataset(
 ) -> None:
     """Write `images/{train,val}/*.png` and, under the same names, `labels/{train,val}/*.png`.
 
-    Labels are 8-bit class ids. All `config.num_frames` frames of a world are written: a low
-    `config.fps` makes them differ.
+    Labels are 8-bit class ids. All `config.num_frames` frames of a world are written; a low
+    `config.fps` makes them more diverse.
     """
     for split, seeds in (("train", train_seeds), ("val", val_seeds)):
         images, labels = (Path(folder) / part / split for part in ("images", "labels"))

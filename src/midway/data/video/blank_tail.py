@@ -1,4 +1,4 @@
-"""Where a long video has ended though its file goes on: the Walking Tours files do."""
+"""Detection of a blank ending in a long video, as the Walking Tours files have."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,22 +6,25 @@ from numpy.typing import NDArray
 from midway.data.video.file import open_video
 
 MAX_BLANK_SPREAD = 8
-"""Grey levels between the darkest and the brightest percent of a picture that shows nothing."""
+"""Largest range of luma, from the 1st to the 99th percentile (0 to 255), of a blank frame."""
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def blank_tail_start(location: str) -> float | None:
-    """Seconds at which the blank end of a video starts; None if its last frame shows something.
+    """Return the time at which the blank ending of a video starts.
 
-    The blank part is taken to be contiguous: it is found by halving, in about 20 seeks for a
-    video of hours. 0 if all of it is blank.
+    The blank part is assumed to be contiguous. A binary search finds its start, in about 20 seeks
+    for a video of several hours.
 
     Args:
         location: Path or URL.
 
+    Returns:
+        Seconds after the first frame; 0 if the whole video is blank, None if its last frame is not.
+
     Raises:
-        BadClipError: The video cannot be read, or ends before its header says.
+        BadClipError: The video cannot be read, or is shorter than its header states.
     """
     with open_video(location) as video:
         last = video.frames_at([video.duration_seconds])[0]
@@ -41,6 +44,6 @@ def blank_tail_start(location: str) -> float | None:
 
 
 def is_blank(image: NDArray[np.uint8]) -> bool:
-    """Whether a picture (height, width, 3) is of one grey throughout, but for noise."""
+    """Return whether an RGB image (height, width, 3) has one luma throughout, up to noise."""
     darkest, brightest = np.percentile(image[::4, ::4] @ _LUMA, [1, 99])
     return bool(brightest - darkest <= MAX_BLANK_SPREAD)

@@ -1,13 +1,14 @@
-"""Decoded pictures of a video by presentation time, decoding no more than it takes.
+"""Decoding of the frames of a video at given presentation times.
 
-Decoding is what costs. Of the pictures from one keyframe to the next only those are decoded that
-were asked for or that those are built on, and the file is sought where that skips some.
+Decoding dominates the cost of random access. Between two keyframes only the requested frames and
+their reference frames are decoded, and the reader seeks wherever that skips a keyframe.
 """
 
 import math
 from bisect import insort
 from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
+from operator import attrgetter
 
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
@@ -16,25 +17,25 @@ from av.video.stream import VideoStream
 
 from midway.data.clip import BadClipError
 from midway.data.video.header import REMUX, open_stream
-from midway.data.video.packet_plan import Decided, Lookahead, UnplannableError
+from midway.data.video.packet_plan import PacketPlan, PlannedPacket, UnplannableError
 
-# These formats say nowhere where their keyframes are: a seek lands at any picture.
-_BLIND_FORMATS = frozenset(["mpegts", "mpeg", "ogg"])
-_BLIND_SECONDS = 1.0
+# These formats have no index of keyframes, so a seek may land at any frame.
+_UNINDEXED_FORMATS = frozenset(["mpegts", "mpeg", "ogg"])
+_UNINDEXED_SECONDS = 1.0
 
 
-class PictureReader:
-    """Pictures of an open video; times are pts, in ticks of the stream.
+class FrameDecoder:
+    """Decoder of an open video; times are presentation timestamps (pts) in ticks of the stream.
 
-    What it gives depends on the file and on the times asked for at once, never on what was read
-    before: every reading starts with a seek.
+    The frames of a call depend only on the file and the times of that call, because every call
+    starts with a seek.
 
     Args:
         location: Path or URL.
 
     Raises:
-        BadClipError: The file is no video, has a single frame or none that can be decoded.
-        OSError: As `open_stream`.
+        BadClipError: The file is not a video, has a single frame or none that can be decoded.
+        OSError: As in `open_stream`.
     """
 
     def __init__(self, location: str) -> None:
@@ -44,57 +45,57 @@ class PictureReader:
             self.timing = self._source.timing()
             self.tick_seconds = self._source.tick_seconds
             self.first_pts = self._find_first_pts()
-            self._index_lead = self._find_index_lead()
+            self._index_offset = self._find_index_offset()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._source.close()
 
     def seconds(self, pts: int) -> float:
-        """Time after the first frame."""
+        """Return a presentation time as seconds after the first frame."""
         return float((pts - self.first_pts) * self.tick_seconds)
 
-    def pts_of(self, picture: VideoFrame) -> int:
-        """When a picture is shown.
+    def pts_of(self, frame: VideoFrame) -> int:
+        """Return the presentation time of a decoded frame.
 
         Raises:
-            BadClipError: It does not say.
+            BadClipError: The frame has no timestamp.
         """
-        if picture.pts is None:
-            raise BadClipError(self.location, "has frames without times", REMUX)
-        return picture.pts
+        if frame.pts is None:
+            raise BadClipError(self.location, "has frames without timestamps", REMUX)
+        return frame.pts
 
-    def pictures(self, times: Sequence[int]) -> Iterator[VideoFrame]:
-        """For each time the last picture shown at or before it.
+    def frames(self, times: Sequence[int]) -> Iterator[VideoFrame]:
+        """Yield for each time the last frame shown at or before it.
 
-        Nothing else may be read until the iterator is done with.
+        Do not read by other means until the iterator is exhausted or closed.
 
         Args:
-            times: Increasing, from `first_pts`.
+            times: Presentation times, increasing, none before `first_pts`.
 
         Raises:
-            BadClipError: The stream ends before one of them, or has no times.
-            FFmpegError: It is damaged.
+            BadClipError: The stream ends before one of the times, or has no timestamps.
+            FFmpegError: The stream is damaged.
         """
         start = 0
         while start < len(times):
             run = times[start : self._run_end(times, start)]
-            given = 0
+            num_yielded = 0
             try:
-                for picture in self._planned(run):
-                    given += 1
-                    yield picture
+                for frame in self._decode_planned(run):
+                    num_yielded += 1
+                    yield frame
             except UnplannableError:
-                yield from self._by_decoding(run[given:])
+                yield from self._decode_all(run[num_yielded:])
             start += len(run)
 
     def _open(self) -> None:
         self._source = open_stream(self.location)
-        self._is_blind = self._source.container.format.name in _BLIND_FORMATS
-        self._skips = _marks_unreferenced(self._source.stream.codec_context)
+        self._is_unindexed = self._source.container.format.name in _UNINDEXED_FORMATS
+        self._skips = _marks_non_reference_frames(self._source.stream.codec_context)
 
     def _find_first_pts(self) -> int:
         packets = self._source.packets()
@@ -106,18 +107,20 @@ class PictureReader:
                     break
                 if packet.dts is not None and packet.dts >= pts:
                     return pts
-        # The stream starts within a group of pictures: only a decoder knows what it can show.
+        # The stream starts within a group of pictures, so only decoding shows which frame is first.
         self._reopen()
-        picture = next(self._decoded(self._source.packets()), None)
-        if picture is None:
-            raise BadClipError(self.location, "holds no picture", "copy it again or remove it")
-        return self.pts_of(picture)
+        frame = next(self._decoded(self._source.packets()), None)
+        if frame is None:
+            raise BadClipError(
+                self.location, "has no frame that can be decoded", "copy it again or remove it"
+            )
+        return self.pts_of(frame)
 
-    def _find_index_lead(self) -> int:
-        """Ticks from a time in the index to that of showing: some index times of decoding."""
-        if self._is_blind:
+    def _find_index_offset(self) -> int:
+        """Return the offset from index times to pts, as some formats index decoding times (dts)."""
+        if self._is_unindexed:
             return 0
-        # Matroska reads its index when it seeks for the first time.
+        # FFmpeg reads the index of a Matroska file at the first seek.
         self._source.container.seek(self.first_pts, stream=self._source.stream)
         index = self._source.stream.index_entries
         return max(self.first_pts - index[0].timestamp, 0) if len(index) else 0
@@ -127,88 +130,89 @@ class PictureReader:
         self._open()
 
     def _run_end(self, times: Sequence[int], start: int) -> int:
-        """Where to seek becomes cheaper than to decode on."""
+        """Return the index of the first time after `start` that a seek reaches faster."""
         index = self._source.stream.index_entries
         for place in range(start + 1, len(times)):
             before, after = times[place - 1], times[place]
-            if self._is_blind:
-                is_far = (after - before) * self.tick_seconds > _BLIND_SECONDS
+            if self._is_unindexed:
+                is_far = (after - before) * self.tick_seconds > _UNINDEXED_SECONDS
             else:
-                keyframe = index.search_timestamp(after - self._index_lead)
-                is_far = keyframe > index.search_timestamp(before - self._index_lead)
+                keyframe = index.search_timestamp(after - self._index_offset)
+                is_far = keyframe > index.search_timestamp(before - self._index_offset)
             if is_far:
                 return place
         return len(times)
 
-    def _planned(self, times: Sequence[int]) -> Iterator[VideoFrame]:
-        """The pictures of a run of times, decoding no other that none of these is built on.
+    def _decode_planned(self, times: Sequence[int]) -> Iterator[VideoFrame]:
+        """Yield the frames of a run of times, skipping frames that no requested frame refers to.
 
         Raises:
-            UnplannableError: The next picture does not come out of the decoder.
+            UnplannableError: The decoder does not return the planned frame.
         """
-        ahead = Lookahead(times)
-        asked: list[Decided] = []
+        plan = PacketPlan(times)
+        requested: list[PlannedPacket] = []
         left = len(times)
-        packets = next(self._starts(times[0]))
+        packets = next(self._seek_back(times[0]))
         context = self._source.stream.codec_context
         for packet in packets:
-            ahead.add(packet)
-            for decided in ahead.decided():
-                if decided.times:
-                    insort(asked, decided, key=_shown_at)
-                    left -= decided.times
+            plan.add(packet)
+            for planned in plan.planned():
+                if planned.num_times:
+                    insort(requested, planned, key=attrgetter("pts"))
+                    left -= planned.num_times
                 if self._skips:
-                    context.skip_frame = "DEFAULT" if decided.times else "NONREF"
-                yield from self._asked(decided.packet.decode(), asked, times)
+                    context.skip_frame = "DEFAULT" if planned.num_times else "NONREF"
+                yield from self._match(planned.packet.decode(), requested, times)
                 if not left:
-                    # What is in the decoder comes out without another packet.
-                    yield from self._asked(context.decode(None), asked, times)
+                    # Flush the frames that the decoder has buffered.
+                    yield from self._match(context.decode(None), requested, times)
                     break
             if not left:
                 break
-        if asked or left:
+        if requested or left:
             raise UnplannableError
 
-    def _asked(
-        self, pictures: list[VideoFrame], asked: list[Decided], times: Sequence[int]
+    def _match(
+        self, frames: list[VideoFrame], requested: list[PlannedPacket], times: Sequence[int]
     ) -> Iterator[VideoFrame]:
-        for picture in pictures:
-            if not asked:
+        """Yield the requested ones of some decoded frames, each once per time, and dequeue them."""
+        for frame in frames:
+            if not requested:
                 return
-            pts, wanted = self.pts_of(picture), asked[0]
-            if pts > wanted.pts:
+            pts, first = self.pts_of(frame), requested[0]
+            if pts > first.pts:
                 raise UnplannableError
-            if pts == wanted.pts:
-                asked.pop(0)
-                if wanted.is_last:
-                    self._check_end(picture, times[-1])
-                yield from repeat(picture, wanted.times)
+            if pts == first.pts:
+                requested.pop(0)
+                if first.is_last:
+                    self._check_end(frame, times[-1])
+                yield from repeat(frame, first.num_times)
 
-    def _by_decoding(self, times: Sequence[int]) -> Iterator[VideoFrame]:
-        """The pictures of a run of times, from wherever decoding has to start for the first."""
-        for packets in self._starts(times[0]):
+    def _decode_all(self, times: Sequence[int]) -> Iterator[VideoFrame]:
+        """Yield the frames of a run of times by decoding every frame from a keyframe on."""
+        for packets in self._seek_back(times[0]):
             self._source.stream.codec_context.skip_frame = "DEFAULT"
-            pictures = self._decoded(packets)
-            shown = next(pictures, None)
+            frames = self._decoded(packets)
+            shown = next(frames, None)
             if shown is not None and self.pts_of(shown) <= times[0]:
                 break
         else:
-            raise self._no_frame(times[0], "its first starts later")
-        following = next(pictures, None)
+            raise self._no_frame(times[0], "its first frame starts later")
+        following = next(frames, None)
         for time in times:
             while following is not None and self.pts_of(following) <= time:
-                shown, following = following, next(pictures, None)
+                shown, following = following, next(frames, None)
             if following is None:
                 self._check_end(shown, time)
             yield shown
 
-    def _starts(self, pts: int) -> "Iterator[Iterator[Packet[VideoStream]]]":
-        """Packets from a keyframe that is shown no later than `pts`; then from farther back."""
+    def _seek_back(self, pts: int) -> "Iterator[Iterator[Packet[VideoStream]]]":
+        """Yield packets from a keyframe shown at or before `pts`, then from ever earlier ones."""
         second = math.ceil(1 / self.tick_seconds)
-        # Looking for keyframes from where a blind seek lands finds a later one.
-        back = second if self._is_blind else 0
+        # Without an index, the first keyframe after the place of a seek may be later than `pts`.
+        back = second if self._is_unindexed else 0
         while pts - back >= self.first_pts:
-            target = pts - back - self._index_lead
+            target = pts - back - self._index_offset
             self._source.container.seek(target, stream=self._source.stream)
             packets = self._source.packets()
             first = next(each for each in packets if each.is_keyframe or not each.size)
@@ -227,25 +231,22 @@ class PictureReader:
         shown_seconds = float((last.duration or 0) * self.tick_seconds)
         end_seconds = self.seconds(self.pts_of(last)) + max(shown_seconds, 2 / self.timing.fps)
         if self.seconds(pts) > end_seconds:
-            raise self._no_frame(pts, f"its last ends at {end_seconds:.2f} s")
+            raise self._no_frame(pts, f"its last frame ends at {end_seconds:.2f} s")
 
     def _no_frame(self, pts: int, reason: str) -> BadClipError:
         return BadClipError(
             self.location,
-            f"holds no frame for {self.seconds(pts):.2f} s, {reason}",
+            f"has no frame at {self.seconds(pts):.2f} s, {reason}",
             "copy it again, remux it or remove it",
         )
 
 
-def _shown_at(decided: Decided) -> int:
-    return decided.pts
+def _marks_non_reference_frames(context: VideoCodecContext) -> bool:
+    """Return whether the codec marks non-reference frames, so that the decoder can skip them.
 
-
-def _marks_unreferenced(context: VideoCodecContext) -> bool:
-    """Whether pictures that no other is built on are marked as such, so that they can be skipped.
-
-    H.264 does (nal_ref_idc). H.265 does within a temporal sublayer, so there must be one only:
-    ISO 14496-15, 8.3.3.1 keeps their number in bits 3 to 5 of byte 21 of the decoder's set-up.
+    H.264 marks them (nal_ref_idc). H.265 marks them only within a temporal sublayer, so the stream
+    must have a single one; bits 3 to 5 of byte 21 of the decoder configuration record give their
+    number (ISO/IEC 14496-15, 8.3.3.1).
     """
     if context.name == "hevc":
         setup = context.extradata or b""

@@ -1,7 +1,7 @@
-"""Frames of a video file by time, turned the way a player shows them.
+"""Video files: frames by time, a cache of open files, and the video as a `Clip`.
 
-Times are seconds after the first frame, read from the container, so that a variable frame
-rate, a late start and an edit list come out right.
+Frames are upright, as a player shows them. Times are seconds after the first frame and come from
+the container, so variable frame rates, late starts and edit lists are handled correctly.
 """
 
 import math
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
 from midway.data.files import is_url
 from midway.data.signals import SUFFIX
-from midway.data.video.decoder import PictureReader
-from midway.data.video.header import COPY_AGAIN, named_errors
+from midway.data.video.decoder import FrameDecoder
+from midway.data.video.header import COPY_AGAIN, bad_clip_errors
 from midway.data.video.header import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from midway.data.video.header import Timing as Timing
 from midway.data.video.header import read_timing as read_timing
@@ -31,21 +31,20 @@ from midway.data.video.orientation import Orientation
 class VideoFile(AbstractContextManager["VideoFile"]):
     """An open video; a context manager.
 
-    What it gives depends on the file and on the times asked for in the same call, never on what
-    was read before.
+    The frames of a call depend only on the file and the times of that call, not on earlier calls.
 
     Args:
         location: Path or URL.
 
     Raises:
-        BadClipError: The file is no video, has a single frame or cannot be decoded.
+        BadClipError: The file is not a video, has a single frame or cannot be decoded.
     """
 
     def __init__(self, location: str) -> None:
         self.location = location
-        with named_errors(location):
-            self._reader = PictureReader(location)
-        timing = self._reader.timing
+        with bad_clip_errors(location):
+            self._decoder = FrameDecoder(location)
+        timing = self._decoder.timing
         self.duration_seconds, self.fps = timing.duration_seconds, timing.fps
 
     def __exit__(self, *error: object) -> None:
@@ -53,44 +52,47 @@ class VideoFile(AbstractContextManager["VideoFile"]):
 
     def close(self) -> None:
         """Close the file."""
-        self._reader.close()
+        self._decoder.close()
 
     @property
     def width(self) -> int:
-        """Columns of its first frame, upright; decodes it."""
+        """Width in pixels of the upright first frame; the first access decodes it."""
         return self._shape[1]
 
     @property
     def height(self) -> int:
-        """Rows of its first frame, upright; decodes it."""
+        """Height in pixels of the upright first frame; the first access decodes it."""
         return self._shape[0]
 
     def frames_at(self, seconds: Sequence[float]) -> list[Frame]:
-        """For each time the last frame that starts at or before it; the first one for a negative.
+        """Return for each time the last frame that starts at or before it.
+
+        Args:
+            seconds: Times after the first frame, in any order; a negative time selects the first.
 
         Raises:
-            BadClipError: The stream is damaged there, ends before it or changes its size.
+            BadClipError: The stream is damaged there, ends earlier or changes its frame size.
         """
         in_order = sorted(set(seconds))
         frames = dict(zip(in_order, self.frames_in_order(in_order), strict=True))
         return [frames[each] for each in seconds]
 
     def frames_in_order(self, seconds: Sequence[float]) -> Iterator[Frame]:
-        """As `frames_at`, one frame after another: for more of them than memory holds.
+        """Yield the frames of `frames_at` one by one, so that they need not fit into memory.
 
-        Nothing else may be read from this file until the iterator is done with.
+        Do not read from this file by other means until the iterator is exhausted or closed.
 
         Args:
-            seconds: Times that do not decrease.
+            seconds: Times after the first frame, in non-decreasing order.
 
         Raises:
-            BadClipError: The stream is damaged there, ends before it or changes its size.
+            BadClipError: The stream is damaged there, ends earlier or changes its frame size.
         """
         shown, frame = None, None
-        with named_errors(self.location):
-            for picture in self._reader.pictures([self._pts_at(each) for each in seconds]):
-                if frame is None or picture is not shown:
-                    before, shown, frame = frame, picture, self._frame(picture)
+        with bad_clip_errors(self.location):
+            for decoded in self._decoder.frames([self._pts_at(each) for each in seconds]):
+                if frame is None or decoded is not shown:
+                    before, shown, frame = frame, decoded, self._frame(decoded)
                     if before is not None and before.image.shape != frame.image.shape:
                         raise BadClipError(
                             self.location,
@@ -105,42 +107,42 @@ class VideoFile(AbstractContextManager["VideoFile"]):
         return self.frames_at([0])[0].image.shape
 
     def _pts_at(self, seconds: float) -> int:
-        ticks = (max(seconds, 0.0) + ROUNDING_SECONDS) / self._reader.tick_seconds
-        return self._reader.first_pts + math.floor(ticks)
+        ticks = (max(seconds, 0.0) + ROUNDING_SECONDS) / self._decoder.tick_seconds
+        return self._decoder.first_pts + math.floor(ticks)
 
-    def _frame(self, picture: VideoFrame) -> Frame:
-        seconds = self._reader.seconds(self._reader.pts_of(picture))
-        if picture.is_corrupt:
+    def _frame(self, decoded: VideoFrame) -> Frame:
+        seconds = self._decoder.seconds(self._decoder.pts_of(decoded))
+        if decoded.is_corrupt:
             raise BadClipError(self.location, f"has a damaged frame at {seconds:.2f} s", COPY_AGAIN)
-        # Left to itself, the conversion starts threads that a process forked later waits for.
-        image = picture.to_ndarray(format="rgb24", threads=1).astype(np.uint8, copy=False)
-        return Frame(Orientation.of(self.location, picture).apply(image), seconds)
+        # By default the conversion starts threads, and a process forked later would wait for them.
+        image = decoded.to_ndarray(format="rgb24", threads=1).astype(np.uint8, copy=False)
+        return Frame(Orientation.of(self.location, decoded).apply(image), seconds)
 
 
 MAX_IDLE = 4
-"""Files kept open that nobody reads from; each holds its index and a few decoded pictures."""
+"""Number of idle files kept open; each keeps its index and a few decoded frames in memory."""
 
 _Key = tuple[str, tuple[int, int, int] | None]
 
 _idle: OrderedDict[_Key, VideoFile] = OrderedDict()
-# A forked process shares the place in an open file with its parent: both would read rubbish.
+# A forked process shares file offsets with its parent, so both would read from wrong positions.
 os.register_at_fork(after_in_child=_idle.clear)
 
 
 @contextmanager
 def open_video(location: str) -> Iterator[VideoFile]:
-    """A video, open already if it was read lately and has not changed since.
+    """Open a video, or reuse it from a cache of recently read files if it has not changed.
 
-    One whose reading fails is closed: what broke it may have left its reader in any state.
+    After an error the file is closed rather than cached, as its decoder may be in any state.
 
     Args:
         location: Path or URL.
 
     Raises:
-        BadClipError: The file is no video, has a single frame or cannot be decoded.
+        BadClipError: The file is not a video, has a single frame or cannot be decoded.
     """
     key = location, _version(location)
-    # While it is in use it is not in the table: two threads never read from the same one.
+    # A file in use is not in the cache, so two threads never share a decoder.
     video = _idle.pop(key, None) or VideoFile(location)
     try:
         yield video
@@ -156,7 +158,7 @@ def open_video(location: str) -> Iterator[VideoFile]:
 
 
 def _version(location: str) -> tuple[int, int, int] | None:
-    """What tells a local file from another put in its place."""
+    """Return inode, modification time and size of a local file, to detect a replaced file."""
     if is_url(location):
         return None
     try:
@@ -168,7 +170,7 @@ def _version(location: str) -> tuple[int, int, int] | None:
 
 @dataclass(frozen=True, slots=True)
 class VideoClip:
-    """A video whose header was read."""
+    """A video of known duration and frame rate, as its header states them."""
 
     name: str
     location: str
@@ -177,14 +179,14 @@ class VideoClip:
 
     @property
     def frame_seconds(self) -> NDArray[np.float64]:
-        """Times (frames,) of an even frame rate: the header holds no others."""
+        """Times (frames,) in seconds at a constant frame rate; the header has no exact ones."""
         return np.arange(round(self.duration_seconds * self.fps) + 1) / self.fps
 
     @property
     def signals_location(self) -> str:
-        """Beside the video, with its name."""
+        """Path or URL of the signals: beside the video, with its name."""
         return self.location.rpartition(".")[0] + SUFFIX
 
     def open(self) -> AbstractContextManager[VideoFile]:
-        """The file, which stays open in this process for a while after it was used."""
+        """Open the file; it stays in the cache of this process for a while after its use."""
         return open_video(self.location)

@@ -1,4 +1,4 @@
-"""Frames of a video by number, at its own or a lower rate, without holding all of them."""
+"""Random access to the frames of a video by number, with few of them in memory."""
 
 import math
 
@@ -10,15 +10,15 @@ from midway.data.clip import ROUNDING_SECONDS, BadClipError
 from midway.data.video.file import VideoFile
 
 BLOCK = 32
-"""Frames held at a time: who goes through them forward or backward decodes few of them twice."""
+"""Frames decoded per block; sequential access decodes each block once."""
 
 
 class VideoFrames:
-    """Frames of an open video; a sequence that reads them when they are asked for.
+    """Sequence of the frames of an open video, decoded on access.
 
     Args:
-        video: Stays open as long as frames are read.
-        fps: Frames per second, evenly from the first one; 0 for all frames.
+        video: Video to read from; keep it open while frames are read.
+        fps: Frames per second, sampled evenly from the first frame; 0 for all frames.
 
     Raises:
         BadClipError: The video is damaged, or has a single frame at this rate.
@@ -28,10 +28,10 @@ class VideoFrames:
     def __init__(self, video: VideoFile, *, fps: float = 0.0) -> None:
         self._video = video
         count = 1 + math.floor(video.duration_seconds * (fps or video.fps) + ROUNDING_SECONDS)
-        # Half a frame late: times in a file are rounded either way.
+        # Half a frame of margin, because the times in a file are rounded up or down.
         times = [number / (fps or video.fps) + 0.5 / video.fps for number in range(count)]
         seconds = [frame.seconds for frame in video.frames_in_order(times)]
-        # Where frames are rarer than asked for, each counts once.
+        # A video below this rate returns the same frame for several times; keep one of them.
         kept = [place for place in range(count) if not place or seconds[place] > seconds[place - 1]]
         if len(kept) < 2:
             raise BadClipError(
@@ -39,19 +39,19 @@ class VideoFrames:
             )
         self._times = [times[place] for place in kept]
         self.seconds = [seconds[place] for place in kept]
-        """When each frame is shown, after the first."""
+        """Time of each frame, in seconds after the first."""
         self.fps = (len(kept) - 1) / (self.seconds[-1] - self.seconds[0])
-        """Of the frames given, on average."""
+        """Average rate of the frames in this sequence."""
         self._block: tuple[int, list[Tensor]] = (-1, [])
 
     def __len__(self) -> int:
         return len(self._times)
 
     def __getitem__(self, number: int) -> UInt8[Tensor, "3 height width"]:
-        """RGB bytes of a frame.
+        """Return one RGB frame.
 
         Raises:
-            IndexError: There is no frame of this number.
+            IndexError: There is no frame with this number.
 
         """
         if not 0 <= number < len(self):

@@ -1,6 +1,6 @@
-"""Opening a video and what its header says; every way in which that fails, named.
+"""Opening of video files, their headers, and the translation of FFmpeg's errors.
 
-Headers are written by strangers: whatever is read from one is checked before it is used.
+Headers are untrusted input, so every value is checked before it is used.
 """
 
 import re
@@ -27,21 +27,21 @@ VIDEO_SUFFIXES = frozenset({
 })  # fmt: skip
 
 MAX_PIXELS = 2**26
-"""Largest picture, as (height x width): a header of a few bytes must not claim gigabytes."""
+"""Largest frame (height x width), so that a header cannot make the decoder allocate gigabytes."""
 
 MAX_FRAMES = 2**24
-"""Longest video that a header may claim: six days at 30 fps."""
+"""Largest number of frames that a header may state: six days at 30 fps."""
 
 REMUX = "remux it with `ffmpeg -i IN -c copy OUT`"
 COPY_AGAIN = "copy it again, re-encode it or remove it"
 
-# Playlists and the like name other files and addresses, which no video has a reason to open.
+# Allowed formats; playlists are excluded, because they make FFmpeg open other files and addresses.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
 TIMEOUT_SECONDS = 60
 _MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
-# An mp4 says in its tables what FFmpeg else finds out by decoding: opening costs a twentieth.
+# The tables of an mp4 state what FFmpeg otherwise finds by decoding: opening is 20 times as fast.
 _MP4_OPTIONS = {"skip_frame": "all", "probesize": "4096"}
-# PyAV 19 accepts metadata in any encoding by itself, and no longer has the option.
+# PyAV 19 always accepts metadata in any encoding and no longer has this option.
 _LENIENT_METADATA: dict[str, Any] = (
     {} if av.__version__.startswith("19.") else {"metadata_errors": "ignore"}
 )
@@ -49,38 +49,38 @@ _LENIENT_METADATA: dict[str, Any] = (
 
 @dataclass(frozen=True)
 class Timing:
-    """What a header says."""
+    """Duration and frame rate in the header of a video."""
 
     duration_seconds: float
-    """From the start of the first frame to that of the last."""
+    """Time from the start of the first frame to the start of the last."""
     fps: float
-    """Frames a second, on average."""
+    """Average frames per second."""
 
 
 @dataclass
 class OpenStream:
-    """The first video stream of an open file, decoded in this thread alone."""
+    """The first video stream of an open file, decoded by one thread."""
 
     location: str
     container: InputContainer
     stream: VideoStream
     tick_seconds: Fraction
     size: int | None
-    """Bytes of a local file when it was opened."""
+    """Size of a local file in bytes when it was opened; None for a URL."""
     file: BinaryIO | None
-    """What a URL is read through."""
+    """File object of a URL; None for a local file."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self.container.close()
         if self.file is not None:
             self.file.close()
 
     def packets(self) -> "Iterator[Packet[VideoStream]]":
-        """Packets from here on; the last one is empty.
+        """Yield packets from the current position; the last one is empty.
 
         Raises:
-            BadClipError: A packet is encrypted, or was not there when the file was opened.
+            BadClipError: A packet is encrypted, or was appended after the file was opened.
         """
         for packet in self.container.demux(self.stream):
             if packet.has_sidedata("encryption_info"):
@@ -92,24 +92,26 @@ class OpenStream:
             yield packet
 
     def timing(self) -> Timing:
-        """What the header says.
+        """Return the duration and the frame rate in the header.
 
         Raises:
-            BadClipError: It says nothing, too much, or that there is a single frame.
+            BadClipError: A value is missing or implausible, or there is a single frame.
         """
         stream = self.stream
         rate = stream.average_rate or stream.guessed_rate or stream.base_rate
         if not rate or rate < 0:
-            raise BadClipError(self.location, "states no frame rate", "re-encode it or remove it")
+            raise BadClipError(
+                self.location, "has no frame rate in its header", "re-encode it or remove it"
+            )
         fps = float(rate)
         length = _length_seconds(self.container, stream)
         if length is None or length <= 0:
-            raise BadClipError(self.location, "states no length", REMUX)
+            raise BadClipError(self.location, "has no duration in its header", REMUX)
         if length * fps > MAX_FRAMES:
             raise BadClipError(
                 self.location,
-                f"states a length of {length:.3g} s at {fps:.3g} frames a second",
-                f"{REMUX} if that is wrong, or cut it",
+                f"states a duration of {length:.3g} s at {fps:.3g} frames per second",
+                f"{REMUX} if that is wrong, or split it",
             )
         if stream.frames == 1 or length * fps < 1.5:
             raise BadClipError(
@@ -119,15 +121,15 @@ class OpenStream:
 
 
 def read_timing(location: str) -> Timing:
-    """What the header of a video says of its length and rate; decodes next to nothing.
+    """Return the duration and the frame rate in the header of a video; no frame is decoded.
 
     Raises:
-        BadClipError: The file is no video, has a single frame, or lacks these.
+        BadClipError: The file is not a video, has a single frame, or lacks these values.
     """
-    with named_errors(location):
+    with bad_clip_errors(location):
         opened = open_stream(location)
         try:
-            # Encryption shows in the packets alone.
+            # Only the packets show encryption.
             next(opened.packets())
             return opened.timing()
         finally:
@@ -135,12 +137,13 @@ def read_timing(location: str) -> Timing:
 
 
 def open_stream(location: str) -> OpenStream:
-    """Open a video by path or URL, ready to read its first video stream.
+    """Open the first video stream of a file or URL.
+
+    Call this within `bad_clip_errors`: FFmpeg's errors do not share a base class with others.
 
     Raises:
-        BadClipError: The file is no video, or one that is not read: encrypted, too large.
-        OSError: It cannot be read at all; FFmpeg's errors are no subclass of one error either,
-            so call this within `named_errors`.
+        BadClipError: The file is not a video, is empty, or has frames that are too large.
+        OSError: The file cannot be read.
     """
     size = None if is_url(location) else Path(location).stat().st_size
     with open_binary(location) as file:
@@ -151,7 +154,7 @@ def open_stream(location: str) -> OpenStream:
         file = opened.enter_context(open_binary(location)) if is_url(location) else None
         container = opened.enter_context(
             av.open(
-                # Else FFmpeg takes what stands before a colon in a path for a protocol.
+                # Without the prefix, FFmpeg takes the part before a colon in a path for a protocol.
                 file or f"file:{location}",
                 mode="r",
                 options={
@@ -166,20 +169,20 @@ def open_stream(location: str) -> OpenStream:
         stream = _video_stream(location, container)
         tick = stream.time_base
         if not tick:
-            raise BadClipError(location, "states no unit of time", REMUX)
+            raise BadClipError(location, "has no time base in its header", REMUX)
         tick_seconds = Fraction(tick.numerator, tick.denominator)
-        opened.pop_all()  # from here on the caller closes them
+        opened.pop_all()  # the caller closes them
     return OpenStream(location, container, stream, tick_seconds, size, file)
 
 
 @contextmanager
-def named_errors(location: str) -> Iterator[None]:
-    """Turn whatever reading a broken file raises into a BadClipError."""
+def bad_clip_errors(location: str) -> Iterator[None]:
+    """Convert FFmpeg's and the system's errors in the block into a `BadClipError`."""
     try:
         yield
     except av.error.ExitError as error:
         raise BadClipError(
-            location, f"gave no data for {TIMEOUT_SECONDS} s", "check the disk or the network"
+            location, f"returned no data for {TIMEOUT_SECONDS} s", "check the disk or the network"
         ) from error
     except (av.error.FFmpegError, OSError) as error:
         raise BadClipError(
@@ -188,7 +191,7 @@ def named_errors(location: str) -> Iterator[None]:
 
 
 def _video_stream(location: str, container: InputContainer) -> VideoStream:
-    # The cover of a piece of music is stored as a video stream.
+    # Music files store their cover as a video stream.
     covers = Disposition.attached_pic
     videos = [each for each in container.streams.video if not each.disposition & covers]
     if not videos:
@@ -197,21 +200,21 @@ def _video_stream(location: str, container: InputContainer) -> VideoStream:
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all
-    # A stream of unknown kind has none, whatever the type says.
+    # Streams of an unknown codec have no context, contrary to the type stub.
     context = getattr(stream, "codec_context", None)
     if context is None:
-        raise BadClipError(location, "is of a kind that cannot be decoded", "re-encode it")
+        raise BadClipError(location, "has an unknown codec", "re-encode it")
     if container.format.name == "avi" and context.name == "h264" and context.has_b_frames:
-        raise BadClipError(location, "keeps no times for its frames", "re-encode it as mp4")
-    # Where FFmpeg meets a size that it is told to refuse, none is left.
+        raise BadClipError(location, "has no timestamps for its frames", "re-encode it as mp4")
+    # If FFmpeg rejects the size because of `max_pixels`, it reports 0.
     if not 0 < context.width * context.height <= MAX_PIXELS:
         raise BadClipError(
             location,
-            f"states no size of its pictures, or one of more than {MAX_PIXELS} pixels",
+            f"has no frame size in its header, or one of more than {MAX_PIXELS} pixels",
             "re-encode it smaller or remove it",
         )
     context.options = {"max_pixels": str(MAX_PIXELS)}
-    # Many files are read at once, one a worker: threads within a file only cost.
+    # Every worker reads its own file, so threads within a file would only add overhead.
     context.thread_count = 1
     return stream
 
@@ -219,7 +222,7 @@ def _video_stream(location: str, container: InputContainer) -> VideoStream:
 def _length_seconds(container: InputContainer, stream: VideoStream) -> float | None:
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    # Matroska: the stream's own length; that of the container counts the sound too.
+    # Matroska states the duration of the stream here; that of the container includes the audio.
     stated = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     if stated:
         hours, minutes, seconds = stated.groups()

@@ -1,4 +1,4 @@
-"""How the pictures of a turned camera become upright."""
+"""Rotation and mirroring of decoded frames, from the display matrix of the file."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -13,7 +13,7 @@ from midway.data.clip import BadClipError
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a stored picture becomes upright: rows and columns swapped first, then flips."""
+    """Transform from a stored to an upright frame: a transposition, followed by flips."""
 
     transpose: bool
     flip_rows: bool
@@ -21,28 +21,35 @@ class Orientation:
 
     @classmethod
     def of(cls, location: str, frame: VideoFrame) -> Self:
-        """What the display matrix that came with a frame says.
+        """Return the orientation in the display matrix of a decoded frame.
+
+        Args:
+            location: Path or URL of the video, for the error.
+            frame: Decoded frame; without a display matrix it is upright.
 
         Raises:
-            BadClipError: It turns by no multiple of 90 degrees.
+            BadClipError: The rotation is not a multiple of 90 degrees.
         """
-        # `frame.side_data` would make a cycle of the two, and megabytes wait for the collector.
-        held = SideDataContainer(frame)  # pyright: ignore[reportCallIssue] - its stub has no __init__
-        side_data = held.get("DISPLAYMATRIX")
+        # `frame.side_data` would create a reference cycle, so that megabytes wait for the garbage
+        # collector.
+        container = SideDataContainer(frame)  # pyright: ignore[reportCallIssue] - its stub has no __init__
+        side_data = container.get("DISPLAYMATRIX")
         if side_data is None:
             return cls(False, False, False)
-        # Stored (x, y) is shown at (a x + c y, b x + d y), up to a shift.
+        # A stored pixel (x, y) is shown at (a x + c y, b x + d y), up to a translation.
         (a, b, _), (c, d, _), _ = np.frombuffer(bytes(side_data), np.int32).reshape(3, 3).tolist()
         if b == c == 0:
             return cls(False, d < 0, a < 0)
         if a == d == 0:
             return cls(True, b < 0, c < 0)
         raise BadClipError(
-            location, "is rotated by no multiple of 90 degrees", "re-encode it upright"
+            location,
+            "is rotated by an angle that is not a multiple of 90 degrees",
+            "re-encode it upright",
         )
 
     def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The upright picture (height, width, 3) of a stored one."""
+        """Return the upright image (height, width, 3) of a stored one."""
         if self.transpose:
             image = image.swapaxes(0, 1)
         if self.flip_rows:

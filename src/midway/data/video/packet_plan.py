@@ -1,8 +1,8 @@
-"""Which packets of a video hold the pictures that were asked for.
+"""Selection of the packets of a video that have to be decoded for a set of times.
 
-Packets come in the order of decoding and pictures are shown in another. All pictures after a
-packet are shown no earlier than it is decoded (its dts), so a few packets ahead it is certain
-which picture is shown at a time, at any frame rate, and before anything is decoded.
+Packets come in decoding order, which differs from presentation order. No later packet is presented
+before the decoding time (dts) of the current one. A few packets of look-ahead therefore determine
+which frame is shown at a time, at any frame rate, before anything is decoded.
 """
 
 import math
@@ -16,69 +16,70 @@ from av.video.stream import VideoStream
 
 
 class UnplannableError(Exception):
-    """The times of the packets contradict each other."""
+    """The timestamps of the packets are missing or contradict each other."""
 
 
-class Decided(NamedTuple):
-    """A packet, and what is asked of its picture."""
+class PlannedPacket(NamedTuple):
+    """A packet, and the use of its frame."""
 
     packet: "Packet[VideoStream]"
     pts: int
-    """When its picture is shown."""
-    times: int
-    """How many of the times asked for show its picture."""
+    """Presentation time of its frame, in ticks of the stream."""
+    num_times: int
+    """Number of requested times at which its frame is shown; 0 if it is not requested."""
     is_last: bool
-    """Whether no picture is shown after it."""
+    """If True, its frame is the last one of the stream."""
 
 
-class Lookahead:
-    """Holds packets back until it is known whether their pictures are asked for.
+class PacketPlan:
+    """Queue that releases a packet once it is known whether its frame is requested.
 
     Args:
-        times: Times asked for, increasing, in the ticks of the stream.
+        times: Requested times in ticks of the stream, increasing.
     """
 
     def __init__(self, times: Sequence[int]) -> None:
         self._times = times
-        self._held: deque[Packet[VideoStream]] = deque()
+        self._waiting: deque[Packet[VideoStream]] = deque()
         self._shown: list[int] = []
-        self._reached = -math.inf
+        self._dts = -math.inf
 
     def add(self, packet: "Packet[VideoStream]") -> None:
-        """Take the next packet; an empty one ends the stream.
+        """Add the next packet; an empty one ends the stream.
 
         Raises:
-            UnplannableError: It has no time, or one that the packets before it rule out.
+            UnplannableError: It has no timestamp, or one that earlier packets rule out.
         """
         if not packet.size:
-            self._reached = math.inf
+            self._dts = math.inf
             return
         pts, dts = packet.pts, packet.dts
-        if pts is None or pts <= self._reached - 1:
+        if pts is None or pts <= self._dts - 1:
             raise UnplannableError
         if dts is not None:
-            if dts > pts or dts < self._reached:
+            if dts > pts or dts < self._dts:
                 raise UnplannableError
-            self._reached = dts
-        self._held.append(packet)
-        # What an edit list cuts off is decoded but not shown.
+            self._dts = dts
+        self._waiting.append(packet)
+        # Frames that an edit list cuts off are decoded but not shown.
         if not packet.is_discard:
             if self._following(pts - 1) == pts:
                 raise UnplannableError
             insort(self._shown, pts)
 
-    def decided(self) -> Iterator[Decided]:
-        """The packets that no later one can change anything about, in order of decoding."""
-        while self._held:
-            packet = self._held[0]
+    def planned(self) -> Iterator[PlannedPacket]:
+        """Yield the packets that no later packet can affect, in decoding order."""
+        while self._waiting:
+            packet = self._waiting[0]
             pts = packet.pts
-            assert pts is not None  # `add` refuses those
+            assert pts is not None  # `add` rejects such packets
             following = self._following(pts)
-            if following > self._reached:
+            if following > self._dts:
                 return
             times = bisect_left(self._times, following) - bisect_left(self._times, pts)
-            self._held.popleft()
-            yield Decided(packet, pts, 0 if packet.is_discard else times, following == math.inf)
+            self._waiting.popleft()
+            num_times = 0 if packet.is_discard else times
+            yield PlannedPacket(packet, pts, num_times, following == math.inf)
 
     def _following(self, pts: int) -> float:
         place = bisect_right(self._shown, pts)

@@ -1,4 +1,4 @@
-"""Write a video frame by frame; what is not finished is not left behind."""
+"""Writing of H.264 videos frame by frame; an unfinished file is removed."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,26 +11,27 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 WRITTEN_VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv")
-"""Containers that hold H.264."""
+"""File suffixes of the containers that can be written."""
 ENCODER_OPTIONS = {"crf": "18", "preset": "veryfast"}
-"""The encoder keeps frames waiting to look ahead: with this preset 10 of them, by default 40.
+"""Options of libx264: with this preset it buffers 10 frames for look-ahead, by default 40.
 
-So memory grows over the first 20 frames, by 46 MB at 960x540, and then no more. Without (tune
-zerolatency) it would be 7 MB, and a file of a panning picture four times as large.
+Memory therefore grows over the first 20 frames, by 46 MB at 960x540, and stays constant afterwards.
+Without look-ahead (tune zerolatency) it would grow by 7 MB, but the file of a panning camera would
+be four times as large.
 """
 
 
 @contextmanager
 def writing_video(path: Path, fps: float) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
-    """A function that adds a frame, RGB bytes (height, width, 3) of one size, to a new video.
+    """Open a new video and return a function that appends a frame to it.
 
-    The video is at `path` once all is well; after an error there is none, nor a part of it. An odd
-    row or column of pixels is repeated, as 4:2:0 holds even sizes only.
+    Frames are RGB (height, width, 3), all of one size. If a side is odd, its last row or column is
+    repeated, because 4:2:0 chroma subsampling requires even sizes. The video appears at `path`
+    when the block ends without an error; otherwise nothing is left behind.
 
     Args:
-        path: Its ending is one of `WRITTEN_VIDEO_SUFFIXES`.
+        path: File to write, with one of `WRITTEN_VIDEO_SUFFIXES`.
         fps: Frames per second.
-
     """
     unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
     try:

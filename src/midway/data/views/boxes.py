@@ -1,4 +1,4 @@
-"""Random boxes: the random resized crop of a parent image, or a box of fixed size."""
+"""Random boxes: random resized crops of a parent image, and boxes of fixed size."""
 
 import math
 from collections.abc import Sequence
@@ -10,20 +10,22 @@ from numpy.typing import NDArray
 from midway.errors import MidwayError
 
 TRIES = 10
-"""Boxes drawn before the largest central one is taken, because none fitted into the parent."""
+"""Attempts to draw a box that fits into the parent; the fallback is the largest central box."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """Random resized crop: share of the parent's area, and width over height.
+    """Random resized crop.
 
     Raises:
-        MidwayError: A range that is empty or out of bounds.
+        MidwayError: A range is empty or out of bounds.
 
     """
 
     area: tuple[float, float]
+    """Range of the box's area, as a fraction of the parent's."""
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    """Range of width / height."""
 
     def __post_init__(self) -> None:
         if not 0 < self.area[0] <= self.area[1] <= 1:
@@ -34,10 +36,10 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True)
 class FixedBox:
-    """Box of a fixed size at a random place; a parent that is smaller is taken whole.
+    """Box of fixed size at a random position, clipped to the size of the parent.
 
     Raises:
-        MidwayError: A box without pixels.
+        MidwayError: The box has no pixels.
 
     """
 
@@ -52,31 +54,31 @@ class FixedBox:
 def draw_boxes(
     sizes: NDArray[np.int64], boxes: Sequence[Box | FixedBox], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Draw the area, aspect and place of several boxes at once.
+    """Draw area, aspect ratio and position of several boxes.
 
     Args:
         sizes: Height and width of the parent of each box in pixels, shape (V, 2).
         boxes: The V boxes.
-        rng: The only source of randomness.
+        rng: Source of all random numbers.
 
     Returns:
-        Top, left, height and width of each box, shape (V, 4).
+        Top, left, height and width of each box in pixels, shape (V, 4).
 
     """
     num_boxes = len(boxes)
     chance = rng.random((2, num_boxes, TRIES))
     place = rng.random((num_boxes, 2))
-    # A box of fixed size takes part in the draw, and its extent is put in afterwards.
+    # Fixed boxes are drawn like random ones and overwritten below, so the draw is vectorised.
     random = [box if isinstance(box, Box) else Box(area=(1.0, 1.0)) for box in boxes]
-    areas = np.array([box.area for box in random])
+    areas = np.array([box.area for box in random])  # (V, 2)
     low, high = np.array([[math.log(limit) for limit in box.aspect] for box in random]).T[..., None]
-    # The aspect's logarithm is uniform.
+    # Uniform area, log-uniform aspect ratio: side and root are (V, TRIES), low and high (V, 1).
     side = np.sqrt(sizes.prod(1)[:, None] * (areas[:, :1] + np.diff(areas) * chance[0]))
     root = np.exp(0.5 * (low + (high - low) * chance[1]))
     extents = np.stack((side / root, side * root), axis=2).round()  # (V, TRIES, 2)
     fits = np.all((extents >= 1) & (extents <= sizes[:, None]), axis=2)
     each, first = np.arange(num_boxes), fits.argmax(1)
-    found = fits[each, first, None]
+    found = fits[each, first, None]  # (V, 1)
     parents = [(height, width) for height, width in sizes.tolist()]
     largest = [_largest(*parent, box.aspect) for parent, box in zip(parents, random, strict=True)]
     extent = np.where(found, extents[each, first], largest)
@@ -85,12 +87,12 @@ def draw_boxes(
             found[index] = True
             extent[index] = np.minimum(box.size, parent)
     place = np.where(found, place, 0.5)
-    corner = np.floor(place * (sizes - extent + 1))
+    corner = np.floor(place * (sizes - extent + 1))  # (V, 2)
     return np.concatenate((corner, extent), axis=1).astype(np.int64)
 
 
 def _largest(height: int, width: int, aspect: tuple[float, float]) -> tuple[int, int]:
-    """Height and width of the largest box of an aspect in the range."""
+    """Return height and width of the largest box with an aspect ratio in the range."""
     return (
         max(1, min(height, round(width / aspect[0]))),
         max(1, min(width, round(height * aspect[1]))),

@@ -1,4 +1,4 @@
-"""The paper's crops of a pair of frames (section B.1), for methods that train on pairs."""
+"""Crops of frame pairs as in the paper (section B.1)."""
 
 from dataclasses import dataclass
 
@@ -15,23 +15,28 @@ P_FLIP = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class ViewsConfig:
-    """Sizes (height, width) in pixels, areas as shares, aspects as width over height."""
+    """Sizes and areas of the crops.
+
+    Sizes are (height, width) in pixels, areas are fractions, aspect ratios are width / height.
+    """
 
     motion_size: tuple[int, int] = (224, 224)
     global_size: tuple[int, int] = (224, 224)
     local_size: tuple[int, int] = (96, 96)
     num_local: int = 8
-    """Local crops of each frame."""
+    """Number of local crops per frame."""
     motion_area: tuple[float, float] = (0.2, 0.4)
+    """Area of the motion crop, as a fraction of the frame."""
     initial_area: tuple[float, float] = (0.05, 0.2)
-    """Share of the frame from which the global and local crops are taken."""
+    """Area of the initial crop, which contains the global and local crops, as a fraction of the
+    frame."""
     global_area: tuple[float, float] = (0.4, 1.0)
-    """Share of the initial crop."""
+    """Area of a global crop, as a fraction of the initial crop."""
     local_area: tuple[float, float] = (0.05, 0.4)
-    """Share of the initial crop."""
+    """Area of a local crop, as a fraction of the initial crop."""
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     distort_colours: bool = True
-    """Whether colours are jittered, and crops blurred and solarised."""
+    """If True, jitter the colours, and blur and solarise the crops."""
 
     def __post_init__(self) -> None:
         for name in ("motion_size", "global_size", "local_size"):
@@ -50,9 +55,9 @@ class ViewsConfig:
     def spec(self) -> ClipSpec:
         """Return the regions and views of source and target.
 
-        "motion" is one crop at the same place in both frames, for the dense term. All crops of the
-        DINO term lie in the "initial" region: 2 "globals" a frame at the same places in both
-        frames, and `num_local` "locals" a frame, each on its own.
+        "motion" is one crop at the same position in both frames, for the dense loss. All crops of
+        the DINO loss lie in the region "initial": per frame 2 "globals" at the same positions in
+        both frames, and `num_local` "locals" that are drawn independently.
         """
         two = self._photometric(ALWAYS_BLURRED, SOLARISED)
         views = {

@@ -1,4 +1,4 @@
-"""Photometric augmentation as it is drawn: colour jitter, grey, blur and solarisation."""
+"""Parameters of the photometric augmentation: colour jitter, greyscale, blur, solarisation."""
 
 import math
 from collections.abc import Sequence
@@ -11,26 +11,27 @@ from midway.errors import MidwayError
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 NEUTRAL = (1.0, 1.0, 1.0, 0.0)
+"""Jitter factors that leave an image unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Photometric:
-    """Photometric recipe of one crop; the defaults are the jitter and grey of DINO and the paper.
+    """Photometric augmentation of one crop; defaults are the jitter and greyscale of DINO.
 
     Raises:
-        MidwayError: A probability or a range that cannot be.
+        MidwayError: A probability or range is out of bounds.
 
     """
 
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
-    """Largest change of the factors of brightness, contrast and saturation, and of the hue in
-    turns (0.5 covers the whole circle)."""
+    """Maximum change of the brightness, contrast and saturation factors, and of the hue in turns
+    (0.5 covers the whole circle)."""
     p_jitter: float = 0.8
     p_grey: float = 0.2
     p_blur: float = 0.0
     p_solarise: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
-    """Range of the Gaussian's standard deviation, in pixels of the crop."""
+    """Range of the Gaussian's standard deviation in pixels of the crop."""
 
     def __post_init__(self) -> None:
         for name in ("p_jitter", "p_grey", "p_blur", "p_solarise"):
@@ -45,24 +46,25 @@ class Photometric:
 
 @dataclass(frozen=True, kw_only=True)
 class ColourParameters:
-    """Photometric augmentation drawn for each image: arrays with the same leading axes."""
+    """Photometric parameters of each image; all arrays have the same leading axes."""
 
     jitter: NDArray[np.bool_]
-    """Whether brightness, contrast, saturation and hue change at all, shape (...)."""
+    """True where the colours are jittered, shape (...)."""
     factors: NDArray[np.float32]
-    """Three factors, then the hue in turns; shape (..., 4)."""
+    """Factors of brightness, contrast and saturation, and the hue shift in turns; shape
+    (..., 4)."""
     order: NDArray[np.int64]
-    """Which of the four comes first, second, third and fourth, shape (..., 4)."""
+    """Indices of the four operations in the order of their application, shape (..., 4)."""
     grey: NDArray[np.bool_]
-    """Whether the colours are dropped, shape (...)."""
+    """True where the image becomes greyscale, shape (...)."""
     blur_sigma: NDArray[np.float32]
-    """Standard deviation of the blur in pixels, 0 for none, shape (...)."""
+    """Standard deviation of the blur in pixels, 0 for no blur, shape (...)."""
     solarise: NDArray[np.bool_]
-    """Whether bright pixels are inverted, shape (...)."""
+    """True where bright pixels are inverted, shape (...)."""
 
     @classmethod
     def stack(cls, parameters: Sequence["ColourParameters"]) -> "ColourParameters":
-        """Put the parameters of several samples along a new second axis."""
+        """Stack the parameters of several samples along a new second axis."""
         return cls(
             **{
                 name: np.stack([getattr(each, name) for each in parameters], axis=1)
@@ -71,7 +73,7 @@ class ColourParameters:
         )
 
     def flatten(self, views: slice) -> "ColourParameters":
-        """Select entries of the first axis, and merge that axis with the next."""
+        """Select entries of the first axis and merge it with the second."""
         chosen = {name: value[views] for name, value in vars(self).items()}
         return ColourParameters(
             **{name: value.reshape(-1, *value.shape[2:]) for name, value in chosen.items()}
@@ -81,11 +83,11 @@ class ColourParameters:
 def draw_colour(
     recipes: Sequence[Photometric | None], rng: np.random.Generator
 ) -> ColourParameters:
-    """Draw the photometric parameters of one image per recipe.
+    """Draw the photometric parameters of one image for each recipe.
 
     Args:
-        recipes: One a image; None leaves its colours as they are, and draws nothing.
-        rng: The only source of randomness.
+        recipes: One per image; None keeps the image unchanged and draws no random number.
+        rng: Source of all random numbers.
 
     Returns:
         Parameters with the leading axis (len(recipes),).
@@ -97,10 +99,10 @@ def draw_colour(
         return parameters
     given = [recipe for recipe in recipes if recipe is not None]
     num_images = len(given)
-    chance, factors, order = rng.random((3, num_images, 4))
+    chance, factors, order = rng.random((3, num_images, 4))  # each (N, 4)
     low, high = np.array([recipe.blur_sigma for recipe in given]).T
     sigma = low + (high - low) * rng.random(num_images)
-    jitter = np.array([recipe.jitter for recipe in given])
+    jitter = np.array([recipe.jitter for recipe in given])  # (N, 4)
     p_jitter, p_grey, p_blur, p_solarise = np.array(
         [(each.p_jitter, each.p_grey, each.p_blur, each.p_solarise) for each in given]
     ).T
@@ -114,7 +116,7 @@ def draw_colour(
 
 
 def undistorted(num_images: int) -> ColourParameters:
-    """Return parameters that leave the colours of `num_images` images as they are."""
+    """Return the parameters that keep `num_images` images unchanged."""
     return ColourParameters(
         jitter=np.zeros(num_images, np.bool_),
         factors=np.tile(np.array(NEUTRAL, np.float32), (num_images, 1)),

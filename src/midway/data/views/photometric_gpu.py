@@ -1,9 +1,9 @@
-"""Photometric distortion of a whole batch at once.
+"""Photometric augmentation of a whole batch.
 
-Images are RGB floats from 0 to 255 of shape (B, 3, H, W), on any device. Everything random was
-drawn before (`photometric`), into arrays on the CPU: so which image takes which operation is known
-without asking the device. `photometric_cpu` does the same to one image after another, which suits a
-CPU's caches.
+Images are RGB floats from 0 to 255 of shape (B, 3, H, W), on any device. `photometric` draws all
+random parameters beforehand, into CPU arrays, so each operation selects its images without
+synchronising with the device. `photometric_cpu` processes one image at a time, which suits the
+caches of a CPU.
 """
 
 import math
@@ -20,19 +20,19 @@ from midway.data.views.resample import banded_matrix
 from midway.nn.images import send
 
 LUMA = (0.299, 0.587, 0.114)
-"""Share of red, green and blue in what is left without colour (ITU-R 601)."""
+"""Weights of red, green and blue in the luma (ITU-R BT.601)."""
 
 
 def apply_colour(images: Tensor, parameters: ColourParameters) -> Tensor:
-    """Jitter in each image's own order, then grey, blur and solarisation; not normalised.
+    """Apply colour jitter in each image's order, then greyscale, blur and solarisation.
 
     Args:
-        images: Shape (B, 3, H, W), from 0 to 255; changed in place. All is done in their type: half
-            precision is off by a level at most, and by a twentieth on average.
+        images: Shape (B, 3, H, W), from 0 to 255; changed in place. Their type is that of all
+            arithmetic; the error of half precision is at most one level, and 0.05 on average.
         parameters: With the leading axis (B,).
 
     Returns:
-        The images given.
+        `images`, not normalised.
     """
     hues = [(parameters.jitter & (column == HUE)).nonzero()[0] for column in parameters.order.T]
     turns = [parameters.factors[indices, HUE] for indices in hues]
@@ -41,9 +41,10 @@ def apply_colour(images: Tensor, parameters: ColourParameters) -> Tensor:
         for chosen in (parameters.grey, parameters.blur_sigma > 0, parameters.solarise)
     )
     sigma = parameters.blur_sigma[blurred]
-    # All that the device needs to know goes there at once.
+    # A single transfer for all parameters.
     arrays = _blends(parameters), sigma, grey, blurred, solarised, *hues, *turns
     blends, on_device, grey, blurred, solarised, *rest = send(images.device, *arrays)
+    # One pass for each position in the order; no image takes two operations in the same pass.
     for blend, indices, turn in zip(blends.to(images.dtype), rest[:4], rest[4:], strict=True):
         _blend(images, *blend.unbind())
         _change(images, indices, turn_hue, turn.to(images.dtype))
@@ -55,23 +56,25 @@ def apply_colour(images: Tensor, parameters: ColourParameters) -> Tensor:
 
 
 def _blends(parameters: ColourParameters) -> NDArray[np.float32]:
-    """Brightness, contrast and saturation as one operation with three numbers per image.
+    """Return brightness, contrast and saturation as one blend with three numbers per image.
 
-    Each of them scales the distance to something by a factor: to black, to the mean luma of the
-    image, or to the luma of the pixel.
+    Each operation scales the distance to a base by a factor. The base is black, the mean luma of
+    the image or the luma of the pixel, respectively.
 
     Returns:
-        Factor, share of the mean luma, share of the pixel's: shape (4 places, 3, B).
+        Factor, weight of the mean luma and weight of the pixel's luma, for each position in the
+        order; shape (4, 3, B).
     """
-    factors = np.take_along_axis(parameters.factors, parameters.order, 1)
+    factors = np.take_along_axis(parameters.factors, parameters.order, 1)  # (B, 4)
     factors = np.where(parameters.jitter[:, None] & (parameters.order != HUE), factors, 1)
     blends = np.stack((factors, parameters.order == CONTRAST, parameters.order == SATURATION))
     return blends.transpose(2, 0, 1)
 
 
 def _blend(images: Tensor, factor: Tensor, mean_share: Tensor, luma_share: Tensor) -> None:
-    grey = luma(images)
-    mean = grey.mean(dim=(2, 3), keepdim=True)
+    """Scale the distance to the base in place; factor and weights have shape (B,)."""
+    grey = luma(images)  # (B, 1, H, W)
+    mean = grey.mean(dim=(2, 3), keepdim=True)  # (B, 1, 1, 1)
     base = grey.mul_(_per_image(luma_share)).add_(mean * _per_image(mean_share))
     torch.lerp(base, images, _per_image(factor), out=images).clamp_(0, 255)
 
@@ -79,7 +82,7 @@ def _blend(images: Tensor, factor: Tensor, mean_share: Tensor, luma_share: Tenso
 def _change(
     images: Tensor, indices: Tensor, operation: Callable[..., Tensor], *values: Any
 ) -> None:
-    """Apply an operation to some of the images, in place; the values are those of these images."""
+    """Apply an operation in place to the images at `indices`, with one value for each of them."""
     if len(indices):
         indices = indices.long()
         part = images.index_select(0, indices)
@@ -91,32 +94,37 @@ def _per_image(values: Tensor) -> Tensor:
 
 
 def luma(images: Tensor) -> Tensor:
-    """What is left without colour, shape (B, 1, H, W)."""
+    """Return the luma of images (B, 3, H, W), shape (B, 1, H, W)."""
     red, green, blue = images.split(1, dim=1)
     return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
 def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue circle of HSV, at constant value and saturation.
+    """Rotate the hue of HSV at constant value and saturation.
 
-    A third of a turn is exact: red takes green's place, green blue's, blue red's. What remains is
-    at most a sixth either way. On the way from red over green to blue a channel rises with the hue
-    while the channel before it is the highest, stays the highest, and falls while the one after it
-    is the highest. The rest of the turn moves it along that course, by six times its share of the
-    span between lowest and highest channel; where it would leave that span the course bends. So no
-    hue is computed and nothing divided. Backwards, the channels before and after change places.
+    A third of a turn is an exact permutation of the channels: red moves to green, green to blue,
+    blue to red. The remainder r is at most a sixth of a turn in either direction. From red over
+    green to blue, a channel rises with the hue while the channel before it is the highest, then is
+    the highest itself, and falls while the channel after it is the highest. The remainder moves it
+    along this piecewise linear course by 6 |r| (highest - lowest); clamping to [lowest, highest]
+    handles the bends. So no hue is computed and nothing is divided. For negative r, the channels
+    before and after swap roles.
 
     Args:
         images: Shape (B, 3, H, W), any range.
-        turns: Any part of the circle, positive from red to green, shape (B,).
+        turns: Angles in turns, positive from red to green, shape (B,).
+
+    Returns:
+        Images of the same shape.
     """
     thirds = (3 * turns).round()
-    rest = turns - thirds / 3
+    rest = turns - thirds / 3  # r, in [-1/6, 1/6]
     channels = torch.arange(3, device=images.device) - thirds.long()[:, None]  # (B, 3)
     images = images.take_along_dim(channels.remainder(3)[:, :, None, None], dim=1)
-    highest, lowest = images.amax(1, keepdim=True), images.amin(1, keepdim=True)
+    highest, lowest = images.amax(1, keepdim=True), images.amin(1, keepdim=True)  # (B, 1, H, W)
     forward = _per_image(rest > 0)
     rolled = images.roll(1, 1), images.roll(-1, 1)
+    # For each channel, the neighbours on the circle; both (B, 3, H, W).
     before, after = torch.where(forward, *rolled), torch.where(forward, *rolled[::-1])
     share = _per_image(6 * rest.abs())
     rise, fall = torch.lerp(lowest, highest, share), torch.lerp(highest, lowest, share)
@@ -125,32 +133,35 @@ def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, max_sigma: float) -> Tensor:
-    """Blur by a Gaussian, with the border pixels repeated outside the image.
+    """Blur by a Gaussian with replicated borders.
 
     Args:
         images: Shape (B, 3, H, W).
         sigma: Standard deviation in pixels, above 0, shape (B,).
-        max_sigma: The largest of them.
+        max_sigma: Maximum of `sigma`, as a host value to avoid synchronisation.
+
+    Returns:
+        Images of the same shape.
     """
-    # Six deviations: so far out a tap is worth 1e-8, and the widest blur of a batch that sets the
-    # number of taps does not show in the others.
+    # The widest blur of the batch sets the number of taps. Beyond six standard deviations a tap is
+    # below 1e-8, so the result of an image does not depend on the rest of the batch.
     reach = math.ceil(6 * max_sigma)
     offsets = torch.arange(-reach, reach + 1, device=images.device)
-    taps = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
+    taps = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)  # (B, taps)
     taps = taps / taps.sum(1, keepdim=True)
 
     def blur_matrix(size: int) -> Tensor:
-        columns = torch.arange(size, device=images.device)[:, None] + offsets
+        columns = torch.arange(size, device=images.device)[:, None] + offsets  # (size, taps)
         shape = (len(images), *columns.shape)
         columns = columns.clamp(0, size - 1).expand(shape)
         return banded_matrix(taps[:, None].expand(shape), columns, size).to(images.dtype)
 
     height, width = images.shape[2:]
-    rows = images.flatten(1, 2) @ blur_matrix(width).mT
+    rows = images.flatten(1, 2) @ blur_matrix(width).mT  # (B, 3 * H, W)
     return blur_matrix(height)[:, None] @ rows.unflatten(1, (3, height))
 
 
 def solarise(images: Tensor) -> Tensor:
-    """Invert the levels from 128 of 255 on."""
-    # Below 128 the level itself is the smaller of the two, from there on its inverse.
+    """Invert levels of 128 and above."""
+    # Below 128 the level itself is the smaller of the two, from 128 on its inverse.
     return torch.minimum(images, 255 - images)

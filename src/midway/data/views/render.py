@@ -1,4 +1,4 @@
-"""Views of a batch, rendered on the device that its regions are on."""
+"""Views of a batch: stacking of regions, rendering on a CPU or GPU, and random examples."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,19 +21,20 @@ from midway.data.views.spec import ClipSpec, ViewParameters
 from midway.nn.images import normalise
 
 SIDE_MULTIPLE = 8
+"""Divisor of the sides of stacked windows; the matrix units of a GPU require it."""
 FrameSeconds = Float[Tensor, "frames batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clips:
-    """The views of a batch of samples, as a method's loss takes them, on the device."""
+    """Rendered views of a batch: the input of a method's loss."""
 
     views: Mapping[str, Float[Tensor, "frames crops batch 3 height width"]]
-    """ImageNet-normalised crops by the name of the view."""
+    """ImageNet-normalised crops by name of the view."""
     seconds: FrameSeconds
     """Time of each frame after the first frame of its clip."""
     signals: Mapping[str, Float[Tensor, "frames batch ..."]]
-    """Recorded numbers by name, such as actions."""
+    """Recorded signals by name, such as actions."""
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -41,14 +42,14 @@ class Clips:
 
 
 def stack_windows(windows: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """Stack one region of several samples, each padded to the largest on the right and below.
+    """Stack one region of several samples, padded on the right and below to the largest.
 
     Args:
-        windows: From `cut_regions`, of shapes (frames, height, width, 3).
+        windows: B windows from `cut_regions`, uint8 of shape (frames, height, width, 3).
 
     Returns:
-        Bytes of shape (frames, B, 3, H, W), channels last in memory, zero outside the windows. H
-        and W are multiples of 8, which the matrix units of a GPU ask for.
+        uint8 of shape (frames, B, 3, H, W), channels last in memory, 0 in the padding. H and W are
+        multiples of `SIDE_MULTIPLE`.
     """
     height, width = (
         math.ceil(max(window.shape[axis] for window in windows) / SIDE_MULTIPLE) * SIDE_MULTIPLE
@@ -66,15 +67,16 @@ def stack_windows(windows: Sequence[NDArray[np.uint8]]) -> Tensor:
 def render_views(
     spec: ClipSpec, regions: Mapping[str, Tensor], parameters: ViewParameters
 ) -> dict[str, Tensor]:
-    """Crop, resize, distort and normalise all views of a batch, on the device of the regions.
+    """Crop, resize, distort and normalise all views of a batch on the device of its regions.
 
     Args:
-        spec: The one that the parameters were drawn with.
-        regions: From `stack_windows`, bytes of shape (frames, B, 3, H, W) each.
-        parameters: Those of the batch, from `stack_views`.
+        spec: Specification that the parameters were drawn with.
+        regions: Regions from `stack_windows`, uint8 of shape (frames, B, 3, H, W) each.
+        parameters: Parameters of the batch from `stack_views`.
 
     Returns:
-        Each view, shape (frames, crops, B, 3, height, width).
+        ImageNet-normalised float32 crops by name of the view, shape (frames, crops, B, 3, height,
+        width).
     """
     made = {}
     for name, crops in spec.slices.items():
@@ -83,18 +85,18 @@ def render_views(
         drawn = parameters.boxes[crops], parameters.flip[crops], parameters.colour.flatten(crops)
         shape = (spec.num_crops(name), windows.shape[1], 3, *view.size)
         device = windows.device
-        # Autocast would take bfloat16, which is coarser than the bytes of the frames.
+        # Autocast would use bfloat16, which is coarser than the 8 bits of the frames.
         with torch.autocast(device.type, enabled=False):
             if device.type == "cpu":
-                # NumPy asks for huge pages, torch does not: to touch small ones for the first time
-                # would be a fifth of the work.
+                # NumPy requests huge pages, torch does not. Page faults of small pages would take a
+                # fifth of the time.
                 out = torch.from_numpy(np.empty(shape, dtype=np.float32))
                 render_each(windows, *drawn, out)
             else:
                 out = torch.empty(shape, device=device)
                 dtype = torch.half if device.type == "cuda" else torch.float32
                 render_together(windows, *drawn, out, dtype=dtype)
-        made[name] = out.unflatten(0, (spec.num_frames, view.count))
+        made[name] = out.unflatten(0, (spec.num_frames, view.count))  # from (V, B, 3, H, W)
     return made
 
 
@@ -105,13 +107,13 @@ def example_clips(
     generator: torch.Generator | None = None,
     device: torch.device | None = None,
 ) -> Clips:
-    """Return normally distributed views and signals of the shapes that a method declares.
+    """Return normally distributed views and signals of the shapes in a specification.
 
     Args:
-        spec: The method's.
+        spec: Specification of the method.
         batch_size: Number of samples.
-        generator: Source of the numbers; None takes torch's global one.
-        device: Where they are made; None is torch's default, so that "meta" costs nothing.
+        generator: Random generator; None takes torch's global one.
+        device: Device of the tensors; None takes torch's default. "meta" allocates no memory.
 
     """
 
@@ -139,36 +141,36 @@ def render_each(
     colour: ColourParameters,
     out: Tensor,
 ) -> None:
-    """Render the crops of one view.
+    """Render the crops of one view one at a time, on a CPU.
 
     Args:
-        windows: Region of each frame, bytes of shape (frames, B, 3, H, W).
-        boxes: Top, left, height and width in the windows of V crops, frame by frame; shape
-            (V, B, 4).
-        flip: Which crops to mirror left to right, shape (V, B).
-        colour: With the leading axis (V * B,).
-        out: Filled with the normalised crops, shape (V, B, 3, height, width).
+        windows: Region of each frame, uint8 of shape (frames, B, 3, H, W).
+        boxes: Top, left, height and width of V crops in pixels of the windows, frame by frame;
+            shape (V, B, 4).
+        flip: True for crops to flip horizontally, shape (V, B).
+        colour: Photometric parameters with the leading axis (V * B,).
+        out: Output, filled with the normalised crops, shape (V, B, 3, height, width).
     """
     num_samples = windows.shape[1]
     crops_per_frame = len(flip) // len(windows)
     size = (out.shape[3], out.shape[4])
     distort = _distorter(size, get_ident())
-    images = windows.flatten(0, 1).split(1)
+    images = windows.flatten(0, 1).split(1)  # frames * B of (1, 3, H, W)
     places = zip(boxes.reshape(-1, 4).tolist(), flip.ravel().tolist(), strict=True)
     views = zip(out.numpy().reshape(-1, 3, *size), places, each_image(colour), strict=True)
-    for i, (view, ((top, left, height, width), mirror), what) in enumerate(views):
+    for i, (view, ((top, left, height, width), mirror), image_colour) in enumerate(views):
         crop_number, sample = divmod(i, num_samples)
         frame = crop_number // crops_per_frame
         image = images[frame * num_samples + sample]
         crop = image[:, :, top : top + height, left : left + width]
         resized = F.interpolate(crop, size, mode="bicubic", antialias=True).numpy()[0]
         np.copyto(view, resized[:, :, ::-1] if mirror else resized)
-        distort(view, what)
+        distort(view, image_colour)
 
 
 @lru_cache(maxsize=8)
 def _distorter(size: tuple[int, int], _thread: int) -> Distorter:
-    """One for each thread: its scratch memory is worth keeping, and cannot be shared."""
+    """Return the thread's own `Distorter`: its scratch memory is reused and cannot be shared."""
     return Distorter(size)
 
 
@@ -181,23 +183,31 @@ def render_together(
     *,
     dtype: torch.dtype,
 ) -> None:
-    """Render the crops of one view; the arguments are those of `render_each`.
+    """Render the crops of one view as one batch, on any device.
 
-    `dtype` is that of all arithmetic. Half precision moves half the bytes, which is what a GPU
-    spends its time on, and is off by a level of 255 at most; bfloat16 is coarser than bytes are.
+    Args:
+        windows: As for `render_each`.
+        boxes: As for `render_each`.
+        flip: As for `render_each`.
+        colour: As for `render_each`.
+        out: As for `render_each`.
+        dtype: Type of all arithmetic. Half precision halves the memory traffic, which limits a GPU
+            here, and its error is at most one level of 255; bfloat16 is coarser than 8 bits.
     """
     num_crops = len(flip)
     if num_crops == 0:
         return
     num_frames, num_samples = windows.shape[:2]
-    # All frames are one batch of images, with as many crops of each.
+    # All frames form one batch of images with K = V / frames crops each:
+    # boxes (V, B, 4) -> (K, frames * B, 4), flip (V, B) -> (K, frames * B).
     by_frame = (num_frames, num_crops // num_frames, num_samples)
     num_images = num_frames * num_samples
     boxes = boxes.reshape(*by_frame, 4).swapaxes(0, 1).reshape(-1, num_images, 4)
     flip = flip.reshape(by_frame).swapaxes(0, 1).reshape(-1, num_images)
-    levels = torch.empty_like(out, dtype=dtype)
+    levels = torch.empty_like(out, dtype=dtype)  # (V, B, 3, height, width), from 0 to 255
     crops = crop_resize(windows.flatten(0, 1), boxes, flip, (out.shape[3], out.shape[4]), dtype)
     for views, crop in zip(levels.unflatten(0, by_frame[:2]).unbind(1), crops, strict=True):
+        # The k-th crop of each frame: (frames * B, 3, ...) -> (frames, B, 3, ...).
         views.copy_(crop.unflatten(0, (num_frames, num_samples)))
     apply_colour(levels.flatten(0, 1), colour)
     normalise(levels, white=255, out=out)

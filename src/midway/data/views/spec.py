@@ -1,9 +1,9 @@
-"""Views of a clip as a method declares them (`ClipSpec`), and all that is random about them.
+"""Specification of a clip's views (`ClipSpec`), and their random parameters.
 
-A sample is a few frames of one clip. A *region* is a window cut out of all frames at one place, on
-the host: nothing else of the frames travels. A *view* is a stack of crops of each frame's region,
-rendered on the device (`midway.data.views.render`). `draw_views` makes every random decision about
-one sample, cheaply, with NumPy alone, so that reading processes do without torch.
+A sample is a few frames of one clip. A *region* is a window cut out of all frames at the same
+position, on the host; the rest of the frames is never transferred. A *view* is a stack of crops of
+each frame's region, rendered on the device (`midway.data.views.render`). `draw_views` makes all
+random decisions about a sample, in NumPy, so that workers need not import torch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,42 +20,42 @@ from midway.errors import MidwayError
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """A window at one place in all frames of a sample."""
+    """Window at the same position in all frames of a sample."""
 
     box: Box | FixedBox | None = None
     """Random box of the frame; None takes the whole frame."""
     short_side: int | None = None
-    """Length in pixels that the shorter side is shrunk to before the window travels; None sends it
-    as it is, and a window that is smaller stays so."""
+    """Maximum length of the shorter side in pixels; larger windows are shrunk on the host. None
+    keeps the size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A named stack of crops of each frame, rendered to one size."""
+    """Stack of crops of each frame, rendered to one size."""
 
     size: tuple[int, int]
     """Height and width in pixels."""
     region: str
-    """Region that the crops lie in."""
+    """Name of the region that contains the crops."""
     box: Box | FixedBox | None = None
     """Random box of the region; None takes the whole region."""
     count: int = 1
-    """Crops of each frame."""
+    """Number of crops per frame."""
     aligned: bool = False
-    """Whether box and flip are the same in all frames."""
+    """If True, box and flip are the same in all frames."""
     p_flip: float = 0.0
-    """Probability of a left-right flip."""
+    """Probability of a horizontal flip."""
     photometric: tuple[Photometric, ...] = ()
-    """Recipes, taken in turn by the crops, frame by frame; none leaves the colours alone."""
+    """Augmentations, assigned cyclically to the crops, frame by frame; empty keeps the colours."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSpec:
-    """The samples that a method wants: frames, regions, views, signals.
+    """Specification of a method's samples: frames, regions, views and signals.
 
     Raises:
-        MidwayError: A view without pixels or of a region that is not declared, or a count or
-            probability out of range.
+        MidwayError: A view has no pixels or an undeclared region, or a count or probability is out
+            of range.
 
     """
 
@@ -63,7 +63,7 @@ class ClipSpec:
     regions: Mapping[str, Region] = field(default_factory=dict)
     views: Mapping[str, View] = field(default_factory=dict)
     signals: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Numbers that the dataset records beside the frames, such as actions: shape by name."""
+    """Shape of each recorded signal at a frame by name, such as actions."""
 
     def __post_init__(self) -> None:
         if self.num_frames < 1:
@@ -81,12 +81,12 @@ class ClipSpec:
                 raise MidwayError(f"views: {name} needs a count of 0 or more and p_flip in [0, 1]")
 
     def num_crops(self, name: str) -> int:
-        """Number of crops of a view in all frames together."""
+        """Return the number of crops of a view over all frames."""
         return self.num_frames * self.views[name].count
 
     @property
     def slices(self) -> dict[str, slice]:
-        """Place of each view among the crops of `ViewParameters`."""
+        """Slice of each view along the crops of `ViewParameters`."""
         ends = np.cumsum([0, *map(self.num_crops, self.views)]).tolist()
         places = zip(self.views, ends[:-1], ends[1:], strict=True)
         return {name: slice(start, end) for name, start, end in places}
@@ -94,45 +94,49 @@ class ClipSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewParameters:
-    """Everything random about the views of one sample, or of a batch of B samples: arrays.
+    """Random parameters of the views of one sample, or of a batch of B samples.
 
-    The V crops stand view by view, and frame by frame within a view.
+    The V crops are ordered by view, and by frame within a view.
     """
 
     windows: NDArray[np.int64]
-    """Top, left, height and width of each of the R regions in pixels of the frames, shape (R, 4)
-    or (R, B, 4)."""
+    """Top, left, height and width of the R regions in pixels of the frames, shape (R, 4) or
+    (R, B, 4)."""
     boxes: NDArray[np.int64]
-    """Likewise of each crop inside its region as it travels, shape (V, 4) or (V, B, 4)."""
+    """Top, left, height and width of the V crops in pixels of their regions, after shrinking; shape
+    (V, 4) or (V, B, 4)."""
     flip: NDArray[np.bool_]
-    """Whether a crop is mirrored left to right, shape (V,) or (V, B)."""
+    """True where a crop is flipped horizontally, shape (V,) or (V, B)."""
     colour: ColourParameters
-    """Photometric part, with the leading axes (V,) or (V, B)."""
+    """Photometric parameters, with the leading axes (V,) or (V, B)."""
 
 
 def draw_views(spec: ClipSpec, height: int, width: int, rng: np.random.Generator) -> ViewParameters:
-    """Draw the views of one sample.
+    """Draw the random parameters of one sample's views.
 
     Args:
-        spec: The regions and views.
+        spec: Specification of the regions and views.
         height: Height of all frames in pixels.
         width: Width of all frames in pixels.
-        rng: The only source of randomness.
+        rng: Source of all random numbers.
+
+    Returns:
+        Parameters without a batch axis.
 
     """
     frame_sizes = [(height, width)] * len(spec.regions)
-    windows = _draw(frame_sizes, [region.box for region in spec.regions.values()], rng)
+    windows = _draw(frame_sizes, [region.box for region in spec.regions.values()], rng)  # (R, 4)
     sizes = {
         name: _shrunk(region, (int(rows), int(columns)))
         for (name, region), (_, _, rows, columns) in zip(spec.regions.items(), windows, strict=True)
     }
-    # Aligned views are drawn for one frame and repeated in the others.
+    # Aligned views are drawn for one frame and repeated in the others: D drawn boxes, D <= V.
     drawn = {
         name: view.count if view.aligned else spec.num_crops(name)
         for name, view in spec.views.items()
     }
     each = [view for name, view in spec.views.items() for _ in range(drawn[name])]
-    boxes = _draw([sizes[view.region] for view in each], [view.box for view in each], rng)
+    boxes = _draw([sizes[view.region] for view in each], [view.box for view in each], rng)  # (D, 4)
     flip = np.zeros(len(each), np.bool_)
     flippable = [place for place, view in enumerate(each) if view.p_flip]
     flip[flippable] = rng.random(len(flippable)) < [each[place].p_flip for place in flippable]
@@ -148,7 +152,7 @@ def draw_views(spec: ClipSpec, height: int, width: int, rng: np.random.Generator
 
 
 def stack_views(parameters: Sequence[ViewParameters]) -> ViewParameters:
-    """Stack the parameters of a batch; the samples become the second axis."""
+    """Stack the parameters of the samples of a batch along a new second axis."""
     return ViewParameters(
         windows=np.stack([each.windows for each in parameters], axis=1),
         boxes=np.stack([each.boxes for each in parameters], axis=1),
@@ -160,15 +164,15 @@ def stack_views(parameters: Sequence[ViewParameters]) -> ViewParameters:
 def cut_regions(
     spec: ClipSpec, parameters: ViewParameters, frames: Sequence[NDArray[np.uint8]]
 ) -> dict[str, NDArray[np.uint8]]:
-    """Copy the regions out of the frames of a sample, and shrink those that ask for it.
+    """Cut the regions out of a sample's frames, and shrink those that exceed their `short_side`.
 
     Args:
-        spec: The one that the parameters were drawn with.
-        parameters: Those of the sample, from `draw_views`.
+        spec: Specification that the parameters were drawn with.
+        parameters: Parameters of the sample from `draw_views`.
         frames: RGB images of one shape (H, W, 3).
 
     Returns:
-        Pixels of each region, shape (frames, height, width, 3).
+        Copied pixels of each region by name, uint8 of shape (frames, height, width, 3).
 
     """
     cut = {}
@@ -186,7 +190,7 @@ def _draw(
     boxes: Sequence[Box | FixedBox | None],
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Boxes in parents of given sizes; those that are the whole parent are not drawn."""
+    """Return one box in each parent; None is the whole parent and draws no random number."""
     found = np.array([(0, 0, *size) for size in sizes], dtype=np.int64).reshape(-1, 4)
     random = [(place, box) for place, box in enumerate(boxes) if box is not None]
     if random:
@@ -196,7 +200,7 @@ def _draw(
 
 
 def _repeated(spec: ClipSpec, drawn: Mapping[str, int]) -> list[int]:
-    """Row among those drawn of each crop: an aligned view has the same rows in every frame."""
+    """Return the drawn row of each crop; an aligned view repeats its rows in every frame."""
     rows: list[int] = []
     start = 0
     for name, view in spec.views.items():

@@ -1,12 +1,12 @@
-"""Pool of processes that do tasks in order and survive decoders that crash or hang.
+"""Ordered pool of worker processes that survives crashing and hanging decoders.
 
-Each worker is a fresh process with a pipe to this one and memory shared with it. It announces the
-file that it is about to read. If it dies on that file, or an alarm ends it after a time-out,
-another worker takes its place and the task is repeated without the file. A file on which SIGKILL
-ends a worker is read once more: decoders do not send it, but users do, and the system when memory
-runs short, and the samples must not depend on either.
+Each worker is a spawned process with a pipe and shared memory to its parent. It announces each
+file before it reads it. If the worker dies on the file, or an alarm ends it after a timeout, the
+file is quarantined and a new worker repeats the tasks without it. After SIGKILL the file is tried
+once more, because users and out-of-memory killers send this signal rather than decoders, and the
+samples must not depend on them.
 
-The arrays of a result travel through the shared memory and are copied out of it here.
+The arrays of a result are transferred in shared memory, from which the parent copies them.
 """
 
 import atexit
@@ -34,21 +34,21 @@ TaskT = TypeVar("TaskT")
 ResultT = TypeVar("ResultT")
 
 SLOTS = 2
-"""Tasks queued at a worker: the current one and the next, so that it never waits."""
+"""Tasks per worker: the current one and a queued one, so that the worker never waits."""
 SLOT_BYTES = 64 * 2**20
-"""Shared memory for the arrays of one result; pages never written to take no memory."""
+"""Shared memory in bytes for the arrays of one result; untouched pages use no memory."""
 MAX_SILENT_DEATHS = 3
-"""Workers in a row that may die before they announce a clip."""
+"""Number of consecutive workers that may die before they announce a file."""
 TASKS_PER_TRIM = 100
-"""Interval of `malloc_trim`: glibc keeps what decoders free, so workers would grow slowly."""
+"""Interval of `malloc_trim`; without it, glibc keeps freed memory and workers grow slowly."""
 _GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Reading:
-    """Lets a task report the file it is reading and skip quarantined files.
+    """Handle with which a task reports the file it reads and skips quarantined files.
 
     Args:
-        lost: Files that ended a worker before, each with a verb phrase that says how.
+        lost: Quarantined files, each with a verb phrase for the reason.
         announce: Called with the name of each file.
     """
 
@@ -57,14 +57,14 @@ class Reading:
         self._announce = announce
 
     def __call__(self, clip: str) -> None:
-        """Report that `clip` is read from now on; each call restarts its time-out."""
+        """Report that the task starts to read `clip`; each call restarts the timeout."""
         self._announce(clip)
 
     def require(self, location: str) -> None:
-        """Announce a file that may not be skipped.
+        """Report a file that must not be skipped.
 
         Raises:
-            MidwayError: It ended a worker before.
+            MidwayError: The file is quarantined.
         """
         if location in self.lost:
             raise MidwayError(f"{location}: {self.lost[location]}; replace the file")
@@ -75,20 +75,20 @@ Work = Callable[[TaskT, Reading], ResultT]
 
 
 class Workers(Generic[TaskT, ResultT]):
-    """Pool of processes that do tasks until it is closed.
+    """Pool of worker processes, which must be closed.
 
     Args:
-        work: Does one task; it must pickle, as must tasks and results. A `MidwayError` that it
-            raises is raised here, in its turn.
-        num_workers: Processes; 0 does the work in this one, without protection.
-        timeout_seconds: Time that a worker may take for a file before it counts as hanging.
+        work: Function that executes one task. It must pickle, as must tasks and results. `map`
+            raises a `MidwayError` of a task at the place of its result.
+        num_workers: Number of processes; 0 executes tasks in this process, without protection.
+        timeout_seconds: Time to read one file after which a worker counts as hanging.
     """
 
     def __init__(
         self, work: Work[TaskT, ResultT], *, num_workers: int, timeout_seconds: float
     ) -> None:
         self.lost: dict[str, str] = {}
-        """Files that ended a worker, each with a verb phrase that says how."""
+        """Quarantined files, each with a verb phrase for the reason."""
         self._work = work
         self._timeout_seconds = timeout_seconds
         self._silent_deaths = 0
@@ -101,7 +101,7 @@ class Workers(Generic[TaskT, ResultT]):
             self._workers.append(self._start())
 
     def close(self) -> None:
-        """Kill the processes; a `map` in another thread ends as well."""
+        """Kill the processes; this also ends a `map` in another thread."""
         self._closed = True
         atexit.unregister(self.close)
         for worker in self._workers:
@@ -111,11 +111,11 @@ class Workers(Generic[TaskT, ResultT]):
     def map(self, tasks: Iterable[TaskT]) -> Iterator[ResultT]:
         """Yield results in the order of the tasks, which are taken from the iterable as needed.
 
-        The pool cannot be used again after an error or an iteration that was not finished.
+        The pool cannot be reused after an error or an unfinished iteration.
 
         Raises:
-            MidwayError: The work raised it, or workers die before they begin to read.
-            RuntimeError: The work failed in another way; its traceback is on standard error.
+            MidwayError: A task raised it, or workers die before they begin to read.
+            RuntimeError: A task raised another error; its traceback is on standard error.
         """
         if not self._workers:
             for task in tasks:
@@ -123,16 +123,16 @@ class Workers(Generic[TaskT, ResultT]):
             return
         numbered = enumerate(tasks)
         results: dict[int, ResultT | MidwayError] = {}
-        given, number, exhausted = 0, 0, False
-        # Bounds what waits behind a slow task; below it, some worker has a free slot.
+        submitted, number, exhausted = 0, 0, False
+        # Bounds the results that wait for a slow task; below it, some worker has a free slot.
         most_ahead = SLOTS * len(self._workers)
         while not self._closed:
-            while not exhausted and given - number < most_ahead:
+            while not exhausted and submitted - number < most_ahead:
                 job = next(numbered, None)
                 exhausted = job is None
                 if job is not None:
-                    max(self._workers, key=lambda worker: len(worker.free)).give(job, self.lost)
-                    given += 1
+                    max(self._workers, key=lambda worker: len(worker.free)).submit(job, self.lost)
+                    submitted += 1
             if number in results:
                 result = results.pop(number)
                 if isinstance(result, MidwayError):
@@ -145,13 +145,13 @@ class Workers(Generic[TaskT, ResultT]):
                 return
 
     def _receive(self) -> Iterator[tuple[int, ResultT | MidwayError]]:
-        """Yield results that workers have sent, with their numbers; block until there is one."""
+        """Wait for messages of the workers; yield the results among them with their numbers."""
         by_connection = {worker.connection: worker for worker in self._workers}
         for connection in wait(list(by_connection)):
             worker = by_connection[connection]  # pyright: ignore[reportArgumentType]
             try:
                 message = worker.connection.recv()
-            except (EOFError, OSError):  # it has died, perhaps in the middle of a message
+            except (EOFError, OSError):  # the worker died, perhaps within a message
                 if not self._closed:
                     self._replace(worker)
                 continue
@@ -167,44 +167,44 @@ class Workers(Generic[TaskT, ResultT]):
             yield job.number, message
 
     def _replace(self, worker: "_Worker") -> None:
-        """Start a worker for one that died, and quarantine the file that it died on."""
+        """Replace a dead worker, and quarantine the file it died on."""
         worker.process.join()
         code = worker.process.exitcode or 0
         if code >= 0:
-            raise RuntimeError(f"a reading process ended with exit code {code}; see its traceback")
-        how, clip = signal.Signals(-code).name, worker.reading
+            raise RuntimeError(f"a worker process failed with exit code {code}; see its traceback")
+        signal_name, clip = signal.Signals(-code).name, worker.reading
         if clip is not None and -code == signal.SIGKILL and clip not in self._killed:
             self._killed.add(clip)
         elif clip is not None:
             self.lost[clip] = (
                 f"takes more than {self._timeout_seconds:g} s to read"
                 if -code == signal.SIGALRM
-                else f"ends the process that reads it ({how})"
+                else f"ends the process that reads it ({signal_name})"
             )
         else:
             self._silent_deaths += 1
             if self._silent_deaths > MAX_SILENT_DEATHS:
                 raise MidwayError(
-                    f"reading processes die before they begin ({how}); is there enough memory for "
-                    f"{len(self._workers)} of them? give fewer"
+                    f"workers: processes die before they begin to read ({signal_name}); check the "
+                    f"free memory, or use fewer than {len(self._workers)} workers"
                 )
         fresh = self._start()
         self._workers[self._workers.index(worker)] = fresh
-        if self._closed:  # meanwhile, in another thread
+        if self._closed:  # in the meantime, by another thread
             fresh.process.kill()
         for job in worker.jobs:
-            fresh.give((job.number, job.task), self.lost)
+            fresh.submit((job.number, job.task), self.lost)
 
     def _start(self) -> "_Worker":
-        here, there = get_context("spawn").Pipe()
+        parent_end, child_end = get_context("spawn").Pipe()
         memory = [SharedMemory(SLOT_BYTES) for _ in range(SLOTS)]
         process = get_context("spawn").Process(
-            target=_serve, args=(there, memory, self._work, self._timeout_seconds), daemon=True
+            target=_serve, args=(child_end, memory, self._work, self._timeout_seconds), daemon=True
         )
-        with _signals_held_back():
+        with _signals_blocked():
             process.start()
-        there.close()
-        return _Worker(process, here, memory)
+        child_end.close()
+        return _Worker(process, parent_end, memory)
 
 
 @dataclass(frozen=True)
@@ -216,22 +216,23 @@ class _Job:
 
 @dataclass(eq=False)
 class _Worker:
-    """A process of the pool, seen from the parent."""
+    """A worker process, as its parent sees it."""
 
     process: SpawnProcess
     connection: Connection
     memory: list[SharedMemory]
     jobs: deque[_Job] = field(default_factory=deque)
-    """Tasks sent and not yet done, in order."""
+    """Tasks sent and not finished, in order."""
     free: list[int] = field(default_factory=lambda: list(range(SLOTS)))
+    """Shared memory blocks that no task uses."""
     reading: str | None = None
-    """File that it announced."""
+    """File that it has announced; None between tasks."""
 
-    def give(self, job: tuple[int, Any], lost: Mapping[str, str]) -> None:
+    def submit(self, job: tuple[int, Any], lost: Mapping[str, str]) -> None:
         number, task = job
         slot = self.free.pop()
         self.jobs.append(_Job(number, task, slot))
-        with suppress(ConnectionError):  # it has died: reading from it will tell
+        with suppress(ConnectionError):  # a dead worker: the next `recv` notices
             self.connection.send((task, slot, dict(lost)))
 
 
@@ -241,20 +242,20 @@ def _serve(
     work: Work[Any, Any],
     timeout_seconds: float,
 ) -> None:
-    """Run a worker until the other end of its pipe is closed."""
-    # Only the parent answers signals to the process group: it needs results to end its step, and
-    # kills the workers afterwards.
+    """Execute tasks in a worker until the parent closes its end of the pipe."""
+    # Only the parent handles signals to the process group: it needs results to finish its step,
+    # and kills the workers afterwards.
     for number in _GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if torch := sys.modules.get("torch"):  # imported with the work, if it needs it
-        torch.set_num_threads(1)  # the other cores have workers of their own
+        torch.set_num_threads(1)  # the other cores run other workers
     inbox: SimpleQueue[bytes] = SimpleQueue()
-    Thread(target=_fill, args=(inbox, connection), daemon=True).start()
+    Thread(target=_receive_tasks, args=(inbox, connection), daemon=True).start()
 
     def send(message: str | MidwayError | Packed) -> None:
-        # No time counts while the other end does not listen.
+        # Stop the timeout, because `send` blocks while the parent is busy.
         signal.setitimer(signal.ITIMER_REAL, 0)
-        with suppress(ConnectionError):  # it has gone: `_fill` ends this process
+        with suppress(ConnectionError):  # the parent is gone: `_receive_tasks` ends this process
             connection.send(message)
 
     def announce(clip: str) -> None:
@@ -275,13 +276,13 @@ def _serve(
 
 
 def _trim() -> Callable[[], object]:
-    """Return a function that gives free memory back to the system, where the C library can."""
+    """Return a function that releases free memory to the system, if the C library supports it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return partial(trim, 0) if trim else lambda: None
 
 
-def _fill(inbox: "SimpleQueue[bytes]", connection: Connection) -> None:
-    """Queue tasks as they arrive, so that the parent never blocks, and exit with the parent."""
+def _receive_tasks(inbox: "SimpleQueue[bytes]", connection: Connection) -> None:
+    """Queue tasks as they arrive, so that the parent never blocks; exit with the parent."""
     with suppress(EOFError, OSError):
         while True:
             inbox.put(connection.recv_bytes())
@@ -289,9 +290,9 @@ def _fill(inbox: "SimpleQueue[bytes]", connection: Connection) -> None:
 
 
 @contextmanager
-def _signals_held_back() -> Iterator[None]:
+def _signals_blocked() -> Iterator[None]:
     """Block `_GROUP_SIGNALS` while a process starts, until it can ignore them."""
-    resource_tracker.ensure_running()  # else it would start in between, and unblock them
+    resource_tracker.ensure_running()  # otherwise it would start later, and unblock them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Memory shared by processes, and pickles that keep their arrays in it."""
+"""Memory shared by processes, and pickles with their arrays in this memory."""
 
 import mmap
 import os
@@ -14,13 +14,13 @@ _ALIGNMENT = 64
 
 
 class SharedMemory:
-    """Memory shared by a process and those that it spawns, freed with the last of them.
+    """Anonymous memory shared by a process and its children, freed with the last of them.
 
-    Unlike a named block it needs no room in ``/dev/shm``, and nothing is left when a process is
-    killed.
+    Unlike a named block it does not need space in ``/dev/shm``, and does not outlive killed
+    processes.
 
     Args:
-        size: Bytes; pages never written to take no memory.
+        size: Size in bytes; untouched pages use no memory.
     """
 
     def __init__(self, size: int) -> None:
@@ -48,15 +48,18 @@ class SharedMemory:
 
 @dataclass(frozen=True)
 class Packed:
-    """Pickle of an object, and its arrays: places in the shared memory, or bytes sent along."""
+    """Pickle of an object; its arrays are in shared memory, or attached if they do not fit."""
 
     pickled: bytes
+    """Pickle without the bytes of arrays."""
     places: list[tuple[int, int]]
+    """Start and end in the shared memory of each array that fits."""
     sent: list[bytearray]
+    """Bytes of the remaining arrays."""
 
     @classmethod
     def into(cls, memory: SharedMemory, value: object) -> "Packed":
-        """Copy the arrays of `value` into the memory, as far as they fit."""
+        """Pickle `value`, and copy its arrays into the memory as far as they fit."""
         arrays: list[pickle.PickleBuffer] = []
         pickled = pickle.dumps(value, protocol=5, buffer_callback=arrays.append)
         places, end = [], 0
@@ -71,7 +74,7 @@ class Packed:
         return cls(pickled, places, [])
 
     def load(self, memory: SharedMemory) -> Any:
-        """Return the object with copies of its arrays, so that the memory may be reused."""
+        """Return the object with copies of its arrays, so that the memory can be reused."""
         # NumPy releases the GIL while it copies.
         buffers = [
             np.frombuffer(memory.bytes[start:end], np.uint8).copy() for start, end in self.places

@@ -1,4 +1,4 @@
-"""Endpoint errors of optical flow, accumulated pair by pair (CroCo v2's published definitions)."""
+"""Endpoint errors of optical flow, as defined by CroCo v2's published code."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,25 +12,26 @@ from midway.data.flow.files import is_known
 from midway.errors import MidwayError
 
 BAD_PIXELS = (0.5, 1.0, 3.0, 5.0)
-"""A pixel is bad at t if its error is above t pixels."""
+"""Thresholds t in pixels: `bad_t` is the share of pixels with an endpoint error above t."""
 SPEED_BOUNDS = (10.0, 40.0)
-"""Between slow, middle and fast motion, in pixels."""
+"""Boundaries between slow, medium and fast motion, in pixels."""
 KITTI_PIXELS, KITTI_SHARE = 3.0, 0.05
-"""An outlier of KITTI's F1 has an error above both, the second times the true length."""
+"""Thresholds of KITTI's outlier rate F1: absolute error in pixels, and error relative to the length
+of the true flow. An outlier exceeds both."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairErrors:
-    """Sums over the known pixels of one pair."""
+    """Sums of per-pixel errors over the known pixels of one pair."""
 
     sums: Mapping[str, float]
-    """Sum of what a measure adds up, by its name."""
+    """Sum of each metric over its pixels."""
     counts: Mapping[str, int]
-    """Pixels that a measure is about, by its name."""
+    """Number of pixels that each metric covers."""
 
     @property
     def epe(self) -> float:
-        """Mean endpoint error of the pair."""
+        """Mean endpoint error of the pair, in pixels."""
         return self.sums["epe"] / self.counts["epe"]
 
 
@@ -39,26 +40,29 @@ def pair_errors(
     truth: NDArray[np.floating],
     occluded: NDArray[np.bool_] | None = None,
 ) -> PairErrors:
-    """Errors of predicted flow at every pixel whose true flow is known, however long it is.
+    """Compute the errors of predicted flow at all pixels with known ground truth.
+
+    Pixels are not excluded for the length of their flow.
 
     Args:
         predicted: Shape (height, width, 2), in pixels.
-        truth: Likewise; not finite where it is not known.
-        occluded: Where the target does not show the source's pixel (height, width), if told.
+        truth: Shape (height, width, 2), in pixels; not finite where unknown.
+        occluded: Mask of source pixels that are hidden in the target, shape (height, width); None
+            if the dataset has no occlusion masks.
 
     Raises:
-        MidwayError: The sizes differ, nothing is known, or the prediction is not finite.
+        MidwayError: The shapes differ, no pixel is known, or the prediction is not finite.
     """
     if predicted.shape != truth.shape:
         raise MidwayError(
-            f"flow of shape {predicted.shape} was predicted, the truth has {truth.shape}; "
-            "predict one vector a pixel"
+            f"predicted flow: has shape {predicted.shape}, the ground truth has {truth.shape}; "
+            "predict one vector per pixel"
         )
     known = is_known(truth)
     if not known.any():
-        raise MidwayError("no pixel of the true flow is known; leave the pair out")
+        raise MidwayError("ground-truth flow: no pixel is known; leave the pair out")
     if not np.isfinite(predicted[known]).all():
-        raise MidwayError("predicted flow is not finite; check the network's weights")
+        raise MidwayError("predicted flow: is not finite; check the network's weights")
     truth = truth[known].astype(np.float64)
     differences = predicted[known] - truth
     error = np.hypot(differences[:, 0], differences[:, 1])
@@ -88,25 +92,26 @@ def pair_errors(
 
 @dataclass(frozen=True, kw_only=True)
 class FlowScore:
-    """How well the flow of a set of pairs is predicted."""
+    """Flow metrics of a set of pairs."""
 
     num_pairs: int
     epe: float
-    """Mean over the pairs of the mean endpoint error of each, in pixels."""
+    """Mean over pairs of the mean endpoint error per pair, in pixels."""
     by_pixels: Mapping[str, float]
-    """Over all known pixels of the set at once: `epe_pixels`, `l1` in pixels, `bad_0.5` to `bad_5`
-    and `f1` in percent, `epe_0_10`, `epe_10_40` and `epe_40` of pixels that move so far, and
-    `epe_visible` and `epe_occluded` where the set tells; NaN where there is no such pixel."""
+    """Means over all known pixels of the set: `epe_pixels` and `l1` in pixels; `bad_0.5` to `bad_5`
+    and `f1` in percent; `epe_0_10`, `epe_10_40` and `epe_40` by length of the true flow;
+    `epe_visible` and `epe_occluded` if the dataset has occlusion masks. NaN if a metric covers no
+    pixel."""
 
     @classmethod
     def of(cls, pairs: Sequence[PairErrors]) -> Self:
-        """Score of some pairs together.
+        """Aggregate the errors of pairs.
 
         Raises:
-            MidwayError: There are none.
+            MidwayError: There are no pairs.
         """
         if not pairs:
-            raise MidwayError("flow score of no pairs; check the split")
+            raise MidwayError("flow score: no pairs; check the split")
         means = {}
         for name in dict.fromkeys(name for pair in pairs for name in pair.sums):
             count = sum(pair.counts.get(name, 0) for pair in pairs)
@@ -118,28 +123,28 @@ class FlowScore:
 
 @dataclass(kw_only=True)
 class Scores:
-    """Errors of the pairs seen so far, and of which sequence and rendering each is."""
+    """Accumulator of pair errors, with the sequence and rendering of each pair."""
 
     pairs: list[PairErrors] = field(default_factory=list)
     sequences: list[str] = field(default_factory=list)
     renderings: list[str] = field(default_factory=list)
 
     def add(self, errors: PairErrors, *, sequence: str = "", rendering: str = "") -> None:
-        """Count a pair."""
+        """Add a pair."""
         self.pairs.append(errors)
         self.sequences.append(sequence)
         self.renderings.append(rendering)
 
     def total(self) -> FlowScore:
-        """Score of all pairs."""
+        """Return the score of all pairs."""
         return FlowScore.of(self.pairs)
 
     def epe_by_sequence(self) -> dict[str, float]:
-        """Mean over the pairs of each sequence, as `FlowScore.epe`; empty if none is named."""
+        """Return `FlowScore.epe` by sequence; pairs without a sequence are skipped."""
         return self._epe_by(self.sequences)
 
     def epe_by_rendering(self) -> dict[str, float]:
-        """Mean over the pairs of each rendering, likewise."""
+        """Return `FlowScore.epe` by rendering; pairs without a rendering are skipped."""
         return self._epe_by(self.renderings)
 
     def _epe_by(self, names: Sequence[str]) -> dict[str, float]:

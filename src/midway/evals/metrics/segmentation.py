@@ -1,4 +1,4 @@
-"""Scores of predicted classes over all pixels of a dataset at once."""
+"""Semantic segmentation metrics: confusion matrix, mIoU and pixel accuracy over a dataset."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,36 +14,36 @@ from midway.errors import MidwayError
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationScore:
-    """How well labels are predicted, over all pixels of a dataset at once, in percent."""
+    """Metrics over all labelled pixels of a dataset, in percent."""
 
     miou: float
-    """Mean over the classes that truth or prediction has."""
+    """Mean IoU over the classes that occur in labels or predictions."""
     accuracy: float
-    """Share of pixels that are right."""
+    """Share of correctly classified pixels."""
     iou: tuple[float, ...]
-    """Intersection over union of each class; NaN for a class that neither has."""
+    """Intersection over union of each class; NaN for a class that occurs in neither."""
 
 
 class SegmentationMetric:
-    """Counts pixels by true and predicted class, over images and over the processes of a run."""
+    """Confusion matrix, accumulated over images and summed over the processes of a run."""
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
         self._counts = torch.zeros(num_classes, num_classes, dtype=torch.long, device=device)
 
     def add(self, predictions: Tensor, labels: Tensor) -> None:
-        """Count the pixels of some images; those labelled `IGNORE` are left out.
+        """Add the pixels of a batch of images; those labelled `IGNORE` are skipped.
 
         Args:
-            predictions: Classes, of any shape.
-            labels: Likewise.
+            predictions: Class ids, of any shape.
+            labels: Class ids, of the same shape.
 
         """
         self._counts += confusion_matrix(predictions, labels, len(self._counts))
 
     def confusion(self) -> Tensor:
-        """Pixels of each true (row) and predicted (column) class, those of all processes summed.
+        """Return the counts by true (row) and predicted (column) class, on the CPU.
 
-        Every process has to ask.
+        A collective operation: all processes must call it.
         """
         counts = self._counts.clone()
         if torch.distributed.is_initialized():
@@ -57,9 +57,9 @@ def confusion_matrix(
     """Count pixels by true (row) and predicted (column) class.
 
     Args:
-        predictions: Classes, of any shape.
-        labels: Likewise, on the same device; pixels labelled `IGNORE` are left out.
-        num_classes: Every prediction and every other label is below it.
+        predictions: Class ids, of any shape.
+        labels: Class ids, of the same shape and device; pixels labelled `IGNORE` are skipped.
+        num_classes: Number of classes, above all predictions and all other labels.
 
     """
     kept = labels != IGNORE
@@ -68,7 +68,7 @@ def confusion_matrix(
 
 
 def score_of(confusion: Tensor) -> SegmentationScore:
-    """Score of a confusion matrix of shape (classes, classes), rows being the truth."""
+    """Compute the metrics of a confusion matrix of shape (true classes, predicted classes)."""
     counts = confusion.double()
     right = counts.diagonal()
     iou = 100 * right / (counts.sum(0) + counts.sum(1) - right)
@@ -80,7 +80,7 @@ def score_of(confusion: Tensor) -> SegmentationScore:
 
 
 def scores(confusion: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
-    """mIoU, pixel accuracy and the table of the classes, as results hold them.
+    """Return mIoU, pixel accuracy and the table of classes, as written to the results.
 
     Raises:
         MidwayError: No pixel was counted.
@@ -97,9 +97,9 @@ def scores(confusion: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
 
 
 def class_table(confusion: Tensor, class_names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """IoU, accuracy (recall) and share of the labelled pixels of each class, in percent.
+    """Return IoU, accuracy (recall) and share of labelled pixels of each class, in percent.
 
-    A number that does not exist, because no pixel has the class, is None.
+    A value is None if no pixel has the class.
     """
     counts = confusion.double()
     labelled, right = counts.sum(1), counts.diagonal()
@@ -115,4 +115,5 @@ def class_table(confusion: Tensor, class_names: Sequence[str]) -> dict[str, dict
 
 
 def _number(value: Tensor) -> float | None:
+    # JSON has no NaN.
     return round(value.item(), 4) if value.isfinite() else None

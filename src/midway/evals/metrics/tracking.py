@@ -1,4 +1,4 @@
-"""TAP-Vid's measures of point tracks (Doersch et al., 2022, section 4)."""
+"""TAP-Vid metrics of point tracks (Doersch et al., 2022, section 4)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
@@ -8,8 +8,9 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 THRESHOLDS = (1, 2, 4, 8, 16)
-"""Pixels of a frame of 256 x 256 that a point may be off."""
+"""Distance thresholds in pixels of a 256 x 256 frame."""
 SIDE = 256
+"""Height and width of the frames that tracks are scored in."""
 STRIDE = 5
 """Frames between two queries of a point in strided mode."""
 
@@ -19,12 +20,12 @@ Mode: TypeAlias = Literal["first", "strided"]
 def queries(
     occluded: Bool[np.ndarray, "points frames"], mode: Mode
 ) -> tuple[Int[np.ndarray, " queries"], Int[np.ndarray, " queries"]]:
-    """Which points are asked for in which frames: numbers of points, and of frames.
+    """Return the query points: indices of points, and the frame of each query.
 
     Args:
-        occluded: Where points are not seen.
-        mode: `first`: each point where it is first seen; `strided`: in every fifth frame that it is
-            seen in. A point that is never seen there is left out.
+        occluded: True where a point is occluded.
+        mode: `first` queries each point in its first visible frame; `strided` in every fifth frame
+            if it is visible there. Points without such a frame have no query.
 
     """
     visible = ~occluded
@@ -44,34 +45,34 @@ def tap_vid_scores(
     query_frames: Int[np.ndarray, " queries"],
     mode: Mode,
 ) -> dict[str, float]:
-    """Scores of one video.
+    """Compute the scores of one video.
 
     Args:
-        points: As they were found, in pixels of frames of 256 x 256.
-        occluded: Where they are said to be hidden.
-        true_points: Likewise.
-        true_occluded: Likewise.
-        query_frames: Frames that the points are given in.
-        mode: `first`: frames behind the query count; `strided`: all but the query.
+        points: Predicted positions, in pixels of 256 x 256 frames.
+        occluded: Predicted occlusion.
+        true_points: Ground-truth positions, in the same pixels.
+        true_occluded: Ground-truth occlusion.
+        query_frames: Frame of each query.
+        mode: `first` scores the frames after the query, `strided` all frames but the query's.
 
     Returns:
-        `occlusion_accuracy`; `position_accuracy_T` for each threshold, the share of visible points
-        that are found within it, and their mean `position_accuracy`; `jaccard_T`, true positives
-        over true positives, false positives and false negatives, and their mean
-        `average_jaccard`. NaN where no point counts.
+        `occlusion_accuracy`; `position_accuracy_T`, the share of visible points that are within T
+        pixels of the truth, for each threshold, and the mean over thresholds `position_accuracy`;
+        `jaccard_T`, true positives / (true positives + false positives + false negatives), and the
+        mean `average_jaccard`. Values are from 0 to 1, or NaN if no point is scored.
 
     """
     numbers = np.arange(true_points.shape[1])
-    asked = query_frames[:, None]
-    counts = numbers > asked if mode == "first" else numbers != asked
-    visible, said = counts & ~true_occluded, counts & ~occluded
+    query = query_frames[:, None]
+    scored = numbers > query if mode == "first" else numbers != query  # (queries, frames)
+    visible, predicted = scored & ~true_occluded, scored & ~occluded
     squared = np.square(points - true_points).sum(-1)
-    scores = {"occlusion_accuracy": _share((occluded == true_occluded)[counts])}
+    scores = {"occlusion_accuracy": _share((occluded == true_occluded)[scored])}
     for threshold in THRESHOLDS:
         right = visible & (squared < threshold**2)
-        positives = (right & said).sum()
-        # A visible point that is placed wrongly is missed, and wrongly claimed elsewhere.
-        false_positives = (said & ~right).sum()
+        positives = (right & predicted).sum()
+        # A visible point at a wrong position is both a false negative and a false positive.
+        false_positives = (predicted & ~right).sum()
         union = visible.sum() + false_positives
         scores[f"position_accuracy_{threshold}"] = _share(right[visible])
         scores[f"jaccard_{threshold}"] = float(positives / union) if union else np.nan
@@ -81,7 +82,7 @@ def tap_vid_scores(
 
 
 def mean_scores(videos: Sequence[Mapping[str, float]]) -> dict[str, float | None]:
-    """Mean over videos of each score, leaving NaN out; None where there is nothing else."""
+    """Return the mean of each score over videos, without NaN; None if all are NaN."""
     found: dict[str, float | None] = {}
     for name in dict.fromkeys(name for video in videos for name in video):
         values = np.array([video[name] for video in videos])

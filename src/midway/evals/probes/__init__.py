@@ -1,1 +1,1 @@
-"""Probes of frozen features."""
+"""Probes of frozen features: nearest neighbours and linear models."""

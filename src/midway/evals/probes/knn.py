@@ -1,4 +1,4 @@
-"""Segmentation by the nearest labelled patches."""
+"""k-nearest-neighbour segmentation probe: a memory of labelled patches and its predictions."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +13,7 @@ import tyro
 from torch import Tensor
 from torch.nn import functional as F
 
+from midway.config import require
 from midway.data.segmentation.classes import IGNORE
 from midway.data.segmentation.images import SegmentationData
 from midway.data.segmentation.loader import WholeImage
@@ -24,63 +25,65 @@ from midway.models.weights.sources import EncoderSource
 from midway.nn.device import Accelerator
 
 QUERIES_AT_ONCE = 128
-"""Patches compared with the whole memory at a time, by each thread."""
+"""Query patches per matrix product with the memory, in each thread."""
 MAX_THREADS = 16
-"""Images in work at a time, for the sake of memory."""
+"""Maximum number of images processed concurrently, which bounds the memory use."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnnConfig:
-    """A nearest-neighbour readout and what it reads."""
+    """Configuration of a nearest-neighbour evaluation: encoder, data, memory and vote."""
 
     protocol: str
-    """The dataset's name with its scales."""
+    """Name of the protocol, which sets the dataset and its scales."""
     encoder: Annotated[EncoderSource, tyro.conf.OmitArgPrefixes] = field(
         default_factory=EncoderSource
     )
     data: SegmentationData
-    """Images are taken whole, at the test scale, in training and test alike."""
+    """Training and test images are encoded whole, at the test scale."""
     level: int = -1
-    """Level whose patches are compared; -1 is the top."""
+    """Encoder level of the features; -1 is the top."""
     neighbours: int = 30
+    """k, the number of neighbours that vote."""
     temperature: float = 0.02
-    """Of the softmax over cosines that weighs the neighbours' votes."""
+    """Temperature of the softmax over cosine similarities that weights the votes."""
     memory_size: int = 65_536
-    """Patches in the memory at most, equally many of each training image."""
+    """Maximum number of patches in the memory, spread evenly over the training images."""
     seed: int = 0
-    """Of what is drawn into the memory, and of fresh weights."""
+    """Seed of the memory's patches, and of untrained weights."""
     accelerator: Accelerator = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """Of the encoder; neighbours are searched in float32."""
+    """Precision of the encoder; the neighbour search is in float32."""
     folder: Path | None = None
-    """Where ``results.json`` and ``confusion.png`` are written, if anywhere."""
+    """Folder for ``results.json`` and ``confusion.png``; if None, nothing is written."""
 
     def __post_init__(self) -> None:
-        if min(self.neighbours, self.memory_size) < 1 or self.temperature <= 0:
-            raise MidwayError(
-                "neighbours and memory_size must be 1 or more and temperature above 0; change "
-                "what is not"
-            )
+        rules = {
+            f"neighbours = {self.neighbours}; give 1 or more": self.neighbours >= 1,
+            f"memory_size = {self.memory_size}; give 1 or more": self.memory_size >= 1,
+            f"temperature = {self.temperature}; give a number above 0": self.temperature > 0,
+        }
+        require("", rules)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Memory:
-    """Labelled patches."""
+    """Normalised features of labelled patches, with their class shares."""
 
     mean: Tensor
-    """Of the features before it was taken from them, shape (dim,)."""
+    """Mean feature that is subtracted before the comparison, shape (dim,)."""
     features: Tensor
-    """Less their mean and of unit length, shape (patches, dim)."""
+    """Centred features of unit length, shape (patches, dim)."""
     shares: Tensor
-    """Share of the patch that each class covers, shape (patches, classes)."""
+    """Share of each patch that each class covers, shape (patches, classes)."""
 
     def vote(self, features: Tensor, *, neighbours: int, temperature: float) -> Tensor:
-        """Classes of patches by the weighted vote of their nearest neighbours.
+        """Return class scores of patches by the weighted vote of their nearest neighbours.
 
         Args:
-            features: Of the patches asked for, of any length, shape (N, dim).
-            neighbours: How many vote; all if the memory has fewer.
-            temperature: Divides the cosines before the softmax that weighs the votes.
+            features: Features of query patches, of any norm, shape (N, dim).
+            neighbours: Number of neighbours; at most the size of the memory is used.
+            temperature: Temperature of the softmax over cosine similarities.
 
         Returns:
             Shape (N, classes).
@@ -93,8 +96,10 @@ class Memory:
 
     def _vote(self, queries: Tensor, neighbours: int, temperature: float) -> Tensor:
         count = min(neighbours, len(self.features))
+        # (queries, dim) @ (dim, patches) to (queries, count)
         cosines, indices = (queries @ self.features.T).topk(count, dim=1, sorted=False)
         weights = (cosines / temperature).softmax(1)
+        # (queries, count, 1) * (queries, count, classes), summed over the neighbours
         return (weights.unsqueeze(2) * self.shares[indices]).sum(1)
 
 
@@ -106,10 +111,10 @@ def build_memory(
     num_classes: int,
     per_image: int,
 ) -> Memory:
-    """Labelled patches of training images, at most `per_image` of each.
+    """Build a memory of labelled patches, at most `per_image` of each training image.
 
-    Where an image has more, they are drawn so that each of its classes has the same chance; of
-    sky and road there is always enough.
+    If an image has more, patches are sampled with equal probability for each of its classes, so
+    that frequent classes such as sky and road do not fill the memory.
 
     Raises:
         MidwayError: No patch has a label.
@@ -138,13 +143,15 @@ def build_memory(
 
 
 def predict(encoder: Encoder, memory: Memory, each: WholeImage, config: KnnConfig) -> Tensor:
-    """Classes of an image at the size of its labels, of which nothing else counts.
+    """Predict the classes of an image, at the size of its labels.
+
+    Only the shape of the labels is used.
 
     Args:
-        encoder: Frozen.
-        memory: What the image is compared with.
-        each: The image.
-        config: Level, neighbours and temperature.
+        encoder: Frozen encoder.
+        memory: Labelled patches.
+        each: The image, with its labels.
+        config: Level, number of neighbours and temperature.
 
     """
     image, labels = each.image, each.labels
@@ -154,6 +161,7 @@ def predict(encoder: Encoder, memory: Memory, each: WholeImage, config: KnnConfi
     )
     votes = votes.T.unflatten(1, level_map.shape[1:])
     (patch,), (rows, columns) = encoder.strides((config.level,)), level_map.shape[1:]
+    # (classes, rows, columns) to pixels; the padding of the last patches is cropped
     whole = F.interpolate(votes[None], (rows * patch, columns * patch), mode="bilinear")[0]
     inside = whole[:, : image.shape[1], : image.shape[2]]
     return classes_at(inside, (labels.shape[0], labels.shape[1]))
@@ -161,22 +169,22 @@ def predict(encoder: Encoder, memory: Memory, each: WholeImage, config: KnnConfi
 
 @torch.no_grad()
 def feature_map(encoder: Encoder, each: WholeImage, config: KnnConfig) -> Tensor:
-    """Features of a whole image, filled up to whole patches, shape (dim, rows, columns)."""
+    """Return the features of an image padded to whole patches, shape (dim, rows, columns)."""
     device = next(encoder.parameters()).device
     patch, image = encoder.stride, each.image
-    filled = F.pad(image.to(device), (0, -image.shape[2] % patch, 0, -image.shape[1] % patch))
+    padded = F.pad(image.to(device), (0, -image.shape[2] % patch, 0, -image.shape[1] % patch))
     is_mixed = config.precision == "bf16-mixed"
     with torch.autocast(device.type, torch.bfloat16, enabled=is_mixed):
-        return encoder.maps(filled[None], (config.level,))[0][0]
+        return encoder.maps(padded[None], (config.level,))[0][0]
 
 
 def side_by_side(
     function: Callable[[WholeImage], Tensor], images: Iterable[WholeImage], device: torch.device
 ) -> Iterator[tuple[WholeImage, Tensor]]:
-    """Each image with what a function makes of it, in their order; on a CPU one image a core.
+    """Yield each image with the function's result, in order; on a CPU, one image per core.
 
-    Cores that share every operation wait for the slowest of them hundreds of times an image: on a
-    machine that does anything else, that costs three times the work.
+    Parallelism within operators would synchronise all cores hundreds of times per image, which is
+    about three times slower on a machine with other load.
     """
     cores = torch.get_num_threads()
     count = min(cores, MAX_THREADS) if device.type == "cpu" else 1
@@ -185,20 +193,21 @@ def side_by_side(
         with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for each in images:
                 waiting.append((each, pool.submit(function, each)))
+                # Bounds the number of decoded images in memory.
                 if len(waiting) > 2 * count:
                     image, result = waiting.popleft()
                     yield image, result.result()
             for image, result in waiting:
                 yield image, result.result()
     finally:
-        torch.set_num_threads(cores)  # some of its libraries keep one number for all threads
+        torch.set_num_threads(cores)  # some backends keep one setting for all threads
 
 
 def _patch_shares(each: WholeImage, level_map: Tensor, patch: int, num_classes: int) -> Tensor:
-    """Share of each patch that each class covers, (patches, classes) on the CPU."""
+    """Return the share of each patch that each class covers, (patches, classes) on the CPU."""
     rows, columns = level_map.shape[1:]
     size = (each.image.shape[1], each.image.shape[2])
     labels = F.interpolate(each.labels[None, None].float(), size, mode="nearest-exact")
-    fill = (0, columns * patch - size[1], 0, rows * patch - size[0])
-    labels = F.pad(labels[0], fill, value=IGNORE).to(torch.uint8)
+    padding = (0, columns * patch - size[1], 0, rows * patch - size[0])
+    labels = F.pad(labels[0], padding, value=IGNORE).to(torch.uint8)
     return class_shares(labels, (rows, columns), num_classes)

@@ -1,8 +1,8 @@
-"""Segmentation by a linear probe on frozen patch features: fit in seconds, without seeds.
+"""Linear probes of frozen patch features, fitted deterministically in seconds by L-BFGS.
 
-The probe is fitted to what share of a patch each class covers, so that no label is upsampled or
-thrown away; its logits are stretched to the size of the labels before the decision. This is the
-quick readout, not the protocol behind the paper's tables.
+The segmentation probe is fitted to the share of each patch that each class covers, so no label is
+resampled or discarded. Its logits are upsampled to the size of the labels before the argmax. The
+paper's tables use the protocols in `midway.evals.readouts.segmentation_protocols` instead.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,15 @@ from midway.nn.eval_mode import evaluating
 from midway.nn.images import normalise
 
 MIN_DEVIATION = 1e-6
-"""Least deviation that features are divided by: constant ones stay small."""
+"""Lower bound of the standard deviation that features are divided by; constant features stay near
+0."""
 HISTORY = 20
-"""Steps that L-BFGS remembers."""
+"""History size of L-BFGS."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LinearProbe:
-    """An affine map from features to logits or numbers."""
+    """Affine map from features to logits or regression targets."""
 
     weight: Tensor
     """Shape (outputs, dim)."""
@@ -36,11 +37,11 @@ class LinearProbe:
     """Shape (outputs,)."""
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Outputs of shape (..., outputs) for features of shape (..., dim)."""
+        """Map features of shape (..., dim) to outputs of shape (..., outputs)."""
         return F.linear(features, self.weight, self.bias)
 
     def before(self, mean: Tensor, deviation: Tensor) -> "LinearProbe":
-        """The probe for raw features, given this one for features standardised by these."""
+        """Return the equivalent probe for raw features, with the standardisation folded in."""
         weight = self.weight / deviation
         return LinearProbe(weight=weight, bias=self.bias - weight @ mean)
 
@@ -58,20 +59,21 @@ def linear_segmentation(
     """Fit a linear probe on training images and score it on test images.
 
     Args:
-        encoder: Frozen; its mode is restored.
-        train: Images as for `patch_features`, and labels (N, H, W) with classes from 0, and
-            `IGNORE`. Labels may be larger than the images if patches still cut them evenly.
-        test: Likewise, of any label size.
-        num_classes: At most 255.
-        levels: Encoder levels to read, concatenated; the top one if None.
-        weight_decay: Of the probe, on standardised features.
-        batch_size: Images encoded at a time.
+        encoder: Frozen encoder; its mode is restored.
+        train: Images as for `patch_features`, and labels of shape (N, H, W) with class ids from 0,
+            or `IGNORE`. Labels may be larger than the images if the patch grid divides them.
+        test: Images and labels; labels may have any size.
+        num_classes: Number of classes, at most 255.
+        levels: Encoder levels whose features are concatenated; the top level if None.
+        weight_decay: Weight decay of the probe, on standardised features.
+        batch_size: Images per forward pass.
 
     Returns:
-        The score, and the predicted test labels (N, H, W) as 8-bit class ids on the CPU.
+        The score, and the predicted class ids as uint8 of shape (N, H, W) on the CPU.
 
     Raises:
-        MidwayError: Labels that are no classes, that patches do not cut evenly, or all ignored.
+        MidwayError: A label is out of range, the patch grid does not divide the labels, or all
+            labels are ignored.
 
     """
     levels = (-1,) if levels is None else levels
@@ -89,14 +91,14 @@ def linear_segmentation(
 def patch_features(
     encoder: Encoder, images: Tensor, levels: Sequence[int], *, batch_size: int = 64
 ) -> Tensor:
-    """Features of the patches, without gradient and without the class token.
+    """Return patch features, without gradient and without the class token.
 
     Args:
-        encoder: Evaluated in evaluation mode, which is undone after.
+        encoder: Run in evaluation mode; its mode is restored.
         images: uint8 of shape (N, H, W, 3), or ImageNet-normalised floats of shape (N, 3, H, W).
         levels: Encoder levels, 1-based or negative from the top, concatenated along the channels;
             coarser maps are resized to the finest.
-        batch_size: Images at a time.
+        batch_size: Images per forward pass.
 
     Returns:
         Shape (N, rows * columns, levels * dim), on the encoder's device.
@@ -112,7 +114,11 @@ def patch_features(
 
 
 def as_input(images: Tensor, module: nn.Module) -> Tensor:
-    """Images as the module takes them, on its device: 8-bit (N, H, W, 3) are normalised."""
+    """Convert images to a module's device and dtype; normalise uint8 images (N, H, W, 3).
+
+    Returns:
+        ImageNet-normalised floats of shape (N, 3, H, W).
+    """
     parameter = next(module.parameters())
     images = images.to(parameter.device)
     if images.dtype == torch.uint8:
@@ -121,29 +127,33 @@ def as_input(images: Tensor, module: nn.Module) -> Tensor:
 
 
 def class_shares(labels: Tensor, grid: tuple[int, int], num_classes: int) -> Tensor:
-    """Share of each patch that each class covers.
+    """Return the share of each patch that each class covers.
 
     Args:
-        labels: Classes of shape (N, H, W).
-        grid: Rows and columns of patches that an image is cut into.
-        num_classes: Without `IGNORE`, whose pixels are missing in the sums.
+        labels: Class ids of shape (N, H, W).
+        grid: Rows and columns of patches of an image.
+        num_classes: Number of classes without `IGNORE`. Shares of a patch with ignored pixels sum
+            to less than 1.
 
     Returns:
         Shape (N * rows * columns, num_classes).
 
     Raises:
-        MidwayError: Labels that are no classes, or that the grid does not cut evenly.
+        MidwayError: A label is out of range, or the grid does not divide the labels.
 
     """
     _check_classes(labels, num_classes)
     height, width = labels.shape[1:]
     if height % grid[0] or width % grid[1]:
         raise MidwayError(
-            f"training labels of {height}x{width} pixels: {grid[0]}x{grid[1]} patches do not cut "
-            "them evenly; crop or resize them with their images"
+            f"training labels of {height}x{width} pixels: {grid[0]}x{grid[1]} patches do not "
+            "divide them; crop or resize them with their images"
         )
+    # (N, H, W) to (N, rows, columns, height of a patch, width of a patch)
     tiles = labels.unflatten(2, (grid[1], -1)).unflatten(1, (grid[0], -1)).transpose(2, 3)
+    # (N * rows * columns, pixels of a patch)
     classes = tiles.flatten(3).flatten(0, 2).long()
+    # Ignored pixels are counted in an extra column, which is cut off.
     classes = classes.where(classes != IGNORE, num_classes)
     ones = torch.ones((), device=labels.device).expand(classes.shape)
     counts = ones.new_zeros(len(classes), num_classes + 1).scatter_add_(1, classes, ones)
@@ -153,16 +163,19 @@ def class_shares(labels: Tensor, grid: tuple[int, int], num_classes: int) -> Ten
 def fit_logistic(
     features: Tensor, shares: Tensor, *, weight_decay: float, iterations: int = 50
 ) -> LinearProbe:
-    """Multinomial logistic regression on standardised features, from zero by L-BFGS.
+    """Fit multinomial logistic regression on standardised features by L-BFGS, starting at zero.
 
     Args:
-        features: Shape (samples, dim).
-        shares: Soft labels of shape (samples, classes); their sum is the weight of the sample.
-        weight_decay: Factor on half the squared weights, beside the mean cross-entropy.
-        iterations: Of L-BFGS, at most.
+        features: Features of shape (samples, dim).
+        shares: Soft labels of shape (samples, classes); their sum weights the sample.
+        weight_decay: Coefficient of half the squared weights, added to the mean cross-entropy.
+        iterations: Maximum number of L-BFGS iterations.
+
+    Returns:
+        A probe for features that are not standardised.
 
     Raises:
-        MidwayError: No sample has a weight.
+        MidwayError: All samples have weight 0.
 
     """
     if not shares.any():
@@ -189,10 +202,10 @@ def fit_logistic(
 
 
 def segmentation_score(predictions: Tensor, labels: Tensor, num_classes: int) -> SegmentationScore:
-    """Score of predicted classes against labels of the same shape, all pixels taken together.
+    """Score predicted classes against labels of the same shape, over all pixels.
 
     Raises:
-        MidwayError: Labels that are no classes, or all ignored.
+        MidwayError: A label is out of range, or all are ignored.
 
     """
     _check_classes(labels, num_classes)
@@ -205,13 +218,13 @@ def _check_classes(labels: Tensor, num_classes: int) -> None:
     wrong = labels[(labels != IGNORE) & ((labels < 0) | (labels >= num_classes))]
     if len(wrong):
         raise MidwayError(
-            f"label {int(wrong[0])} is no class of 0 to {num_classes - 1}; correct the labels, or "
-            f"set them to {IGNORE} to ignore them"
+            f"label {int(wrong[0])}: is outside 0 to {num_classes - 1}; correct the labels, or set "
+            f"them to {IGNORE} to ignore them"
         )
 
 
 def _patches(maps: Sequence[Tensor]) -> Tensor:
-    """Concatenate maps and list their cells row by row, shape (N, rows * columns, channels)."""
+    """Concatenate maps (N, channels, rows, columns) to (N, rows * columns, channels)."""
     cells = [each.flatten(2).transpose(1, 2) for each in at_one_size(maps)]
     return torch.cat(cells, dim=2)
 
@@ -223,6 +236,6 @@ def _grid(encoder: Encoder, images: Tensor, levels: Sequence[int]) -> tuple[int,
 
 
 def _upsampled_classes(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Likeliest classes (N, *size) from logits (N, rows, columns, classes)."""
+    """Return the argmax classes (N, *size) of logits (N, rows, columns, classes)."""
     logits = F.interpolate(logits.permute(0, 3, 1, 2), size, mode="bilinear")
     return logits.argmax(1).to(torch.uint8).cpu()

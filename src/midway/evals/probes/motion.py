@@ -1,7 +1,7 @@
-"""How much of the true motion is linearly readable from the midway path.
+"""Linear probes of motion: ridge regression of flow and camera motion from the midway path.
 
-Ridge regression reads the flow of a patch from its midway tokens, and the camera's motion from
-the motion latents; the strength is chosen on training pairs that are held out.
+The flow of a patch is predicted from its midway tokens, and the camera motion from the motion
+latents. The ridge penalty is selected on held-out training pairs.
 """
 
 from collections.abc import Iterable
@@ -20,50 +20,52 @@ from midway.models.midway import MidwayNetwork
 from midway.nn.eval_mode import evaluating
 
 STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 5))
-"""Ridge penalties tried, relative to features of unit variance."""
+"""Candidate ridge penalties, for features of unit variance."""
 HELD_OUT = 0.2
-"""Share of the training pairs that choose the strength; the last ones, so as to be other worlds."""
+"""Share of the training pairs that select the penalty: the last ones, from other worlds."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairSet:
-    """Pairs of frames whose motion is known, neighbours in time or place next to each other."""
+    """Pairs of frames with ground-truth motion, ordered by world or clip."""
 
     source: Tensor
     """uint8 of shape (N, H, W, 3), or ImageNet-normalised floats of shape (N, 3, H, W)."""
     target: Tensor
+    """Same format as `source`."""
     flow: Tensor
-    """Motion of the source pixels to the right and down in pixels, shape (N, H, W, 2)."""
+    """Displacement of source pixels to the right and down in pixels, shape (N, H, W, 2)."""
     camera_motion: Tensor
-    """Likewise of the camera, shape (N, 2)."""
+    """Displacement of the camera in pixels, shape (N, 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeScore:
-    """Endpoint errors (EPE) in pixels, beside those of guesses that see no image."""
+    """Endpoint error (EPE) of a probe in pixels, with two baselines that use no image."""
 
     epe: float
     epe_zero: float
-    """Of guessing no motion."""
+    """EPE of predicting no motion."""
     epe_mean: float
-    """Of guessing the mean motion of the training pairs."""
+    """EPE of predicting the mean motion of the training pairs."""
     explained: float
-    """1 - squared error / squared error of the mean guess: 1 is perfect, 0 is worth nothing,
-    and below is worse than the guess."""
+    """1 - squared error / squared error of the mean prediction: 1 is perfect, 0 is as good as the
+    mean, and negative values are worse."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MotionScore:
-    """What was read of the test pairs' motion."""
+    """Scores and flow predictions of the probes on the test pairs."""
 
     flow: ProbeScore
-    """Of patches, from the midway tokens."""
+    """Score of patch flow from midway tokens."""
     camera: ProbeScore
-    """Of the camera, from the motion latents."""
+    """Score of camera motion from motion latents."""
     predicted_flow: Tensor
-    """Shape (N, rows, columns, 2), in pixels."""
+    """Predicted patch flow in pixels, shape (N, rows, columns, 2)."""
     true_flow: Tensor
-    """Likewise: the mean over each patch's pixels, seen or hidden in the target."""
+    """Ground-truth patch flow, same shape: the mean over all pixels of a patch, occluded ones
+    included."""
 
 
 def motion_probe(
@@ -72,10 +74,10 @@ def motion_probe(
     """Fit both probes on training pairs and score them on test pairs.
 
     Args:
-        network: Frozen; its mode is restored.
-        train: Several worlds or clips, as their last fifth chooses the strength.
-        test: Other worlds or clips.
-        batch_size: Pairs at a time.
+        network: Frozen network; its mode is restored.
+        train: Pairs of several worlds or clips; the penalty is selected on the last fifth.
+        test: Pairs of other worlds or clips.
+        batch_size: Pairs per forward pass.
 
     Raises:
         MidwayError: The network has no motion latents, or there are fewer than two training pairs.
@@ -98,11 +100,12 @@ def motion_probe(
 def motion_features(
     network: MidwayNetwork, pairs: PairSet, *, batch_size: int
 ) -> tuple[Tensor, Tensor]:
-    """What the probes read, all levels concatenated, in float64 on the CPU.
+    """Return the inputs of the probes, concatenated over levels, in float64 on the CPU.
 
     Returns:
-        Midway tokens of each source patch and of the target patch at the same place, of shape
-        (N, rows, columns, levels * 2 * width), and motion latents (N, levels * latents * width).
+        Midway tokens of each source patch and of the target patch at the same position, shape
+        (N, rows, columns, levels * 2 * width), and motion latents, shape
+        (N, levels * latents * width).
 
     Raises:
         MidwayError: The network has no motion latents.
@@ -114,40 +117,41 @@ def motion_features(
         )
     frames = zip(pairs.source.split(batch_size), pairs.target.split(batch_size), strict=True)
     with evaluating(network):
-        read = [_read(network, *(as_input(part, network) for part in pair)) for pair in frames]
-    tokens, latents = (torch.cat(parts).double().cpu() for parts in zip(*read, strict=True))
+        outputs = [_encode(network, *(as_input(part, network) for part in pair)) for pair in frames]
+    tokens, latents = (torch.cat(parts).double().cpu() for parts in zip(*outputs, strict=True))
     return tokens, latents
 
 
-def _read(network: MidwayNetwork, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def _encode(network: MidwayNetwork, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     grid = network.grid(source)
     tokens, latents = [], []
     for level in network(source, target).levels.values():
         latents.append(level.motion_latents.flatten(1))
+        # Midway tokens are the latents, then class token and patches of source and target.
         frames = level.midway_tokens[:, level.motion_latents.shape[1] :].chunk(2, dim=1)
         tokens += [frame[:, 1:].unflatten(1, grid) for frame in frames]
     return torch.cat(tokens, dim=3), torch.cat(latents, dim=1)
 
 
 def patch_flow(flow: Tensor, patch_size: int) -> Tensor:
-    """Mean flow of each patch in pixels, (N, rows, columns, 2) in float64 from (N, H, W, 2)."""
+    """Average flow (N, H, W, 2) over patches; return float64 of shape (N, rows, columns, 2)."""
     pooled = F.avg_pool2d(flow.double().permute(0, 3, 1, 2), patch_size)
     return pooled.permute(0, 2, 3, 1)
 
 
 def fit_ridge(features: Tensor, motion: Tensor) -> LinearProbe:
-    """Ridge regression whose strength is chosen on the last samples, then fitted to all.
+    """Fit ridge regression to all samples, with the penalty selected on the last ones.
 
     Args:
-        features: Shape (N, ..., dim), float64.
-        motion: Shape (N, ..., 2).
+        features: Inputs of shape (N, ..., dim), float64.
+        motion: Targets of shape (N, ..., 2).
 
     Raises:
         MidwayError: Fewer than two samples along the first axis.
 
     """
     if len(features) < 2:
-        raise MidwayError("motion probe: fewer than two training pairs; give more")
+        raise MidwayError("motion probe: fewer than two training pairs; give two or more")
     motion = motion.to(features)
     start = len(features) - max(1, round(HELD_OUT * len(features)))
     candidates = _ridge_path(features[:start], motion[:start])
@@ -156,12 +160,14 @@ def fit_ridge(features: Tensor, motion: Tensor) -> LinearProbe:
 
 
 def _ridge_path(features: Tensor, motion: Tensor) -> list[LinearProbe]:
-    """Closed-form ridge on standardised features, one probe for each of `STRENGTHS`."""
+    """Solve ridge regression in closed form on standardised features, for each of `STRENGTHS`."""
     x, y = features.flatten(0, -2), motion.flatten(0, -2)
     mean, deviation = x.mean(0), x.std(0, correction=0).clamp(min=MIN_DEVIATION)
     x, y_mean = (x - mean) / deviation, y.mean(0)
+    # The dual form is cheaper if there are more features than samples: w = X^T (X X^T + s)^-1 y.
     wide = x.shape[1] > x.shape[0]
     gram = (x @ x.T if wide else x.T @ x) / len(x)
+    # One eigendecomposition serves all penalties.
     values, vectors = torch.linalg.eigh(gram)
     moments = vectors.T @ ((y - y_mean) if wide else x.T @ (y - y_mean)) / len(x)
     solutions = [vectors @ (moments / (values + strength)[:, None]) for strength in STRENGTHS]
@@ -172,7 +178,7 @@ def _ridge_path(features: Tensor, motion: Tensor) -> list[LinearProbe]:
 
 
 def probe_score(predicted: Tensor, true: Tensor, train: Tensor) -> ProbeScore:
-    """Score of predicted motion (..., 2) of test pairs; `train` gives the mean guess."""
+    """Score predicted motion (..., 2); the mean of `train` is the mean prediction."""
     mean = train.flatten(0, -2).mean(0)
     squared_error = (predicted - true).square().sum()
     return ProbeScore(
@@ -190,7 +196,7 @@ def _endpoint_error(difference: Tensor) -> float:
 def synthetic_pairs(
     config: WorldConfig, seeds: Iterable[int], gap_seconds: float, pairs_per_world: int
 ) -> PairSet:
-    """Pairs of synthetic worlds, their sources evenly over the length of a world's video."""
+    """Render pairs of synthetic worlds, with sources evenly spaced over each world's video."""
     step_seconds = config.num_frames / config.fps / pairs_per_world
     pairs = [
         _pair(World(config, seed), number * step_seconds, gap_seconds)

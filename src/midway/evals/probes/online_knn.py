@@ -1,7 +1,7 @@
-"""How well nearest neighbours in labelled images are told apart, while a network trains.
+"""Online k-nearest-neighbour probe: segmentation mIoU of an encoder during training.
 
-The readout of `midway.evals.knn_segmentation` on a few images that stay the same, so that the
-scores of one run compare with each other.
+It applies the probe of `midway.evals.knn_segmentation` to a small fixed set of images, so the
+scores of one run are comparable.
 """
 
 from collections.abc import Iterable
@@ -20,19 +20,19 @@ from midway.train.run import RunConfig
 
 
 class KnnHealth:
-    """The mIoU of an encoder's top level by nearest neighbours; for `fit` to call.
+    """Nearest-neighbour mIoU of an encoder's top level, as a callback of `fit`.
 
     Args:
-        labels: Which images.
-        encoder: Looked at as it is whenever this is called.
-        run: Whose precision, if that is bfloat16, the encoder is run in.
+        labels: Labelled images.
+        encoder: Encoder in training; each call evaluates its current weights.
+        run: Training run; the probe uses bfloat16 autocast if the run does.
 
     """
 
     def __init__(self, labels: LabelsConfig, encoder: Encoder, run: RunConfig) -> None:
         self._labels, self._encoder = labels, encoder
         is_mixed = run.precision == "bf16-mixed"
-        self._how = KnnConfig(
+        self._config = KnnConfig(
             protocol="health",
             data=labels.data,
             memory_size=labels.memory_size,
@@ -41,19 +41,19 @@ class KnnHealth:
         self._sample: LabelledSample | None = None
 
     def read(self) -> None:
-        """Read the images, on the rank that is going to score them.
+        """Read the images, on the rank that computes the score.
 
         Raises:
-            MidwayError: As `read_sample` does.
+            MidwayError: The images or labels cannot be read.
 
         """
         self._sample = read_sample(self._labels)
 
     def __call__(self) -> dict[str, float]:
-        """`knn_miou` in percent; `read` has been called.
+        """Return `knn_miou` in percent; requires an earlier call of `read`.
 
-        Nothing is drawn from torch's generators and nothing is asked of other ranks, and each part
-        of the encoder has its mode back.
+        It does not draw from torch's global generators, does not communicate with other ranks, and
+        restores the mode of each module of the encoder.
         """
         assert self._sample is not None
         sample, encoder = self._sample, self._encoder
@@ -61,11 +61,11 @@ class KnnHealth:
             memory = build_memory(
                 encoder,
                 sample.train,
-                self._how,
+                self._config,
                 num_classes=sample.num_classes,
-                per_image=max(1, self._how.memory_size // len(sample.train)),
+                per_image=max(1, self._config.memory_size // len(sample.train)),
             )
-            counts = _confusion(encoder, memory, sample.test, self._how, sample.num_classes)
+            counts = _confusion(encoder, memory, sample.test, self._config, sample.num_classes)
         return {"knn_miou": score_of(counts).miou}
 
 
@@ -76,9 +76,9 @@ def _confusion(
     config: KnnConfig,
     num_classes: int,
 ) -> Tensor:
-    """Pixels by true and predicted class, of this process alone.
+    """Return the confusion matrix of this process.
 
-    `SegmentationMetric` would sum over processes, of which the others are not here.
+    `SegmentationMetric` would wait for an all-reduce that other ranks never join.
     """
     device = memory.mean.device
     predicted = partial(predict, encoder, memory, config=config)

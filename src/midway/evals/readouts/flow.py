@@ -1,4 +1,4 @@
-"""Finetuning of flow networks."""
+"""Flow finetuning: the objective with its validation, and the network that it starts from."""
 
 import json
 import logging
@@ -32,15 +32,16 @@ from midway.models.weights.sources import load_encoder, read_source
 from midway.nn.eval_mode import evaluating
 from midway.nn.images import normalise
 from midway.nn.laplacian import bounded_laplacian, is_valid
-from midway.train.objective import Objective, Position, StepOutput
+from midway.train.objective import Objective, Progress, StepOutput
 
 VALIDATION_LOG = "validation.jsonl"
+"""File of the run folder with one line per validation."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """Pairs that a network is validated on, and where the best network goes."""
+    """Validation pairs, and the folder of the validation log and networks."""
 
     pairs: Sequence[FlowPair]
     config: ValidationConfig
@@ -48,10 +49,10 @@ class Validation:
 
 
 class FlowFinetuning(Objective):
-    """The loss of a flow network; it validates the network after some of the steps."""
+    """Supervised loss of a flow network, with periodic validation."""
 
     best_epe: Tensor
-    """Lowest validation error so far; part of a checkpoint, so that a resumed run knows it."""
+    """Lowest validation EPE so far; a buffer, so that checkpoints contain it."""
 
     def __init__(self, network: FlowNetwork, validation: Validation) -> None:
         super().__init__()
@@ -65,18 +66,21 @@ class FlowFinetuning(Objective):
         return {"encoder": self.network.encoder}
 
     def forward(self, batch: FlowBatch) -> StepOutput:
-        """Bounded Laplacian loss over the known pixels of the batch."""
+        """Compute the bounded Laplacian loss over the known pixels of a batch.
+
+        The logs contain `epe`, the mean endpoint error in pixels.
+        """
         output = self.network(normalise(batch.source / 255), normalise(batch.target / 255)).float()
         known = is_valid(batch.flow)
         with torch.no_grad():
-            error = torch.linalg.vector_norm(output[:, :2] - batch.flow, dim=1)
+            error = torch.linalg.vector_norm(output[:, :2] - batch.flow, dim=1)  # (B, H, W)
             epe = torch.where(known, error, 0).sum() / known.sum().clamp(min=1)
         return StepOutput(loss=bounded_laplacian(output, batch.flow), logs={"epe": epe})
 
-    def after_step(self, position: Position) -> None:
-        """Validate now and then, and at the end; keep the last network, and the best."""
-        step = position.step + 1
-        if step % self.validation.config.every_steps and step != position.steps:
+    def after_step(self, progress: Progress) -> None:
+        """Validate every `every_steps` steps and at the end; save the last and the best network."""
+        step = progress.step + 1
+        if step % self.validation.config.every_steps and step != progress.steps:
             return
         epe = self._validation_epe()
         is_best = epe < float(self.best_epe)
@@ -89,7 +93,7 @@ class FlowFinetuning(Objective):
                 save_flow_network(self.network, folder / BEST)
 
     def _validation_epe(self) -> float:
-        """Mean over the pairs of the mean error of each, shared by all ranks."""
+        """Return the mean EPE per pair, averaged over all pairs; each rank evaluates a share."""
         config, (rank, world_size) = self.validation.config, _rank()
         predict = network_predictor(
             self.network, overlap=config.overlap, tiles_at_once=config.tiles_at_once
@@ -104,10 +108,10 @@ class FlowFinetuning(Objective):
 
 
 def build_network(config: FinetuneConfig) -> FlowNetwork:
-    """The network that a finetuning starts from; what is new is drawn from torch's generator.
+    """Build the network to finetune; new weights are drawn from torch's generator.
 
     Raises:
-        MidwayError: No network is given, or it cannot be read.
+        MidwayError: No network is given, it cannot be read, or an option does not apply to it.
     """
     start = config.start
     if not start.network:
@@ -128,13 +132,14 @@ def _from_encoder(config: FinetuneConfig, file: WeightsFile | None) -> FlowNetwo
     start = config.start
     if start.encoder != "student" and (file is None or len(file.encoders) < 2):
         raise MidwayError(
-            f"{start.network}: is an encoder alone, without a teacher; leave --start.encoder out"
+            f"{start.network}: is an encoder without a teacher; leave out --start.encoder"
         )
     is_plain = file is not None and file.layout == "plain"
-    told = ReleaseHints(encoder_heads=start.release.encoder_heads) if is_plain else ReleaseHints()
-    if start.release != told:
+    # A plain state dict determines all sizes except the number of attention heads.
+    heads = start.release.encoder_heads if is_plain else ReleaseHints().encoder_heads
+    if start.release != ReleaseHints(encoder_heads=heads):
         raise MidwayError(
-            f"{start.network}: is an encoder alone and tells its sizes; leave out --image-size and "
+            f"{start.network}: is an encoder that determines its sizes; leave out --image-size and "
             f"{'all --...-heads but --encoder-heads' if is_plain else 'all --...-heads'}"
         )
     encoder = load_encoder(
@@ -145,7 +150,7 @@ def _from_encoder(config: FinetuneConfig, file: WeightsFile | None) -> FlowNetwo
     )
     network = FlowNetwork.from_encoder(encoder, start.dynamics, config.dpt, config.data.crop)
     if _rank()[0] == 0:
-        _log.warning("%s: an encoder without dynamics; these start fresh", start.network)
+        _log.warning("%s: has no dynamics; they are initialised randomly", start.network)
     return network
 
 
@@ -154,7 +159,7 @@ def _from_midway(config: FinetuneConfig, file: WeightsFile) -> FlowNetwork:
     pretrained = load.build_network(file, start.release)
     if start.dynamics != DynamicsConfig():
         raise MidwayError(
-            f"{start.network}: has dynamics, and their sizes stay; leave --start.dynamics out"
+            f"{start.network}: has dynamics of fixed sizes; leave out --start.dynamics"
         )
     if start.keep == "nothing":
         sizes = replace(pretrained.config.encoder, drop_path=0.0)
@@ -169,14 +174,14 @@ def _from_midway(config: FinetuneConfig, file: WeightsFile) -> FlowNetwork:
 
 
 def _rank() -> tuple[int, int]:
-    """Number of this process, and of processes."""
+    """Return the rank and the world size."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
 
 
 def _write_line(path: Path, values: dict[str, Any]) -> None:
-    """Add a line to the log of validations, in place of lines of later steps that were lost."""
+    """Append to the validation log; lines of later steps, from before a resume, are dropped."""
     lines = path.read_text().splitlines() if path.exists() else []
     kept = [line for line in lines if json.loads(line)["step"] < values["step"]]
     path.write_text("\n".join([*kept, json.dumps(values)]) + "\n")

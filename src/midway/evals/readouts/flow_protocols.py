@@ -1,4 +1,4 @@
-"""What a flow finetuning is made of, and the protocols by name."""
+"""Configuration of flow finetuning, and its named protocols."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,14 +19,14 @@ from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
 
 VERSION = 1
-"""Raised when the code makes something else of the same configuration."""
+"""Version of the code; increased if it computes different results from the same configuration."""
 MEASURED = {
     "data": ("parts", "crop", "augment", "batch_size", "pairs_per_epoch"),
     "validation": ("parts", "every_steps", "overlap"),
     "start": ("keep", "encoder", "frozen"),
     "run": ("steps", "epochs", "precision", "accumulate"),
 }
-"""Fields that decide the numbers of a protocol; the others say where it runs, and on what."""
+"""Fields that determine a protocol's results. The others choose the network and the machine."""
 SINTEL_SUBVAL = (FlowPart(dataset="sintel", split="subval", folder="Sintel"),)
 OPTIM = OptimConfig(
     lr=2e-5,
@@ -42,52 +42,55 @@ OPTIM = OptimConfig(
 
 @dataclass(frozen=True, kw_only=True)
 class StartConfig:
-    """What the network starts from."""
+    """Initial weights of the network, and the parts of them that are kept."""
 
     network: Annotated[str, tyro.conf.arg(prefix_name=False)] = ""
-    """Run folder of any method, release .pth, .ckpt, .safetensors (of midway, or an encoder with
-    timm's names), hub id, timm:NAME, or random for a fresh ViT-S/16; it has to be given."""
+    """Required: run folder of any method, release .pth, .ckpt, .safetensors (of midway, or an
+    encoder with timm's names), hub id, timm:NAME, or random for a randomly initialised ViT-S/16."""
     keep: Literal["all", "encoder", "nothing"] = "all"
-    """What is taken of its weights. Without its dynamics this is "encoder only" of the paper; with
-    nothing, its sizes alone count."""
+    """Pretrained weights that are kept: all, those of the encoder ("encoder only" in the paper), or
+    none, which keeps only the sizes."""
     encoder: Literal["student", "teacher"] = "student"
-    """Which encoder of a run or network."""
+    """Encoder of the run or network."""
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
-    """Fresh ones, for an encoder that has none; a Midway network has its own."""
+    """New dynamics for an encoder without any; a Midway network brings its own."""
     frozen: bool = False
-    """Train the head alone."""
+    """If True, only the head is trained."""
     release: Annotated[ReleaseHints, tyro.conf.OmitArgPrefixes] = field(
         default_factory=ReleaseHints
     )
-    """For a release file, where its arguments are silent or wrong."""
+    """Overrides for values that a release file does not state, or states wrongly."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
-    """What a network is validated on while it is trained."""
+    """Validation during training."""
 
     parts: tuple[FlowPart, ...]
-    """Below the root of the training data."""
+    """Datasets, below the root of the training data."""
     every_steps: int = 3_750
+    """Steps between two validations."""
     overlap: float = 0.7
+    """Overlap of neighbouring tiles, as a share of their size."""
     tiles_at_once: int = 8
+    """Tiles per forward pass."""
 
     def __post_init__(self) -> None:
-        # What is wrong here would else be told after the first 3,750 steps.
+        # Checked here, because an error would otherwise surface at the first validation.
         if not self.parts or self.every_steps < 1:
             raise MidwayError(
-                f"validation of {len(self.parts)} datasets every {self.every_steps} steps; give 1 "
-                "or more of both"
+                f"validation: {len(self.parts)} datasets every {self.every_steps} steps; give 1 or "
+                "more of both"
             )
         TileConfig(overlap=self.overlap, batch_size=self.tiles_at_once)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-    """All that a flow finetuning is made of."""
+    """Configuration of a flow finetuning."""
 
     protocol: str
-    """Name of the protocol that the rest departs from."""
+    """Name of the protocol that provides the defaults."""
     data: FlowDataConfig
     validation: ValidationConfig
     run: RunConfig
@@ -96,14 +99,17 @@ class FinetuneConfig:
     optim: OptimConfig = OPTIM
 
     def version(self) -> str:
-        """Short hash of what decides the numbers, the network and the machine left out."""
+        """Return a short hash of the fields that determine the results.
+
+        Network and machine are not part of it.
+        """
         values: dict[str, Any] = to_json(self)
         parts = {part: {name: values[part][name] for name in MEASURED[part]} for part in MEASURED}
         return protocol_version(VERSION, parts | {name: values[name] for name in ("dpt", "optim")})
 
 
 def paper() -> FinetuneConfig:
-    """The main tables: four datasets, 240 epochs of 30,000 pairs.
+    """Finetune for the main tables: four datasets, 240 epochs of 30,000 pairs.
 
     Command: ``midway eval flow_finetune --protocol paper --network RUN --data.root DIR``
     Cost: not run.
@@ -124,9 +130,10 @@ def paper() -> FinetuneConfig:
 
 
 def ablation() -> FinetuneConfig:
-    """Tables 3 and 5: FlyingChairs and FlyingThings, validated on all of Sintel clean.
+    """Finetune for tables 3 and 5: FlyingChairs and FlyingThings, validated on Sintel.
 
-    The paper does not say how long and in what proportion: the main recipe's here. Not run.
+    Validation uses all of Sintel clean. The paper does not state the length of training or the
+    proportions of the mixture; those of the main tables are used. Not run.
     """
     main = paper()
     sintel = FlowPart(dataset="sintel", split="all-clean", folder="Sintel")
@@ -140,9 +147,9 @@ def ablation() -> FinetuneConfig:
 
 
 def short() -> FinetuneConfig:
-    """The main tables' data for 20,000 steps at five times the rate: to compare, not to report.
+    """Finetune for quick comparisons: the main tables' data for 20,000 steps.
 
-    Not run.
+    The learning rate is five times that of the main tables. Not run.
     """
     main = paper()
     return replace(
@@ -155,7 +162,10 @@ def short() -> FinetuneConfig:
 
 
 def synthetic() -> FinetuneConfig:
-    """Worlds as `write_flow_dataset` writes them, in `train` and `val` of the root; for a CPU."""
+    """Finetune on synthetic worlds, on a CPU.
+
+    `write_flow_dataset` writes the data, to `train` and `val` below the root.
+    """
     train, val = (
         FlowPart(dataset="synthetic", split="all", folder=name) for name in ("train", "val")
     )

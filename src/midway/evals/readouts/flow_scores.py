@@ -1,4 +1,4 @@
-"""Pictures of predicted flow beside the truth."""
+"""Flow evaluation: scores of all pairs of a dataset, pictures, and the table of results."""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -18,15 +18,24 @@ from midway.evals.metrics.flow import PairErrors, Scores, pair_errors
 from midway.models.flow.predictor import Predictor
 
 GAP_PIXELS = 4
+"""Width of the white gap between the images of a picture."""
 ERROR_SHARE = 0.5
-"""Of the longest true motion, the error at which its colours end."""
+"""Error at the end of the colour map, as a share of the longest true motion."""
 
 
 def flow_picture(example: FlowExample, predicted: NDArray[Any]) -> NDArray[np.uint8]:
-    """Source, target and both in one above; true flow, predicted flow and the error below; RGB.
+    """Draw a pair with its true flow, predicted flow and error.
 
-    Flow has one scale, the longest true motion. The error goes from black over red to pale
-    yellow at half of that length; where the truth is not known both are black.
+    The first row has source, target and their average, the second row true flow, predicted flow
+    and endpoint error. Both flows are normalised by the longest true motion. The error goes from
+    black over red to pale yellow at half that length. Pixels without ground truth are black.
+
+    Args:
+        example: Pair with ground-truth flow.
+        predicted: Flow in pixels, shape (height, width, 2).
+
+    Returns:
+        RGB image, uint8.
     """
     longest = longest_pixels(example.flow)
     known = is_known(example.flow)
@@ -55,16 +64,17 @@ def score_pairs(
     pictures: Path | None = None,
     num_pictures: int = 0,
 ) -> Scores:
-    """Errors of all pairs, in groups by sequence and by rendering.
+    """Predict the flow of all pairs and collect the errors.
 
     Args:
-        pairs: Read one at a time.
-        predict: Finds the flow of a pair.
-        pictures: Folder for pictures of evenly chosen pairs.
-        num_pictures: At most so many.
+        pairs: Pairs, read one at a time.
+        predict: Flow predictor.
+        pictures: Folder for pictures of evenly spaced pairs; none are written if None.
+        num_pictures: Maximum number of pictures.
 
     Raises:
-        MidwayError: A file is missing or damaged, or a pair cannot be scored; names the file.
+        MidwayError: A file is missing or damaged, or a pair cannot be scored. The message names
+            the file.
     """
     scores = Scores()
     shown = set(np.linspace(0, len(pairs) - 1, num_pictures).round().astype(int).tolist())
@@ -89,7 +99,7 @@ def _errors(pair: FlowPair, example: FlowExample, predicted: Any) -> PairErrors:
 
 
 def results_of(scores: Scores) -> dict[str, Any]:
-    """Plain values of all scores; what no pixel tells is None."""
+    """Return all scores as JSON values; a metric that covers no pixel is None."""
     total = scores.total()
     return {
         "pairs": total.num_pairs,
@@ -101,15 +111,15 @@ def results_of(scores: Scores) -> dict[str, Any]:
 
 
 def report(results: Mapping[str, Any]) -> str:
-    """Results as a short table for people."""
+    """Format results as a short table."""
     if "epe" not in results:
         return f"interrupted after {results['steps']} steps: {results['run']}"
-    told = [f"{name} {x:.2f}" for name, x in results["by_pixels"].items() if x is not None]
+    metrics = [f"{name} {x:.2f}" for name, x in results["by_pixels"].items() if x is not None]
     groups = results["renderings"] | results["sequences"]
     return "\n".join(
         [
             f"EPE {results['epe']:.3f} px, mean over {results['pairs']} pairs",
-            f"  {'  '.join(told)}",
+            f"  {'  '.join(metrics)}",
             *(f"  {name:<24} {epe:8.3f}" for name, epe in groups.items()),
         ]
     )

@@ -1,4 +1,4 @@
-"""Prediction for whole images: at once, or window by window."""
+"""Segmentation inference on images of any size: whole, or by sliding windows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,28 +13,28 @@ from midway.errors import MidwayError
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
-    """How test images go through the network."""
+    """Inference on test images, whole or by sliding windows."""
 
     mode: Literal["slide", "whole"] = "slide"
     window: tuple[int, int] = (512, 512)
     """Height and width of a window, in pixels."""
     stride: tuple[int, int] = (341, 341)
-    """From a window to the next, down and to the right."""
+    """Vertical and horizontal step between windows, in pixels."""
     batch_size: int = 8
-    """Windows at a time."""
+    """Windows per forward pass."""
 
     def __post_init__(self) -> None:
         if min(*self.window, *self.stride, self.batch_size) < 1:
             raise MidwayError("inference: window, stride and batch_size must be 1 or more")
         if self.stride[0] > self.window[0] or self.stride[1] > self.window[1]:
             raise MidwayError(
-                f"inference.stride {self.stride} is longer than the window {self.window} and would "
-                "leave pixels out; make it shorter"
+                f"inference.stride {self.stride}: is longer than the window {self.window}, so "
+                "pixels would have no prediction; make it shorter"
             )
 
 
 def windows(length: int, window: int, stride: int) -> list[tuple[int, int]]:
-    """Begin and end of the windows along a side; the last is moved back to end with it.
+    """Return start and end of the windows along a side; the last one is aligned with its end.
 
     Example:
         >>> windows(1280, 512, 341)
@@ -49,12 +49,12 @@ def windows(length: int, window: int, stride: int) -> list[tuple[int, int]]:
 def predict_logits(
     logits_of: Callable[[Tensor], Tensor], image: Tensor, config: InferenceConfig
 ) -> Tensor:
-    """Logits of one image of any size, averaged where windows overlap.
+    """Compute the logits of an image; they are averaged where windows overlap.
 
     Args:
-        logits_of: From images (B, 3, h, w) to logits (B, classes, h, w).
-        image: Shape (3, height, width). A side shorter than the window is taken as it is.
-        config: Whole or by windows.
+        logits_of: Function from images (B, 3, h, w) to logits (B, classes, h, w).
+        image: Shape (3, height, width). A side shorter than the window is not padded.
+        config: Mode, window, stride and batch size.
 
     Returns:
         Shape (classes, height, width).
@@ -84,14 +84,14 @@ def predict_logits(
 
 
 def classes_at(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Likeliest classes at the size of the labels, to which the logits are stretched.
+    """Upsample logits bilinearly to the size of the labels, and return the argmax.
 
     Args:
         logits: Shape (classes, height, width).
-        size: Height and width wanted.
+        size: Height and width of the labels.
 
     Returns:
-        Shape `size`.
+        Class ids of shape `size`.
 
     """
     return F.interpolate(logits[None], size, mode="bilinear")[0].argmax(0)

@@ -1,4 +1,4 @@
-"""A segmentation readout as something to train: an encoder, frozen or not, and its head."""
+"""Segmentation readout: training objective of a head on a frozen or finetuned encoder."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadoutConfig:
-    """What is trained on the features, and whether they are."""
+    """Head, encoder levels, and finetuning of the encoder."""
 
     kind: Literal["linear", "upernet"]
     levels: tuple[int, ...]
-    """Levels read, 1-based, negative ones from the top. For the linear readout one is FlowE's
-    head, several are iBOT's; UperNet takes four, from low to high."""
+    """Input levels, 1-based; negative ones count from the top. A linear head on one level is
+    FlowE's, on several it is iBOT's; UperNet takes four, from low to high."""
     frozen: bool = True
-    """Train the head alone."""
+    """If True, only the head is trained."""
     drop_path: float = 0.0
-    """Stochastic depth of an encoder that is finetuned."""
+    """Stochastic depth rate of a finetuned encoder."""
     layer_decay: float = 1.0
-    """Factor on the learning rate from one block to the one below, if finetuned."""
+    """Layer-wise learning rate decay of a finetuned encoder."""
     auxiliary_weight: float = 0.4
-    """Of the loss of UperNet's auxiliary head."""
+    """Weight of the loss of UperNet's auxiliary head."""
 
     def __post_init__(self) -> None:
         rules = {
@@ -55,14 +55,14 @@ class ReadoutConfig:
 
 
 class SegmentationReadout(Objective):
-    """Cross-entropy of a head on an encoder's feature maps.
+    """Cross-entropy loss of a head on an encoder's feature maps.
 
-    The loss is divided by the number of all pixels, ignored ones too, as mmsegmentation does.
+    The loss is averaged over all pixels, ignored ones included, as in mmsegmentation.
 
     Args:
-        encoder: Trained as well if the config says so.
-        config: Which head, and what it reads.
-        num_classes: Of the dataset.
+        encoder: Encoder; trained too if `config.frozen` is False.
+        config: Head, levels and finetuning.
+        num_classes: Number of classes of the dataset.
 
     Raises:
         MidwayError: The encoder lacks a level, or cannot be finetuned.
@@ -74,7 +74,7 @@ class SegmentationReadout(Objective):
         self.config = config
         self.encoder = encoder
         encoder.resolved(config.levels)
-        # Both ways: the teacher's encoder, read by default, comes frozen from its network.
+        # Set in both cases, because the teacher's encoder, the default, is loaded frozen.
         encoder.requires_grad_(not config.frozen)
         if not config.frozen:
             encoder.set_drop_path(config.drop_path)
@@ -87,14 +87,14 @@ class SegmentationReadout(Objective):
         self.train()
 
     def train(self, mode: bool = True) -> "SegmentationReadout":
-        """A frozen encoder stays in evaluation mode."""
+        """Set the training mode; a frozen encoder stays in evaluation mode."""
         super().train(mode)
         if self.config.frozen:
             self.encoder.eval()
         return self
 
     def forward(self, batch: SegmentationBatch) -> StepOutput:
-        """Loss of a batch of crops, which are distorted and normalised here, on their device."""
+        """Augment and normalise a batch of crops on its device, and compute the loss."""
         images = as_network_input(batch.images, batch.distortion, batch.sizes)
         labels = batch.labels.long()
         logits, *auxiliary = self.outputs(images)
@@ -108,14 +108,14 @@ class SegmentationReadout(Objective):
         return StepOutput(loss=loss, logs=logs)
 
     def outputs(self, images: Tensor) -> list[Tensor]:
-        """Logits at the size of the images; when training, those of auxiliary heads after.
+        """Return logits at the size of the images; in training mode, those of auxiliary heads too.
 
         Args:
-            images: ImageNet-normalised, shape (B, 3, H, W). Where the encoder's stride does not
-                divide a side, the mean colour fills up the last patch.
+            images: ImageNet-normalised, shape (B, 3, H, W). Sides that the encoder's stride does
+                not divide are padded with the mean colour.
 
         Returns:
-            Shape (B, classes, H, W) each, in float32.
+            Logits of the main head first, each of shape (B, classes, H, W) in float32.
 
         """
         height, width = images.shape[-2:]
@@ -131,13 +131,13 @@ class SegmentationReadout(Objective):
 
     @property
     def encoders(self) -> Mapping[str, Encoder]:
-        """The encoder, finetuned or as it was."""
+        """The encoder, finetuned or frozen."""
         return {"encoder": self.encoder}
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load a state dict; version 0.1 had the names of a ViT below ``encoder.vit.``."""
+        """Load a state dict; version 0.1 prefixed the names of a ViT with ``encoder.vit.``."""
         if isinstance(self.encoder, VisionTransformer):
             old, new = "encoder.vit.", "encoder."
             state_dict = {
@@ -147,7 +147,7 @@ class SegmentationReadout(Objective):
         return super().load_state_dict(state_dict, strict, assign)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Those of the head; of a finetuned encoder by layer, each with its learning rate."""
+        """Return the groups of the head and, if it is finetuned, of each layer of the encoder."""
         head = parameter_groups(self.head, "head")
         if self.config.frozen:
             return head
@@ -155,7 +155,7 @@ class SegmentationReadout(Objective):
         return [part for group in encoder for part in self._by_layer(group)] + head
 
     def _by_layer(self, group: ParameterGroup) -> list[ParameterGroup]:
-        """The same parameters, layer by layer, with a learning rate that falls downwards."""
+        """Split a group by layer; the learning rate decays from the top layer to the bottom."""
         encoder = self.encoder
         layer_of = {id(p): encoder.layer_of(name) for name, p in encoder.named_parameters()}
         layers: dict[int, list[nn.Parameter]] = defaultdict(list)
@@ -178,13 +178,17 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def synchronise_norms(readout: SegmentationReadout, fabric: "Fabric") -> None:
-    """Let batch norms that are trained see the batches of all processes."""
+    """Convert the trained batch norms of a readout to synchronised ones.
+
+    Raises:
+        MidwayError: There are batch norms, and the processes run on CPUs.
+    """
     trained = readout.head if readout.config.frozen else readout
     if not any(isinstance(part, nn.BatchNorm2d) for part in trained.modules()):
         return
     if fabric.device.type != "cuda":
         raise MidwayError(
-            "batch norm cannot be synchronised between processes on a CPU; evaluate by UperNet in "
+            "batch norm: cannot be synchronised between processes on a CPU; evaluate by UperNet in "
             "one process there"
         )
     nn.SyncBatchNorm.convert_sync_batchnorm(trained)

@@ -1,4 +1,4 @@
-"""What an evaluation by segmentation leaves to look at: pictures, a confusion matrix."""
+"""Output of segmentation evaluations: pictures, confusion matrix plots and score tables."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -17,12 +17,13 @@ from midway.data.segmentation.classes import IGNORE, class_colours
 DPI = 150
 RIGHT, WRONG, UNLABELLED = (225, 225, 225), (200, 0, 0), (0, 0, 0)
 NAMED_CLASSES = 30
-"""Beyond this number the names beside a matrix could not be read."""
+"""Maximum number of classes whose names are written beside a confusion matrix; more would be
+illegible."""
 LEGEND_COLUMNS = 6
 
 
 def shown_indices(count: int, num_pictures: int) -> set[int]:
-    """Which of `count` images get a picture: the first, and others evenly over the rest."""
+    """Return the indices of evenly spaced images to draw, starting with the first."""
     shown = min(num_pictures, count)
     return {number * count // shown for number in range(shown)}
 
@@ -34,14 +35,14 @@ def write_picture(
     predicted: NDArray[np.uint8],
     class_names: Sequence[str],
 ) -> None:
-    """Write an image, its true and predicted classes, and where they differ, as a PNG.
+    """Write a PNG of an image, its true and predicted classes, and the error map.
 
     Args:
-        path: Of the file.
+        path: File to write.
         image: RGB of shape (height, width, 3).
-        truth: Classes (label height, label width); those that are ignored are drawn black.
-        predicted: Classes of the same shape.
-        class_names: All of them; the legend has those that occur.
+        truth: Class ids of shape (label height, label width); ignored pixels are black.
+        predicted: Class ids of the same shape.
+        class_names: Names of all classes; the legend lists those that occur.
 
     """
     colours = np.zeros((256, 3), np.uint8)
@@ -78,7 +79,7 @@ def write_picture(
 
 
 def write_confusion(path: Path, confusion: Tensor, class_names: Sequence[str]) -> None:
-    """Write a confusion matrix as a PNG; each row, a true class, sums to 100 %."""
+    """Write a PNG of a confusion matrix; each row, a true class, sums to 100 %."""
     counts = confusion.double().numpy()
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     count = len(class_names)
@@ -95,7 +96,7 @@ def write_confusion(path: Path, confusion: Tensor, class_names: Sequence[str]) -
 
 
 def score_table(results: dict[str, Any]) -> str:
-    """The scores of classes and of all as text, in percent."""
+    """Format the scores of each class and the means as text, in percent."""
     classes = results["classes"]
     width = max(map(len, classes))
     lines = [f"{'class':<{width}}    IoU    acc  pixels"]

@@ -1,6 +1,6 @@
-"""The published segmentation protocols, one function each, and two small ones for a CPU.
+"""Configuration of segmentation evaluations, the published protocols, and two small ones for a CPU.
 
-Where the papers say nothing the defaults follow mmsegmentation and iBOT; see docs/SEGMENTATION.md.
+Values that the papers do not state follow mmsegmentation and iBOT; see docs/SEGMENTATION.md.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,11 +21,11 @@ from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
 
 VERSION = 1
-"""Raised when the code makes something else of the same configuration."""
+"""Version of the code; increased if it computes different results from the same configuration."""
 MACHINE = {"data": ("root", "num_workers"), "inference": ("batch_size",)}
-"""Fields that say where a protocol runs and not what it measures."""
+"""Fields that describe the machine and do not affect the results."""
 MEASURING = ("steps", "epochs", "precision", "accumulate")
-"""Fields of the run that say what a protocol measures."""
+"""Fields of the run that affect the results."""
 
 IBOT_LEVELS = (4, 6, 8, 12)
 POLY = OptimConfig(
@@ -44,10 +44,10 @@ POLY = OptimConfig(
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationConfig:
-    """All that an evaluation by segmentation is made of."""
+    """Configuration of a segmentation evaluation with a trained readout."""
 
     protocol: str
-    """Name of the protocol that the rest departs from."""
+    """Name of the protocol that provides the defaults."""
     encoder: Annotated[EncoderSource, tyro.conf.OmitArgPrefixes] = field(
         default_factory=EncoderSource
     )
@@ -56,16 +56,19 @@ class SegmentationConfig:
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     optim: OptimConfig = POLY
     run: RunConfig
-    """Of the readout itself, not of the network that is read."""
+    """Training run of the readout."""
     num_pictures: int = 8
-    """Test images of which a picture is kept."""
+    """Number of test images that are drawn."""
 
     def __post_init__(self) -> None:
         if self.readout.kind == "upernet" and self.data.batch_size < 2:
             raise MidwayError("data.batch_size = 1: UperNet's batch norm needs 2 images or more")
 
     def version(self) -> str:
-        """Short hash of what decides the numbers, the network and the machine left out."""
+        """Return a short hash of the fields that determine the results.
+
+        Network and machine are not part of it.
+        """
         values = to_json(self)
         parts = {name: values[name] for name in ("data", "readout", "inference", "optim")}
         for part, names in MACHINE.items():
@@ -75,7 +78,11 @@ class SegmentationConfig:
 
 
 def config_from_json(values: Mapping[str, Any], *, where: str) -> SegmentationConfig:
-    """Configuration of the ``config.json`` of a readout's folder.
+    """Return the configuration in the ``config.json`` of a readout's run folder.
+
+    Args:
+        values: Contents of the file.
+        where: Path of the file, for error messages.
 
     Raises:
         MidwayError: A part is missing, or a key or value is unknown.
@@ -83,7 +90,7 @@ def config_from_json(values: Mapping[str, Any], *, where: str) -> SegmentationCo
     """
     data = values.get("data")
     if not isinstance(data, Mapping):
-        raise MidwayError(f"{where}: no 'data' in it; is it the config.json of a readout?")
+        raise MidwayError(f"{where}: has no 'data'; give the config.json of a readout")
     kind = WalkingToursData if data.get("dataset") == "wt_sem" else SegmentationData
     rest = {name: value for name, value in values.items() if name != "data"}
     part = from_json(kind, data, where=f"{where}: data")
@@ -91,45 +98,48 @@ def config_from_json(values: Mapping[str, Any], *, where: str) -> SegmentationCo
 
 
 def bdd100k_linear() -> SegmentationConfig:
-    """BDD100K, frozen encoder, iBOT's linear head; FlowE's reads ``--readout.levels 12``."""
+    """Evaluate on BDD100K: frozen encoder, iBOT's linear head.
+
+    FlowE's linear head has ``--readout.levels 12``.
+    """
     return _frozen("bdd100k-linear", _driving("bdd100k", batch_size=16), "linear", 60_000)
 
 
 def bdd100k_upernet() -> SegmentationConfig:
-    """BDD100K, frozen encoder, UperNet."""
+    """Evaluate on BDD100K: frozen encoder, UperNet."""
     return _frozen("bdd100k-upernet", _driving("bdd100k", batch_size=16), "upernet", 60_000)
 
 
 def cityscapes_linear() -> SegmentationConfig:
-    """Cityscapes, frozen encoder, iBOT's linear head."""
+    """Evaluate on Cityscapes: frozen encoder, iBOT's linear head."""
     return _frozen("cityscapes-linear", _driving("cityscapes", batch_size=8), "linear", 40_000)
 
 
 def cityscapes_upernet() -> SegmentationConfig:
-    """Cityscapes, frozen encoder, UperNet."""
+    """Evaluate on Cityscapes: frozen encoder, UperNet."""
     return _frozen("cityscapes-upernet", _driving("cityscapes", batch_size=8), "upernet", 40_000)
 
 
 def ade20k_upernet() -> SegmentationConfig:
-    """ADE20K, UperNet, the encoder finetuned by iBOT's recipe."""
+    """Evaluate on ADE20K: encoder finetuned with iBOT's recipe, UperNet."""
     data = SegmentationData(dataset="ade20k", **_SCENES, batch_size=16)
     return _finetuned("ade20k-upernet", data)
 
 
 def wt_sem_upernet() -> SegmentationConfig:
-    """Walking Tours Semantic, UperNet, the encoder finetuned by iBOT's recipe in batches of 4."""
+    """Evaluate on WT-Sem: encoder finetuned with iBOT's recipe in batches of 4, UperNet."""
     data = WalkingToursData(dataset="wt_sem", **_SCENES, batch_size=4)
     return _finetuned("wt-sem-upernet", data)
 
 
 def ade20k_linear() -> SegmentationConfig:
-    """ADE20K, frozen encoder, iBOT's linear head in BDD100K's schedule."""
+    """Evaluate on ADE20K: frozen encoder, iBOT's linear head, the schedule of BDD100K."""
     data = SegmentationData(dataset="ade20k", **_SCENES, batch_size=16)
     return _frozen("ade20k-linear", data, "linear", 60_000)
 
 
 def camvid_linear() -> SegmentationConfig:
-    """CamVid's 11 classes, the top level, linear: a small real benchmark for a CPU."""
+    """Evaluate on CamVid (11 classes): frozen encoder, linear head on the top level, CPU."""
     data = SegmentationData(
         dataset="camvid", batch_size=8, num_workers=1, crop=(240, 320), scale=(480, 360)
     )
@@ -137,7 +147,7 @@ def camvid_linear() -> SegmentationConfig:
 
 
 def synthetic_linear() -> SegmentationConfig:
-    """The synthetic world as large as training sees it, the top level, linear, for a CPU."""
+    """Evaluate on synthetic worlds at training resolution: linear head on the top level, CPU."""
     data = SegmentationData(
         dataset="synthetic",
         batch_size=16,
@@ -157,12 +167,12 @@ PROTOCOLS: dict[str, Callable[[], SegmentationConfig]] = {
     )
 }
 
-# Longest side 2048, shortest 512, in training and in the test.
+# Maximum long side 2048 and short side 512, in training and test.
 _SCENES: dict[str, Any] = {"scale": (2048, 512), "test_scale": (2048, 512)}
 
 
 def _driving(dataset: str, *, batch_size: int) -> SegmentationData:
-    """Scales of 1 to 4 times the crop in training, which FlowE gives; tests at native size."""
+    """Return data with FlowE's training scales, 1 to 4 times the crop; tests are at native size."""
     return SegmentationData(dataset=dataset, batch_size=batch_size, scale=(2048, 1024))
 
 
@@ -187,8 +197,8 @@ def _small(name: str, data: SegmentationData, *, steps: int) -> SegmentationConf
         config,
         readout=ReadoutConfig(kind="linear", levels=(-1,)),
         inference=InferenceConfig(mode="whole"),
-        # A linear head learns a convex problem and has a hundredth of the steps of the long
-        # protocols: at this rate it comes as far as L-BFGS does.
+        # The problem is convex and has a hundredth of the steps of the long protocols; at this
+        # learning rate the result matches that of L-BFGS.
         optim=replace(POLY, lr=0.1, warmup_steps=30, weight_decay=0.0, final_weight_decay=0.0),
         run=replace(config.run, precision="32-true", log_every=10, checkpoint_every=200),
     )

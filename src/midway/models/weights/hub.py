@@ -1,0 +1,156 @@
+"""Weights by name or address: published networks, files on the Hugging Face hub, web addresses."""
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from midway.errors import MidwayError
+
+HUB_FILE = "model.safetensors"
+"""File that an address without a file name refers to."""
+SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+TIMEOUT_SECONDS = 5
+_HUB_ADDRESS = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[\w./-]+))?")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedNetwork:
+    """A network on the hub that has a name of its own here."""
+
+    about: str
+    """Training data and sizes."""
+    repo: str
+    file: str
+    terms: str
+    """Authors and licence, shown before the first download."""
+
+
+_AUTHORS_REPO = "agentic-learning-ai-lab/Midway-Network"
+_AUTHORS_TERMS = (
+    f"published by the authors of Midway Network ({_AUTHORS_REPO}); their code is under GPL-3.0, "
+    "the terms of the weights are on that page"
+)
+PUBLISHED = {
+    name: PublishedNetwork(about=about, repo=_AUTHORS_REPO, file=file, terms=_AUTHORS_TERMS)
+    for name, about, file in (
+        ("midway-bdd-vits", "ViT-S/16, BDD100K, 300 epochs", "midway-bdd-vit-s-ep300.pth"),
+        ("midway-bdd-vitb", "ViT-B/16, BDD100K, 300 epochs", "midway-bdd-vit-b-ep300.pth"),
+        ("midway-wt-vits", "ViT-S/16, WT-Venice, 100 epochs", "midway-wt-venice-vit-s-ep100.pth"),
+    )
+}
+
+
+def is_address(name: str) -> bool:
+    """Return whether a name that is no local path can be fetched."""
+    if name in PUBLISHED or name.startswith(("http://", "https://")):
+        return True
+    address = _HUB_ADDRESS.fullmatch(name)
+    if address is None or address["repo"].endswith(SUFFIXES):
+        return False
+    if address["file"] and not address["file"].endswith(SUFFIXES):
+        return False
+    # "runs/mine" is a hub id unless there is a folder "runs", in which the run is missing.
+    return name.startswith("hf://") or not Path(name.partition("/")[0]).is_dir()
+
+
+def fetch(name: str) -> Path:
+    """Return the local copy of a file, downloaded on the first use with a progress bar.
+
+    The hub's files lie in its own cache, other addresses in ``~/.cache/midway``
+    (``$XDG_CACHE_HOME/midway``). An interrupted download continues where it stopped. Without
+    network, or with ``HF_HUB_OFFLINE=1``, the cached copy is taken.
+
+    Args:
+        name: Name of a published network, ``owner/name[/file]`` on the hub, with or without
+            ``hf://``, or a web address.
+
+    Raises:
+        MidwayError: No such file, or no network to fetch it with.
+
+    """
+    if name.startswith(("http://", "https://")):
+        return _from_web(name)
+    if name in PUBLISHED:
+        published = PUBLISHED[name]
+        return _from_hub(name, published.repo, published.file, terms=published.terms)
+    address = _HUB_ADDRESS.fullmatch(name)
+    if address is None:
+        raise MidwayError(f"{name}: is no address on the hub; give owner/name or owner/name/file")
+    return _from_hub(name, address["repo"], address["file"] or HUB_FILE)
+
+
+def _from_hub(name: str, repo: str, file: str, *, terms: str = "") -> Path:
+    from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
+
+    if terms and not isinstance(try_to_load_from_cache(repo, file), str):
+        _log.warning("%s: %s", name, terms)
+    try:
+        with _quiet():
+            return Path(hf_hub_download(repo, file, etag_timeout=TIMEOUT_SECONDS))
+    except (errors.GatedRepoError, errors.RepositoryNotFoundError):
+        reason = f"the hub has no public {repo}; check it, or log in with `hf auth login`"
+    except errors.RemoteEntryNotFoundError:
+        reason = f"the hub's {repo} has no file {file}; give owner/name/file"
+    except errors.HFValidationError:
+        reason = "is no address on the hub; give owner/name or owner/name/file"
+    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError):
+        reason = (
+            f"no such file or folder here, and the hub cannot be reached for {file}; check the "
+            "path or the connection"
+        )
+    raise MidwayError(f"{name}: {reason}") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress the log of the library, which reports each retry; its progress bar stays."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def cached_at(address: str) -> Path:
+    """Return the place of the local copy of a web address."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "midway"
+    last = unquote(Path(urlsplit(address).path).name) or "weights"
+    # The address is part of the name: two sites may call their files alike.
+    return cache / hashlib.sha256(address.encode()).hexdigest()[:12] / last
+
+
+def _from_web(address: str) -> Path:
+    from huggingface_hub.file_download import get_hf_file_metadata, http_get
+
+    target = cached_at(address)
+    if target.is_file():
+        return target
+    part = target.with_name(f"{target.name}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with part.open("ab") as file, _quiet():
+            http_get(
+                address,
+                file,
+                resume_size=file.tell(),
+                expected_size=get_hf_file_metadata(address).size,
+                displayed_filename=target.name,
+            )
+    except Exception as error:
+        # The library lets the errors of its HTTP client through, whatever that is.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise MidwayError(
+            f"{address}: cannot be downloaded ({reason}); check the address, or fetch the file "
+            "by other means and give its path"
+        ) from None
+    part.replace(target)
+    return target
