@@ -19,7 +19,7 @@ from midway.data.clips.store import StoreConfig, require_store_packages
 from midway.data.prepare.measure import Sampling
 from midway.errors import MidwayError
 from midway.methods.midway import MidwayConfig
-from midway.train.cpu_memory import keep_freed_memory
+from midway.train.launch import keep_freed_memory
 from midway.train.run import AUTOCAST_TYPES
 
 USAGE = """usage: midway bench data [DIR] [--option value ...] [--json]

@@ -14,7 +14,7 @@ from midway.bench.plain.step import PlainStep
 from midway.bench.step import OPTIM, RATES, FastStep, StepBenchmark, progress
 from midway.bench.stopwatch import both_clocks
 from midway.data.views.render import Clips
-from midway.train.cpu_memory import give_freed_memory_back, keep_freed_memory
+from midway.train.launch import give_freed_memory_back, keep_freed_memory
 
 Ratios = dict[str, dict[str, float]]
 """Ratios by the precision of our step, then by that of the plain step."""

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from midway.data.flow.augment import FlowCrop, augment, fixed_crop
 from midway.data.flow.datasets import FlowPair, list_pairs, load_pair
-from midway.data.sampling.ahead import read_ahead
-from midway.data.sampling.batch import Batch
+from midway.data.sampling.ahead import Batch, read_ahead
 from midway.data.sampling.stream import Stream
 from midway.data.workers.pool import Reading
 from midway.errors import MidwayError
