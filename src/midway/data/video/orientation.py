@@ -13,7 +13,7 @@ from midway.data.clip import BadClipError
 
 @dataclass(frozen=True)
 class Orientation:
-    """Transform from a stored to an upright frame: a transposition, followed by flips."""
+    """Transform of a stored frame to an upright one: first the transposition, then the flips."""
 
     transpose: bool
     flip_rows: bool
