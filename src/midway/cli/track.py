@@ -112,7 +112,7 @@ def _check(video: Path, out: Path, picture: Path | None, fps: float) -> None:
 def _predictor(flow: FlowMethod, network: str) -> Predictor:
     """Return the flow predictor; features and dynamics default to the command's network."""
     if flow.method in ("features", "dynamics"):
-        flow = replace(flow, network=flow.network or Path(network))
+        flow = replace(flow, network=flow.network or network)
     return flow_predictor(flow)
 
 
