@@ -99,7 +99,7 @@ class TimmEncoder(Encoder):
         """
         if not torch.allclose(self.scale, torch.ones(())) or self.shift.abs().max() > 1e-6:
             raise MidwayError(
-                f"timm:{self.name}: was not trained on ImageNet-normalised images, so its "
+                f"timm:{self.config.name}: was not trained on ImageNet-normalised images, so its "
                 "weights do not fit this encoder; take another model"
             )
 
