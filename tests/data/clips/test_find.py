@@ -104,8 +104,20 @@ def test_clips_that_cannot_be_used_are_listed_with_the_reason(tmp_path):
             lambda root: write_frames(root, ["0.png", "3.png", "90.png"]),
             r"root: no clip contains 2 frames 0\.5 to 1 s apart, .* \*\.png, lasts 9\.00 s; change",
         ),
+        (
+            lambda root: (root.mkdir(), write_video(root / "a.mp4", [5.0 * n for n in range(9)])),
+            r"root: no clip .*, the longest, a\.mp4, has frames 5 s apart; increase data\.gap_sec",
+        ),
     ],
-    ids=["missing", "empty", "no videos", "text only", "gap longer than the clip", "gap never met"],
+    ids=[
+        "missing",
+        "empty",
+        "no videos",
+        "text only",
+        "gap longer than the clip",
+        "gap never met",
+        "time lapse",
+    ],
 )
 def test_a_folder_without_pairs_is_told_in_one_line(tmp_path, make, message):
     make(tmp_path / "root")

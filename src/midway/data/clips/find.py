@@ -1,6 +1,7 @@
 """Discovery of the clips below a root: videos and frame sequences long enough for a sample."""
 
 import logging
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from midway.data.clips.index import (
 )
 from midway.data.clips.skipped import SkippedClip
 from midway.data.clips.store import is_store, read_store
-from midway.data.clips.timing import Gap, has_sample
+from midway.data.clips.timing import Gap, has_sample, shortest_step
 from midway.data.files import FoundFile, find_files
 from midway.data.video.blank_tail import blank_tail_start
 from midway.data.video.file import VideoClip
@@ -80,11 +81,11 @@ def find_clips(
     readable.sort(key=lambda clip: natural_key(clip.name))
     usable = [clip for clip in readable if has_sample(clip, gap_seconds, num_frames)]
     if not usable:
-        raise _nothing_usable(root, readable, skipped, _wanted(num_frames, gap_seconds))
+        raise _nothing_usable(root, readable, skipped, num_frames, gap_seconds)
     if len(usable) < len(readable):
         names = {clip.name for clip in usable}
-        wanted = _wanted(num_frames, gap_seconds)
-        skipped += [_too_short(clip, wanted) for clip in readable if clip.name not in names]
+        others = [clip for clip in readable if clip.name not in names]
+        skipped += [_without_sample(clip, num_frames, gap_seconds) for clip in others]
     return ClipList(tuple(usable), tuple(skipped))
 
 
@@ -150,29 +151,45 @@ def _without_tail(clip: VideoClip) -> VideoClip:
     return replace(clip, duration_seconds=blank_seconds - 1 / clip.fps)
 
 
-def _wanted(num_frames: int, gap_seconds: Gap) -> str:
-    return f"{num_frames} frames {gap_seconds[0]:g} to {gap_seconds[1]:g} s apart"
-
-
-def _too_short(clip: Clip, wanted: str) -> SkippedClip:
-    error = BadClipError(
-        clip.location,
-        f"lasts {clip.frame_seconds[-1]:.2f} s ({len(clip.frame_seconds)} frames), too short for "
-        f"{wanted}",
-        "change data.gap_seconds or remove it",
-    )
+def _without_sample(clip: Clip, num_frames: int, gap_seconds: Gap) -> SkippedClip:
+    wanted = _wanted(num_frames, gap_seconds)
+    if _is_slow(clip, gap_seconds):
+        reason = f"has frames {shortest_step(clip):.3g} s apart, too far for {wanted}"
+    else:
+        times = clip.frame_seconds
+        reason = f"lasts {times[-1]:.2f} s ({len(times)} frames), too short for {wanted}"
+    error = BadClipError(clip.location, reason, "change data.gap_seconds or remove it")
     return SkippedClip(clip.name, str(error))
 
 
 def _nothing_usable(
-    root: str, readable: Sequence[Clip], skipped: Sequence[SkippedClip], wanted: str
+    root: str,
+    readable: Sequence[Clip],
+    skipped: Sequence[SkippedClip],
+    num_frames: int,
+    gap_seconds: Gap,
 ) -> MidwayError:
     if not readable:
         return MidwayError(
             f"{root}: no usable clip among {len(skipped)}; the first: {skipped[0].reason}"
         )
     longest = max(readable, key=lambda clip: clip.frame_seconds[-1])
+    if _is_slow(longest, gap_seconds):
+        reason = f"{longest.name}, has frames {shortest_step(longest):.3g} s apart"
+        remedy = "increase data.gap_seconds"
+    else:
+        reason = f"{longest.name}, lasts {longest.frame_seconds[-1]:.2f} s"
+        remedy = "change data.gap_seconds or use longer clips"
     return MidwayError(
-        f"{root}: no clip contains {wanted}, the longest, {longest.name}, lasts "
-        f"{longest.frame_seconds[-1]:.2f} s; change data.gap_seconds or use longer clips"
+        f"{root}: no clip contains {_wanted(num_frames, gap_seconds)}, the longest, {reason}; "
+        f"{remedy}"
     )
+
+
+def _wanted(num_frames: int, gap_seconds: Gap) -> str:
+    return f"{num_frames} frames {gap_seconds[0]:g} to {gap_seconds[1]:g} s apart"
+
+
+def _is_slow(clip: Clip, gap_seconds: Gap) -> bool:
+    """Return whether even neighbouring frames are further apart than the largest gap."""
+    return gap_seconds[1] < shortest_step(clip) < math.inf
