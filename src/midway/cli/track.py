@@ -131,7 +131,7 @@ def _draw(frames: VideoFrames, tracks: Tracks, out: Path, picture: Path | None) 
     with writing_video(out, frames.fps) as write:
         for number in range(len(frames)):
             image = frames[number].permute(1, 2, 0).numpy()
-            write(draw_tracks(image, tracks, number))
+            write(draw_tracks(image, tracks, number), frames.seconds[number])
     if picture:
         Image.fromarray(track_strip(frames, tracks)).save(picture)
 

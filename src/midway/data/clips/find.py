@@ -139,7 +139,7 @@ def _without_tails(
 
 
 def _without_tail(clip: VideoClip) -> VideoClip:
-    blank_seconds = blank_tail_start(clip.location)
+    blank_seconds = blank_tail_start(clip.location, clip.duration_seconds)
     if blank_seconds is None:
         return clip
     if blank_seconds == 0:

@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from midway.data.clip import BadClipError
-from midway.data.video.header import REMUX, open_stream
+from midway.data.video.header import COPY_AGAIN, REENCODE, open_stream
 from midway.data.video.packet_plan import PacketPlan, PlannedPacket, UnplannableError
 
 # These formats have no index of keyframes, so a seek may land at any frame.
@@ -42,7 +42,7 @@ class FrameDecoder:
         self.location = location
         self._open()
         try:
-            self.timing = self._source.timing()
+            self.header = self._source.header()
             self.tick_seconds = self._source.tick_seconds
             self.first_pts = self._find_first_pts()
             self._index_offset = self._find_index_offset()
@@ -65,7 +65,7 @@ class FrameDecoder:
             BadClipError: The frame has no timestamp.
         """
         if frame.pts is None:
-            raise BadClipError(self.location, "has frames without timestamps", REMUX)
+            raise BadClipError(self.location, "has frames without timestamps", REENCODE)
         return frame.pts
 
     def frames(self, times: Sequence[int]) -> Iterator[VideoFrame]:
@@ -229,7 +229,7 @@ class FrameDecoder:
 
     def _check_end(self, last: VideoFrame, pts: int) -> None:
         shown_seconds = float((last.duration or 0) * self.tick_seconds)
-        end_seconds = self.seconds(self.pts_of(last)) + max(shown_seconds, 2 / self.timing.fps)
+        end_seconds = self.seconds(self.pts_of(last)) + max(shown_seconds, 2 / self.header.fps)
         if self.seconds(pts) > end_seconds:
             raise self._no_frame(pts, f"its last frame ends at {end_seconds:.2f} s")
 
@@ -237,7 +237,7 @@ class FrameDecoder:
         return BadClipError(
             self.location,
             f"has no frame at {self.seconds(pts):.2f} s, {reason}",
-            "copy it again, remux it or remove it",
+            COPY_AGAIN,
         )
 
 

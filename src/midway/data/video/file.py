@@ -21,10 +21,11 @@ from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
 from midway.data.files import is_url
 from midway.data.signals import SUFFIX
 from midway.data.video.decoder import FrameDecoder
+from midway.data.video.frame_times import Timing as Timing
+from midway.data.video.frame_times import read_frame_seconds, unpack_times
+from midway.data.video.frame_times import read_timing as read_timing
 from midway.data.video.header import COPY_AGAIN, bad_clip_errors
 from midway.data.video.header import VIDEO_SUFFIXES as VIDEO_SUFFIXES
-from midway.data.video.header import Timing as Timing
-from midway.data.video.header import read_timing as read_timing
 from midway.data.video.orientation import Orientation
 
 
@@ -44,8 +45,7 @@ class VideoFile(AbstractContextManager["VideoFile"]):
         self.location = location
         with bad_clip_errors(location):
             self._decoder = FrameDecoder(location)
-        timing = self._decoder.timing
-        self.duration_seconds, self.fps = timing.duration_seconds, timing.fps
+        self.fps = self._decoder.header.fps
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -53,6 +53,17 @@ class VideoFile(AbstractContextManager["VideoFile"]):
     def close(self) -> None:
         """Close the file."""
         self._decoder.close()
+
+    @cached_property
+    def duration_seconds(self) -> float:
+        """Time from the first frame to the last, as the header states it or packets show it."""
+        stated = self._decoder.header.duration_seconds
+        return float(self.frame_seconds[-1]) if stated is None else stated
+
+    @cached_property
+    def frame_seconds(self) -> NDArray[np.float64]:
+        """Times (frames,) of all frames; the first access reads all packets of the file."""
+        return read_frame_seconds(self.location)
 
     @property
     def width(self) -> int:
@@ -170,17 +181,26 @@ def _version(location: str) -> tuple[int, int, int] | None:
 
 @dataclass(frozen=True, slots=True)
 class VideoClip:
-    """A video of known duration and frame rate, as its header states them."""
+    """A video of known frame times."""
 
     name: str
     location: str
     duration_seconds: float
     fps: float
+    frame_times: bytes = b""
+    """Times of the frames, see `pack_times`; empty if they are even."""
 
     @property
     def frame_seconds(self) -> NDArray[np.float64]:
-        """Times (frames,) in seconds at a constant frame rate; the header has no exact ones."""
-        return np.arange(round(self.duration_seconds * self.fps) + 1) / self.fps
+        """Times (frames,) in seconds.
+
+        Raises:
+            MidwayError: The times are damaged.
+        """
+        if not self.frame_times:
+            return np.arange(round(self.duration_seconds * self.fps) + 1) / self.fps
+        seconds = unpack_times(self.frame_times)
+        return seconds[seconds <= self.duration_seconds + ROUNDING_SECONDS]
 
     @property
     def signals_location(self) -> str:

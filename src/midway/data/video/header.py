@@ -32,7 +32,8 @@ MAX_PIXELS = 2**26
 MAX_FRAMES = 2**24
 """Largest number of frames that a header may state: six days at 30 fps."""
 
-REMUX = "remux it with `ffmpeg -i IN -c copy OUT`"
+REENCODE = "re-encode it or remove it"
+SINGLE_FRAME = ("has a single frame", "give at least two frames or remove it")
 COPY_AGAIN = "copy it again, re-encode it or remove it"
 
 # Allowed formats; playlists are excluded, because they make FFmpeg open other files and addresses.
@@ -41,6 +42,10 @@ TIMEOUT_SECONDS = 60
 _MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
 # The tables of an mp4 state what FFmpeg otherwise finds by decoding: opening is 20 times as fast.
 _MP4_OPTIONS = {"skip_frame": "all", "probesize": "4096"}
+# A start code that is not the pack header of an MPEG program stream.
+_BARE = re.compile(rb"\x00\x00\x00\x01|\x00\x00\x01[^\xba]", re.DOTALL)
+# Encoders with packed B-frames write such a text, in which p stands for "packed".
+_PACKED = re.compile(rb"DivX\d+(?:Build|b)\d+p")
 # PyAV 19 always accepts metadata in any encoding and no longer has this option.
 _LENIENT_METADATA: dict[str, Any] = (
     {} if av.__version__.startswith("19.") else {"metadata_errors": "ignore"}
@@ -48,13 +53,15 @@ _LENIENT_METADATA: dict[str, Any] = (
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Duration and frame rate in the header of a video."""
+class Header:
+    """Values in the header of a video; they may be wrong."""
 
-    duration_seconds: float
-    """Time from the start of the first frame to the start of the last."""
+    duration_seconds: float | None
+    """Time from the start of the first frame to the start of the last; None if not stated."""
     fps: float
     """Average frames per second."""
+    stated_seconds: float | None
+    """The same duration if the header states it for this stream alone, else None."""
 
 
 @dataclass
@@ -91,49 +98,56 @@ class OpenStream:
                 )
             yield packet
 
-    def timing(self) -> Timing:
+    @property
+    def is_mp4(self) -> bool:
+        """True for files with the tables of an mp4 or mov."""
+        return self.container.format.name.startswith("mov,")
+
+    def is_packed(self, packet: "Packet[VideoStream]") -> bool:
+        """Return whether a first packet announces two frames per packet, as old DivX files do."""
+        if self.stream.codec_context.name != "mpeg4":
+            return False
+        texts = (self.stream.codec_context.extradata or b"", bytes(packet))
+        return any(_PACKED.search(text) for text in texts)
+
+    def header(self) -> Header:
         """Return the duration and the frame rate in the header.
 
         Raises:
-            BadClipError: A value is missing or implausible, or there is a single frame.
+            BadClipError: The rate is missing or implausible, or there is a single frame.
         """
         stream = self.stream
         rate = stream.average_rate or stream.guessed_rate or stream.base_rate
         if not rate or rate < 0:
-            raise BadClipError(
-                self.location, "has no frame rate in its header", "re-encode it or remove it"
-            )
+            raise BadClipError(self.location, "has no frame rate in its header", REENCODE)
         fps = float(rate)
         length = _length_seconds(self.container, stream)
         if length is None or length <= 0:
-            raise BadClipError(self.location, "has no duration in its header", REMUX)
+            if stream.frames == 1:
+                raise BadClipError(self.location, *SINGLE_FRAME)
+            return Header(None, fps, None)
         if length * fps > MAX_FRAMES:
             raise BadClipError(
                 self.location,
                 f"states a duration of {length:.3g} s at {fps:.3g} frames per second",
-                f"{REMUX} if that is wrong, or split it",
+                f"{REENCODE} if that is wrong, or split it",
             )
         if stream.frames == 1 or length * fps < 1.5:
-            raise BadClipError(
-                self.location, "has a single frame", "give at least two frames or remove it"
-            )
-        return Timing(length - 1 / fps, fps)
+            raise BadClipError(self.location, *SINGLE_FRAME)
+        duration = length - 1 / fps
+        return Header(duration, fps, self._own(duration))
 
+    def _own(self, duration: float) -> float | None:
+        """Return a stated duration without the time before the first frame, if it is this stream's.
 
-def read_timing(location: str) -> Timing:
-    """Return the duration and the frame rate in the header of a video; no frame is decoded.
-
-    Raises:
-        BadClipError: The file is not a video, has a single frame, or lacks these values.
-    """
-    with bad_clip_errors(location):
-        opened = open_stream(location)
-        try:
-            # Only the packets show encryption.
-            next(opened.packets())
-            return opened.timing()
-        finally:
-            opened.close()
+        That of a container includes the sound. Matroska may count from the start of the sound.
+        """
+        stream = self.stream
+        if stream.duration or (len(self.container.streams) == 1 and not stream.start_time):
+            return duration
+        if "DURATION" in stream.metadata and stream.start_time is not None:
+            return duration - max(0.0, float(stream.start_time * self.tick_seconds))
+        return None
 
 
 def open_stream(location: str) -> OpenStream:
@@ -150,6 +164,10 @@ def open_stream(location: str) -> OpenStream:
         head = file.read(8)
     if not head:
         raise BadClipError(location, "is empty", "copy it again or remove it")
+    if _BARE.match(head) and head[4:] not in _MP4_STARTS:
+        raise BadClipError(
+            location, "is a bare video stream without a container or timestamps", REENCODE
+        )
     with ExitStack() as opened:
         file = opened.enter_context(open_binary(location)) if is_url(location) else None
         container = opened.enter_context(
@@ -169,7 +187,7 @@ def open_stream(location: str) -> OpenStream:
         stream = _video_stream(location, container)
         tick = stream.time_base
         if not tick:
-            raise BadClipError(location, "has no time base in its header", REMUX)
+            raise BadClipError(location, "has no time base in its header", REENCODE)
         tick_seconds = Fraction(tick.numerator, tick.denominator)
         opened.pop_all()  # the caller closes them
     return OpenStream(location, container, stream, tick_seconds, size, file)
