@@ -22,7 +22,6 @@ from midway.data.video.header import (
     COPY_AGAIN,
     MAX_FRAMES,
     REENCODE,
-    SINGLE_FRAME,
     Header,
     OpenStream,
     bad_clip_errors,
@@ -142,9 +141,13 @@ def _is_evenly_indexed(opened: OpenStream, header: Header) -> bool:
     if len(index) != opened.stream.frames or len(index) < 2:
         return False  # a fragmented file
     stated = round(header.duration_seconds * header.fps) + 1
-    if len(index) != stated or any(entry.is_discard for entry in index):
+    if len(index) != stated:
         return False
-    ticks = np.array([entry.timestamp for entry in index], np.float64)
+    # Edit lists discard frames.
+    shown = [entry.timestamp for entry in index if not entry.is_discard]
+    if len(shown) != stated:
+        return False
+    ticks = np.array(shown, np.float64)
     return _is_even((ticks - ticks[0]) * float(opened.tick_seconds), header.fps)
 
 
@@ -158,9 +161,9 @@ def _packet_seconds(location: str, header: Header) -> NDArray[np.float64]:
         # The stream starts within a group of pictures, so only decoding shows which frame is first.
         with closing(FrameDecoder(location)) as decoder:
             first = decoder.first_pts
-    seconds = (shown[shown >= first] - first) * tick_seconds
+    seconds = (shown[shown >= first] - first).astype(np.float64) * tick_seconds
     if len(seconds) < 2:
-        raise BadClipError(location, *SINGLE_FRAME)
+        raise BadClipError(location, "has a single frame", "give at least two frames")
     stated = header.stated_seconds
     if stated is not None and seconds[-1] < stated - MISSING_SECONDS:
         raise BadClipError(
@@ -222,6 +225,8 @@ def _check_order(opened: OpenStream) -> None:
                 "re-encode it, or run `ffmpeg -i IN -c copy -bsf:v mpeg4_unpack_bframes OUT.avi`",
             )
         packets.append(packet)
+        if not packet.size:
+            break
         if packet.pts is None or (last is not None and packet.pts < last):
             return
         last = packet.pts

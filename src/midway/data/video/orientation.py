@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from midway.data.clip import BadClipError
 
+_ROUNDED_SHARE = 1e-3
+"""Share of the largest entry below which an entry of a display matrix is 0; 0.06 degrees."""
+
 
 @dataclass(frozen=True)
 class Orientation:
@@ -37,7 +40,10 @@ class Orientation:
         if side_data is None:
             return cls(False, False, False)
         # A stored pixel (x, y) is shown at (a x + c y, b x + d y), up to a translation.
-        (a, b, _), (c, d, _), _ = np.frombuffer(bytes(side_data), np.int32).reshape(3, 3).tolist()
+        matrix = np.frombuffer(bytes(side_data), np.int32).reshape(3, 3)[:2, :2].astype(np.float64)
+        # Some writers compute the matrix from an angle and round its entries to 1/65536.
+        matrix[np.abs(matrix) < _ROUNDED_SHARE * np.abs(matrix).max()] = 0
+        (a, b), (c, d) = matrix.tolist()
         if b == c == 0:
             return cls(False, d < 0, a < 0)
         if a == d == 0:
