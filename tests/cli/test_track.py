@@ -1,6 +1,7 @@
 """midway track: a video with the tracks drawn, one line for what is wrong."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -89,14 +90,16 @@ def one_frame(tmp_path: Path) -> str:
 def two_sizes(tmp_path: Path) -> str:
     """A stream that goes on with larger frames."""
     path = tmp_path / "in" / "mixed.ts"
-    for height in (48, 64):
+    for place, height in enumerate((48, 64)):
         part = path.with_suffix(f".{height}.ts")
         with av.open(str(part), "w", format="mpegts") as container:
             stream = container.add_stream("libx264", rate=8)
             stream.width, stream.height, stream.pix_fmt = 64, height, "yuv420p"
-            frame = av.VideoFrame.from_ndarray(np.zeros((height, 64, 3), np.uint8), "rgb24")
-            for each in [frame] * 4 + [None]:
-                container.mux(stream.encode(each))
+            for number in range(4 * place, 4 * place + 4):
+                frame = av.VideoFrame.from_ndarray(np.zeros((height, 64, 3), np.uint8), "rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 8)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
         with path.open("ab") as whole:
             whole.write(part.read_bytes())
     return str(path)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from midway.data.clips.timing import Gap, has_sample, shortest_step
 from midway.data.files import FoundFile, find_files
 from midway.data.video.blank_tail import blank_tail_start
 from midway.data.video.file import VideoClip
+from midway.data.video.header import NOTES
 from midway.errors import MidwayError
 
 _PROBE_THREADS = 8
@@ -101,7 +103,9 @@ def _clips_in(
             "point data.root at a folder of videos or of frames"
         )
     skipped = []
-    for file, record in zip(videos, _headers(root, videos, known), strict=True):
+    records = _headers(root, videos, known)
+    _tell_notes(root, records)
+    for file, record in zip(videos, records, strict=True):
         if record.error:
             skipped.append(SkippedClip(file.name, record.error))
         else:
@@ -122,6 +126,13 @@ def _headers(root: str, videos: list[FoundFile], known: dict[str, Record]) -> li
     with ThreadPoolExecutor(_PROBE_THREADS) as pool:
         records |= {record.name: record for record in pool.map(read_header, new)}
     return [records[file.name] for file in videos]
+
+
+def _tell_notes(root: str, records: Sequence[Record]) -> None:
+    counts = Counter(note for record in records for note in record.notes)
+    for note, text in NOTES.items():
+        if counts[note]:
+            _log.warning("%s: %d of %d videos %s", root, counts[note], len(records), text)
 
 
 def _without_tails(

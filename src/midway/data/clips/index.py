@@ -3,7 +3,7 @@
 import json
 import logging
 from base64 import b64decode, b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
@@ -37,6 +37,8 @@ class Record:
     """One-line reason why the video cannot be used; empty if it can."""
     frame_times: str = ""
     """Times of the frames, see `pack_times`, in base 64; empty if they are even."""
+    notes: Sequence[str] = ()
+    """Keys in `NOTES`."""
 
     def clip(self, file: FoundFile) -> VideoClip:
         """Return the video as a clip."""
@@ -44,11 +46,9 @@ class Record:
         return VideoClip(file.name, file.location, self.duration_seconds, self.fps, frame_times)
 
     def line(self) -> dict[str, Any]:
-        """Return the record as it is written: without frame times if they are even."""
-        fields = asdict(self)
-        if not self.frame_times:
-            del fields["frame_times"]
-        return fields
+        """Return the record as it is written: without empty optional fields."""
+        optional = ("frame_times", "notes")
+        return {k: v for k, v in asdict(self).items() if v or k not in optional}
 
 
 def is_video(file: FoundFile) -> bool:
@@ -69,6 +69,7 @@ def read_header(file: FoundFile) -> Record:
         duration_seconds=timing.duration_seconds,
         fps=timing.fps,
         frame_times=b64encode(timing.frame_times).decode(),
+        notes=timing.notes,
     )
 
 

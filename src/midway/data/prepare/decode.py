@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
 from midway.data.clips.frame_folder import FrameSequence, read_image
+from midway.data.video.colours import with_known_colours
 from midway.data.video.frame_times import MISSING_SECONDS
 from midway.data.video.header import COPY_AGAIN, REENCODE, bad_clip_errors, open_stream
 from midway.data.video.orientation import Orientation
@@ -165,7 +166,7 @@ class _Scaler:
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
         width, height = scaled_size(frame.width, frame.height, self._short_side)
         # By default a conversion starts its own threads.
-        full = self._colours.reformat(frame, format="rgb24", threads=1)
+        full = self._colours.reformat(with_known_colours(frame), format="rgb24", threads=1)
         small = self._resize.reformat(
             full, width, height, interpolation=Interpolation.BICUBIC, threads=1
         )

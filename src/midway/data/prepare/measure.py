@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -223,7 +223,7 @@ def _direct_clip(source: ClipSource) -> Clip:
     if not isinstance(source, VideoSource):
         return source
     timing = read_timing(source.location)
-    return VideoClip(source.name, source.location, **asdict(timing))
+    return VideoClip.of(source.name, source.location, timing)
 
 
 def make_trial_store(

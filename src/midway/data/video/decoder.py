@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from midway.data.clip import BadClipError
 from midway.data.video.header import COPY_AGAIN, REENCODE, open_stream
+from midway.data.video.orientation import has_orientation_message
 from midway.data.video.packet_plan import PacketPlan, PlannedPacket, UnplannableError
 
 # These formats have no index of keyframes, so a seek may land at any frame.
@@ -40,6 +41,8 @@ class FrameDecoder:
 
     def __init__(self, location: str) -> None:
         self.location = location
+        self.is_turned_by_message = False
+        """True if the stream states its orientation in messages between its frames."""
         self._open()
         try:
             self.header = self._source.header()
@@ -100,6 +103,10 @@ class FrameDecoder:
     def _find_first_pts(self) -> int:
         packets = self._source.packets()
         first = next(packets)
+        context = self._source.stream.codec_context
+        self.is_turned_by_message = has_orientation_message(
+            bytes(first), context.name, context.extradata or b""
+        )
         pts = first.pts
         if first.size and first.is_keyframe and not first.is_discard and pts is not None:
             for packet in packets:

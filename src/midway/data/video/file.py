@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
 from midway.data.files import is_url
 from midway.data.signals import SUFFIX
+from midway.data.video.colours import with_known_colours
 from midway.data.video.decoder import FrameDecoder
 from midway.data.video.frame_times import Timing as Timing
 from midway.data.video.frame_times import read_frame_seconds, unpack_times
@@ -101,9 +103,10 @@ class VideoFile(AbstractContextManager["VideoFile"]):
         """
         shown, frame = None, None
         with bad_clip_errors(self.location):
+            upright = self._stream_orientation
             for decoded in self._decoder.frames([self._pts_at(each) for each in seconds]):
                 if frame is None or decoded is not shown:
-                    before, shown, frame = frame, decoded, self._frame(decoded)
+                    before, shown, frame = frame, decoded, self._frame(decoded, upright)
                     if before is not None and before.image.shape != frame.image.shape:
                         raise BadClipError(
                             self.location,
@@ -114,6 +117,14 @@ class VideoFile(AbstractContextManager["VideoFile"]):
                 yield frame
 
     @cached_property
+    def _stream_orientation(self) -> Orientation | None:
+        """Orientation of all frames if messages in the stream state it, perhaps only once."""
+        if not self._decoder.is_turned_by_message:
+            return None
+        first = next(self._decoder.frames([self._decoder.first_pts]))
+        return Orientation.of(self.location, first)
+
+    @cached_property
     def _shape(self) -> tuple[int, ...]:
         return self.frames_at([0])[0].image.shape
 
@@ -121,13 +132,15 @@ class VideoFile(AbstractContextManager["VideoFile"]):
         ticks = (max(seconds, 0.0) + ROUNDING_SECONDS) / self._decoder.tick_seconds
         return self._decoder.first_pts + math.floor(ticks)
 
-    def _frame(self, decoded: VideoFrame) -> Frame:
+    def _frame(self, decoded: VideoFrame, upright: Orientation | None) -> Frame:
         seconds = self._decoder.seconds(self._decoder.pts_of(decoded))
         if decoded.is_corrupt:
             raise BadClipError(self.location, f"has a damaged frame at {seconds:.2f} s", COPY_AGAIN)
         # By default the conversion starts threads, and a process forked later would wait for them.
-        image = decoded.to_ndarray(format="rgb24", threads=1).astype(np.uint8, copy=False)
-        return Frame(Orientation.of(self.location, decoded).apply(image), seconds)
+        known = with_known_colours(decoded)
+        image = known.to_ndarray(format="rgb24", threads=1).astype(np.uint8, copy=False)
+        upright = upright or Orientation.of(self.location, decoded)
+        return Frame(upright.apply(image), seconds)
 
 
 MAX_IDLE = 4
@@ -189,6 +202,11 @@ class VideoClip:
     fps: float
     frame_times: bytes = b""
     """Times of the frames, see `pack_times`; empty if they are even."""
+
+    @classmethod
+    def of(cls, name: str, location: str, timing: Timing) -> Self:
+        """Return the clip of a video with a known timing."""
+        return cls(name, location, timing.duration_seconds, timing.fps, timing.frame_times)
 
     @property
     def frame_seconds(self) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ duration and rate alone, so that indexes of many videos stay small.
 import zlib
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -52,6 +52,8 @@ class Timing:
     """Average frames per second; typical ones if the frames are timed unevenly."""
     frame_times: bytes = b""
     """Times of the frames, see `pack_times`; empty if the frames are timed evenly."""
+    notes: tuple[str, ...] = ()
+    """Keys in `NOTES`."""
 
 
 def read_timing(location: str) -> Timing:
@@ -69,9 +71,10 @@ def read_timing(location: str) -> Timing:
             header = opened.header()
             # Also shows encryption.
             _check_order(opened)
+            notes = opened.notes()
             if _is_evenly_indexed(opened, header) and header.duration_seconds is not None:
-                return Timing(header.duration_seconds, header.fps)
-        return _timing_of(_packet_seconds(location, header), header)
+                return Timing(header.duration_seconds, header.fps, notes=notes)
+        return replace(_timing_of(_packet_seconds(location, header), header), notes=notes)
 
 
 def read_frame_seconds(location: str) -> NDArray[np.float64]:

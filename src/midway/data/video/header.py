@@ -42,6 +42,18 @@ TIMEOUT_SECONDS = 60
 _MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
 # The tables of an mp4 state what FFmpeg otherwise finds by decoding: opening is 20 times as fast.
 _MP4_OPTIONS = {"skip_frame": "all", "probesize": "4096"}
+NOTES = {
+    "hdr": "have HDR colours, which are not tone-mapped and come out pale",
+    "interlaced": "are interlaced, and moving edges come out combed",
+    "pixels": "have pixels that are not square, and come out squeezed",
+    "streams": "have several video streams, of which the default or best one is read",
+}
+"""Warnings about videos that are read in a way that users may not expect, by key."""
+_HDR_TRANSFERS = (16, 18)  # PQ and HLG (ITU-T H.273)
+_INTERLACED = range(2, 6)  # AVFieldOrder
+# The codecs of thumbnails; a video of another codec is preferred.
+_STILL_CODECS = frozenset(["mjpeg", "png", "bmp", "tiff", "webp", "gif"])
+_COVERS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 # A start code that is not the pack header of an MPEG program stream.
 _BARE = re.compile(rb"\x00\x00\x00\x01|\x00\x00\x01[^\xba]", re.DOTALL)
 # Encoders with packed B-frames write such a text, in which p stands for "packed".
@@ -66,7 +78,7 @@ class Header:
 
 @dataclass
 class OpenStream:
-    """The first video stream of an open file, decoded by one thread."""
+    """The default or best video stream of an open file, decoded by one thread."""
 
     location: str
     container: InputContainer
@@ -137,6 +149,18 @@ class OpenStream:
         duration = length - 1 / fps
         return Header(duration, fps, self._own(duration))
 
+    def notes(self) -> tuple[str, ...]:
+        """Return the keys in `NOTES` of all that is read in a way that users may not expect."""
+        context, pixels = self.stream.codec_context, self.stream.sample_aspect_ratio
+        videos = [each for each in self.container.streams.video if not each.disposition & _COVERS]
+        found = {
+            "hdr": context.color_trc in _HDR_TRANSFERS,
+            "interlaced": context.field_order in _INTERLACED,
+            "pixels": bool(pixels) and pixels != 1,
+            "streams": len(videos) > 1,
+        }
+        return tuple(name for name, is_found in found.items() if is_found)
+
     def _own(self, duration: float) -> float | None:
         """Return a stated duration without the time before the first frame, if it is this stream's.
 
@@ -151,7 +175,7 @@ class OpenStream:
 
 
 def open_stream(location: str) -> OpenStream:
-    """Open the first video stream of a file or URL.
+    """Open the default or best video stream of a file or URL.
 
     Call this within `bad_clip_errors`: FFmpeg's errors do not share a base class with others.
 
@@ -210,11 +234,10 @@ def bad_clip_errors(location: str) -> Iterator[None]:
 
 def _video_stream(location: str, container: InputContainer) -> VideoStream:
     # Music files store their cover as a video stream.
-    covers = Disposition.attached_pic
-    videos = [each for each in container.streams.video if not each.disposition & covers]
+    videos = [each for each in container.streams.video if not each.disposition & _COVERS]
     if not videos:
         raise BadClipError(location, "has no video stream", "remove it")
-    stream = videos[0]
+    stream = min(videos, key=_stream_rank)
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all
@@ -235,6 +258,19 @@ def _video_stream(location: str, container: InputContainer) -> VideoStream:
     # Every worker reads its own file, so threads within a file would only add overhead.
     context.thread_count = 1
     return stream
+
+
+def _stream_rank(stream: VideoStream) -> tuple[bool, bool, bool, int]:
+    """Return a sort key: moving pictures, then the default stream, else the largest frames.
+
+    Of several default streams players show the first.
+    """
+    context = getattr(stream, "codec_context", None)
+    if context is None:
+        return True, True, True, 0
+    is_still = stream.frames == 1 or context.name in _STILL_CODECS
+    is_default = bool(stream.disposition & Disposition.default)
+    return False, is_still, not is_default, 0 if is_default else -context.width * context.height
 
 
 def _length_seconds(container: InputContainer, stream: VideoStream) -> float | None:
