@@ -15,6 +15,8 @@ from midway.analysis.tracking import track_points
 from midway.cli import main
 from midway.data.synthetic.world import WorldConfig
 from midway.data.synthetic.write import write_videos
+from midway.data.video.frame_times import read_frame_seconds
+from tests.data.video.made_videos import write_video
 from tests.models.networks import random_network
 
 CONFIG = WorldConfig(height=48, width=66, num_frames=6, fps=8, num_objects=2)
@@ -80,6 +82,16 @@ def test_flow_needs_no_network_unless_it_is_of_features(files, tmp_path: Path, c
     assert told(capsys)["points"] == [[[20, 9]] * 6]
     assert main([*words, "--flow.method", "features", "--network", files["net"]]) == 0
     assert told(capsys)["points"] != [[[20, 9]] * 6]
+
+
+def test_each_frame_of_an_uneven_video_is_tracked_once_at_its_own_time(tmp_path: Path, capsys):
+    times = [0.0, 0.01, 0.02, 3.0, 3.1, 3.5]
+    path = write_video(tmp_path / "phone.mp4", times)
+    out = tmp_path / "out.mp4"
+    words = ["track", str(path), "--point", "20,9", "--method", "flow", "--flow.method", "zero"]
+    assert main([*words, "-o", str(out), "--json"]) == 0
+    assert told(capsys)["seconds"] == pytest.approx(times, abs=1e-3)
+    assert read_frame_seconds(str(out)) == pytest.approx(times, abs=1e-3)
 
 
 def one_frame(tmp_path: Path) -> str:

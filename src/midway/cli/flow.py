@@ -106,6 +106,7 @@ def _video(path: Path, out: Path, predict: Predictor, max_pixels: float) -> dict
     # Frames are read, and their flow is written, one at a time: memory does not grow with length.
     longest, count = max_pixels or 1.0, 0
     with VideoFile(str(path)) as video, writing_video(out, video.fps) as write:
+        video.warn()
         source = None
         for target in _frames(video):
             if source is not None:

@@ -75,6 +75,7 @@ def track(
     loaded = None if method == "flow" else load(network).to(device)
     predict = _predictor(flow, network) if method == "flow" else None
     with VideoFile(str(video)) as opened:
+        opened.warn()
         frames = VideoFrames(opened, fps=fps)
         tracks = track_points(
             loaded,

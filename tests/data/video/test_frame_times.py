@@ -14,6 +14,7 @@ from midway.data.clip import BadClipError
 from midway.data.clips.find import find_clips
 from midway.data.clips.index import INDEX_NAME, read_index
 from midway.data.files import find_files
+from midway.data.prepare.decode import VideoSource, decode_at_rate
 from midway.data.prepare.index import build_index
 from midway.data.sampling.samples import ClipDataset, ClipsConfig
 from midway.data.video.decoder import FrameDecoder
@@ -178,6 +179,13 @@ def test_the_last_frame_is_the_last_one_that_packets_have(tmp_path, make):
     assert numbers_at(path, [float(clip.frame_seconds[-1]) + 0.05, 0.05]) == [39, 0]
 
 
+@pytest.mark.parametrize("make", ENDS.values(), ids=ENDS)
+def test_stores_have_the_same_last_frame(tmp_path, make):
+    source = VideoSource("a", str(make(tmp_path)))
+    frames = list(decode_at_rate(source, fps=10, short_side=480))
+    assert [number_of(frame.image) for frame in frames] == list(range(40))
+
+
 def test_a_transport_stream_cut_in_a_group_ends_at_its_last_frame(tmp_path):
     path = write_video(tmp_path / "whole.ts", even_times(60), settings="bframes=3:b-adapt=0")
     data = path.read_bytes()
@@ -269,8 +277,9 @@ def test_packed_b_frames_are_refused_and_unpacked_ones_are_read(tmp_path):
     text = b"DivX503b1393p"[: end - start - 4].ljust(end - start - 4, b"\x00")
     assert len(read_timing(str(path)).frame_times) == 0
     path.write_bytes(data[: start + 4] + text + data[end:])
-    with pytest.raises(BadClipError, match=r"a\.avi: has packed B-frames.*mpeg4_unpack_bframes"):
-        read_timing(str(path))
+    for open_or_read in (read_timing, VideoFile):
+        with pytest.raises(BadClipError, match=r"a\.avi: has packed B-frames.*unpack_bframes"):
+            open_or_read(str(path))
 
 
 @pytest.mark.parametrize(("codec", "name"), [("mpeg2video", "a.mpg"), ("libx264", "a.ts")])

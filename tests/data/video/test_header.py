@@ -82,11 +82,18 @@ def test_colours_of_a_matrix_that_is_not_converted_are_read_as_unspecified(tmp_p
         )
 
 
-def test_hdr_interlacing_and_pixels_that_are_not_square_are_noted(tmp_path):
+def test_hdr_interlacing_and_pixels_that_are_not_square_are_noted(tmp_path, caplog):
     cases = {"hdr": "transfer=arib-std-b67", "interlaced": "tff=1", "pixels": "sar=4/3", "": ""}
     for note, settings in cases.items():
         path = write_video(tmp_path / f"{note}.ts", even_times(20), settings=settings)
         assert read_timing(str(path)).notes == ((note,) if note else ())
+        with VideoFile(str(path)) as video:
+            video.warn()
+    assert [message.split(": ", 1)[1][:6] for message in caplog.messages] == [
+        "HDR co",
+        "interl",
+        "pixels",
+    ]
 
 
 def test_titles_in_another_encoding_do_no_harm(tmp_path):

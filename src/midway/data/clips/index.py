@@ -3,7 +3,7 @@
 import json
 import logging
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
@@ -56,10 +56,10 @@ def is_video(file: FoundFile) -> bool:
     return PurePosixPath(file.name).suffix.lower() in VIDEO_SUFFIXES
 
 
-def read_header(file: FoundFile) -> Record:
+def read_header(file: FoundFile, announce: Callable[[], None] = lambda: None) -> Record:
     """Read the timing of a video, see `read_timing`; an error becomes part of the record."""
     try:
-        timing = read_timing(file.location)
+        timing = read_timing(file.location, announce)
     except BadClipError as error:
         return Record(name=file.name, size=file.size, modified=file.modified, error=str(error))
     return Record(
@@ -143,4 +143,6 @@ def _parse(file: BinaryIO) -> tuple[str, dict[str, Record]]:
     records = [Record(**json.loads(line)) for line in lines]
     for record in records:
         b64decode(record.frame_times, validate=True)
+        if not all(isinstance(note, str) for note in record.notes):
+            raise TypeError(f"notes {record.notes}")
     return str(head["root"]), {record.name: record for record in records}

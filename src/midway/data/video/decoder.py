@@ -47,6 +47,7 @@ class FrameDecoder:
         try:
             self.header = self._source.header()
             self.tick_seconds = self._source.tick_seconds
+            self.notes = self._source.notes()
             self.first_pts = self._find_first_pts()
             self._index_offset = self._find_index_offset()
         except BaseException:
@@ -103,6 +104,7 @@ class FrameDecoder:
     def _find_first_pts(self) -> int:
         packets = self._source.packets()
         first = next(packets)
+        self._source.check_unpacked(first)
         context = self._source.stream.codec_context
         self.is_turned_by_message = has_orientation_message(
             bytes(first), context.name, context.extradata or b""

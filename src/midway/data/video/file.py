@@ -4,6 +4,7 @@ Frames are upright, as a player shows them. Times are seconds after the first fr
 the container, so variable frame rates, late starts and edit lists are handled correctly.
 """
 
+import logging
 import math
 import os
 from collections import OrderedDict
@@ -26,9 +27,11 @@ from midway.data.video.decoder import FrameDecoder
 from midway.data.video.frame_times import Timing as Timing
 from midway.data.video.frame_times import read_frame_seconds, unpack_times
 from midway.data.video.frame_times import read_timing as read_timing
-from midway.data.video.header import COPY_AGAIN, bad_clip_errors
+from midway.data.video.header import COPY_AGAIN, NOTES, bad_clip_errors
 from midway.data.video.header import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from midway.data.video.orientation import Orientation
+
+_log = logging.getLogger(__name__)
 
 
 class VideoFile(AbstractContextManager["VideoFile"]):
@@ -66,6 +69,11 @@ class VideoFile(AbstractContextManager["VideoFile"]):
     def frame_seconds(self) -> NDArray[np.float64]:
         """Times (frames,) of all frames; the first access reads all packets of the file."""
         return read_frame_seconds(self.location)
+
+    def warn(self) -> None:
+        """Log a warning for each way in which frames may differ from what a player shows."""
+        for note in self._decoder.notes:
+            _log.warning("%s: %s", self.location, NOTES[note])
 
     @property
     def width(self) -> int:

@@ -6,11 +6,12 @@ duration and rate alone, so that indexes of many videos stay small.
 """
 
 import zlib
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 
+import av.error
 import numpy as np
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -38,6 +39,7 @@ MISSING_SECONDS = 1.0
 """Difference from the duration in the header beyond which a video is truncated."""
 _CHECKED_PACKETS = 60
 """Packets whose order is checked; encoders reorder frames from the first ones on."""
+_ANNOUNCED_PACKETS = 1000
 _MICRO = 1e6
 _VP8_SHOWN = 0x10
 
@@ -56,25 +58,26 @@ class Timing:
     """Keys in `NOTES`."""
 
 
-def read_timing(location: str) -> Timing:
+def read_timing(location: str, announce: Callable[[], None] = lambda: None) -> Timing:
     """Return the timing of a video; no frame is decoded unless the order of packets is suspicious.
 
     The index of an mp4 shows whether its frames are timed evenly. Other files, and mp4 files timed
     unevenly, are read from start to end, packet by packet.
 
+    Args:
+        location: Path or URL.
+        announce: Called regularly while packets are read.
+
     Raises:
         BadClipError: The file is not a video, has a single frame or frames without usable times,
             or ends before the end that its header states.
     """
-    with bad_clip_errors(location):
-        with closing(open_stream(location)) as opened:
-            header = opened.header()
-            # Also shows encryption.
-            _check_order(opened)
-            notes = opened.notes()
-            if _is_evenly_indexed(opened, header) and header.duration_seconds is not None:
-                return Timing(header.duration_seconds, header.fps, notes=notes)
-        return replace(_timing_of(_packet_seconds(location, header), header), notes=notes)
+    with _checked_packets(location) as (opened, header, packets):
+        notes = opened.notes()
+        if _is_evenly_indexed(opened, header) and header.duration_seconds is not None:
+            return Timing(header.duration_seconds, header.fps, notes=notes)
+        seconds = _packet_seconds(opened, header, packets, announce)
+        return replace(_timing_of(seconds, header), notes=notes)
 
 
 def read_frame_seconds(location: str) -> NDArray[np.float64]:
@@ -83,11 +86,8 @@ def read_frame_seconds(location: str) -> NDArray[np.float64]:
     Raises:
         BadClipError: As in `read_timing`.
     """
-    with bad_clip_errors(location):
-        with closing(open_stream(location)) as opened:
-            header = opened.header()
-            _check_order(opened)
-        return _packet_seconds(location, header)
+    with _checked_packets(location) as (opened, header, packets):
+        return _packet_seconds(opened, header, packets, lambda: None)
 
 
 def pack_times(seconds: NDArray[np.float64]) -> bytes:
@@ -154,41 +154,70 @@ def _is_evenly_indexed(opened: OpenStream, header: Header) -> bool:
     return _is_even((ticks - ticks[0]) * float(opened.tick_seconds), header.fps)
 
 
-def _packet_seconds(location: str, header: Header) -> NDArray[np.float64]:
-    with closing(open_stream(location)) as opened:
-        shown, starts_with_first = _shown_ticks(opened, header)
-        tick_seconds = float(opened.tick_seconds)
+@contextmanager
+def _checked_packets(
+    location: str,
+) -> "Iterator[tuple[OpenStream, Header, Iterator[Packet[VideoStream]]]]":
+    """Open a video; yield its header, and its packets after a check of their order."""
+    with bad_clip_errors(location), closing(open_stream(location)) as opened:
+        header = opened.header()
+        packets = opened.packets()
+        yield opened, header, chain(_check_order(opened, packets), packets)
+
+
+def _packet_seconds(
+    opened: OpenStream,
+    header: Header,
+    packets: "Iterator[Packet[VideoStream]]",
+    announce: Callable[[], None],
+) -> NDArray[np.float64]:
+    shown, starts_with_first = _shown_ticks(opened, header, packets, announce)
+    if not len(shown):
+        if header.duration_seconds is None:
+            raise BadClipError(opened.location, "has frames without timestamps", REENCODE)
+        # Program streams give the times of some frames only; the decoder infers the others.
+        return np.arange(round(header.duration_seconds * header.fps) + 1) / header.fps
     if starts_with_first:
         first = int(shown[0])
     else:
         # The stream starts within a group of pictures, so only decoding shows which frame is first.
-        with closing(FrameDecoder(location)) as decoder:
+        with closing(FrameDecoder(opened.location)) as decoder:
             first = decoder.first_pts
-    seconds = (shown[shown >= first] - first).astype(np.float64) * tick_seconds
+    seconds = (shown[shown >= first] - first).astype(np.float64) * float(opened.tick_seconds)
     if len(seconds) < 2:
-        raise BadClipError(location, "has a single frame", "give at least two frames")
+        raise BadClipError(opened.location, "has a single frame", "give at least two frames")
     stated = header.stated_seconds
     if stated is not None and seconds[-1] < stated - MISSING_SECONDS:
         raise BadClipError(
-            location,
+            opened.location,
             f"ends at {seconds[-1]:.2f} s, but its header states {stated:.2f} s",
             COPY_AGAIN,
         )
     return seconds
 
 
-def _shown_ticks(opened: OpenStream, header: Header) -> tuple[NDArray[np.int64], bool]:
-    """Return the times of all shown frames in ticks, and whether the first packet has the first."""
+def _shown_ticks(
+    opened: OpenStream,
+    header: Header,
+    packets: "Iterator[Packet[VideoStream]]",
+    announce: Callable[[], None],
+) -> tuple[NDArray[np.int64], bool]:
+    """Return the times of all shown frames in ticks, and whether the first packet has the first.
+
+    If a packet has no time, there are no times.
+    """
     shown: list[int] = []
     starts_with_key, first, last_dts = False, None, None
     tolerance = 1 / (header.fps * float(opened.tick_seconds))
     is_vp8 = opened.stream.codec_context.name in ("vp8", "libvpx")
-    for number, packet in enumerate(opened.packets()):
+    for number, packet in enumerate(packets):
+        if number % _ANNOUNCED_PACKETS == 0:
+            announce()
         if not packet.size:
             continue
         pts, dts = packet.pts, packet.dts
         if pts is None:
-            raise BadClipError(opened.location, "has frames without timestamps", REENCODE)
+            return np.empty(0, np.int64), False
         if dts is not None:
             if last_dts is not None and dts < last_dts - tolerance:
                 seconds = float((last_dts - (first or 0)) * opened.tick_seconds)
@@ -208,42 +237,46 @@ def _shown_ticks(opened: OpenStream, header: Header) -> tuple[NDArray[np.int64],
     return ticks, bool(starts_with_key and len(ticks) and ticks[0] == first)
 
 
-def _check_order(opened: OpenStream) -> None:
+def _check_order(
+    opened: OpenStream, packets: "Iterator[Packet[VideoStream]]"
+) -> "list[Packet[VideoStream]]":
     """Check the times of the first packets of a codec that shows frames in another order.
 
     Copying a stream without timestamps gives packets the times of their decoding order. If the
     times of packets increase although the codec may reorder frames, a few are decoded.
 
+    Returns:
+        The packets that were read.
+
     Raises:
         BadClipError: Decoded frames do not have increasing times.
     """
     context = opened.stream.codec_context
-    packets: list[Packet[VideoStream]] = []
+    read: list[Packet[VideoStream]] = []
     last = None
-    for packet in islice(opened.packets(), _CHECKED_PACKETS if context.has_b_frames else 1):
-        if not packets and opened.is_packed(packet):
-            raise BadClipError(
-                opened.location,
-                "has packed B-frames, whose times cannot be read",
-                "re-encode it, or run `ffmpeg -i IN -c copy -bsf:v mpeg4_unpack_bframes OUT.avi`",
-            )
-        packets.append(packet)
+    for packet in islice(packets, _CHECKED_PACKETS if context.has_b_frames else 1):
+        if not read:
+            opened.check_unpacked(packet)
+        read.append(packet)
         if not packet.size:
             break
         if packet.pts is None or (last is not None and packet.pts < last):
-            return
+            return read
         last = packet.pts
-    if len(packets) > 1:
-        _check_decoded(opened, packets)
+    if len(read) > 1:
+        _check_decoded(opened, read)
+    return read
 
 
 def _check_decoded(opened: OpenStream, packets: "Sequence[Packet[VideoStream]]") -> None:
     opened.stream.codec_context.skip_frame = "DEFAULT"
     last = None
     for packet in packets:
-        for frame in packet.decode():
-            if frame.pts is None or (last is not None and frame.pts <= last):
-                raise BadClipError(
-                    opened.location, "has wrong times, in the order of decoding", REENCODE
-                )
-            last = frame.pts
+        # A stream may start with frames that cannot be decoded.
+        with suppress(av.error.FFmpegError):
+            for pts in [frame.pts for frame in packet.decode() if frame.pts is not None]:
+                if last is not None and pts < last:
+                    raise BadClipError(
+                        opened.location, "has wrong times, in the order of decoding", REENCODE
+                    )
+                last = pts

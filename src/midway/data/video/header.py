@@ -43,10 +43,10 @@ _MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
 # The tables of an mp4 state what FFmpeg otherwise finds by decoding: opening is 20 times as fast.
 _MP4_OPTIONS = {"skip_frame": "all", "probesize": "4096"}
 NOTES = {
-    "hdr": "have HDR colours, which are not tone-mapped and come out pale",
-    "interlaced": "are interlaced, and moving edges come out combed",
-    "pixels": "have pixels that are not square, and come out squeezed",
-    "streams": "have several video streams, of which the default or best one is read",
+    "hdr": "HDR colours are not tone-mapped and come out pale",
+    "interlaced": "interlaced frames are read as they are, and moving edges come out combed",
+    "pixels": "pixels are not square, and frames come out squeezed",
+    "streams": "of several video streams, the default or best one is read",
 }
 """Warnings about videos that are read in a way that users may not expect, by key."""
 _HDR_TRANSFERS = (16, 18)  # PQ and HLG (ITU-T H.273)
@@ -54,7 +54,8 @@ _INTERLACED = range(2, 6)  # AVFieldOrder
 # The codecs of thumbnails; a video of another codec is preferred.
 _STILL_CODECS = frozenset(["mjpeg", "png", "bmp", "tiff", "webp", "gif"])
 _COVERS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-# A start code that is not the pack header of an MPEG program stream.
+# A start code that is not the pack header of an MPEG program stream. The size of a first mp4 box
+# looks alike, but a name of letters follows it.
 _BARE = re.compile(rb"\x00\x00\x00\x01|\x00\x00\x01[^\xba]", re.DOTALL)
 # Encoders with packed B-frames write such a text, in which p stands for "packed".
 _PACKED = re.compile(rb"DivX\d+(?:Build|b)\d+p")
@@ -115,12 +116,20 @@ class OpenStream:
         """True for files with the tables of an mp4 or mov."""
         return self.container.format.name.startswith("mov,")
 
-    def is_packed(self, packet: "Packet[VideoStream]") -> bool:
-        """Return whether a first packet announces two frames per packet, as old DivX files do."""
-        if self.stream.codec_context.name != "mpeg4":
-            return False
-        texts = (self.stream.codec_context.extradata or b"", bytes(packet))
-        return any(_PACKED.search(text) for text in texts)
+    def check_unpacked(self, packet: "Packet[VideoStream]") -> None:
+        """Check a first packet for the mark of packed B-frames, as old DivX encoders write it.
+
+        Raises:
+            BadClipError: Packets contain two frames, whose times are unknown.
+        """
+        context = self.stream.codec_context
+        texts = (context.extradata or b"", bytes(packet)) if context.name == "mpeg4" else ()
+        if any(_PACKED.search(text) for text in texts):
+            raise BadClipError(
+                self.location,
+                "has packed B-frames, whose times cannot be read",
+                "re-encode it, or run `ffmpeg -i IN -c copy -bsf:v mpeg4_unpack_bframes OUT.avi`",
+            )
 
     def header(self) -> Header:
         """Return the duration and the frame rate in the header.
@@ -188,7 +197,7 @@ def open_stream(location: str) -> OpenStream:
         head = file.read(8)
     if not head:
         raise BadClipError(location, "is empty", "copy it again or remove it")
-    if _BARE.match(head) and head[4:] not in _MP4_STARTS:
+    if _BARE.match(head) and not head[4:].isalnum():
         raise BadClipError(
             location, "is a bare video stream without a container or timestamps", REENCODE
         )

@@ -11,6 +11,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from midway.errors import MidwayError
+
 WRITTEN_VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv")
 """File suffixes of the containers that can be written."""
 ENCODER_OPTIONS = {"crf": "18", "preset": "veryfast"}
@@ -47,8 +49,13 @@ def writing_video(path: Path, fps: float) -> Iterator[Write]:
     Args:
         path: File to write, with one of `WRITTEN_VIDEO_SUFFIXES`.
         fps: Frames per second.
+
+    Raises:
+        MidwayError: The file cannot be created.
     """
     unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
+    # FFmpeg opens the file with the first frame, and its error would not name it.
+    _create(unfinished, path)
     try:
         with av.open(str(unfinished), "w") as container:
             rate = Fraction(fps).limit_denominator(1001)
@@ -72,3 +79,13 @@ def writing_video(path: Path, fps: float) -> Iterator[Write]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _create(unfinished: Path, path: Path) -> None:
+    try:
+        unfinished.touch()
+    except OSError as error:
+        raise MidwayError(
+            f"{path}: cannot be written ({error.strerror or error}); give a path in a folder that "
+            "can be written to"
+        ) from error
