@@ -213,8 +213,9 @@ def _without_sample(clip: Clip, num_frames: int, gap_seconds: Gap) -> SkippedCli
         times = clip.frame_seconds
         reason = f"lasts {times[-1]:.2f} s ({len(times)} frames), too short for {wanted}"
     # The folder of a single image would not say which image is meant.
-    is_single = isinstance(clip, FrameSequence) and len(clip.frames) == 1
-    location = clip.frames[0] if is_single else clip.location
+    location = clip.location
+    if isinstance(clip, FrameSequence) and len(clip.frames) == 1:
+        location = clip.frames[0]
     error = BadClipError(location, reason, "change data.gap_seconds or remove it")
     return SkippedClip(clip.name, str(error))
 
