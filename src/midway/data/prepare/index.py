@@ -114,6 +114,7 @@ def _read_header(file: FoundFile, reading: Reading) -> Record:
     if reason := reading.lost.get(file.location):
         error = BadClipError(file.location, reason, "re-encode it or remove it")
         return Record(name=file.name, size=file.size, modified=file.modified, error=str(error))
+    reading(file.location)
     # A file of hours is announced again and again, so that it does not time out.
     return read_header(file, lambda: reading(file.location))
 
