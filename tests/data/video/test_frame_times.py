@@ -2,6 +2,7 @@
 
 import json
 import struct
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def test_an_index_has_the_times_of_uneven_videos_alone(tmp_path):
     np.testing.assert_allclose(clip.frame_seconds, PHONE, atol=2e-3)
 
 
-def test_an_index_without_frame_times_opens_and_is_read_anew_when_rebuilt(tmp_path):
+def test_an_index_without_frame_times_opens_and_is_read_anew_when_rebuilt(tmp_path, caplog):
     write_video(tmp_path / "uneven.mkv", PHONE)
     index = tmp_path / INDEX_NAME
     build_index(str(tmp_path), num_workers=0, timeout_seconds=60)
@@ -108,6 +109,14 @@ def test_an_index_without_frame_times_opens_and_is_read_anew_when_rebuilt(tmp_pa
     del head["frame_times"], record["frame_times"]
     index.write_text(f"{json.dumps(head)}\n{json.dumps(record)}\n")
     assert read_index(str(index))[1]["uneven.mkv"].frame_times == ""
+    found = find_clips(str(tmp_path), fps=30, gap_seconds=(0.5, 1.0))
+    assert "was written without the times of frames" in caplog.text
+    dataset = ClipDataset(found, ClipsConfig(root=str(tmp_path)), ViewsConfig().spec(), seed=0)
+    for epoch in range(20):
+        # No pair is taken whose frames are not the promised time apart.
+        with suppress(MidwayError):
+            (sample,) = dataset.read(epoch, 0, Reading({}, lambda clip: None))
+            assert 0.3 < sample.seconds[1] - sample.seconds[0] < 1.2
     assert build_index(str(tmp_path), num_workers=0, timeout_seconds=60).reused == 0
     assert read_index(str(index))[1]["uneven.mkv"].frame_times
 
