@@ -74,6 +74,7 @@ def track(
     loaded = None if method == "flow" else load(network).to(device)
     predict = _predictor(flow, network) if method == "flow" else None
     with VideoFile(str(video)) as opened:
+        opened.warn()
         frames = VideoFrames(opened, fps=fps)
         tracks = track_points(
             loaded,
@@ -130,7 +131,7 @@ def _draw(frames: VideoFrames, tracks: Tracks, out: Path, picture: Path | None) 
     with writing_video(out, frames.fps) as write:
         for number in range(len(frames)):
             image = frames[number].permute(1, 2, 0).numpy()
-            write(draw_tracks(image, tracks, number))
+            write(draw_tracks(image, tracks, number), frames.seconds[number])
     if picture:
         Image.fromarray(track_strip(frames, tracks)).save(picture)
 

@@ -77,7 +77,7 @@ class Clip(Protocol):
 
     @property
     def fps(self) -> float:
-        """Average frames per second, which sets the tolerance of the gaps between frames."""
+        """Average frames per second; typical ones if frames are timed unevenly."""
         ...
 
     @property
