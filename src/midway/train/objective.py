@@ -111,6 +111,10 @@ class Objective(nn.Module, ABC):
     numbers from it; other generators are not seeded.
     """
 
+    def renamed(self, state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a state dict from a checkpoint with today's names of its tensors."""
+        return state_dict
+
     @abstractmethod
     def forward(self, batch: Any) -> StepOutput:
         """Return the loss of a batch, averaged over its samples."""

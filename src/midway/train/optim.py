@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from midway.config import require
+from midway.train.moments import checked_moments
 from midway.train.objective import Objective, ParameterGroup, Progress
 from midway.train.schedules import cosine, warmup_cosine, warmup_poly
 
@@ -119,6 +120,8 @@ class AdamW(torch.optim.AdamW):
             for group in groups
         ]
         super().__init__(entries, lr=config.lr, betas=config.betas, fused=True)
+        names = {id(parameter): name for name, parameter in objective.named_parameters()}
+        self._parameters = [(names[id(p)], p) for group in groups for p in group.parameters]
         device = groups[0].parameters[0].device
         self.skipped_steps = torch.zeros((), device=device)
         self.skipped_in_a_row = torch.zeros((), device=device)
@@ -131,15 +134,18 @@ class AdamW(torch.optim.AdamW):
                 group["weight_decay"] = rates.weight_decay
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the moments; rates, betas and weight decay remain those of the configuration."""
-        # torch would replace them by those of the file, which is for the moments only.
-        own = [
-            {key: value for key, value in group.items() if key != "params"}
-            for group in self.param_groups
-        ]
-        super().load_state_dict(state_dict)
-        for group, settings in zip(self.param_groups, own, strict=True):
-            group.update(settings)
+        """Load the moments; rates, betas and weight decay remain those of the configuration.
+
+        Raises:
+            ValueError: The moments are not those of the parameters, or their groups differ.
+
+        """
+        own = super().state_dict()["param_groups"]
+        if _members(state_dict.get("param_groups")) != _members(own):
+            raise ValueError("its groups of parameters are others")
+        state = checked_moments(state_dict, self._parameters)
+        # With its own groups: torch would take over the rates of the file.
+        super().load_state_dict({"state": state, "param_groups": own})
 
     def step_unless(self, bad: Tensor) -> None:
         """Update the parameters, unless `bad`, a scalar 0 or 1 on the device, is 1."""
@@ -179,6 +185,13 @@ def _check_groups(objective: Objective, groups: list[ParameterGroup]) -> None:
         raise ValueError(f"trainable parameters in no group: {', '.join(missing)}")
     if len(listed) != len(trainable):
         raise ValueError("a parameter is in two groups, or a frozen one is in a group")
+
+
+def _members(groups: object) -> list[object] | None:
+    """Return the parameter numbers of each group of a state dict; None if it has no groups."""
+    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+        return None
+    return [group.get("params") for group in groups]
 
 
 def _with_gradient(groups: list[ParameterGroup], *, clip: bool) -> list[nn.Parameter]:

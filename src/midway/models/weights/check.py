@@ -1,0 +1,64 @@
+"""Checks of tensors from files, before any of them is loaded."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from midway.errors import MidwayError
+
+SHOWN = 4
+"""Largest number of names in an error message."""
+
+
+def faults(state: Mapping[str, Tensor], tensors: Mapping[str, Any]) -> str:
+    """Return a description of the tensors that do not fit a state dict; empty if all fit.
+
+    Args:
+        state: State dict of the module; its tensors may be on the meta device.
+        tensors: Tensors of a file, by the names of the state dict.
+
+    """
+    shared = state.keys() & tensors.keys()
+    kinds = (
+        ("missing", state.keys() - tensors.keys()),
+        ("unknown", tensors.keys() - state.keys()),
+        ("of another type", {n for n in shared if not _has_type(tensors[n], state[n])}),
+        ("of another shape", {n for n in shared if not _has_shape(tensors[n], state[n])}),
+    )
+    return "; ".join(f"{len(names)} {fault} ({_listed(names)})" for fault, names in kinds if names)
+
+
+def check_finite(tensors: Mapping[str, Any], *, where: str) -> None:
+    """Check that no floating-point tensor contains NaN or infinity, also after float32 rounding.
+
+    Raises:
+        MidwayError: One does; the message names it.
+
+    """
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not is_finite(tensor):
+            raise MidwayError(
+                f"{where}: its tensor {name} has values that are not finite; take weights from "
+                "before the training diverged, or fetch the file again"
+            )
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether all values are finite in float32, the type of our modules."""
+    return bool(torch.isfinite(tensor.detach().to(torch.float32)).all())
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(map(str, names))[:SHOWN]) + ", ..." * (len(names) > SHOWN)
+
+
+def _has_type(found: object, own: Tensor) -> bool:
+    if not isinstance(found, Tensor) or found.layout != torch.strided or found.is_meta:
+        return False
+    return found.is_floating_point() == own.is_floating_point() and not found.is_complex()
+
+
+def _has_shape(found: object, own: Tensor) -> bool:
+    return not isinstance(found, Tensor) or found.shape == own.shape
