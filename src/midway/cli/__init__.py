@@ -1,12 +1,12 @@
 """The command line: ``midway COMMAND ...``; each command is one file beside this one."""
 
 import importlib
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from midway.config import json_text
 from midway.errors import MidwayError
 
 COMMANDS = {
@@ -64,14 +64,14 @@ def _run(words: Sequence[str], *, as_json: bool) -> int:
         return 0
     code = result.pop("exit_code", 0)
     if as_json:
-        print(json.dumps(result))
+        print(json_text(result))
     return code
 
 
 def _failed(message: str, code: int, *, as_json: bool) -> int:
     print(f"midway: {message}", file=sys.stderr)
     if as_json:
-        print(json.dumps({"error": message}))
+        print(json_text({"error": message}))
     return code
 
 

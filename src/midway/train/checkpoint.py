@@ -77,14 +77,19 @@ def load_checkpoint(
 
     """
     content = _read(path)
-    model = objective.renamed(content["model"])
+    model = objective.renamed({str(name): each for name, each in content["model"].items()})
     if fault := faults(objective.state_dict(), model) or _other_type(objective, model):
         raise MidwayError(
             f"checkpoint is of another model: {path}: {fault}; resume with the config.json of its "
             "run"
         )
-    # Buffers may be infinite, such as a best error before the first measurement.
-    check_finite({name: model[name] for name, _ in objective.named_parameters()}, where=str(path))
+    # Buffers may be infinite, such as a best error before the first measurement, but not NaN.
+    buffers = {name for name, _ in objective.named_buffers()}
+    parts = {
+        name: tensor.nan_to_num(torch.nan, 0, 0) if name in buffers else tensor
+        for name, tensor in model.items()
+    }
+    check_finite(parts, where=str(path))
     try:
         optimizer.load_state_dict(content["optimizer"])
         _load_scale(scaler, content["scaler"])

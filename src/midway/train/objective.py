@@ -171,6 +171,11 @@ class Loader(Protocol):
         """Micro-batches of one rank in one pass over the data."""
         ...
 
+    @property
+    def epochs_per_step(self) -> float:
+        """Passes over the data, counted in samples, of a micro-batch of all ranks."""
+        ...
+
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
         """Yield the micro-batches of this rank from `start_step` to `stop_step` - 1."""
         ...

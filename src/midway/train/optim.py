@@ -50,7 +50,7 @@ class OptimConfig:
             f"betas = {self.betas}; give two numbers from 0 to below 1": (
                 all(0 <= beta < 1 for beta in self.betas)
             ),
-            f"clip_norm = {self.clip_norm}; give a norm above 0": self.clip_norm > 0,
+            f"clip_norm = {self.clip_norm}; give a norm above 0": 0 < self.clip_norm < inf,
             f"power = {self.power}; give a number above 0": 0 < self.power < inf,
             f"final_lr = {self.final_lr}: the rate would rise; give no more than lr = {self.lr}": (
                 self.scale_lr or self.final_lr <= self.lr
@@ -71,17 +71,43 @@ class Rates:
     weight_decay: float
 
 
+def warmup_length(config: OptimConfig, steps_per_epoch: float) -> int:
+    """Return the length of the warm-up in whole optimiser steps."""
+    return config.warmup_steps or round(config.warmup_epochs * steps_per_epoch)
+
+
+def check_falling(config: OptimConfig, samples: int) -> None:
+    """Check that the learning rate falls after the warm-up.
+
+    Args:
+        config: Schedules.
+        samples: Samples of a step over all ranks and micro-batches.
+
+    Raises:
+        MidwayError: The rate at the end is above the peak.
+
+    """
+    peak = _peak(config, samples)
+    rule = (
+        f"final_lr = {config.final_lr}: the rate would rise; give no more than lr * samples / 256 "
+        f"= {peak:g}, the peak for {samples} samples a step"
+    )
+    require("optim", {rule: config.final_lr <= peak})
+
+
+def _peak(config: OptimConfig, samples: int) -> float:
+    return config.lr * samples / 256 if config.scale_lr else config.lr
+
+
 def rates_at(progress: Progress, config: OptimConfig) -> Rates:
     """Return the rates of the step at `progress`."""
-    # The warm-up in epochs becomes a whole number of steps.
-    in_epochs = round(config.warmup_epochs * progress.steps_per_epoch)
     shape = partial(warmup_poly, power=config.power) if config.schedule == "poly" else warmup_cosine
     return Rates(
         lr=shape(
             progress.step,
             progress.steps,
-            warmup_steps=config.warmup_steps or in_epochs,
-            peak=config.lr * progress.samples / 256 if config.scale_lr else config.lr,
+            warmup_steps=warmup_length(config, progress.steps_per_epoch),
+            peak=_peak(config, progress.samples),
             final=config.final_lr,
         ),
         weight_decay=cosine(progress.fraction, config.weight_decay, config.final_weight_decay),

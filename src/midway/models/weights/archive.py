@@ -13,6 +13,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
+from midway.models.weights.check import printable
+
 MAX_DEPTH = 100
 """Largest depth of nested tuples; hashing one recurses in C."""
 _CHUNK = 1 << 24
@@ -44,8 +46,8 @@ def archive_fault(path: Path) -> str:
             is_zip = file.read(4) == _ZIP_START
             file.seek(0)
             return _zip_fault(file) if is_zip else _legacy_fault(file)
-    except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError) as error:
-        return f"its archive is damaged ({' '.join(str(error).split())})"
+    except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, EOFError) as error:
+        return f"its archive is damaged ({printable(' '.join(str(error).split()))})"
 
 
 def _zip_fault(file: IO[bytes]) -> str:
@@ -61,7 +63,9 @@ def _zip_fault(file: IO[bytes]) -> str:
             return "its entries are larger than the file"
         with closing(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) as content:
             if damaged := [e.filename for e in entries if not _is_intact(content, e)]:
-                return f"its entry {damaged[0]} is damaged; take an earlier or fresh copy"
+                return (
+                    f"its entry {printable(damaged[0])} is damaged; take an earlier or fresh copy"
+                )
         last = {name.rpartition("/")[2] for name in names}
         if "constants.pkl" in last:
             return "is a TorchScript archive; save the state dict of its module by torch.save"

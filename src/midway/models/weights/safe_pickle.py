@@ -11,6 +11,7 @@ from torch import Tensor
 
 from midway.errors import MidwayError
 from midway.models.weights.archive import archive_fault
+from midway.models.weights.check import printable, shown
 from midway.models.weights.sniff import wrong_kind
 
 
@@ -52,6 +53,8 @@ _ARGUMENTS = (
 _MENTIONED = ("builtins.dict", "builtins.list", "builtins.int", "builtins.str", "typing.Any")
 MAX_VALUES = 1 << 20
 """Largest number of values in a checkpoint, tensors counted as one."""
+MAX_BITS = 1024
+"""Largest number of bits of an integer."""
 MAX_REPEATS = 8
 """Largest ratio of the bytes of all tensors to those of the file."""
 _DAMAGED = (
@@ -91,7 +94,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise MidwayError(f"{path}: {_TOO_LARGE}") from None
     # torch raises any of these for a damaged file.
     except _DAMAGED as error:
-        reason = _printable(str(error)) or type(error).__name__
+        reason = _first_line(str(error)) or type(error).__name__
         raise MidwayError(f"{path}: not a torch checkpoint ({reason}); is it complete?") from None
     if not isinstance(contents, dict):
         raise MidwayError(f"{path}: contains a {type(contents).__name__}, not a dict of weights")
@@ -115,13 +118,13 @@ def named_tensors(values: object, *, where: str) -> dict[str, Tensor]:
     ]
     if strange:
         raise MidwayError(
-            f"{where} has entries that are not floating-point tensors: {', '.join(strange)}"
+            f"{where} has entries that are not floating-point tensors: {shown(strange)}"
         )
     return dict(values)
 
 
 def _is_real(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.layout == torch.strided
+    return tensor.is_floating_point() and tensor.layout == torch.strided and not tensor.is_meta
 
 
 def _refused(error: pickle.UnpicklingError) -> str:
@@ -129,15 +132,13 @@ def _refused(error: pickle.UnpicklingError) -> str:
     text = str(error)
     for mark in ("Unsupported global: GLOBAL ", "Unsupported class ", "Trying to call reduce for "):
         if mark in text:
-            name = _printable(text.split(mark, 1)[1].split()[0].rstrip("."))
+            name = _first_line(text.split(mark, 1)[1].split()[0].rstrip("."))
             return f"its pickle asks for {name}, which could run code; convert it to .safetensors"
     return "not a checkpoint of torch; give a .pth, .ckpt or .safetensors file"
 
 
-def _printable(text: str) -> str:
-    """Return the first line of a text, at most 120 characters, without control characters."""
-    first = next(iter(text.splitlines()), "")[:120]
-    return "".join(letter if letter.isprintable() else "?" for letter in first)
+def _first_line(text: str) -> str:
+    return printable(next(iter(text.splitlines()), "")[:120])
 
 
 class _Plain:
@@ -168,6 +169,9 @@ class _Plain:
             return self.of(value.content())
         if isinstance(value, Tensor):
             self._count(value)
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:
+            # Python refuses to print such numbers, so no error could name one.
+            raise ValueError("an integer is too large")
         if isinstance(value, dict):
             return {self.of(key): self.of(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
