@@ -174,8 +174,9 @@ def _is_run(file: Path, contents: Mapping[str, Any]) -> bool:
     """Return whether a checkpoint is of a run of ours, rather than a file of someone else."""
     if not isinstance(contents.get("model"), Mapping):
         return False
-    is_ours = ENCODERS in contents or "skipped_steps" in contents
-    return is_ours or (file.parent.parent / "config.json").is_file()
+    if ENCODERS in contents or "skipped_steps" in contents:
+        return True
+    return file.suffix == ".ckpt" and (file.parent.parent / "config.json").is_file()
 
 
 def _read_run(file: Path, contents: Mapping[str, Any]) -> WeightsFile:

@@ -176,8 +176,9 @@ def _of_others(
         )
     choices = []
     if found.prefix:
-        others = "".join(f", not {other.rstrip('.') or 'the top level'}" for other in found.others)
-        choices.append(f"the encoder is read from {found.prefix.rstrip('.')}{others}")
+        others = shown(other.rstrip(".") or "the top level" for other in found.others)
+        place = shown([found.prefix.rstrip(".")])
+        choices.append(f"the encoder is read from {place}{', not ' * bool(others)}{others}")
     if hints.encoder_heads is None and "heads" in spec.config:
         choices.append(
             f"{spec.config['heads']} attention heads follow from its width; --encoder-heads "

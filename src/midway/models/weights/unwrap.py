@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from midway.errors import MidwayError
+from midway.models.weights.check import shown
 
 ANCHORS = ("patch_embed.proj.weight", "layer1.0.conv1.weight")
 """Tensors that every ViT of timm, and every ResNet of torchvision, contains."""
@@ -69,7 +70,7 @@ def unwrap(tensors: Mapping[str, Tensor], wanted: str, *, where: str) -> Unwrapp
         return None
     prefix = min(prefixes, key=lambda each: _rank(each, wanted))
     if len(prefixes) > 1 and wanted not in ("teacher", *prefix.split(".")):
-        parts = ", ".join(each.rstrip(".") or "the top level" for each in prefixes)
+        parts = shown(each.rstrip(".") or "the top level" for each in prefixes)
         raise MidwayError(f"{where}: no encoder '{wanted}'; there are {parts}: choose by --weights")
     inner = {
         new.removeprefix(prefix): tensors[name]
