@@ -87,8 +87,8 @@ def check_finite(tensors: Mapping[str, Any], *, where: str) -> None:
     for name, tensor in tensors.items():
         if isinstance(tensor, Tensor) and tensor.is_floating_point() and not is_finite(tensor):
             raise MidwayError(
-                f"{where}: its tensor {shown([name])} has values that are not finite; take weights from "
-                "before the training diverged, or fetch the file again"
+                f"{where}: its tensor {shown([name])} has values that are not finite; take "
+                "weights from before the training diverged, or fetch the file again"
             )
 
 
