@@ -282,7 +282,11 @@ def test_a_run_that_skipped_every_step_is_an_error_and_keeps_the_checkpoint_of_b
         )
     train(run_config(tmp_path / "old", steps=3))
     with pytest.raises(MidwayError, match="not finite in any of its 2 steps from step 3"):
-        train(run_config(tmp_path / "old", steps=5), ToyLoader(nan_steps=(3, 4)), resume=True)
+        train(
+            run_config(tmp_path / "old", steps=5, checkpoint_every=10),
+            ToyLoader(nan_steps=(3, 4)),
+            resume=True,
+        )
     newest = latest_checkpoint(tmp_path / "old")
     assert newest is not None
     assert newest.name == "step_00000003.ckpt"

@@ -140,12 +140,10 @@ def _load_scale(scaler: torch.amp.GradScaler, content: Mapping[str, Any]) -> Non
     """Restore the loss scale; the content is empty unless the precision is float16."""
     if not content:
         return
-    own, rules = scaler.state_dict(), {"scale": float, "_growth_tracker": int}
-    found = {name: content.get(name) for name in rules}
-    scale, tracker = found["scale"], found["_growth_tracker"]
-    if any(type(found[name]) is not kind for name, kind in rules.items()):
+    scale, tracker = content.get("scale"), content.get("_growth_tracker")
+    if not isinstance(scale, float) or not isinstance(tracker, int):
         raise ValueError("its loss scale is not a number")
     if not (0 < scale < inf and 0 <= tracker <= MAX_TRACKED):
         raise ValueError(f"its loss scale {scale} is out of range")
     # The other entries are settings of this version.
-    scaler.load_state_dict({**own, **found})
+    scaler.load_state_dict({**scaler.state_dict(), "scale": scale, "_growth_tracker": tracker})

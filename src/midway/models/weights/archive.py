@@ -7,6 +7,7 @@ can crash the interpreter by tuples inside of tuples.
 import mmap
 import pickletools
 import struct
+import warnings
 import zipfile
 import zlib
 from contextlib import closing
@@ -41,7 +42,9 @@ def archive_fault(path: Path) -> str:
     file states. This reads the file once, at about 1 GB/s from memory.
     """
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            # Python warns of escapes in the text of damaged pickles.
+            warnings.simplefilter("ignore", DeprecationWarning)
             # torch takes any other beginning for a pickle.
             is_zip = file.read(4) == _ZIP_START
             file.seek(0)
