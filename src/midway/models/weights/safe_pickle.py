@@ -51,7 +51,7 @@ _ARGUMENTS = (
     "argparse.Namespace",
 )
 _MENTIONED = ("builtins.dict", "builtins.list", "builtins.int", "builtins.str", "typing.Any")
-MAX_VALUES = 1 << 20
+MAX_VALUES = 1 << 19
 """Largest number of values in a checkpoint, tensors counted as one."""
 MAX_BITS = 1024
 """Largest number of bits of an integer."""
