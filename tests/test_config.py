@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from midway.config import from_json, read_json, to_json
+from midway.config import check_at_most, from_json, json_text, read_json, to_json
 from midway.errors import MidwayError
 
 
@@ -77,3 +77,33 @@ def test_files_that_hold_no_json_object_are_named(tmp_path: Path, content: str |
     with pytest.raises(MidwayError, match=r"config\.json") as caught:
         read_json(path)
     assert "\n" not in str(caught.value)
+
+
+def test_json_has_null_where_a_number_is_not_finite() -> None:
+    values = {"loss": float("nan"), "best": [float("inf"), 1.5], "inner": {"lr": -float("inf")}}
+    text = json_text(values, indent=2)
+    assert json.loads(text) == {"loss": None, "best": [None, 1.5], "inner": {"lr": None}}
+    assert "NaN" not in text
+    assert "Infinity" not in text
+
+
+def test_a_count_above_its_bound_is_named() -> None:
+    check_at_most("part", Outer(steps=7), steps=7)
+    with pytest.raises(MidwayError, match="part: steps 10 is too large; give 9 or less"):
+        check_at_most("part", Outer(), steps=9)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000])
+def test_json_that_no_program_writes_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(MidwayError, match=r"config\.json: cannot be read as JSON"):
+        read_json(tmp_path / "config.json")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with pytest.raises(MidwayError, match="zero: is not a regular file"):
+        read_json(tmp_path / "zero")
+
+
+def test_a_long_value_is_cut_in_its_error() -> None:
+    with pytest.raises(MidwayError) as caught:
+        from_json(Outer, {"steps": "x" * 10_000}, where="test")
+    assert len(str(caught.value)) < 400

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import functools
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 C = TypeVar("C")
+MAX_WORKERS, MAX_BATCH = 1024, 2**20
+"""Bounds of settings that a configuration from elsewhere could raise without end."""
+LONGEST = 200
+"""Largest number of characters of a value in an error message."""
 
 
 def require(part: str, rules: Mapping[str, bool]) -> None:
@@ -58,6 +63,35 @@ def check_at_least(part: str, config: object, **least: float) -> None:
         value = getattr(config, name)
         if value < bound:
             raise MidwayError(f"{part}: {name} {value} is too small; give {bound} or more")
+
+
+def check_at_most(part: str, config: object, **most: float) -> None:
+    """Refuse a field of `config` that is above its bound, so that no file can ask for any amount.
+
+    Args:
+        part: Name of the configuration, for the message.
+        config: Has a number under each name.
+        most: Largest value allowed, by field.
+
+    Raises:
+        MidwayError: Names the field and its bound.
+
+    """
+    for name, bound in most.items():
+        value = getattr(config, name)
+        if value > bound:
+            raise MidwayError(f"{part}: {name} {value} is too large; give {bound} or less")
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """Return JSON of plain values, with null for numbers that are not finite, which JSON lacks.
+
+    Example:
+        >>> json_text({"loss": float("nan")})
+        '{"loss": null}'
+
+    """
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
 def to_json(config: object) -> dict[str, Any]:
@@ -103,8 +137,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
     """
     try:
+        # A device would be read without end.
+        if path.exists() and not path.is_file():
+            raise MidwayError(f"{path}: is not a regular file; is the path right?")
         values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MidwayError(f"{path}: cannot be read as JSON ({error}); is the path right?") from None
     if not isinstance(values, dict):
         raise MidwayError(f"{path}: does not contain a JSON object; is the path right?")
@@ -143,7 +180,7 @@ def _validated(kind: Any, value: Any, name: str, where: str) -> Any:
     except ValidationError as error:
         message = error.errors()[0]["msg"]
         raise MidwayError(
-            f"{where}: {name} = {value!r}: {message[0].lower()}{message[1:]}"
+            f"{where}: {name} = {repr(value)[:LONGEST]}: {message[0].lower()}{message[1:]}"
         ) from None
 
 
@@ -170,6 +207,14 @@ def _no_such_field(name: str, fields: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(fields)}"
     return f"no field '{name}'; {hint}"
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _to_plain(value: object) -> object:

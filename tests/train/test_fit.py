@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from midway.errors import MidwayError
 from midway.train.checkpoint import latest_checkpoint
 from midway.train.objective import Progress, StepOutput
+from midway.train.optim import OptimConfig
 
 from .toy import CONFIG, OPTIM, Toy, ToyLoader, losses, run_config, train
 
@@ -271,3 +272,69 @@ def test_a_run_ends_with_what_limited_it(tmp_path, capsys):
     assert last.startswith("limited by ")
     assert "of its time the run waited" in last
     assert last.endswith("for data")
+
+
+def test_a_run_that_skipped_every_step_is_an_error_and_keeps_the_checkpoint_of_before(tmp_path):
+    with pytest.raises(MidwayError, match="not finite in any of its 5 steps from step 0"):
+        train(
+            run_config(tmp_path / "new", steps=5, checkpoint_every=10),
+            ToyLoader(nan_steps=(*range(5),)),
+        )
+    train(run_config(tmp_path / "old", steps=3))
+    with pytest.raises(MidwayError, match="not finite in any of its 2 steps from step 3"):
+        train(
+            run_config(tmp_path / "old", steps=5, checkpoint_every=10),
+            ToyLoader(nan_steps=(3, 4)),
+            resume=True,
+        )
+    newest = latest_checkpoint(tmp_path / "old")
+    assert newest is not None
+    assert newest.name == "step_00000003.ckpt"
+
+
+def test_a_resume_with_fewer_steps_than_done_is_refused_and_changes_nothing(tmp_path):
+    train(run_config(tmp_path, steps=6))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(
+        MidwayError, match=r"run of 2 steps: .* has completed 6; give --run.steps 6"
+    ):
+        train(run_config(tmp_path, steps=2), resume=True)
+    assert (tmp_path / "config.json").read_text() == "{}"
+    assert len(losses(tmp_path)) == 6
+
+
+def test_a_resume_without_a_checkpoint_says_that_it_starts_anew(tmp_path, capsys):
+    train(run_config(tmp_path, steps=2))
+    next(tmp_path.glob("checkpoints/*.ckpt")).unlink()
+    capsys.readouterr()
+    train(run_config(tmp_path, steps=2), resume=True)
+    assert "has no checkpoint yet, so the run starts at step 0" in capsys.readouterr().err
+
+
+def test_a_rate_that_would_rise_is_refused_at_the_first_step(tmp_path, monkeypatch):
+    # The peak depends on the samples of a step, which only the loader knows.
+    rising = OptimConfig(lr=1e-3, final_lr=1e-4)
+    monkeypatch.setattr("tests.train.toy.OPTIM", rising)
+    with pytest.raises(
+        MidwayError, match=r"optim.final_lr = 0.0001: the rate would rise; .* 8 sam"
+    ):
+        train(run_config(tmp_path / "small"))
+    train(run_config(tmp_path / "large", steps=1), ToyLoader(batch_size=32))
+
+
+def test_a_warmup_longer_than_the_run_is_told(tmp_path, capsys):
+    train(run_config(tmp_path / "long", steps=2))
+    assert "the warm-up" not in capsys.readouterr().err
+    train(run_config(tmp_path / "short", steps=1))
+    assert "the warm-up of 2 steps is longer than the run of 1" in capsys.readouterr().err
+
+
+def test_the_log_counts_the_passes_that_were_seen(tmp_path):
+    class Uneven(ToyLoader):
+        @property
+        def epochs_per_step(self) -> float:
+            return 8 / 20
+
+    train(run_config(tmp_path, steps=5, accumulate=2), Uneven(steps_per_epoch=2))
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == pytest.approx([0.8, 1.6, 2.4, 3.2, 4])

@@ -139,6 +139,7 @@ def test_a_bad_step_changes_nothing_and_is_counted_until_a_good_one():
         ("weight_decay", -0.1),
         ("final_weight_decay", math.nan),
         ("clip_norm", 0.0),
+        ("clip_norm", math.inf),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(name, value):

@@ -62,3 +62,9 @@ def test_a_count_below_one_is_refused(tmp_path, name):
 def test_a_number_out_of_range_is_refused(tmp_path, changes):
     with pytest.raises(MidwayError, match=r"run\.(seed|epochs)"):
         run_config(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("name", ["devices", "num_nodes", "accumulate"])
+def test_a_configuration_from_elsewhere_cannot_ask_for_any_number_of_processes(tmp_path, name):
+    with pytest.raises(MidwayError, match=rf"run: {name} 1000000000 is too large; give"):
+        run_config(tmp_path, **{name: 10**9})

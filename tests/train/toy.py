@@ -87,6 +87,10 @@ class ToyLoader:
     signal_step: int = -1
     signal_number: int = signal.SIGTERM
 
+    @property
+    def epochs_per_step(self) -> float:
+        return 1 / self.steps_per_epoch
+
     def batches(self, start_step: int, stop_step: int) -> Iterator[ToyBatch]:
         for step in range(start_step, stop_step):
             if step == self.signal_step:

@@ -1,12 +1,12 @@
 """Command line ``midway COMMAND ...``; each command is a module of this package."""
 
 import importlib
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from midway.config import json_text
 from midway.errors import MidwayError
 
 COMMANDS = {
@@ -70,14 +70,14 @@ def _run(words: Sequence[str], *, as_json: bool) -> int:
         return 0
     code = result.pop("exit_code", 0)
     if as_json:
-        print(json.dumps(result))
+        print(json_text(result))
     return code
 
 
 def _failed(message: str, code: int, *, as_json: bool) -> int:
     print(f"midway: {message}", file=sys.stderr)
     if as_json:
-        print(json.dumps({"error": message}))
+        print(json_text({"error": message}))
     return code
 
 

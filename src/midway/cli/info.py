@@ -1,6 +1,5 @@
 """Command ``midway info NETWORK``: describe a run folder, checkpoint or weights file."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from midway.config import read_json, to_json
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder
 from midway.models.flow.network import HEADER as FLOW_HEADER
+from midway.models.flow.network import flow_config
 from midway.models.midway import NetworkConfig
 from midway.models.weights.files import WeightsFile
 from midway.models.weights.load import build_encoder, build_network
@@ -108,8 +108,8 @@ def _other(file: WeightsFile, release: ReleaseOptions) -> tuple[dict[str, Any], 
 def _purpose(file: WeightsFile) -> tuple[str, list[str]]:
     """Return the kind of a file without a Midway network, and lines that describe it."""
     if FLOW_HEADER in file.header:
-        crop = json.loads(file.header[FLOW_HEADER])["crop"]
-        return "flow network", [f"flow network: finetuned on crops of {crop[0]}x{crop[1]} pixels"]
+        height, width = flow_config(file.path, file.header[FLOW_HEADER]).crop
+        return "flow network", [f"flow network: finetuned on crops of {height}x{width} pixels"]
     if file.layout != "run":
         return "encoder", []
     try:

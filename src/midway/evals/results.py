@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from midway.atomic import write_atomically
+from midway.config import json_text
 from midway.models.flow.network import BEST
 from midway.models.weights.files import sha256_of
 from midway.train.run import environment
@@ -118,6 +119,6 @@ def complete(
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:
     """Write ``results.json`` to a folder, atomically; the folder is created if it is missing."""
-    text = json.dumps(results, indent=2) + "\n"
+    text = json_text(results, indent=2) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "results.json", lambda file: file.write(text.encode()))

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from midway.config import check_at_least
+from midway.config import check_at_least, check_at_most
 from midway.errors import MidwayError
 from midway.nn.blocks import Block, CrossBlock, Gate, GatedBlock, init_transformer
 from midway.nn.dense import normalized_mse
@@ -58,6 +58,8 @@ class DynamicsConfig:
         sizes = ("midway_width", "midway_depth", "midway_heads", "num_latents", "forward_depth")
         heads = ("backward_heads", "forward_heads")
         check_at_least("dynamics", self, **dict.fromkeys(sizes + heads, 1))
+        most = {"midway_width": 2**16, "num_latents": 4096}
+        check_at_most("dynamics", self, midway_depth=32, forward_depth=32, **most)
         rising = sorted({level for level in self.levels if level >= 1})
         if not self.levels or list(self.levels) != rising:
             raise MidwayError(f"dynamics: levels {self.levels} must rise from 1, without repeats")

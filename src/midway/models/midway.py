@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from midway.config import check_at_least
+from midway.config import check_at_least, check_at_most
 from midway.errors import MidwayError
 from midway.models.dynamics import Dynamics, DynamicsConfig, LevelOutput, TargetSide
 from midway.models.encoders.base import Encoder
@@ -30,6 +30,7 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         check_at_least("head", self, hidden=1, bottleneck=1, num_prototypes=1)
+        check_at_most("head", self, hidden=2**17, bottleneck=2**16, num_prototypes=2**24)
 
 
 @dataclass(frozen=True, kw_only=True)

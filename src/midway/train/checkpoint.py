@@ -1,5 +1,7 @@
 """Checkpoints of a run, written atomically and read without running code from them."""
 
+from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +10,20 @@ import torch
 from midway.atomic import write_atomically
 from midway.errors import MidwayError
 from midway.models.encoders.base import ENCODERS, describe
+from midway.models.weights.check import check_finite, faults
 from midway.models.weights.safe_pickle import read_checkpoint
 from midway.train.objective import Objective
 from midway.train.optim import AdamW
 
+REMEDY = "delete it to continue from the previous one"
+MAX_TRACKED = 10**6
+"""Bound on the steps since the last change of a loss scale; torch's interval is 2,000."""
 _PARTS = {"step": int, "skipped_steps": int, "model": dict, "optimizer": dict, "scaler": dict}
 
 
 def latest_checkpoint(run_folder: Path) -> Path | None:
     """Return the newest complete checkpoint of a run, or None if there is none yet."""
-    return max(_checkpoints(run_folder), default=None)
+    return next(reversed(_checkpoints(run_folder)), None)
 
 
 def save_checkpoint(
@@ -67,36 +73,77 @@ def load_checkpoint(
         Optimiser steps completed when it was written.
 
     Raises:
-        MidwayError: The file is damaged, or of another model.
+        MidwayError: The file is damaged or contradicts itself, or is of another model.
 
     """
     content = _read(path)
-    # torch and AdamW raise various errors for state dicts that do not fit.
-    try:
-        objective.load_state_dict(content["model"])
-        optimizer.load_state_dict(content["optimizer"])
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+    model = objective.renamed({str(name): each for name, each in content["model"].items()})
+    if fault := faults(objective.state_dict(), model) or _other_type(objective, model):
         raise MidwayError(
-            f"checkpoint is of another model: {path}; resume with the config.json of its run"
-        ) from error
-    # Empty unless the precision is float16.
-    if content["scaler"]:
-        scaler.load_state_dict(content["scaler"])
+            f"checkpoint is of another model: {path}: {fault}; resume with the config.json of its "
+            "run"
+        )
+    # Buffers may be infinite, such as a best error before the first measurement, but not NaN.
+    buffers = {name for name, _ in objective.named_buffers()}
+    parts = {
+        name: tensor.nan_to_num(torch.nan, 0, 0) if name in buffers else tensor
+        for name, tensor in model.items()
+    }
+    check_finite(parts, where=str(path))
+    try:
+        optimizer.load_state_dict(content["optimizer"])
+        _load_scale(scaler, content["scaler"])
+    except ValueError as error:
+        raise MidwayError(
+            f"{path}: its optimiser does not fit this run: {error}; {REMEDY}"
+        ) from None
+    objective.load_state_dict(model)
     optimizer.skipped_steps.fill_(content["skipped_steps"])
     return content["step"]
 
 
+def step_of(path: Path) -> int:
+    """Return the number of completed steps in the name of a checkpoint."""
+    return int(path.stem.removeprefix("step_"))
+
+
 def _checkpoints(run_folder: Path) -> list[Path]:
-    return sorted((run_folder / "checkpoints").glob("step_*.ckpt"))
+    found = (run_folder / "checkpoints").glob("step_*.ckpt")
+    # isdecimal alone accepts digits of other scripts.
+    numbered = [path for path in found if path.stem[5:].isascii() and path.stem[5:].isdecimal()]
+    return sorted(numbered, key=step_of)
 
 
 def _read(path: Path) -> dict[str, Any]:
-    remedy = "delete it to continue from the previous one"
     try:
         content = read_checkpoint(path)
     except MidwayError as error:
-        raise MidwayError(f"checkpoint cannot be read: {error}; {remedy}") from error
-    wrong = [name for name, kind in _PARTS.items() if not isinstance(content.get(name), kind)]
+        raise MidwayError(f"checkpoint cannot be read: {error}; {REMEDY}") from error
+    wrong = [name for name, kind in _PARTS.items() if type(content.get(name)) is not kind]
     if wrong:
-        raise MidwayError(f"not a checkpoint of a run: {path} has no {', '.join(wrong)}; {remedy}")
+        raise MidwayError(f"not a checkpoint of a run: {path} has no {', '.join(wrong)}; {REMEDY}")
+    step, skipped = content["step"], content["skipped_steps"]
+    if step != step_of(path):
+        raise MidwayError(f"{path}: contains another step than its name states; {REMEDY}")
+    if not 0 <= skipped <= step:
+        raise MidwayError(f"{path}: its number of skipped steps is not from 0 to {step}; {REMEDY}")
     return content
+
+
+def _other_type(objective: Objective, model: Mapping[str, Any]) -> str:
+    own = objective.state_dict()
+    changed = [name for name in own if model[name].dtype != own[name].dtype]
+    return f"{changed[0]} is of type {model[changed[0]].dtype}" if changed else ""
+
+
+def _load_scale(scaler: torch.amp.GradScaler, content: Mapping[str, Any]) -> None:
+    """Restore the loss scale; the content is empty unless the precision is float16."""
+    if not content:
+        return
+    scale, tracker = content.get("scale"), content.get("_growth_tracker")
+    if not isinstance(scale, float) or not isinstance(tracker, int):
+        raise ValueError("its loss scale is not a number")
+    if not (0 < scale < inf and 0 <= tracker <= MAX_TRACKED):
+        raise ValueError(f"its loss scale {scale} is out of range")
+    # The other entries are settings of this version.
+    scaler.load_state_dict({**scaler.state_dict(), "scale": scale, "_growth_tracker": tracker})

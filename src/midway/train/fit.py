@@ -13,13 +13,21 @@ from torch import Tensor
 
 from midway.errors import MidwayError
 from midway.nn.compilation import compile_regions, recompute_regions
-from midway.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from midway.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, step_of
 from midway.train.health import Health, Probe
 from midway.train.launch import Interruption
 from midway.train.log import Log
 from midway.train.meter import Meter, peak_flops
 from midway.train.objective import Loader, Objective, ParameterGroup, Progress, StepOutput
-from midway.train.optim import AdamW, OptimConfig, Rates, clip_gradients, rates_at
+from midway.train.optim import (
+    AdamW,
+    OptimConfig,
+    Rates,
+    check_falling,
+    clip_gradients,
+    rates_at,
+    warmup_length,
+)
 from midway.train.run import AUTOCAST_TYPES, RunConfig, autocast, write_config, write_environment
 
 MAX_SKIPPED_IN_A_ROW = 10
@@ -85,14 +93,13 @@ def fit(
         flops_per_sample=flops_per_sample,
         health=Health(run=run, probe=probe),
     )
-    newest = None
+    start = training.resume() if resume else 0
+    # Only now, so that a refused resume leaves the folder as it was.
     if fabric.is_global_zero:
         write_config(run.folder, config)
-        newest = latest_checkpoint(run.folder) if resume else None
-    # Ranks on other machines may not see the folder yet: the first one decides.
-    newest = fabric.broadcast(newest)
-    start = training.load(newest) if newest else 0
-    with Interruption() as interruption, training.open_log(start) as log:
+    with Interruption() as interruption, training.open_log(start, loader) as log:
+        if log and resume and not start:
+            log.print(f"{run.folder}: has no checkpoint yet, so the run starts at step 0")
         return training.loop(start, loader, interruption, log)
 
 
@@ -180,6 +187,8 @@ class _Training:
                 samples += len(batch) * fabric.world_size
             scalars = _mean(outputs)
             progress = self.progress(step, samples)
+            if step == start:
+                check_falling(self.optim, samples)
             self.objective.after_backward(progress)
 
             # Update, unless the step is not finite; the device decides, so the host never waits.
@@ -201,7 +210,7 @@ class _Training:
             health = self.health.measure(self.objective, batch, step)
             if health or self.is_logged(step):
                 self.report(log, replace(progress, step=step), rates, scalars | health)
-            self.checkpoint(step, interrupted=interrupted)
+            self.checkpoint(step, start=start, interrupted=interrupted)
 
         return self.finish(step, log)
 
@@ -231,12 +240,12 @@ class _Training:
             log.write(progress, values)
             self.health.warn(values, progress.step)
 
-    def checkpoint(self, step: int, *, interrupted: bool) -> None:
+    def checkpoint(self, step: int, *, start: int, interrupted: bool) -> None:
         """Save every `checkpoint_every` steps, at the end and on an interruption."""
         is_saved = step % self.run.checkpoint_every == 0 or step == self.steps or interrupted
         # Checked before saving, so that no checkpoint of a diverged run replaces a good one.
         if is_saved or step % MAX_SKIPPED_IN_A_ROW == 0:
-            self.check_finite(step)
+            self.check_finite(step, start)
         if is_saved and self.fabric.is_global_zero:
             save_checkpoint(
                 self.run.folder,
@@ -247,13 +256,19 @@ class _Training:
                 keep=self.run.keep_checkpoints,
             )
 
-    def check_finite(self, step: int) -> None:
-        """Abort the run on all ranks after too many skipped steps; waits for the device.
+    def check_finite(self, step: int, start: int) -> None:
+        """Abort the run on all ranks after too many skipped steps, or if it skipped all.
 
-        The check runs every ten steps, so the error comes at most ten steps late. With float16,
-        skipped steps are accepted while the loss scale is above 1.
+        The check waits for the device. It runs every ten steps, so the error comes at most ten
+        steps late. With float16, skipped steps are accepted while the loss scale is above 1.
         """
         in_a_row = int(self.optimizer.skipped_in_a_row)
+        if step == self.steps and in_a_row == step - start:
+            raise MidwayError(
+                f"{self.run.folder}: loss or gradient not finite in any of its {in_a_row} steps "
+                f"from step {start}, so nothing was learnt; check the weights it starts from, or "
+                "lower --optim.lr"
+            )
         if in_a_row < MAX_SKIPPED_IN_A_ROW:
             return
         # float16 starts with a loss scale that overflows, and halves it at every skipped step.
@@ -278,18 +293,38 @@ class _Training:
             is_main=self.fabric.is_global_zero,
         )
 
-    def open_log(self, start: int) -> AbstractContextManager[Log | None]:
+    def open_log(self, start: int, loader: Loader) -> AbstractContextManager[Log | None]:
         if not self.fabric.is_global_zero:
             return nullcontext()
         write_environment(self.run.folder, self.fabric.device, start_step=start)
-        return Log(self.run.folder, start_step=start, steps=self.steps)
+        log = Log(
+            self.run.folder,
+            start_step=start,
+            steps=self.steps,
+            epochs_per_step=loader.epochs_per_step * self.run.accumulate,
+        )
+        warmup = warmup_length(self.optim, self.steps_per_epoch)
+        if warmup > self.steps:
+            log.print(
+                f"the warm-up of {warmup} steps is longer than the run of {self.steps}, so the "
+                "learning rate stays below its peak; see --optim.warmup-steps"
+            )
+        return log
 
-    def load(self, checkpoint: Path) -> int:
+    def resume(self) -> int:
+        """Load the newest checkpoint of the folder, and return its steps; 0 if there is none."""
+        newest = latest_checkpoint(self.run.folder) if self.fabric.is_global_zero else None
+        # Ranks on other machines may not see the folder yet: the first one decides.
+        newest = self.fabric.broadcast(newest)
+        if newest is None:
+            return 0
+        if (done := step_of(newest)) > self.steps:
+            raise MidwayError(
+                f"run of {self.steps} steps: {self.run.folder} has completed {done}; give "
+                f"--run.steps {done} or more, or start a new run"
+            )
         return load_checkpoint(
-            checkpoint,
-            objective=self.objective,
-            optimizer=self.optimizer,
-            scaler=self.scaler,
+            newest, objective=self.objective, optimizer=self.optimizer, scaler=self.scaler
         )
 
 

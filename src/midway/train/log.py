@@ -1,7 +1,6 @@
 """Log of a run: JSON lines, TensorBoard events, and progress on stderr."""
 
 import json
-from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -13,6 +12,7 @@ from rich.progress import Progress as ProgressBar
 from torch.utils.tensorboard import SummaryWriter
 
 from midway.atomic import write_atomically
+from midway.config import json_text
 from midway.errors import MidwayError
 from midway.train.objective import Progress
 
@@ -27,7 +27,9 @@ class Log:
     timings, its log is the same as that of an uninterrupted run.
     """
 
-    def __init__(self, folder: Path, *, start_step: int, steps: int) -> None:
+    def __init__(
+        self, folder: Path, *, start_step: int, steps: int, epochs_per_step: float
+    ) -> None:
         path = folder / "metrics.jsonl"
         self._seconds_before = _keep_until(path, start_step)
         self._file = path.open("a")
@@ -39,6 +41,7 @@ class Log:
             self._task = self._bar.add_task("", total=steps, completed=start_step)
         self._console = console
         self._steps = steps
+        self._epochs_per_step = epochs_per_step
         self._start = perf_counter()
         self._last_line = -SECONDS_BETWEEN_LINES
 
@@ -71,11 +74,11 @@ class Log:
 
         """
         seconds = perf_counter() - self._start
-        place = {"step": progress.step, "epoch": progress.epoch, "progress": progress.fraction}
+        # Schedules count whole steps of an epoch; the log counts the samples that were seen.
+        epoch = progress.step * self._epochs_per_step
+        place = {"step": progress.step, "epoch": epoch, "progress": progress.fraction}
         record: dict[str, Any] = place | values | {"seconds": self._seconds_before + seconds}
-        # JSON has neither NaN nor infinity.
-        finite = {key: value if isfinite(value) else None for key, value in record.items()}
-        self._file.write(json.dumps(finite) + "\n")
+        self._file.write(json_text(record) + "\n")
         # A killed process loses no complete record.
         self._file.flush()
         for key, value in values.items():

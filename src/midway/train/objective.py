@@ -111,6 +111,10 @@ class Objective(nn.Module, ABC):
     numbers from it; other generators are not seeded.
     """
 
+    def renamed(self, state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a state dict from a checkpoint with today's names of its tensors."""
+        return state_dict
+
     @abstractmethod
     def forward(self, batch: Any) -> StepOutput:
         """Return the loss of a batch, averaged over its samples."""
@@ -168,6 +172,11 @@ class Loader(Protocol):
     @property
     def steps_per_epoch(self) -> int:
         """Micro-batches of one rank in one pass over the data."""
+        ...
+
+    @property
+    def epochs_per_step(self) -> float:
+        """Passes over the data, counted in samples, of a micro-batch of all ranks."""
         ...
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:

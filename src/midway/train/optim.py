@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from midway.config import require
+from midway.train.moments import checked_moments
 from midway.train.objective import Objective, ParameterGroup, Progress
 from midway.train.schedules import cosine, warmup_cosine, warmup_poly
 
@@ -49,7 +50,7 @@ class OptimConfig:
             f"betas = {self.betas}; give two numbers from 0 to below 1": (
                 all(0 <= beta < 1 for beta in self.betas)
             ),
-            f"clip_norm = {self.clip_norm}; give a norm above 0": self.clip_norm > 0,
+            f"clip_norm = {self.clip_norm}; give a norm above 0": 0 < self.clip_norm < inf,
             f"power = {self.power}; give a number above 0": 0 < self.power < inf,
             f"final_lr = {self.final_lr}: the rate would rise; give no more than lr = {self.lr}": (
                 self.scale_lr or self.final_lr <= self.lr
@@ -70,17 +71,43 @@ class Rates:
     weight_decay: float
 
 
+def warmup_length(config: OptimConfig, steps_per_epoch: float) -> int:
+    """Return the length of the warm-up in whole optimiser steps."""
+    return config.warmup_steps or round(config.warmup_epochs * steps_per_epoch)
+
+
+def check_falling(config: OptimConfig, samples: int) -> None:
+    """Check that the learning rate falls after the warm-up.
+
+    Args:
+        config: Schedules.
+        samples: Samples of a step over all ranks and micro-batches.
+
+    Raises:
+        MidwayError: The rate at the end is above the peak.
+
+    """
+    peak = _peak(config, samples)
+    rule = (
+        f"final_lr = {config.final_lr}: the rate would rise; give no more than lr * samples / 256 "
+        f"= {peak:g}, the peak for {samples} samples a step"
+    )
+    require("optim", {rule: config.final_lr <= peak})
+
+
+def _peak(config: OptimConfig, samples: int) -> float:
+    return config.lr * samples / 256 if config.scale_lr else config.lr
+
+
 def rates_at(progress: Progress, config: OptimConfig) -> Rates:
     """Return the rates of the step at `progress`."""
-    # The warm-up in epochs becomes a whole number of steps.
-    in_epochs = round(config.warmup_epochs * progress.steps_per_epoch)
     shape = partial(warmup_poly, power=config.power) if config.schedule == "poly" else warmup_cosine
     return Rates(
         lr=shape(
             progress.step,
             progress.steps,
-            warmup_steps=config.warmup_steps or in_epochs,
-            peak=config.lr * progress.samples / 256 if config.scale_lr else config.lr,
+            warmup_steps=warmup_length(config, progress.steps_per_epoch),
+            peak=_peak(config, progress.samples),
             final=config.final_lr,
         ),
         weight_decay=cosine(progress.fraction, config.weight_decay, config.final_weight_decay),
@@ -119,6 +146,8 @@ class AdamW(torch.optim.AdamW):
             for group in groups
         ]
         super().__init__(entries, lr=config.lr, betas=config.betas, fused=True)
+        names = {id(parameter): name for name, parameter in objective.named_parameters()}
+        self._parameters = [(names[id(p)], p) for group in groups for p in group.parameters]
         device = groups[0].parameters[0].device
         self.skipped_steps = torch.zeros((), device=device)
         self.skipped_in_a_row = torch.zeros((), device=device)
@@ -131,15 +160,18 @@ class AdamW(torch.optim.AdamW):
                 group["weight_decay"] = rates.weight_decay
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the moments; rates, betas and weight decay remain those of the configuration."""
-        # torch would replace them by those of the file, which is for the moments only.
-        own = [
-            {key: value for key, value in group.items() if key != "params"}
-            for group in self.param_groups
-        ]
-        super().load_state_dict(state_dict)
-        for group, settings in zip(self.param_groups, own, strict=True):
-            group.update(settings)
+        """Load the moments; rates, betas and weight decay remain those of the configuration.
+
+        Raises:
+            ValueError: The moments are not those of the parameters, or their groups differ.
+
+        """
+        own = super().state_dict()["param_groups"]
+        if _members(state_dict.get("param_groups")) != _members(own):
+            raise ValueError("its groups of parameters are others")
+        state = checked_moments(state_dict, self._parameters)
+        # With its own groups: torch would take over the rates of the file.
+        super().load_state_dict({"state": state, "param_groups": own})
 
     def step_unless(self, bad: Tensor) -> None:
         """Update the parameters, unless `bad`, a scalar 0 or 1 on the device, is 1."""
@@ -179,6 +211,13 @@ def _check_groups(objective: Objective, groups: list[ParameterGroup]) -> None:
         raise ValueError(f"trainable parameters in no group: {', '.join(missing)}")
     if len(listed) != len(trainable):
         raise ValueError("a parameter is in two groups, or a frozen one is in a group")
+
+
+def _members(groups: object) -> list[object] | None:
+    """Return the parameter numbers of each group of a state dict; None if it has no groups."""
+    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+        return None
+    return [group.get("params") for group in groups]
 
 
 def _with_gradient(groups: list[ParameterGroup], *, clip: bool) -> list[nn.Parameter]:

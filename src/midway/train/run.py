@@ -1,6 +1,5 @@
 """Configuration of a run, and its folder with configuration and environment."""
 
-import json
 import platform
 import shlex
 import shutil
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import torch
 
 from midway.atomic import write_atomically
-from midway.config import read_config
+from midway.config import check_at_most, json_text, read_config
 from midway.errors import MidwayError
 
 AUTOCAST_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -94,6 +93,8 @@ class RunConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise MidwayError(f"bad run setting: run.{name}; it must be at least 1")
+        # A config.json from elsewhere must not ask for any number of processes.
+        check_at_most("run", self, devices=1024, num_nodes=2**16, accumulate=2**20, steps=2**53)
         if self.health_every < 0:
             raise MidwayError(f"run.health_every = {self.health_every}; give 0 for none, or more")
         if not 0 <= self.seed < 2**63:
@@ -191,7 +192,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    text = json.dumps(value, indent=2) + "\n"
+    text = json_text(value, indent=2) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
 
 

@@ -81,6 +81,7 @@ def test_processes_share_a_step_without_overlap(config):
         ({"pairs_per_epoch": 0}, "pairs_per_epoch = 0; give 1 or more"),
         ({"crop": (0, 16)}, "crop = 0; give 1 or more"),
         ({"num_workers": -1}, "num_workers = -1; give 0 or more"),
+        ({"num_workers": 10**9}, "num_workers 1000000000 is too large; give 1024 or less"),
     ],
 )
 def test_senseless_settings_are_refused(config, changes, message):

@@ -212,6 +212,10 @@ def test_nothing_but_failing_clips_is_an_error(tmp_path):
         ({"num_workers": -1}, r"data\.num_workers = -1; give 0 or more"),
         ({"read_timeout_seconds": 0}, r"data\.read_timeout_seconds = 0; give a time above 0"),
         ({"max_bad_share": 2}, r"data\.max_bad_share = 2; give a share"),
+        ({"num_workers": 10**9}, r"data\.num_workers = 1000000000; give 1024 or less"),
+        ({"batch_size": 10**9}, r"data\.batch_size = 1000000000; give 1048576 or less"),
+        ({"read_timeout_seconds": 1e300}, r"data\.read_timeout_seconds = 1e\+300; give a day"),
+        ({"root": ""}, r"data\.root is empty; give a folder"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(fields, message):

@@ -179,6 +179,7 @@ def test_unknown_datasets_and_sizes_are_refused():
         ({"batch_size": 0}, "data.batch_size and sides .*: give 1 or more"),
         ({"test_scale": (0, 5)}, "test_scale: give 1 or more"),
         ({"num_workers": -1}, "num_workers: give 0"),
+        ({"num_workers": 10**9}, "num_workers: give 0 to 1024"),
         ({"ratio": (2.0, 0.5)}, "ratio: give two numbers"),
         ({"max_class_share": 0.0}, "max_class_share: give a number above 0"),
         ({"p_flip": 7.0}, "p_flip: give a probability"),

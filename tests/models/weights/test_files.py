@@ -109,7 +109,7 @@ def test_an_unreadable_file_is_told_with_the_reason(
     def refuse(path: Path, **_: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    (tmp_path / "net.pth").touch()
+    torch.save({}, tmp_path / "net.pth")
     monkeypatch.setattr(torch, "load", refuse)
     with pytest.raises(MidwayError, match=r"net\.pth: cannot be read \(Permission denied\)$"):
         load(tmp_path / "net.pth")

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from midway.config import MAX_BATCH, MAX_WORKERS, check_at_most
 from midway.data.flow.augment import FlowCrop, augment, fixed_crop
 from midway.data.flow.datasets import FlowPair, list_pairs, load_pair
 from midway.data.sampling.ahead import Batch, read_ahead
@@ -72,6 +73,7 @@ class FlowDataConfig:
                 raise MidwayError(f"data.{name} = {value}; give 1 or more")
         if self.num_workers < 0:
             raise MidwayError(f"data.num_workers = {self.num_workers}; give 0 or more")
+        check_at_most("data", self, num_workers=MAX_WORKERS, batch_size=MAX_BATCH)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +120,11 @@ class FlowLoader:
     def steps_per_epoch(self) -> int:
         """Steps in one epoch, at least 1."""
         return self._stream.steps_per_epoch
+
+    @property
+    def epochs_per_step(self) -> float:
+        """Samples of a step as a fraction of an epoch."""
+        return self._stream.epochs_per_step
 
     def keys(self, step: int) -> list[tuple[int, int]]:
         """Return the (epoch, index in the mixture) of the pairs that this process reads."""

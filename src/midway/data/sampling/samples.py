@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from midway.config import require
+from midway.config import MAX_BATCH, MAX_WORKERS, require
 from midway.data.clip import BadClipError, Clip, Frame
 from midway.data.clips.find import ClipList
 from midway.data.clips.skipped import SkippedClip
@@ -31,6 +31,7 @@ from midway.data.views.spec import ClipSpec, ViewParameters, cut_regions, draw_v
 from midway.data.workers.pool import Reading
 from midway.errors import MidwayError
 
+SECONDS_OF_A_DAY = 86_400
 _MAX_ATTEMPTS = 10
 """Clips tried for one item before the run stops."""
 
@@ -77,8 +78,17 @@ class ClipsConfig:
                 batch >= 1 and draws >= 1 and batch % draws == 0
             ),
             f"num_workers = {self.num_workers}; give 0 or more": self.num_workers >= 0,
+            f"num_workers = {self.num_workers}; give {MAX_WORKERS} or less": (
+                self.num_workers <= MAX_WORKERS
+            ),
+            f"batch_size = {batch}; give {MAX_BATCH} or less": batch <= MAX_BATCH,
+            "root is empty; give a folder, a file or a URL": self.root.strip() != ""
+            and "\0" not in self.root,
             f"read_timeout_seconds = {self.read_timeout_seconds}; give a time above 0": (
                 0 < self.read_timeout_seconds < math.inf
+            ),
+            f"read_timeout_seconds = {self.read_timeout_seconds}; give a day (86400) or less": (
+                self.read_timeout_seconds <= SECONDS_OF_A_DAY
             ),
             f"max_bad_share = {self.max_bad_share}; give a share from 0 to 1": (
                 0 <= self.max_bad_share <= 1

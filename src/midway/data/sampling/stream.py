@@ -73,6 +73,11 @@ class Stream:
         return max(1, self.epoch_size // self.batch_size)
 
     @property
+    def epochs_per_step(self) -> float:
+        """Samples of a step as a fraction of the items of an epoch."""
+        return self.batch_size / self.epoch_size
+
+    @property
     def items_per_process(self) -> int:
         """Number of items that each process reads for a step."""
         return self.batch_size // self.samples_per_item // self.world_size

@@ -11,7 +11,7 @@ from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 from PIL import Image
 
-from midway.config import require
+from midway.config import MAX_BATCH, MAX_WORKERS, require
 from midway.data.files import find_files, is_url, open_binary
 from midway.data.segmentation.layouts import DATASETS, Dataset, Layout, values_from
 from midway.errors import MidwayError
@@ -70,7 +70,8 @@ class SegmentationData:
             "batch_size and sides of crop, scale and test_scale: give 1 or more": (
                 min(*self.crop, *self.scale, *test_scale, self.batch_size) >= 1
             ),
-            "num_workers: give 0 or more": self.num_workers >= 0,
+            f"num_workers: give 0 to {MAX_WORKERS}": 0 <= self.num_workers <= MAX_WORKERS,
+            f"batch_size: give {MAX_BATCH} or less": self.batch_size <= MAX_BATCH,
             "ratio: give two numbers above 0, the first no larger": 0 < low <= high,
             "max_class_share: give a number above 0": self.max_class_share > 0,
             "p_flip: give a probability": 0 <= self.p_flip <= 1,

@@ -80,6 +80,11 @@ class SegmentationLoader:
         """Steps of one epoch, at least one."""
         return self._stream.steps_per_epoch
 
+    @property
+    def epochs_per_step(self) -> float:
+        """Samples of a step as a fraction of an epoch."""
+        return self._stream.epochs_per_step
+
     def batches(self, start_step: int, stop_step: int) -> Iterator[SegmentationBatch]:
         """Yield this process's share of the steps from `start_step` to before `stop_step`.
 

@@ -134,17 +134,21 @@ class SegmentationReadout(Objective):
         """The encoder, finetuned or frozen."""
         return {"encoder": self.encoder}
 
+    def renamed(self, state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Rename a ViT's tensors of version 0.1, which prefixed them with ``encoder.vit.``."""
+        if not isinstance(self.encoder, VisionTransformer):
+            return state_dict
+        old, new = "encoder.vit.", "encoder."
+        return {
+            new + name.removeprefix(old) if name.startswith(old) else name: value
+            for name, value in state_dict.items()
+        }
+
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load a state dict; version 0.1 prefixed the names of a ViT with ``encoder.vit.``."""
-        if isinstance(self.encoder, VisionTransformer):
-            old, new = "encoder.vit.", "encoder."
-            state_dict = {
-                new + name.removeprefix(old) if name.startswith(old) else name: value
-                for name, value in state_dict.items()
-            }
-        return super().load_state_dict(state_dict, strict, assign)
+        """Load a state dict, also of version 0.1."""
+        return super().load_state_dict(self.renamed(state_dict), strict, assign)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return the groups of the head and, if it is finetuned, of each layer of the encoder."""

@@ -15,6 +15,7 @@ from midway.models.encoders.base import Encoder, Images, Map
 EXPANSION = 4
 """Ratio of the output channels of a bottleneck to its inner channels."""
 NUM_STAGES = 4
+MAX_BLOCKS, MAX_WIDTH = 1024, 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,11 @@ class ResNetConfig:
             raise MidwayError(
                 f"encoder: blocks {self.blocks} and width {self.width} must all be 1 or more; "
                 "change the others"
+            )
+        if max(self.blocks) > MAX_BLOCKS or self.width > MAX_WIDTH:
+            raise MidwayError(
+                f"encoder: blocks {self.blocks} or width {self.width} are too large; give at most "
+                f"{MAX_BLOCKS} and {MAX_WIDTH}"
             )
 
 

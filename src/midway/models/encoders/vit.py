@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from midway.config import check_at_least
+from midway.config import check_at_least, check_at_most
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder, Images, Map, as_map
 from midway.nn.blocks import Block, init_transformer
@@ -16,8 +16,10 @@ from midway.nn.embed import PatchEmbed, resample_positions
 from midway.nn.mimetic import sincos_positions
 
 NORM_EPS = 1e-6
-HEAD_WIDTH = 64
-"""Channels per attention head in every published ViT."""
+MAX_SIDE = 2**15
+"""Largest side of the images of a position table, in pixels."""
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}
+"""Attention heads by width, where all published ViTs of a width have one number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,13 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         check_at_least("encoder", self, patch_size=1, width=1, depth=1, heads=1, num_registers=0)
+        check_at_most(
+            *("encoder", self), patch_size=1024, width=2**16, depth=256, num_registers=4096
+        )
+        if max(self.image_size) > MAX_SIDE:
+            raise MidwayError(
+                f"encoder: image_size {self.image_size} is too large; give {MAX_SIDE} or less"
+            )
         if not 0 <= self.drop_path < 1:
             raise MidwayError(f"encoder: drop_path {self.drop_path} must be 0 or more, and below 1")
         if self.width % self.heads:
@@ -147,7 +156,9 @@ class VisionTransformer(Encoder):
     ) -> EncoderConfig | None:
         """Infer the sizes from tensors with timm's names; the position table counts as square.
 
-        Without `heads`, a head has 64 channels.
+        Raises:
+            MidwayError: `heads` is None, and the width does not determine it.
+
         """
         try:
             width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
@@ -155,12 +166,18 @@ class VisionTransformer(Encoder):
             blocks = {int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")}
         except (KeyError, ValueError, IndexError):
             return None
+        heads = HEADS.get(width) if heads is None else heads
+        if heads is None:
+            raise MidwayError(
+                f"a ViT of width {width} does not determine its number of attention heads; give "
+                "--encoder-heads"
+            )
         return EncoderConfig(
             image_size=(side * patch, side * patch),
             patch_size=patch,
             width=width,
             depth=len(blocks),
-            heads=heads or max(1, width // HEAD_WIDTH),
+            heads=heads,
             num_registers=tensors["reg_token"].shape[1] if "reg_token" in tensors else 0,
         )
 

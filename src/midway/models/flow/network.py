@@ -1,6 +1,5 @@
 """Optical flow network: encoder, dynamics and a DPT head (paper, section 4.1, appendix B.4)."""
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -9,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from midway.config import from_json, to_json
+from midway.config import check_at_most, from_json, to_json
 from midway.errors import MidwayError
 from midway.models.dynamics import Dynamics, DynamicsConfig, LevelOutput
 from midway.models.encoders.base import Encoder
@@ -17,13 +16,16 @@ from midway.models.encoders.timm import TimmEncoder
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer
 from midway.models.heads.dpt import DptHead, to_map
 from midway.models.midway import MidwayNetwork, NetworkConfig
-from midway.models.weights.files import open_safetensors
+from midway.models.weights.check import check_tensors, meta_state
+from midway.models.weights.files import open_safetensors, parse_header
 from midway.models.weights.save import write_safetensors
 
 FlowInput = Literal["source", "midway_top", "midway_bottom", "forward_top", "forward_bottom"]
 """Input of the head: the top encoder level of the source, the target tokens of the midway path, or
 the forward prediction; top and bottom are objective levels (9 and 3 in the paper)."""
 HEADER = "midway_flow"
+MAX_WIDTH = 2**14
+"""Largest width of a map in the DPT head."""
 BEST, LAST = "best.safetensors", "last.safetensors"
 """Files of a finetuned network in the folder of its run."""
 
@@ -59,6 +61,9 @@ class FlowNetworkConfig:
     def __post_init__(self) -> None:
         # Checks that the dynamics fit the encoder.
         NetworkConfig(encoder=self.encoder, dynamics=self.dynamics)
+        check_at_most("dpt", self.dpt, fused_width=MAX_WIDTH, last_width=MAX_WIDTH)
+        if max(self.dpt.widths) > MAX_WIDTH:
+            raise MidwayError(f"dpt: widths {self.dpt.widths} are too large; give {MAX_WIDTH}")
         (height, width), patches = self.crop, 2 * self.encoder.patch_size
         if height % patches or width % patches:
             raise MidwayError(
@@ -238,6 +243,20 @@ def save_flow_network(network: FlowNetwork, path: Path) -> None:
     write_safetensors(network, path, {HEADER: to_json(network.config)}, encoders)
 
 
+def flow_config(file: Path, header: str) -> FlowNetworkConfig:
+    """Return the sizes of a flow network from the header of its file.
+
+    Raises:
+        MidwayError: They are not JSON, or not valid.
+
+    """
+    values = parse_header(file, header)
+    try:
+        return from_json(FlowNetworkConfig, values, where="its sizes")
+    except MidwayError as error:
+        raise MidwayError(f"{file}: {' '.join(str(error).split())}") from None
+
+
 def load_flow_network(path: Path | str) -> FlowNetwork:
     """Load a network from a `.safetensors` file or the best of a run folder, in evaluation mode.
 
@@ -253,6 +272,11 @@ def load_flow_network(path: Path | str) -> FlowNetwork:
         raise MidwayError(
             f"{file}: contains no flow network; finetune one with `midway eval flow_finetune`"
         )
-    network = FlowNetwork(from_json(FlowNetworkConfig, json.loads(header), where=str(file)))
+    config = flow_config(file, header)
+    # A model of timm cannot be built without memory; its name bounds its size.
+    made = FlowNetwork(config) if config.timm else None
+    state = meta_state(lambda: FlowNetwork(config)) if made is None else made.state_dict()
+    check_tensors(state, tensors, where=str(file), what="the flow network")
+    network = made or FlowNetwork(config)
     network.load_state_dict(tensors)
     return network.eval()

@@ -13,15 +13,20 @@ from torch import Tensor
 from midway.config import from_json, read_json
 from midway.errors import MidwayError
 from midway.models.encoders.base import ENCODERS, EncoderSpec
+from midway.models.weights.check import shown
 from midway.models.weights.hub import HUB_FILE, fetch, is_address
-from midway.models.weights.release import PARTS, flatten_release
+from midway.models.weights.release import flatten_release, is_release
 from midway.models.weights.safe_pickle import read_checkpoint
+from midway.models.weights.sniff import is_sharded, wrong_kind
+from midway.models.weights.unwrap import flatten
 
 BUNDLED = Path(__file__).parents[2] / "networks"
 """Folder of the networks in the package, ``NAME.safetensors``."""
 NETWORK = "midway"
 """Key of a Midway network's sizes in the header of our .safetensors files, and prefix of our other
 keys."""
+EXPORTS = ("last.safetensors", "best.safetensors", HUB_FILE)
+"""Files of weights in a folder without checkpoints, from the least preferred."""
 RUN_PREFIX = "network."
 """Prefix of the tensor names of a Midway network in checkpoints of its run."""
 
@@ -32,8 +37,8 @@ class WeightsFile:
 
     path: Path
     layout: Literal["run", "own", "release", "plain"]
-    """Checkpoint of a run of any method, our .safetensors, a release .pth, or a .safetensors file
-    without configuration."""
+    """Checkpoint of a run of any method, our .safetensors, a release .pth, or a file of someone
+    else without configuration."""
     tensors: Mapping[str, Any]
     """Tensors by their names in the file."""
     sizes: Mapping[str, Any] | None = None
@@ -65,10 +70,15 @@ def read_weights(name: str | Path) -> WeightsFile:
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
     contents = read_checkpoint(file)
-    if any(part in contents for part in PARTS):
+    if is_release(contents):
         tensors = flatten_release(contents, where=str(file))
         return WeightsFile(path=file, layout="release", tensors=tensors, args=contents.get("args"))
-    return _read_run(file, contents)
+    if _is_run(file, contents):
+        return _read_run(file, contents)
+    tensors = flatten(contents)
+    if not tensors:
+        raise MidwayError(f"{file}: contains no tensors; its keys are {shown(contents)}")
+    return WeightsFile(path=file, layout="plain", tensors=tensors)
 
 
 def open_safetensors(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -79,6 +89,8 @@ def open_safetensors(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
     """
     try:
+        if fault := wrong_kind(file):
+            raise MidwayError(f"{file}: {fault}")
         with safe_open(file, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             return opened.metadata() or {}, tensors
@@ -111,7 +123,13 @@ def _find_file(name: str | Path) -> Path:
 
 def _newest_checkpoint(folder: Path) -> Path:
     # Step numbers are zero-padded, so the last name is the newest.
-    checkpoints = sorted(folder.glob("checkpoints/*.ckpt")) or sorted(folder.glob(HUB_FILE))
+    checkpoints = sorted(folder.glob("checkpoints/*.ckpt"))
+    checkpoints = checkpoints or [folder / name for name in EXPORTS if (folder / name).is_file()]
+    if not checkpoints and is_sharded(folder):
+        raise MidwayError(
+            f"{folder}: is a checkpoint in several files; save it as one .safetensors file and "
+            "give that"
+        )
     if not checkpoints:
         raise MidwayError(f"{folder}: no checkpoints/*.ckpt in it; give a run folder or a file")
     return checkpoints[-1]
@@ -119,7 +137,9 @@ def _newest_checkpoint(folder: Path) -> Path:
 
 def _read_safetensors(file: Path) -> WeightsFile:
     header, tensors = open_safetensors(file)
-    sizes, encoders = (_of_header(file, header, key) for key in (NETWORK, ENCODERS))
+    sizes, encoders = (
+        parse_header(file, header[key]) if key in header else None for key in (NETWORK, ENCODERS)
+    )
     # Files of version 0.1 have our key but describe no encoders.
     is_plain = encoders is None and not any(key.startswith(NETWORK) for key in header)
     return WeightsFile(
@@ -132,11 +152,15 @@ def _read_safetensors(file: Path) -> WeightsFile:
     )
 
 
-def _of_header(file: Path, header: Mapping[str, str], key: str) -> dict[str, Any] | None:
-    if key not in header:
-        return None
+def parse_header(file: Path, text: str) -> dict[str, Any]:
+    """Return a configuration from the header of a `.safetensors` file.
+
+    Raises:
+        MidwayError: It is not a JSON object.
+
+    """
     try:
-        values = json.loads(header[key])
+        values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise MidwayError(
             f"{file}: the configuration in its header is not JSON ({error})"
@@ -146,11 +170,17 @@ def _of_header(file: Path, header: Mapping[str, str], key: str) -> dict[str, Any
     return values
 
 
+def _is_run(file: Path, contents: Mapping[str, Any]) -> bool:
+    """Return whether a checkpoint is of a run of ours, rather than a file of someone else."""
+    if not isinstance(contents.get("model"), Mapping):
+        return False
+    if ENCODERS in contents or "skipped_steps" in contents:
+        return True
+    return file.suffix == ".ckpt" and (file.parent.parent / "config.json").is_file()
+
+
 def _read_run(file: Path, contents: Mapping[str, Any]) -> WeightsFile:
     """Read a checkpoint in a run folder; its config.json contains the sizes of a Midway network."""
-    if not isinstance(contents.get("model"), Mapping):
-        keys = ", ".join(map(str, contents))
-        raise MidwayError(f"{file}: not a checkpoint of a run; its keys are {keys}")
     encoders = _specs(contents.get(ENCODERS), where=str(file))
     config = file.parent.parent / "config.json"
     # Described encoders need no configuration file.
@@ -161,7 +191,7 @@ def _read_run(file: Path, contents: Mapping[str, Any]) -> WeightsFile:
     return WeightsFile(
         path=file,
         layout="run",
-        tensors=contents["model"],
+        tensors={str(name): tensor for name, tensor in contents["model"].items()},
         sizes=sizes if isinstance(sizes, Mapping) else None,
         encoders=encoders,
     )

@@ -1,6 +1,8 @@
 """Build networks and encoders from release files, runs, exports and converted weights."""
 
+import logging
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +11,16 @@ from torch import Tensor
 from midway.config import from_json
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder, EncoderSpec, recognise
+from midway.models.encoders.timm import TimmEncoder
 from midway.models.midway import MidwayNetwork, NetworkConfig
+from midway.models.weights.check import check_tensors, meta_state, shown
 from midway.models.weights.files import RUN_PREFIX, WeightsFile, read_weights
 from midway.models.weights.release import ReleaseHints, release_sizes, to_release_name
 from midway.models.weights.safe_pickle import named_tensors
+from midway.models.weights.unwrap import unwrap
 
 NO_HINTS = ReleaseHints()
-CLASSIFIERS = ("head.", "fc_norm.", "fc.")
-"""Prefixes of tensors in converted files that no evaluation needs."""
-SHOWN = 4
-"""Largest number of names in an error message."""
+_log = logging.getLogger(__name__)
 
 
 def load(
@@ -74,14 +76,13 @@ def build_network(file: WeightsFile, hints: ReleaseHints = NO_HINTS) -> MidwayNe
 
     """
     config, tensors = network_config(file, hints), _network_tensors(file)
-    network = MidwayNetwork(config)
-    state = network.state_dict()
+    # Sizes of a header are compared first, as they may ask for any amount of memory.
+    state = meta_state(lambda: MidwayNetwork(config))
     levels, is_release = config.dynamics.levels, file.layout == "release"
     in_file = {to_release_name(name, levels) if is_release else name: name for name in state}
-    # Compared before loading, so that the error has the names of the file.
-    faults = _faults({name: state[own] for name, own in in_file.items()}, tensors)
-    if faults:
-        raise MidwayError(f"{file.path}: tensors do not match the network: {faults}")
+    named = {name: state[own] for name, own in in_file.items()}
+    check_tensors(named, tensors, where=str(file.path), what="the network")
+    network = MidwayNetwork(config)
     network.load_state_dict({in_file[name]: tensor for name, tensor in tensors.items()})
     return network.eval()
 
@@ -129,14 +130,15 @@ def build_encoder(
         network = MidwayNetwork(sizes) if untrained else build_network(file, hints)
         return network.encoders[_chosen(file, network.encoders, name)].eval()
     spec, tensors = _described(file, name, hints)
-    encoder = spec.build(where=str(file.path))
+    where, what = str(file.path), f"its {spec.kind}"
+    hint = "; models with more parts may serve as timm:NAME"
+    build = partial(spec.build, where=where)
+    # A model of timm takes its sizes from its name, and cannot be built without memory.
+    made = build() if spec.kind == TimmEncoder.kind else None
+    state = meta_state(build) if made is None else made.state_dict()
+    check_tensors(state, tensors, where=where, what=what, hint=hint)
+    encoder = made or build()
     if not untrained:
-        faults = _faults(encoder.state_dict(), tensors)
-        if faults:
-            raise MidwayError(
-                f"{file.path}: tensors do not match its {spec.kind}: {faults}; models with more "
-                "parts may serve as timm:NAME"
-            )
         encoder.load_state_dict(tensors)
     return encoder.eval()
 
@@ -153,15 +155,38 @@ def _described(
             f"{file.path}: describes no encoder; checkpoints of version 0.1 can be opened if they "
             "are of a Midway run"
         )
-    # Converted weights: kind and sizes follow from names and shapes.
-    tensors = {n: t for n, t in file.tensors.items() if not n.startswith(CLASSIFIERS)}
-    spec = recognise(tensors, heads=hints.encoder_heads)
-    if spec is None:
+    return _of_others(file, name, hints)
+
+
+def _of_others(
+    file: WeightsFile, name: str, hints: ReleaseHints
+) -> tuple[EncoderSpec, dict[str, Tensor]]:
+    """Find an encoder in a file of someone else; its sizes follow from names and shapes."""
+    found, spec = unwrap(file.tensors, name, where=str(file.path)), None
+    try:
+        if found is not None:
+            spec = recognise(found.tensors, heads=hints.encoder_heads)
+    except MidwayError as error:
+        raise MidwayError(f"{file.path}: {error}") from None
+    if found is None or spec is None:
         raise MidwayError(
             f"{file.path}: no configuration in its header, and no ViT with timm's names or "
-            "ResNet with torchvision's in it; give a file that midway or timm wrote"
+            f"ResNet with torchvision's in it, but {shown(file.tensors)}; give a file that midway "
+            "or timm wrote"
         )
-    return spec, tensors
+    choices = []
+    if found.prefix:
+        others = shown(other.rstrip(".") or "the top level" for other in found.others)
+        place = shown([found.prefix.rstrip(".")])
+        choices.append(f"the encoder is read from {place}{', not ' * bool(others)}{others}")
+    if hints.encoder_heads is None and "heads" in spec.config:
+        choices.append(
+            f"{spec.config['heads']} attention heads follow from its width; --encoder-heads "
+            "overrides them"
+        )
+    if choices:
+        _log.warning("%s: %s", file.path, "; ".join(choices))
+    return spec, found.tensors
 
 
 def _chosen(file: WeightsFile, names: Collection[str], name: str) -> str:
@@ -180,40 +205,26 @@ def _network_tensors(file: WeightsFile) -> dict[str, Tensor]:
     tensors = named_tensors(file.tensors, where=f"{file.path}: model")
     others = [name for name in tensors if not name.startswith(RUN_PREFIX)]
     if others or not tensors:
-        raise MidwayError(f"{file.path}: holds no Midway network alone, but {', '.join(others)}")
+        raise MidwayError(f"{file.path}: holds no Midway network alone, but {shown(others)}")
     return _below(RUN_PREFIX, tensors)
 
 
 def _no_network(file: WeightsFile) -> str:
+    config = file.path.parent.parent / "config.json"
+    if file.layout == "run" and not config.is_file():
+        return f"{file.path}: a checkpoint needs the config.json of its run, in {config.parent}"
     if file.encoders:
         names = ", ".join(file.encoders)
         return f"{file.path}: no Midway network, but encoders ({names}); give one of a Midway run"
+    if file.layout == "plain":
+        return (
+            f"{file.path}: no Midway configuration in it, but {shown(file.tensors)}; an encoder "
+            "of someone else serves where no dynamics are needed"
+        )
     if file.layout == "run":
-        return f"{file.path.parent.parent / 'config.json'}: no method.network in it; is it a run's?"
+        return f"{config}: no method.network in it; is it a run's?"
     return f"{file.path}: no Midway configuration in its header; not written by midway"
 
 
 def _below(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-
-
-def _faults(state: Mapping[str, Tensor], tensors: Mapping[str, Any]) -> str:
-    """Return a description of the tensors that do not fit a state dict; empty if all fit."""
-    wrong = (
-        name for name in state.keys() & tensors.keys() if not _fits(tensors[name], state[name])
-    )
-    return "; ".join(
-        f"{len(names)} {fault} ({', '.join(sorted(names)[:SHOWN])}{', ...' * (len(names) > SHOWN)})"
-        for fault, names in (
-            ("missing", state.keys() - tensors.keys()),
-            ("unknown", tensors.keys() - state.keys()),
-            ("of another shape", {*wrong}),
-        )
-        if names
-    )
-
-
-def _fits(found: object, own: Tensor) -> bool:
-    if not isinstance(found, Tensor) or found.is_floating_point() != own.is_floating_point():
-        return False
-    return found.shape == own.shape

@@ -70,6 +70,17 @@ def to_release_name(name: str, levels: tuple[int, ...]) -> str:
     raise MidwayError(f"{name}: not in the release layout; export to .safetensors instead")
 
 
+def is_release(contents: Mapping[str, Any]) -> bool:
+    """Return whether a checkpoint is in the release layout, rather than one of DINO or others."""
+    if "motion_loss" in contents:
+        return True
+    names = contents.get("student")
+    heads = isinstance(names, Mapping) and any("dino_head" in str(name) for name in names)
+    # The arguments of a release file name sizes of the dynamics.
+    args = contents.get("args")
+    return heads or (isinstance(args, Mapping) and "midway_model_configs" in args)
+
+
 def flatten_release(checkpoint: Mapping[str, Any], *, where: str) -> dict[str, Tensor]:
     """Return the tensors of a release file by full name, without optimiser and arguments.
 
@@ -195,7 +206,7 @@ def _encoder_sizes(
         resolution = math.isqrt(max(num_positions - 1, 0)) * patch_size
     drop_path = args.get("drop_path_rate")
     if drop_path is None:
-        published = str(args.get("arch")) in PUBLISHED_ARCHS
+        published = args.get("arch") in PUBLISHED_ARCHS
         drop_path = EncoderConfig.drop_path if published else 0.0
     return {
         "image_size": (resolution, resolution) if isinstance(resolution, int) else resolution,
@@ -230,9 +241,9 @@ def _heads(
     args: Mapping[str, Any], hints: ReleaseHints, published: DynamicsConfig | None, where: str
 ) -> dict[str, Any]:
     """Return every number of heads: from the hints, else the arguments, else the published one."""
-    dynamics = _dict(args, "midway_model_configs", where)
+    dynamics, arch = _dict(args, "midway_model_configs", where), args.get("arch")
     of_args = {
-        "encoder_heads": ENCODER_HEADS.get(str(args.get("arch"))),
+        "encoder_heads": ENCODER_HEADS.get(arch) if isinstance(arch, str) else None,
         "midway_heads": dynamics.get("num_motion_heads"),
         "backward_heads": dynamics.get("num_feature_heads"),
         "forward_heads": dynamics.get("num_pred_heads"),

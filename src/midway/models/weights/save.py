@@ -1,7 +1,6 @@
 """Write networks and encoders: .safetensors with configuration, or the release's .pth layout."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from midway.atomic import write_atomically
-from midway.config import to_json
+from midway.config import json_text, to_json
 from midway.errors import MidwayError
 from midway.models.encoders.base import ENCODERS, Encoder, describe
 from midway.models.midway import MidwayNetwork, NetworkConfig
+from midway.models.weights.check import check_finite, is_finite
 from midway.models.weights.files import NETWORK
 from midway.models.weights.release import to_release_name, unflatten_release
 
@@ -69,23 +69,32 @@ def write_safetensors(
     """
     values = {**header, ENCODERS: describe(module, encoders)}
     # Values of a .safetensors header are strings.
-    metadata = {key: json.dumps(value) for key, value in values.items()}
-    content = to_safetensors(_tensors(module, half=half), metadata)
+    metadata = {key: json_text(value) for key, value in values.items()}
+    content = to_safetensors(_tensors(module, path, half=half), metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: file.write(content))
 
 
-def _tensors(module: nn.Module, *, half: bool) -> dict[str, torch.Tensor]:
-    return {
-        name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
-        for name, tensor in module.state_dict().items()
+def _tensors(module: nn.Module, path: Path, *, half: bool) -> dict[str, torch.Tensor]:
+    state = module.state_dict()
+    check_finite(state, where=str(path))
+    if not half:
+        return {name: tensor.contiguous() for name, tensor in state.items()}
+    rounded = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in state.items()
     }
+    if large := [name for name, t in rounded.items() if t.is_floating_point() and not is_finite(t)]:
+        raise MidwayError(
+            f"{path}: tensor {large[0]} has values above half precision's 65504; leave out half"
+        )
+    return rounded
 
 
 def _write_release(network: MidwayNetwork, path: Path, *, half: bool) -> None:
     args = _release_args(network.config)
     levels = network.config.dynamics.levels
-    tensors = _tensors(network, half=half)
+    tensors = _tensors(network, path, half=half)
     renamed = {to_release_name(name, levels): tensor for name, tensor in tensors.items()}
     parts = unflatten_release(renamed) | {"args": args}
     path.parent.mkdir(parents=True, exist_ok=True)
