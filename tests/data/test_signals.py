@@ -147,6 +147,10 @@ DAMAGES = {
         changed(action=np.array([{}] * 16, dtype=object)),
         r"cannot be read as signals \(.*allow_pickle.*\)",
     ),
+    "records": (
+        changed(action=np.zeros(16, [("x", "f4"), ("y", "f4")])),
+        r"cannot be read as signals \(Cannot cast",
+    ),
     "words": (changed(action=np.array([["a", "b"]] * 16)), "cannot be read as signals"),
     "shape": (changed(action=np.zeros((16, 3))), r"has action of shape \(3,\), not \(2,\)"),
     "no axis": (changed(action=np.float64(3)), "does not have one finite value of action"),

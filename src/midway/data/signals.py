@@ -20,7 +20,16 @@ from midway.data.files import open_binary
 
 SUFFIX = ".signals.npz"
 _REMEDY = "mend or remove it"
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error)
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    BadZipFile,
+    zlib.error,
+)
 """Errors that NumPy and zipfile raise for a damaged archive."""
 
 

@@ -140,8 +140,8 @@ def _from_encoder(config: FinetuneConfig, file: WeightsFile | None) -> FlowNetwo
     heads = start.release.encoder_heads if is_plain else ReleaseHints().encoder_heads
     if start.release != ReleaseHints(encoder_heads=heads):
         raise MidwayError(
-            f"{start.network}: an encoder's file contains its sizes; leave out --image-size and "
-            f"{'every --...-heads but --encoder-heads' if is_plain else 'every --...-heads'}"
+            f"{start.network}: is an encoder with sizes of its own; leave out --image-size and "
+            f"{'all --...-heads but --encoder-heads' if is_plain else 'all --...-heads'}"
         )
     encoder = load_encoder(
         start.network,
