@@ -160,7 +160,10 @@ def test_unreadable_images_are_reported(camvid):
     found = find_labelled(camvid, "train")
     image = Path(camvid.root) / "train" / "a0000.png"
     whole = image.read_bytes()
-    for content, message in ((whole[: len(whole) // 2], "no readable image"), (b"", "cannot")):
+    for content, message in (
+        (whole[: len(whole) // 2], "cannot be read as an image"),
+        (b"", "cannot"),
+    ):
         image.write_bytes(content)
         with pytest.raises(MidwayError, match=message):
             found.read(0)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from midway.data.clips.frame_folder import read_image
 from midway.data.flow.files import FloatFlow, read_flow
+from midway.data.images import read_image
 from midway.errors import MidwayError
 
 SINTEL_SUBVAL = ("temple_2", "temple_3")

@@ -15,7 +15,8 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
-from midway.data.clips.frame_folder import FrameSequence, read_image
+from midway.data.clips.frame_folder import FrameSequence
+from midway.data.images import read_image
 from midway.data.video.header import REMUX, bad_clip_errors, open_stream
 from midway.data.video.orientation import Orientation
 
