@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from midway.config import from_json
-from midway.data.flow.datasets import FlowPair, list_pairs
+from midway.data.flow.datasets import list_pairs
 from midway.data.flow.loader import FlowLoader, FlowPart
+from midway.data.flow.pairs import FlowPair
 from midway.errors import INTERRUPTED
 from midway.evals.readouts.flow import FlowFinetuning, Validation, build_network
 from midway.evals.readouts.flow_protocols import PROTOCOLS, FinetuneConfig

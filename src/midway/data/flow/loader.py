@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from midway.data.flow.augment import FlowCrop, augment, fixed_crop
-from midway.data.flow.datasets import FlowPair, list_pairs, load_pair
+from midway.data.flow.datasets import list_pairs
+from midway.data.flow.pairs import FlowPair, load_pair
 from midway.data.sampling.ahead import read_ahead
 from midway.data.sampling.batch import Batch
 from midway.data.sampling.stream import Stream

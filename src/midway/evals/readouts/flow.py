@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from midway.data.flow.datasets import FlowPair
 from midway.data.flow.loader import FlowBatch
+from midway.data.flow.pairs import FlowPair
 from midway.errors import MidwayError
 from midway.evals.readouts.flow_protocols import FinetuneConfig, ValidationConfig
 from midway.evals.readouts.flow_scores import score_pairs

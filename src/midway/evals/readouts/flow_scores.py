@@ -10,9 +10,9 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
+from midway.data.flow.checks import is_known
 from midway.data.flow.colours import flow_to_rgb, longest_pixels
-from midway.data.flow.datasets import FlowExample, FlowPair, load_pair
-from midway.data.flow.files import is_known
+from midway.data.flow.pairs import FlowExample, FlowPair, load_pair
 from midway.errors import MidwayError
 from midway.evals.metrics.flow import PairErrors, Scores, pair_errors
 from midway.models.flow.predictor import Predictor
@@ -93,7 +93,8 @@ def score_pairs(
 
 def _errors(pair: FlowPair, example: FlowExample, predicted: Any) -> PairErrors:
     try:
-        return pair_errors(predicted, example.flow, example.occluded)
+        truth = example.flow if example.fine is None else example.fine
+        return pair_errors(predicted, truth, example.occluded)
     except MidwayError as error:
         raise MidwayError(f"{pair.flow}: {error}") from None
 
