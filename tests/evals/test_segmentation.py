@@ -195,6 +195,22 @@ def test_test_labels_of_a_wrong_kind_are_told_before_training(place, tmp_path, c
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_labels_that_are_all_ignored_are_an_error_before_training(split, place, tmp_path, capsys):
+    write_dummy("camvid", tmp_path / "camvid", train=2, val=2)
+    for path in (tmp_path / "camvid" / f"{split}annot").iterdir():
+        Image.new("L", (80, 48), 11).save(path)
+    folder = tmp_path / "run"
+    assert run(place, "camvid-linear", folder, "--data.root", str(tmp_path / "camvid")) == 2
+    assert "no pixel of it or of the 1 other labels has a class" in capsys.readouterr().err
+    assert not folder.exists()
+
+
+def test_the_papers_linear_readout_refuses_an_encoder_without_dynamics(place, tmp_path, capsys):
+    assert run(place, "bdd100k-linear", tmp_path / "run", "--network", "random:vit") == 2
+    assert "has no backward features; take --features encoder" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_two_processes_train_and_score_like_one(place, tmp_path):
     words = ["--run.steps", "3", "--optim.lr", "0.01", "--data.batch-size", "4"]

@@ -9,7 +9,7 @@ import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -50,7 +50,7 @@ def array_of(
     return np.frombuffer(raw, dtype).reshape(sides, order="F" if fortran else "C").copy(order="K")
 
 
-def read_npy(file: BinaryIO, num_bytes: int) -> NDArray[Any]:
+def read_npy(file: IO[bytes], num_bytes: int) -> NDArray[Any]:
     """Read an array of a plain type in the format of `.npy`.
 
     Args:
@@ -74,7 +74,7 @@ def read_npy(file: BinaryIO, num_bytes: int) -> NDArray[Any]:
     return array_of(file.read(left), dtype, shape, fortran=fortran)
 
 
-def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+def read_npz(file: Path | IO[bytes], names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Read some arrays of a `.npz` archive; names that are not in it are left out.
 
     Raises:
@@ -83,13 +83,13 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """
     found = {}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             members = {info.filename: info for info in archive.infolist()}
             for name in names:
                 info = members.get(f"{name}.npy")
                 if info is not None:
-                    with archive.open(info) as file:
-                        found[name] = read_npy(file, info.file_size)  # type: ignore[arg-type]
+                    with archive.open(info) as member:
+                        found[name] = read_npy(member, info.file_size)
     except OSError:
         raise
     except Exception as error:  # zipfile and zlib raise many kinds for damaged archives

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -97,7 +98,7 @@ def complete(
     software = environment(device)
     return {
         "protocol": {"name": protocol, "version": version_hash},
-        **measured,
+        **finite(measured),
         **asdict(weights),
         "midway": version("midway-network"),
         "date": software["date"],
@@ -106,8 +107,20 @@ def complete(
     }
 
 
+def finite(value: Any) -> Any:
+    """Replace numbers that are not finite by None, in nested dicts, lists and tuples.
+
+    JSON has no NaN; a metric that covers nothing is None.
+    """
+    if isinstance(value, Mapping):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
 def write_results(folder: Path, results: dict[str, Any]) -> None:
     """Write ``results.json`` to a folder, atomically; the folder is created if it is missing."""
-    text = json.dumps(results, indent=2) + "\n"
+    text = json.dumps(finite(results), indent=2, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "results.json", lambda file: file.write(text.encode()))

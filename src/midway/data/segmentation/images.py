@@ -13,6 +13,7 @@ from PIL import Image
 from midway.config import require
 from midway.data.files import find_files, is_url
 from midway.data.images import open_image, read_ids, refuse_depth, refuse_orientation
+from midway.data.segmentation.classes import IGNORE
 from midway.data.segmentation.layouts import DATASETS, Dataset, Layout, values_from
 from midway.errors import MidwayError
 
@@ -156,6 +157,22 @@ class LabelledImages:
                 f"{image.width}x{image.height}; give labels of the size of {item.image}"
             )
         return image, classes
+
+    def require_labels(self) -> None:
+        """Check that a pixel has a class; only images up to the first such pixel are read.
+
+        Raises:
+            MidwayError: No pixel of any image has a class, or a file cannot be read.
+
+        """
+        for index in range(len(self)):
+            if (self.read(index)[1] != IGNORE).any():
+                return
+        first = self[0].label
+        raise MidwayError(
+            f"{first}: no pixel of it or of the {len(self) - 1} other labels has a class, so there "
+            "is nothing to learn or score; check the labels"
+        )
 
     def _read_classes(self, location: str) -> NDArray[np.uint8]:
         values = read_ids(location, ("L",))

@@ -15,6 +15,7 @@ from midway.data.flow.pairs import FlowPair
 from midway.errors import MidwayError
 from midway.evals.readouts.flow_protocols import FinetuneConfig, ValidationConfig
 from midway.evals.readouts.flow_scores import score_pairs
+from midway.evals.results import finite
 from midway.models.dynamics import DynamicsConfig
 from midway.models.encoders.base import Encoder
 from midway.models.flow.network import (
@@ -68,13 +69,13 @@ class FlowFinetuning(Objective):
     def forward(self, batch: FlowBatch) -> StepOutput:
         """Compute the bounded Laplacian loss over the known pixels of a batch.
 
-        The logs contain `epe`, the mean endpoint error in pixels.
+        The logs contain `epe`, the mean endpoint error in pixels; NaN without a known pixel.
         """
         output = self.network(normalise(batch.source / 255), normalise(batch.target / 255)).float()
         known = is_valid(batch.flow)
         with torch.no_grad():
             error = torch.linalg.vector_norm(output[:, :2] - batch.flow, dim=1)  # (B, H, W)
-            epe = torch.where(known, error, 0).sum() / known.sum().clamp(min=1)
+            epe = torch.where(known, error, 0).sum() / known.sum()
         return StepOutput(loss=bounded_laplacian(output, batch.flow), logs={"epe": epe})
 
     def after_step(self, position: Position) -> None:
@@ -184,4 +185,4 @@ def _write_line(path: Path, values: dict[str, Any]) -> None:
     """Append to the validation log; lines of later steps, from before a resume, are dropped."""
     lines = path.read_text().splitlines() if path.exists() else []
     kept = [line for line in lines if json.loads(line)["step"] < values["step"]]
-    path.write_text("\n".join([*kept, json.dumps(values)]) + "\n")
+    path.write_text("\n".join([*kept, json.dumps(finite(values), allow_nan=False)]) + "\n")

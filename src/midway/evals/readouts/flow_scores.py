@@ -117,10 +117,12 @@ def report(results: Mapping[str, Any]) -> str:
         return f"interrupted after {results['steps']} steps: {results['run']}"
     metrics = [f"{name} {x:.2f}" for name, x in results["by_pixels"].items() if x is not None]
     groups = results["renderings"] | results["sequences"]
+    tests = results.get("tests", {})
     return "\n".join(
         [
             f"EPE {results['epe']:.3f} px, mean over {results['pairs']} pairs",
             f"  {'  '.join(metrics)}",
             *(f"  {name:<24} {epe:8.3f}" for name, epe in groups.items()),
+            *(f"{name}: {report(each)}" for name, each in tests.items()),
         ]
     )
