@@ -1,8 +1,8 @@
-"""Count the source files of midway that a command passes through, by the functions that it calls.
+"""Count the source files of midway in which a command calls functions.
 
     python benchmarks/files_passed.py train synthetic.midway_tiny --data.root videos --run.steps 2
 
-Reading processes are other processes: give ``--data.num-workers 0`` to count their files too.
+Only the main process is counted: with ``--data.num-workers 0`` it also reads the data.
 """
 
 import sys
@@ -23,7 +23,7 @@ def count(words: list[str]) -> Counter[str]:
     importing = 0
 
     def look(frame: FrameType, event: str, _: object) -> None:
-        # Importing a module passes through nothing, whatever its body calls.
+        # Calls made while a module is imported do not count.
         nonlocal importing
         is_module = frame.f_code.co_name == "<module>"
         importing += is_module * ((event == "call") - (event == "return"))

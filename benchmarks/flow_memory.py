@@ -1,10 +1,9 @@
-"""Whether the memory of `midway flow` grows along a video: what is resident, by tenth of its time.
+"""Measure the resident memory of `midway flow` along a video, in tenths of its running time.
 
     python benchmarks/flow_memory.py video.mp4 --times 3
 
-With `--times` the video is shown several times in a row, so that what grows with length can be told
-from what comes and goes. The first tenth holds the start of Python; flow is found by matching
-pixels, in one process. Linux only.
+`--times` repeats the video, to distinguish growth with length from fluctuation. The first tenth
+includes the start of Python. Flow is estimated from pixels, in one process. Linux only.
 """
 
 import argparse
@@ -26,7 +25,7 @@ def main() -> None:
     """Measure, and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("video", type=Path)
-    parser.add_argument("--times", type=int, default=1, help="how often the video is shown")
+    parser.add_argument("--times", type=int, default=1, help="repetitions of the video")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         shown = Path(folder, "shown.mp4")
@@ -44,7 +43,7 @@ def main() -> None:
         mebibytes = resident(command)
         seconds = time.perf_counter() - start
     if len(mebibytes) < PARTS:
-        raise SystemExit(f"{options.video}: over in {seconds:.1f} s; give more --times")
+        raise SystemExit(f"{options.video}: took only {seconds:.1f} s; increase --times")
     share = len(mebibytes) / PARTS
     parts = [mebibytes[int(n * share) : int((n + 1) * share)] for n in range(PARTS)]
     row = {
@@ -58,7 +57,7 @@ def main() -> None:
 
 
 def repeat(video: Path, times: int, out: Path) -> None:
-    """The video several times in a row, its pictures not encoded anew."""
+    """Concatenate a video with itself without re-encoding."""
     with av.open(str(out), "w") as sink:
         copy = None
         begin = 0
@@ -78,7 +77,7 @@ def repeat(video: Path, times: int, out: Path) -> None:
 
 
 def resident(command: list[str]) -> list[float]:
-    """Resident memory of a command in mebibytes, sampled until it ends."""
+    """Run a command and return samples of its resident memory in mebibytes."""
     found: list[float] = []
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         status = Path(f"/proc/{process.pid}/status")

@@ -1,18 +1,16 @@
 #!/usr/bin/env bash
-# What this project wants to know of a GPU, as one table; meant to take less than 8 minutes.
+# Run all benchmarks on a GPU and print one table, in less than 8 minutes.
 #
 #   benchmarks/gpu.sh             on one GPU
-#   benchmarks/gpu.sh --dry-run   the same steps at toy size on a CPU, in two or three quiet minutes
+#   benchmarks/gpu.sh --dry-run   the same steps at toy size on a CPU, in 2 to 3 minutes
 #
-# It needs a Python with PyTorch 2.9 or newer (the usual CUDA images have 2.11). What else is missing
-# goes into a virtual environment on top of it, which sees the image's torch and leaves the image as
-# it is: by pip from the network, or from a folder of wheels named by WHEELS. Beside PyAV,
-# tyro and simplejpeg that is lightning-fabric, pydantic, rich and the like, all small; there is no lesser
-# mode without them.
+# It needs a Python with PyTorch 2.9 or newer. Other missing packages are installed into a virtual
+# environment on top of it, which uses the existing torch and changes nothing outside. They come
+# from the network by pip, or from the folder WHEELS.
 #
 #   PYTHON=python3        interpreter with torch
 #   WHEELS=               folder of wheels, instead of the network
-#   OUT=runs/gpu          where environment, data and results go; a dry run's lie in its dry-run/
+#   OUT=runs/gpu          folder for environment, data and results; a dry run uses its dry-run/
 set -uo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
@@ -44,14 +42,14 @@ RESULTS=$OUT/results
 rm -rf "$RESULTS" "$OUT/train" "$OUT/frames.lance"
 mkdir -p "$RESULTS" "$OUT/videos"
 
-# The checkout itself is what runs, whichever environment lends the rest.
+# Run this checkout, not an installed version of the package.
 export PYTHONPATH=$PWD/src${PYTHONPATH:+:$PYTHONPATH}
 needed="import av, fsspec, huggingface_hub, jaxtyping, jinja2, lance, lightning_fabric, matplotlib, pydantic, pytest"
 needed+=", pytest_timeout, rich, safetensors, simplejpeg, tensorboard, tyro"
 if ! "$PYTHON" -c "$needed" 2>/dev/null; then
-  echo "installing what $PYTHON lacks into $OUT/venv"
+  echo "installing missing packages into $OUT/venv"
   "$PYTHON" -m venv --system-site-packages "$OUT/venv" || exit 2
-  # torch stays the image's: the pin is for development.
+  # The existing torch stays; its pin is for development only.
   grep -v '^torch==' constraints.txt >"$OUT/constraints.txt"
   source=(); [[ -n ${WHEELS:-} ]] && source=(--no-index --find-links "$WHEELS")
   "$OUT/venv/bin/pip" install --quiet "${source[@]}" --constraint "$OUT/constraints.txt" \
@@ -60,8 +58,8 @@ if ! "$PYTHON" -c "$needed" 2>/dev/null; then
 fi
 midway() { "$PYTHON" -m midway.cli "$@"; }
 
-# Each part is told by its exit code in the table; one that fails does not stop the others.
-attempt() { # name, then the command; its output is kept beside the results
+# The table shows the exit code of each part; a failed part does not stop the others.
+attempt() { # name, then the command; its output is kept with the results
   local name=$1 begin=$SECONDS; shift
   echo "== $name"
   "$@" >"$RESULTS/$name.out" 2>"$RESULTS/$name.err"
@@ -71,7 +69,7 @@ attempt() { # name, then the command; its output is kept beside the results
 }
 
 attempt parity env MIDWAY_DEVICE=$device "$PYTHON" -m pytest -q -p no:cacheprovider tests/parity/test_device.py
-against=plain # only the first, which also checks loss and gradients
+against=plain # only for the first step, which also checks loss and gradients
 for each in "${steps[@]}"; do
   read -r model batch <<<"$each"
   attempt "step-$model-$batch" midway bench step --model "$model" --batch-size "$batch" \
@@ -102,7 +100,7 @@ PY
 attempt videos make_videos
 attempt data midway bench data "$OUT/videos" --short-sides 480 --device "$device" "${data_options[@]}" --json
 attempt store midway prepare "$OUT/videos" "$OUT/frames.lance" --json
-train_for() { # exit code 3 is a run that was asked to stop and wrote its checkpoint
+train_for() { # exit code 3: interrupted by the timeout after writing a checkpoint
   timeout --signal=TERM --kill-after=60 "$train_seconds" "$PYTHON" -m midway.cli train "${train[@]}" \
     --data.root "$OUT/frames.lance" --run.folder "$OUT/train"
   local code=$?
@@ -119,40 +117,40 @@ results, metrics = map(Path, sys.argv[1:])
 rows, failed = [], []
 for code in sorted(results.glob("*.code"), key=lambda path: path.stat().st_mtime_ns):
     status, seconds = code.read_text().split()
-    name, told = code.stem, ""
+    name, result = code.stem, ""
     lines = code.with_suffix(".out").read_text().splitlines()
     if status != "0":
         failed.append(name)
-        told = f"FAILED with exit code {status}, see {code.with_suffix('.err')}"
+        result = f"FAILED with exit code {status}, see {code.with_suffix('.err')}"
     elif name.startswith("step"):
         bench = json.loads(lines[-1])
         ((precision, step),) = bench["precisions"].items()
-        told = (
-            f"{step['pairs_per_second']:.1f} pairs/s, {step['flops_per_second'] / 1e12:.3g} TFLOP/s, "
+        result = (
+            f"{step['samples_per_second']:.1f} samples/s, {step['flops_per_second'] / 1e12:.3g} TFLOP/s, "
             f"{step['share_of_peak']:.0%} of {step['peak_flops_per_second'] / 1e12:.3g}, "
             f"{step['peak_memory_bytes'] / 2**30:.1f} GiB"
         )
         if bench["against"]:
             ratio = bench["against"]["ratios"][precision][precision]
-            told += f"; plain step takes {ratio:.2f} times as long"
+            result += f"; plain step takes {ratio:.2f} times as long"
     elif name == "data":
         layouts = json.loads(lines[-1])["layouts"]
-        told = ", ".join(f"{x['layout']}: {x['pairs_per_second']:.0f} pairs/s a core" for x in layouts)
+        result = ", ".join(f"{x['layout']}: {x['pairs_per_second']:.0f} pairs/s a core" for x in layouts)
     elif name == "train" and not metrics.exists():
         failed.append(name)
-        told = f"FAILED: no step in this time, see {code.with_suffix('.err')}"
+        result = f"FAILED: no step in this time, see {code.with_suffix('.err')}"
     elif name == "train":
         records = [json.loads(line) for line in metrics.read_text().splitlines()]
         settled = records[len(records) // 2 :]
         speed, wait = (median(r[key] for r in settled) for key in ("samples_per_second", "data_wait_share"))
-        told = f"{speed:.1f} samples/s from the frame store, data wait {wait:.0%}, {records[-1]['step']} steps"
+        result = f"{speed:.1f} samples/s from the frame store, data wait {wait:.0%}, {records[-1]['step']} steps"
     else:
-        told = lines[-1][:90] if lines else "done"
-    rows.append((name, seconds, told))
+        result = lines[-1][:90] if lines else "done"
+    rows.append((name, seconds, result))
 width = max(len(name) for name, _, _ in rows)
 print(f"\n{'part':<{width}}  seconds  result")
-for name, seconds, told in rows:
-    print(f"{name:<{width}}  {seconds:>7}  {told}")
+for name, seconds, result in rows:
+    print(f"{name:<{width}}  {seconds:>7}  {result}")
 sys.exit(1 if failed else 0)
 PY
 code=$?

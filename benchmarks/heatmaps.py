@@ -1,7 +1,7 @@
-"""How long the heatmaps of a pair take: all 196 patches of 224 pixels, K = 16, ViT-S, one level.
+"""Time the heatmaps of a pair: all 196 patches of 224 pixels, K = 16, ViT-S, one level.
 
 Command: ``python benchmarks/heatmaps.py`` (``--device cuda``). It prints a JSON line for each type
-of the tangents: seconds by the wall for all patches, and for one with both encoders.
+of the tangents: wall-clock seconds for all patches, and for one patch including both encoders.
 """
 
 import argparse

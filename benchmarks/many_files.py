@@ -1,9 +1,8 @@
-"""Start-up time and memory of a training run on a tree like BDD100K's, with its index.
+"""Measure start-up time and memory of a training run on a tree as large as BDD100K, with an index.
 
-The tree holds 70,000 names in `videos/train`, hard links to a few tiny videos; the network is the
-smallest that trains. What is measured: building the index, the seconds from the command to the
-first optimiser step, and the resident memory of the training process and of its workers over the
-steps.
+The tree contains 70,000 hard links to a few tiny videos in `videos/train`, and the network is
+minimal. Measured are the time to build the index, the time from the command to the first optimiser
+step, and the resident memory of the training process and of its workers over the steps.
 
     python benchmarks/many_files.py --files 70000 --steps 10000
 """
@@ -36,7 +35,7 @@ TINY = shlex.split("""
 
 
 def main() -> None:
-    """Run it and print one JSON object."""
+    """Measure, and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=70_000)
     parser.add_argument("--steps", type=int, default=10_000)
@@ -52,7 +51,7 @@ def main() -> None:
 
 
 def make_tree(root: Path, num_files: int) -> None:
-    """Hard links to ten videos of two seconds."""
+    """Make hard links to ten videos of two seconds."""
     originals = root.parent / "originals"
     world = WorldConfig(height=64, width=64, num_frames=60)
     write_videos(originals, world, seeds=range(10))
@@ -63,7 +62,7 @@ def make_tree(root: Path, num_files: int) -> None:
 
 
 def train(root: Path, steps: int) -> dict[str, object]:
-    """Train, and watch the memory of the processes."""
+    """Train, and sample the memory of the processes."""
     run = root.parent / "run"
     command = ["train", "camvid.midway_tiny", "--data.root", str(root), "--run.folder", str(run)]
     start = time.perf_counter()
@@ -92,7 +91,7 @@ def train(root: Path, steps: int) -> dict[str, object]:
 
 
 def resident_mib(process: int) -> list[float]:
-    """Resident memory of a process and of its children."""
+    """Return the resident memory of a process and of its children, in MiB."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     pages = [
         int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in (process, *children)

@@ -1,14 +1,13 @@
-"""In which setting motion emerges: four worlds, four runs, and what came of each.
+"""Train the four stages of `midway.experiments.motion` and probe the motion after each.
 
-The videos and the runs stay in the folder, and what is there already is not made again. A variant
-changes one thing of the setting that works most often.
+Videos and runs are kept in the folder and reused. A variant changes one part of the recipe.
 
     python benchmarks/motion.py --folder motion --seed 0
     python benchmarks/motion.py --folder motion --seed 0 --variant deeper-forward --last pan
     python benchmarks/motion.py --folder motion --seed 0 --variant synthetic-tiny
 
-The last alone is a setting of its own, that of the network which comes with the package: motion
-emerges in it for one seed of three, and then its heatmaps are the best.
+`synthetic-tiny` is a different recipe, that of the packaged network: motion emerges for one of
+three seeds, and then its heatmaps are better.
 """
 
 import argparse
@@ -30,29 +29,32 @@ from midway.methods.midway import MidwayConfig
 from midway.models.weights.load import load
 
 EMERGED = 0.2
-"""Dense loss of `pan` that no guess of the mean of both motions reaches (0.45): it ends there."""
-STEPS_AT_ONCE, NUM_RECENT = 400, 5
-"""Steps of `pan` between two looks at the loss, and logged losses that count."""
-"""Exit code of a run that was asked to stop; the same command goes on with it."""
+"""Dense loss at which `pan` ends; predicting the mean of both motions has 0.45."""
+STEPS_AT_ONCE = 400
+"""Steps of `pan` between two checks of the loss."""
+NUM_RECENT = 5
+"""Number of logged losses averaged in a check."""
 PROBE_TRAIN, PROBE_TEST = range(1_000_000, 1_000_100), range(2_000_000, 2_000_060)
+"""Seeds of the probe's worlds, which are in no training video."""
 GAP_SECONDS = 0.5
+"""Time between the frames of a pair."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A run, and the videos that it sees."""
+    """A training run and its videos."""
 
     experiment: Experiment
     videos: str
-    """Name of their folder, which stages that show the same share."""
+    """Name of the videos' folder; stages with the same videos share it."""
     world: WorldConfig
     num_videos: int
     ends_below: float = 0.0
-    """Loss that ends it; 0 if all its steps are done."""
+    """Loss at which the stage ends early; 0 to take all steps."""
 
 
 def with_dynamics(experiment: Experiment, **changes: Any) -> Experiment:
-    """The same with other dynamics."""
+    """Return the experiment with changed fields of the dynamics."""
     method = experiment.method
     assert isinstance(method, MidwayConfig)
     dynamics = replace(method.network.dynamics, **changes)
@@ -62,7 +64,7 @@ def with_dynamics(experiment: Experiment, **changes: Any) -> Experiment:
 
 
 def as_shipped(experiment: Experiment, *, steps: int) -> Experiment:
-    """The same with three forward blocks, at a rate that falls within so many steps."""
+    """Return the experiment with three forward blocks, and a rate that falls over `steps` steps."""
     return replace(
         with_dynamics(experiment, forward_depth=3),
         optim=replace(experiment.optim, final_lr=3e-4),
@@ -101,11 +103,11 @@ SYNTHETIC_TINY = {
     ),
     "things": replace(STAGES["things"], experiment=as_shipped(THINGS, steps=2000)),
 }
-"""Of the network that comes with the package; also what is as above is said."""
+"""Stages of the packaged network."""
 
 
 def changed(**changes: Any) -> dict[str, Stage]:
-    """The stages with other dynamics."""
+    """Return the stages with changed fields of the dynamics."""
     return {
         name: replace(stage, experiment=with_dynamics(stage.experiment, **changes))
         for name, stage in STAGES.items()
@@ -120,16 +122,16 @@ VARIANTS = {
     "deeper-forward": changed(forward_depth=3),
     "synthetic-tiny": SYNTHETIC_TINY,
 }
-"""Stages of each; `all-at-once` begins with a backdrop that drifts any way."""
+"""Stages of each variant; `all-at-once` starts with a backdrop that drifts in any direction."""
 
 
 def main() -> None:
-    """Train, and print one JSON object a stage."""
+    """Train, and print one JSON object per stage."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("motion"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--variant", choices=[*VARIANTS], default="as-is")
-    parser.add_argument("--last", choices=[*STAGES], default="things", help="stage to end with")
+    parser.add_argument("--last", choices=[*STAGES], default="things", help="last stage to train")
     options = parser.parse_args()
     runs = options.folder / options.variant / f"seed-{options.seed}"
     for name, stage in VARIANTS[options.variant].items():
@@ -146,7 +148,7 @@ def main() -> None:
 
 
 def placed(experiment: Experiment, videos: Path, runs: Path, seed: int) -> Experiment:
-    """The experiment on these videos, beginning from the run before if there is one."""
+    """Return the experiment on these videos, starting from the previous run if it exists."""
     start = runs / Path(experiment.method.start).name
     return replace(
         experiment,
@@ -157,7 +159,7 @@ def placed(experiment: Experiment, videos: Path, runs: Path, seed: int) -> Exper
 
 
 def train_until(experiment: Experiment, *, below: float) -> None:
-    """Train to the end, or until the loss is found below a limit; go on where a run was stopped."""
+    """Train or resume a run until its last step, or until the loss is below a limit."""
     run, last = experiment.run, experiment.run.steps
     stops = range(STEPS_AT_ONCE, last, STEPS_AT_ONCE) if below else ()
     for steps in (*stops, last):
@@ -171,7 +173,7 @@ def train_until(experiment: Experiment, *, below: float) -> None:
 
 
 def progress(run: Path) -> tuple[int, float]:
-    """Steps done, and the mean loss of the last that were logged; infinite if one is no number."""
+    """Return the steps done, and the mean of the last logged losses; infinite if one is NaN."""
     log = run / "metrics.jsonl"
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     losses = [inf if row["loss"] is None else row["loss"] for row in rows[-NUM_RECENT:]]
@@ -179,7 +181,7 @@ def progress(run: Path) -> tuple[int, float]:
 
 
 def probed(run: Path, world: WorldConfig) -> dict[str, dict[str, float]]:
-    """What a linear probe reads of the motion in the world that the run has seen."""
+    """Return the scores of a linear motion probe on new worlds of the run's kind."""
     train_pairs = synthetic_pairs(world, PROBE_TRAIN, GAP_SECONDS, 2)
     test_pairs = synthetic_pairs(world, PROBE_TEST, GAP_SECONDS, 1)
     score = motion_probe(load(run), train_pairs, test_pairs)

@@ -1,8 +1,8 @@
-"""How much of a step two processes on this machine spend exchanging gradients.
+"""Measure the exchange of gradients between two training processes on this machine.
 
-Command: ``python benchmarks/two_processes.py`` (``--model tiny`` for a try). Each process trains
-data-parallel as `midway train --run.devices 2` does (DDP over gloo), on the same resident views.
-It prints a JSON line: seconds a step, the exchange that backward does not hide, and its share.
+Command: ``python benchmarks/two_processes.py`` (``--model tiny`` for a quick run). Processes train
+data-parallel as `midway train --run.devices 2` does (DDP over gloo), on views in memory. It prints
+a JSON line: seconds per step, the exchange that backward does not hide, and its share.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from statistics import median
 
 import torch
 
-from midway.bench.step import MODELS, FastStep, position
+from midway.bench.step import MODELS, FastStep, progress
 from midway.data.views.render import Clips, example_clips
 from midway.methods.midway import Midway, MidwayConfig
 from midway.train.launch import launch
@@ -23,7 +23,7 @@ from midway.train.run import RunConfig
 
 
 class _Resident(Objective):
-    """The method on clips that are at hand, as an objective that DDP can wrap."""
+    """Objective of a method on rendered clips, which DDP can wrap."""
 
     def __init__(self, method: Midway) -> None:
         super().__init__()
@@ -34,14 +34,14 @@ class _Resident(Objective):
 
 
 def main() -> None:
-    """Train a few steps in each process and print what they took."""
+    """Train a few steps in each process and print their time."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", choices=sorted(MODELS), default="vits")
-    parser.add_argument("--batch-size", type=int, default=8, help="pairs of each process")
+    parser.add_argument("--batch-size", type=int, default=8, help="samples per process")
     parser.add_argument("--precision", choices=["bf16", "float32"], default="bf16")
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1, help="of each process")
-    parser.add_argument("--devices", type=int, default=2, help="processes")
+    parser.add_argument("--threads", type=int, default=1, help="threads per process")
+    parser.add_argument("--devices", type=int, default=2, help="number of processes")
     args = parser.parse_args()
     for name in ("batch_size", "steps", "threads", "devices"):
         if getattr(args, name) < 1:
@@ -65,12 +65,12 @@ def main() -> None:
             loss = model(clips).loss
         fabric.backward(loss)
         step.optimise(loss)
-        step.move_averages(position(clips))
+        step.move_averages(progress(clips))
         times.append(time.perf_counter() - start)
     seconds, exposed = median(times[1:]), exposed_seconds(model._forward_module)
     if fabric.is_global_zero:
-        told = {"seconds_per_step": seconds, "exposed_seconds": exposed, "share": exposed / seconds}
-        print(json.dumps(vars(args) | told))  # noqa: T201
+        row = {"seconds_per_step": seconds, "exposed_seconds": exposed, "share": exposed / seconds}
+        print(json.dumps(vars(args) | row))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def test_a_missing_field_without_a_default_is_named() -> None:
     class Needy:
         folder: Path
 
-    with pytest.raises(MidwayError, match=r"run\.json: no 'folder' in it"):
+    with pytest.raises(MidwayError, match=r"run\.json: 'folder' is missing"):
         from_json(Needy, {}, where="run.json")
 
 

@@ -66,7 +66,7 @@ def test_a_readout_goes_on_and_its_network_is_checked_by_the_same_hash(files, na
     values = config | {"encoder": config["encoder"] | {"network": "synthetic-tiny"}}
     (files / name / "config.json").write_text(json.dumps(values))
     assert main(resume) == 2
-    assert "holds other weights than this readout began with" in capsys.readouterr().err
+    assert "its weights are not those this readout began with" in capsys.readouterr().err
 
 
 def test_a_flow_finetuning_opens_goes_on_and_is_scored(files, capsys):

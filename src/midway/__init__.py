@@ -1,4 +1,4 @@
-"""Learn recognition and motion from ordinary video, without labels, with one network."""
+"""Midway Network: self-supervised learning of recognition and motion from unlabelled video."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -34,9 +34,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported when it is first asked for.
+    """Import a public name on first access.
 
-    Processes that only read frames thus do without torch, its start-up and its 150 MB.
+    Workers that only read frames therefore do not load torch (150 MB each).
     """
     if name not in _HOMES:
         raise AttributeError(f"module 'midway' has no attribute '{name}'")

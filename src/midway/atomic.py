@@ -1,4 +1,4 @@
-"""Files that are complete or absent."""
+"""Atomic writing of files."""
 
 import os
 from collections.abc import Callable
@@ -7,13 +7,13 @@ from typing import BinaryIO
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a file that gets its name only when it is safely on disk.
+    """Write a file atomically: it gets its name only after its contents are on disk.
 
-    Until then a file that had the name before stays as it was, also if the process is killed.
+    If the process is killed before that, an existing file of this name is unchanged.
 
     Args:
-        path: Name of the finished file; a neighbour ending in ``.tmp`` is used on the way.
-        write: Called once with the open binary file.
+        path: Final path; the contents are first written to ``<path>.tmp``.
+        write: Function that writes the contents to the open binary file; called once.
 
     """
     unfinished = path.with_name(path.name + ".tmp")
@@ -22,7 +22,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
-    # The new name itself is safe only once the folder is.
+    # The rename is durable only after its directory entry is on disk.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -1,6 +1,6 @@
-"""Configurations: frozen dataclasses, to JSON and back, and rules that they keep.
+"""Validation of configuration dataclasses, and their conversion to and from JSON.
 
-An unknown or ill-typed key is an error that names the nearest field.
+An unknown key raises an error that names the nearest field.
 """
 
 import dataclasses
@@ -19,15 +19,16 @@ C = TypeVar("C")
 
 
 def require(part: str, rules: Mapping[str, bool]) -> None:
-    """Refuse a configuration that breaks a rule.
+    """Raise an error if a configuration violates a rule.
 
     Args:
-        part: Name of the configuration, before the field in the message: ``data``, ``optim``; empty
-            for none.
-        rules: Whether each rule holds, by its message: ``f"lr = {lr}; give a rate above 0"``.
+        part: Name of the configuration, such as ``data`` or ``optim``. It is prefixed to the field
+            in the message, unless it is empty.
+        rules: Error messages, such as ``f"lr = {lr}; give a rate above 0"``, and the condition
+            that must be true for each.
 
     Raises:
-        MidwayError: The first rule that does not hold.
+        MidwayError: A condition is false; the message is that of the first.
 
     Example:
         >>> require("optim", {"lr = -1.0; give a rate above 0": False})
@@ -41,15 +42,15 @@ def require(part: str, rules: Mapping[str, bool]) -> None:
 
 
 def check_at_least(part: str, config: object, **least: float) -> None:
-    """Refuse a field of `config` that is below its bound.
+    """Raise an error if a field of `config` is below its lower bound.
 
     Args:
-        part: Name of the configuration, for the message.
-        config: Has a number under each name.
-        least: Smallest value allowed, by field.
+        part: Name of the configuration, for the error message.
+        config: Object with a numeric attribute for each name in `least`.
+        least: Lower bound (inclusive) of each field.
 
     Raises:
-        MidwayError: Names the field and its bound.
+        MidwayError: A field is too small; the message names it and its bound.
 
     """
     for name, bound in least.items():
@@ -59,24 +60,24 @@ def check_at_least(part: str, config: object, **least: float) -> None:
 
 
 def to_json(config: object) -> dict[str, Any]:
-    """Plain JSON values of a configuration dataclass; paths become strings, tuples lists."""
+    """Convert a configuration dataclass to JSON values; paths become strings, tuples lists."""
     return cast("dict[str, Any]", _to_plain(config))
 
 
 def from_json(kind: type[C], values: Mapping[str, Any], *, where: str) -> C:
-    """Build a configuration of type `kind` from what `to_json` gave.
+    """Build a configuration of type `kind` from the values that `to_json` returns.
 
     Args:
         kind: A frozen dataclass; its fields may be dataclasses.
-        values: Names and values; left-out fields take their defaults.
-        where: What the values come from, for the error message.
+        values: Values by field name; missing fields take their defaults.
+        where: Origin of the values, for the error message.
 
     Raises:
-        MidwayError: An unknown, ill-typed or missing key, or a value the dataclass refuses.
+        MidwayError: A key is unknown, ill-typed or missing, or the dataclass rejects a value.
 
     """
     if not isinstance(values, Mapping):
-        raise MidwayError(f"{where}: {values!r} is no JSON object")
+        raise MidwayError(f"{where}: {values!r} is not a JSON object; correct it")
     fields = _field_types(kind)
     given: dict[str, Any] = {}
     for name, value in values.items():
@@ -89,15 +90,15 @@ def from_json(kind: type[C], values: Mapping[str, Any], *, where: str) -> C:
             given[name] = _validated(fields[name], value, name, where)
     for field in dataclasses.fields(cast("Any", kind)):
         if field.name not in given and _is_required(field):
-            raise MidwayError(f"{where}: no '{field.name}' in it; add it")
+            raise MidwayError(f"{where}: '{field.name}' is missing; add it")
     return kind(**given)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """JSON object of a file.
+    """Read the JSON object in a file.
 
     Raises:
-        MidwayError: The file is missing or holds no JSON object.
+        MidwayError: The file is missing or does not contain a JSON object.
 
     """
     try:
@@ -105,7 +106,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise MidwayError(f"{path}: cannot be read as JSON ({error}); is the path right?") from None
     if not isinstance(values, dict):
-        raise MidwayError(f"{path}: holds no JSON object; is the path right?")
+        raise MidwayError(f"{path}: does not contain a JSON object; is the path right?")
     return values
 
 
@@ -114,14 +115,14 @@ RENAMED = {
     "encoder.told": "encoder.release",
     "start.told": "start.release",
 }
-"""Fields of version 0.1 in a run's config.json, and their places today."""
+"""Renamed fields of a run's ``config.json``: name in version 0.1, and name today."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a run's ``config.json``; fields that have been renamed since have their new names.
+    """Read a run's ``config.json``; fields that version 0.1 named otherwise get today's names.
 
     Raises:
-        MidwayError: The file is missing or holds no JSON object.
+        MidwayError: The file is missing or does not contain a JSON object.
 
     """
     values = read_json(path)
@@ -147,7 +148,7 @@ def _validated(kind: Any, value: Any, name: str, where: str) -> Any:
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(kind, config=ConfigDict(strict=False, extra="forbid"))
-    except PydanticUserError:  # a dataclass brings its own configuration
+    except PydanticUserError:  # pydantic allows no `config` for a dataclass
         return TypeAdapter(kind)
 
 

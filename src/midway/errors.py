@@ -1,11 +1,11 @@
-"""Errors that a user can correct, and exit codes."""
+"""Exception for errors that a user can correct, and an exit code."""
 
 INTERRUPTED = 3
-"""Exit code of a command that was asked to stop and can be resumed."""
+"""Exit code of an interrupted command that can be resumed."""
 
 
 class MidwayError(Exception):
-    """Something a user can mend: its text names what, where and what to do.
+    """Error that a user can correct; its one-line message names the subject, cause and remedy.
 
-    The command line prints the text alone, without a traceback, and exits with code 2.
+    The command line prints only the message, without a traceback, and exits with code 2.
     """

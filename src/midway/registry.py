@@ -1,4 +1,4 @@
-"""Find classes by file name: a method or an evaluation is one file, and nothing else to edit."""
+"""Registry of modules by file name, so that a new method or evaluation needs only its file."""
 
 import importlib
 import pkgutil
@@ -8,16 +8,16 @@ from midway.errors import MidwayError
 
 
 def available(package: str) -> tuple[str, ...]:
-    """Names of the modules in a package, in alphabetical order; `base` is none of them."""
+    """Return the names of a package's modules in alphabetical order, without `base`."""
     folder = importlib.import_module(package).__path__
     return tuple(sorted(m.name for m in pkgutil.iter_modules(folder) if m.name != "base"))
 
 
 def find(package: str, name: str) -> ModuleType:
-    """Module `name` of a package.
+    """Import the module `name` of a package.
 
     Raises:
-        MidwayError: There is none; those that exist are named.
+        MidwayError: No such module; the message lists the existing ones.
 
     """
     names = available(package)

@@ -15,7 +15,7 @@ BENCHMARK = DataBenchmark(
     store=StoreConfig(),
     device=torch.device("cpu"),
     batch_size=1,
-    tell=lambda what: None,
+    announce=lambda text: None,
 )
 
 

@@ -16,57 +16,57 @@ def test_every_layout_is_a_row_with_what_limits_it(tmp_path, capsys):
     words = [root, "--short-sides", "300", "720", "--batch-size", "1", "--json"]
     assert main(["bench", "data", *words]) == 0
     printed = capsys.readouterr().out.splitlines()
-    told = json.loads(printed[-1])
-    assert (told["root"], told["device"], told["batch_size"]) == (root, "cpu", 1)
+    result = json.loads(printed[-1])
+    assert (result["root"], result["device"], result["batch_size"]) == (root, "cpu", 1)
     # Nothing is larger than the 96 pixels of the source.
-    assert [layout["short_side"] for layout in told["layouts"]] == [96, 96]
-    for layout in told["layouts"]:
-        assert f"{layout['layout']}: {layout['limit']} takes longest" in "\n".join(printed)
+    assert [layout["short_side"] for layout in result["layouts"]] == [96, 96]
+    for layout in result["layouts"]:
+        assert f"{layout['layout']}: the slowest stage is {layout['limit']};" in "\n".join(printed)
 
 
-def test_a_step_is_told_as_a_table_a_sentence_and_json(capsys):
+def test_a_step_is_reported_as_a_table_a_sentence_and_json(capsys):
     precisions = ["32-true", "bf16-mixed"]
     words = ["--model", "tiny", "--batch-size", "1", "--precision", *precisions, "--repeats", "1"]
     assert main(["bench", "step", *words, "--against", "plain", "--json"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    told = json.loads(printed[-1])
-    assert (told["model"], told["device"], told["batch_size"]) == ("tiny", "cpu", 1)
-    assert list(told["precisions"]) == precisions
+    result = json.loads(printed[-1])
+    assert (result["model"], result["device"], result["batch_size"]) == ("tiny", "cpu", 1)
+    assert list(result["precisions"]) == precisions
     assert any("DINO loss" in line for line in printed)
-    for own, row in told["against"]["ratios"].items():
+    for own, row in result["against"]["ratios"].items():
         for other, ratio in row.items():
             sentence = f"in {other} takes {ratio:.2f} times as long as ours in {own} ("
             assert any(sentence in line for line in printed)
-    assert told["against"]["agreements"]["32-true"]["gradient_difference"] < 1e-4
+    assert result["against"]["agreements"]["32-true"]["gradient_difference"] < 1e-4
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
-def test_a_compiled_and_recomputed_step_is_told_as_such(capsys):
+def test_a_compiled_and_recomputed_step_is_reported_as_such(capsys):
     words = ["--model", "tiny", "--batch-size", "1", "--precision", "32-true", "--repeats", "1"]
     backend = Counting()
     with compiler(backend):
         assert main(["bench", "step", *words, "--compile", "--recompute", "--json"]) == 0
     printed = capsys.readouterr().out
-    told = json.loads(printed.splitlines()[-1])
-    assert told["compile"]
-    assert told["recompute"]
-    first = told["precisions"]["32-true"]["first_step_seconds"]
+    result = json.loads(printed.splitlines()[-1])
+    assert result["compile"]
+    assert result["recompute"]
+    first = result["precisions"]["32-true"]["first_step_seconds"]
     assert "compiled, recomputed" in " ".join(printed.split())
-    assert f"with compilation: {first:.0f} s" in printed
+    assert f"including compilation: {first:.0f} s" in printed
     assert backend.graphs
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "name a benchmark: midway bench data"),
-        (["speed"], "name a benchmark"),
+        ([], "no benchmark; give one: midway bench data"),
+        (["speed"], "no benchmark"),
         (["data", "nowhere"], "nowhere: does not exist"),
         (["data", "--batch-size", "0"], "--batch-size 0: give 1 or more"),
         (["data", ".", "--short-sides", "8"], "short_side = 8; give 16 or more"),
         (["step", "--batch-size", "0"], "--batch-size 0: give 1 or more"),
-        (["step", "--precision"], "--precision: name one or more"),
+        (["step", "--precision"], "--precision: no value"),
         (["step", "--repeats", "0"], "--repeats 0: give 1 or more"),
         (["step", "--device", "cuda"], "--device cuda: no GPU that torch can use"),
     ],
@@ -76,6 +76,6 @@ def test_what_cannot_be_done_is_one_line(tmp_path, capsys, monkeypatch, words, m
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     write_video(tmp_path / "a.mp4", even_times(30), picture=waves)
     assert main(["bench", *words]) == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

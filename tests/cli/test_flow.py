@@ -46,10 +46,10 @@ def test_two_images_give_a_flow_file_and_its_picture(images, tmp_path: Path, cap
     assert found.shape == (*SIZE, 2)
     middle = found[12:-12, 12:-12]
     assert np.abs(np.median(middle, axis=(0, 1)) - made.SHIFT).max() < 0.5
-    told = last_line(capsys)
-    assert told["max_pixels"] == pytest.approx(np.hypot(*found.T).max(), rel=1e-5)
+    result = last_line(capsys)
+    assert result["max_pixels"] == pytest.approx(np.hypot(*found.T).max(), rel=1e-5)
     with Image.open(picture) as image:
-        np.testing.assert_array_equal(np.asarray(image), flow_to_rgb(found, told["max_pixels"]))
+        np.testing.assert_array_equal(np.asarray(image), flow_to_rgb(found, result["max_pixels"]))
 
 
 def test_a_finetuned_network_finds_flow_in_tiles_of_its_crop(images, tmp_path: Path):
@@ -148,7 +148,7 @@ def test_a_video_that_is_damaged_halfway_leaves_nothing(tmp_path: Path, capsys):
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_video_whose_second_frame_is_lost_is_told_to_have_one(tmp_path: Path, capsys):
+def test_a_video_whose_second_frame_is_lost_is_refused_as_a_single_frame(tmp_path: Path, capsys):
     path = tmp_path / "two.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10)
@@ -166,7 +166,9 @@ def test_a_video_whose_second_frame_is_lost_is_told_to_have_one(tmp_path: Path, 
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_network_that_finds_nan_is_told_and_leaves_nothing(images, video, tmp_path: Path, capsys):
+def test_a_network_that_predicts_nan_is_an_error_and_leaves_nothing(
+    images, video, tmp_path: Path, capsys
+):
     network = FlowNetwork(replace(CONFIG, crop=(32, 32)))
     network.head.before.weight.data.fill_(torch.nan)
     save_flow_network(network, tmp_path / "net.safetensors")
@@ -180,9 +182,9 @@ def test_a_network_that_finds_nan_is_told_and_leaves_nothing(images, video, tmp_
     ]
     for inputs, out in ((images, "x.flo"), ([str(video)], "x.mp4")):
         assert main(["flow", *inputs, "-o", str(tmp_path / out), *words]) == 2
-        told = capsys.readouterr().err
-        assert told.endswith("predicted flow is not finite; check the network's weights\n")
-        assert told.startswith(f"midway: {inputs[0]}: ")
+        error = capsys.readouterr().err
+        assert error.endswith("predicted flow is not finite; check the network's weights\n")
+        assert error.startswith(f"midway: {inputs[0]}: ")
     assert not list(tmp_path.glob("x.*"))
 
 
@@ -194,7 +196,7 @@ def one_frame(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["{a}", "{b}", "-o", "{tmp}/x.gif"], "no flow format"),
+        (["{a}", "{b}", "-o", "{tmp}/x.gif"], "is not a flow format"),
         (["{a}", "-o", "{tmp}/x.flo"], "give two images or a video"),
         (["{one}", "-o", "{tmp}/x.mp4"], "has a single frame"),
         (["{one}", "-o", "{tmp}/x.flo"], "give a name like flow.mp4"),
@@ -205,8 +207,14 @@ def one_frame(tmp_path: Path) -> Path:
         (["{a}", "{b}", "-o", "{tmp}/x.flo", "--network", "{a}"], "takes no network"),
         (["{a}", "{b}"], "--out"),
         (["{a}", "{b}", "-o", "{tmp}/no/x.flo"], "no folder"),
-        (["{a}", "{b}", "-o", "{tmp}/x.flo", "--picture", "{tmp}/x.flo2"], "no image format"),
-        (["{a}", "{b}", "-o", "{tmp}/x.flo", "--picture", "{a}"], "is an input and would be lost"),
+        (
+            ["{a}", "{b}", "-o", "{tmp}/x.flo", "--picture", "{tmp}/x.flo2"],
+            "is not an image format",
+        ),
+        (
+            ["{a}", "{b}", "-o", "{tmp}/x.flo", "--picture", "{a}"],
+            "is an input and would be overwritten",
+        ),
         (["{a}", "{b}", "-o", "{tmp}/x.flo", "--max-pixels", "-1"], "give a length, or 0"),
         (["{a}", "{b}", "-o", "{tmp}/x.flo", "--radius", "0"], "give 1 patch or more"),
         (["{one}", "-o", "{tmp}/x.webm"], "ending in .mp4"),
@@ -219,7 +227,7 @@ def test_what_is_wrong_is_one_line(images, tmp_path: Path, capsys, words, messag
     names = {"a": images[0], "b": images[1], "one": one_frame(tmp_path), "tmp": tmp_path}
     names |= {"small": tmp_path / "small.png", "text": tmp_path / "text.png"}
     assert main(["flow", *(word.format(**names) for word in words)]) == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
     assert not list(tmp_path.glob("x.*"))

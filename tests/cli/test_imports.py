@@ -1,4 +1,4 @@
-"""What commands import: little for a help text, and no package that they do not need."""
+"""Imports of commands: few for a help text, and no package that they do not need."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from midway.data.synthetic.world import WorldConfig
 from midway.data.synthetic.write import write_videos
 
 MISMATCHED = 'raise RuntimeError("operator torchvision::nms does not exist")\n'
-"""What a torchvision for CUDA does beside a torch for CPUs."""
+"""Behaviour of a torchvision for CUDA beside a torch for CPUs."""
 RUN = """
 import sys
 from midway.cli import main

@@ -35,7 +35,7 @@ def _fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return printed.err
 
 
-def test_an_unknown_command_is_told_with_those_that_exist(
+def test_an_unknown_command_is_an_error_that_lists_the_known_ones(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert f"there are {', '.join(COMMANDS)}" in _fails(["trian"], capsys)
@@ -50,7 +50,7 @@ def test_an_unknown_command_is_told_with_those_that_exist(
         (["export", "no_such_file.pth", "out.safetensors"], "no such file or folder"),
     ],
 )
-def test_wrong_words_are_told_in_one_line(
+def test_wrong_words_are_an_error_of_one_line(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in _fails(words, capsys)
@@ -97,12 +97,12 @@ def test_a_network_goes_through_export_and_info_unchanged(
     second = json.loads(printed[-1])
     assert second["parameters"] == first["parameters"]
     assert second["config"]["encoder"]["heads"] is None
-    assert "an untold number of heads" in printed[-3]
+    assert "an unknown number of heads" in printed[-3]
     assert main(["info", words[1], "--encoder-heads", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["config"] == first["config"]
 
 
-def test_info_reads_a_file_once_though_heads_are_untold(
+def test_info_reads_a_file_once_though_heads_are_unknown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from midway.models.midway import MidwayNetwork
@@ -122,7 +122,7 @@ def test_info_reads_a_file_once_though_heads_are_untold(
     assert config["dynamics"]["forward_heads"] == 4
 
 
-def test_the_encoder_of_a_network_is_exported_alone_and_told_by_info(
+def test_the_encoder_of_a_network_is_exported_and_described_by_info(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from midway.models.midway import MidwayNetwork
@@ -146,7 +146,7 @@ def test_the_encoder_of_a_network_is_exported_alone_and_told_by_info(
     message = _fails(["export", net, str(tmp_path / "x.pth"), "--weights", "best"], capsys)
     assert "no encoder 'best'; there are student, teacher" in message
     message = _fails(["export", alone, str(tmp_path / "x.pth")], capsys)
-    assert "the release layout holds whole networks" in message
+    assert "the release layout is for whole networks" in message
 
 
 def test_info_tells_of_what_is_in_no_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,8 +162,8 @@ def test_info_tells_of_what_is_in_no_file(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["eval", "latents", "--run", "RUN"], "--run: is now --network; type that"),
-        (["eval", "flow", "--run=RUN"], "--run: is now --network; type that"),
+        (["eval", "latents", "--run", "RUN"], "--run: is now --network; use that"),
+        (["eval", "flow", "--run=RUN"], "--run: is now --network; use that"),
         (
             ["eval", "segmentation", "--protocol", "camvid-linear", "--run", "RUN"],
             "--run: is now --network",
@@ -177,7 +177,7 @@ def test_info_tells_of_what_is_in_no_file(capsys: pytest.CaptureFixture[str]) ->
         (["perturb", "a.png", "b.png", "--run", "RUN"], "--run: is now --network"),
     ],
 )
-def test_old_spellings_are_told_with_the_new_one(
+def test_old_spellings_are_an_error_that_names_the_new_one(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in _fails(words, capsys)
@@ -194,7 +194,7 @@ def _command_that(monkeypatch: pytest.MonkeyPatch, result: object) -> None:
     monkeypatch.setattr("midway.cli.list.main", command)
 
 
-def test_an_error_of_the_system_is_told_with_file_and_reason(
+def test_an_error_of_the_system_is_printed_with_file_and_reason(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _command_that(monkeypatch, PermissionError(13, "Permission denied", "some/file"))
@@ -203,7 +203,7 @@ def test_an_error_of_the_system_is_told_with_file_and_reason(
     assert json.loads(capsys.readouterr().out) == {"error": "some/file: Permission denied"}
 
 
-def test_an_interruption_is_130_and_told_as_json_too(
+def test_an_interruption_is_130_and_printed_as_json_too(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _command_that(monkeypatch, KeyboardInterrupt())
@@ -238,7 +238,7 @@ def test_a_reader_that_has_gone_is_no_traceback(words: list[str]) -> None:
     assert process.returncode == 1
 
 
-def test_export_overwrites_only_when_told(
+def test_export_overwrites_only_with_the_option(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "net.pth").write_text("precious")

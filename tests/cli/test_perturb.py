@@ -27,7 +27,7 @@ def files(tmp_path: Path) -> dict[str, str]:
     return {path.stem: str(path) for path in tmp_path.iterdir()} | {"tmp": str(tmp_path)}
 
 
-def told(capsys) -> dict:
+def last_line(capsys) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
@@ -35,7 +35,7 @@ def test_points_give_a_picture_and_their_hottest_patches(files, tmp_path: Path, 
     out = tmp_path / "out.png"
     words = ["--point", "20,9", "3,30", "--network", files["net"], "-o", str(out), "--json"]
     assert main(["perturb", files["a"], files["b"], *words, "--draws", "3"]) == 0
-    found = told(capsys)
+    found = last_line(capsys)
     assert list(found["levels"]) == ["1", "2", "3"]
     images = [np.asarray(Image.open(files[name])).transpose(2, 0, 1) for name in "ab"]
     source, target = (normalise(torch.tensor(image)[None] / 255) for image in images)
@@ -48,10 +48,10 @@ def test_points_give_a_picture_and_their_hottest_patches(files, tmp_path: Path, 
         num_draws=3,
         dtype=fast_dtype(torch.device("cpu")),
     )[0].flatten(1)
-    for heat, told_of in zip(heatmaps, found["levels"]["2"], strict=True):
-        x, y = told_of["hottest"]
+    for heat, reported in zip(heatmaps, found["levels"]["2"], strict=True):
+        x, y = reported["hottest"]
         assert int(heat.argmax()) == int(y // 8) * 5 + int(x // 8)
-        assert told_of["cosine"] == pytest.approx(float(heat.max()), abs=0.02)
+        assert reported["cosine"] == pytest.approx(float(heat.max()), abs=0.02)
     with Image.open(out) as picture:
         outlines = (np.asarray(picture.convert("RGB")) == (0, 0xE0, 0)).all(2)
     assert outlines.any(0).sum() > 4 * 20  # in the source and the targets of three levels
@@ -60,7 +60,7 @@ def test_points_give_a_picture_and_their_hottest_patches(files, tmp_path: Path, 
 def test_images_of_odd_sides_are_fitted_and_places_are_in_their_pixels(files, tmp_path, capsys):
     words = ["--point", "60,34", "--network", files["net"], "-o", str(tmp_path / "o.png"), "--json"]
     assert main(["perturb", files["odd"], files["odd"], *words, "--level", "3"]) == 0
-    (found,) = told(capsys)["levels"]["3"]
+    (found,) = last_line(capsys)["levels"]["3"]
     x, y = found["hottest"]
     # 35 x 61 pixels become 4 x 7 patches: middles are at (k + 1/2) of 61 / 7 and 35 / 4.
     for place in ((x + 0.5) / (61 / 7) - 0.5, (y + 0.5) / (35 / 4) - 0.5):
@@ -71,18 +71,18 @@ def test_images_of_odd_sides_are_fitted_and_places_are_in_their_pixels(files, tm
     ("words", "message"),
     [
         (["{a}", "{b}", "--point", "40,3"], "point 40,3 is outside the image of 40 x 32 pixels"),
-        (["{a}", "{b}", "--point", "3"], "point '3': give X,Y in pixels"),
-        (["{a}", "{b}", "--point", "3,x"], "point '3,x': give X,Y in pixels"),
-        (["{a}", "{b}", "--point"], "no point; give --point X,Y"),
+        (["{a}", "{b}", "--point", "3"], "point '3': is not X,Y"),
+        (["{a}", "{b}", "--point", "3,x"], "point '3,x': is not X,Y"),
+        (["{a}", "{b}", "--point"], "--point: no point; give X,Y"),
         (["{a}", "{b}"], "--point"),
         (["{a}", "{b}", "--point", "3,3", "--level", "4"], "level 4 has no forward model"),
         (["{a}", "{b}", "--point", "3,3", "--draws", "0"], "0 draws: give 1 or more"),
         (["{a}", "{small}", "--point", "3,3"], "images differ in size"),
         (["{a}", "{text}", "--point", "3,3"], "cannot be read as an image"),
         (["{a}", "{tmp}/none.png", "--point", "3,3"], "none.png: no such file; check the path"),
-        (["{a}", "{b}", "--point", "3,3", "-o", "{tmp}/x.flo"], "no image format"),
+        (["{a}", "{b}", "--point", "3,3", "-o", "{tmp}/x.flo"], "is not an image format"),
         (["{a}", "{b}", "--point", "3,3", "-o", "{tmp}/no/x.png"], "no folder"),
-        (["{a}", "{b}", "--point", "3,3", "-o", "{a}"], "is an input and would be lost"),
+        (["{a}", "{b}", "--point", "3,3", "-o", "{a}"], "is an input and would be overwritten"),
         (["{a}", "{b}", "--point", "3,3", "--network", "{tmp}/none.pth"], "no such file or folder"),
     ],
 )

@@ -22,7 +22,7 @@ def result(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
-def test_a_store_is_made_and_told(tmp_path, capsys):
+def test_a_store_is_made_and_summarised(tmp_path, capsys):
     videos, destination = tmp_path / "videos", tmp_path / "s.lance"
     videos.mkdir()
     write_video(videos / "a.mp4", even_times(11))
@@ -44,7 +44,9 @@ def test_a_store_is_made_and_told(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_signal_to_the_process_group_ends_with_code_3_and_the_next_run_goes_on(tmp_path, capsys):
+def test_a_signal_to_the_process_group_ends_with_code_3_and_the_next_run_continues(
+    tmp_path, capsys
+):
     videos = tmp_path / "videos"
     videos.mkdir()
     for number in range(8):
@@ -70,10 +72,10 @@ def test_a_signal_to_the_process_group_ends_with_code_3_and_the_next_run_goes_on
         process.kill()
     assert process.returncode == 3, err
     assert err == ""
-    assert "interrupted; run the same command to go on" in out
-    told = json.loads(out.splitlines()[-1])
-    assert told["interrupted"]
-    assert told["clips"] < 8
+    assert "interrupted; run the same command again to continue" in out
+    summary = json.loads(out.splitlines()[-1])
+    assert summary["interrupted"]
+    assert summary["clips"] < 8
     for destination in (whole, stopped):
         assert main(["prepare", *words(destination)]) == 0
         assert result(capsys)["clips"] == 8
@@ -84,10 +86,10 @@ def test_measure_prints_a_table_and_a_choice(tmp_path, capsys):
     write_video(tmp_path / "a.mp4", even_times(30))
     assert main(["prepare", str(tmp_path), "--measure", "--json"]) == 0
     captured = capsys.readouterr()
-    told = json.loads(captured.out.splitlines()[-1])
-    assert f"choose {told['choice']}: {told['why']}" in captured.out
-    assert [layout["short_side"] for layout in told["layouts"]] == [48, 48]
-    for layout in told["layouts"]:
+    summary = json.loads(captured.out.splitlines()[-1])
+    assert f"recommended: {summary['choice']} ({summary['why']})" in captured.out
+    assert [layout["short_side"] for layout in summary["layouts"]] == [48, 48]
+    for layout in summary["layouts"]:
         assert layout["name"] in captured.out
         assert layout["cores"]["1000"] >= layout["cores"]["100"] >= 1
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
@@ -109,13 +111,13 @@ def test_what_cannot_be_done_is_one_line(tmp_path, capsys, monkeypatch, words, m
     monkeypatch.chdir(tmp_path)
     write_video(Path("a.mp4"), even_times(5))
     assert main(["prepare", "a.mp4", *words]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("midway: ")
-    assert message in told
-    assert told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("midway: ")
+    assert message in error
+    assert error.count("\n") == 1
 
 
-def test_without_a_cluster_ray_is_told_how_to_start_one(tmp_path, capsys, monkeypatch):
+def test_without_a_cluster_the_error_says_how_to_start_one(tmp_path, capsys, monkeypatch):
     ray = pytest.importorskip("ray")
 
     def find_none(*arguments: object, **options: object) -> None:
@@ -134,9 +136,9 @@ def test_an_index_is_made_where_it_is_asked_for(tmp_path, capsys):
     words = ["prepare", str(tmp_path / "videos"), "--index-only", "--jobs", "1", "--json"]
     for place in ([], [str(tmp_path / "elsewhere.jsonl")]):
         assert main([*words[:2], *place, *words[2:]]) == 0
-        told = json.loads(capsys.readouterr().out.splitlines()[-1])
-        assert (told["videos"], told["unusable"], told["reused"]) == (1, 0, 0)
-        assert Path(told["file"]).is_file()
+        summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (summary["videos"], summary["unusable"], summary["reused"]) == (1, 0, 0)
+        assert Path(summary["file"]).is_file()
     assert main([*words[:2], "index.txt", *words[2:]]) == 2
     assert "an index ends in .jsonl" in capsys.readouterr().err
 
@@ -147,5 +149,7 @@ def test_a_source_of_which_nothing_can_be_read_ends_in_an_error(tmp_path, capsys
     for name in ("a.mp4", "b.mp4"):
         (videos / name).write_text("no video")
     assert main(["prepare", str(videos), str(tmp_path / "s.lance"), *SMALL]) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert f"{videos}: none of its 2 clips could be read; the first: {videos}/a.mp4: cannot" in told
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        f"{videos}: all of its 2 clips are unreadable; the first: {videos}/a.mp4: cannot" in error
+    )

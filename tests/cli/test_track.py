@@ -33,7 +33,7 @@ def decoded(path: str) -> list[np.ndarray]:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def told(capsys) -> dict:
+def last_line(capsys) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
@@ -42,7 +42,7 @@ def test_features_are_tracked_as_by_the_function_and_drawn(files, tmp_path: Path
     words = ["--point", "20,9", "50,40", "--network", files["net"], "-o", out, "--json"]
     words += ["--method", "features", "--picture", str(picture), "--start-seconds", "0.26"]
     assert main(["track", files["video"], *words]) == 0
-    found = told(capsys)
+    found = last_line(capsys)
     frames = torch.from_numpy(np.stack(decoded(files["video"]))).permute(0, 3, 1, 2)
     expected = track_points(
         midway.load(files["net"]),
@@ -67,7 +67,7 @@ def test_the_other_methods_run_at_a_lower_rate(files, tmp_path: Path, capsys, me
     out = str(tmp_path / "out.mp4")
     words = ["--point", "20,9", "--network", files["net"], "-o", out, "--json", "--fps", "4"]
     assert main(["track", files["video"], *words, "--method", method, "--draws", "2"]) == 0
-    assert told(capsys)["seconds"] == pytest.approx([0, 0.25, 0.5])
+    assert last_line(capsys)["seconds"] == pytest.approx([0, 0.25, 0.5])
     with av.open(out) as container:
         assert container.streams.video[0].average_rate == 4
 
@@ -76,9 +76,9 @@ def test_flow_needs_no_network_unless_it_is_of_features(files, tmp_path: Path, c
     words = ["track", files["video"], "--point", "20,9", "--method", "flow", "--json"]
     words += ["-o", str(tmp_path / "out.mp4")]
     assert main([*words, "--flow.method", "zero"]) == 0
-    assert told(capsys)["points"] == [[[20, 9]] * 6]
+    assert last_line(capsys)["points"] == [[[20, 9]] * 6]
     assert main([*words, "--flow.method", "features", "--network", files["net"]]) == 0
-    assert told(capsys)["points"] != [[[20, 9]] * 6]
+    assert last_line(capsys)["points"] != [[[20, 9]] * 6]
 
 
 def one_frame(tmp_path: Path) -> str:
@@ -106,14 +106,14 @@ def two_sizes(tmp_path: Path) -> str:
     ("words", "message"),
     [
         (["{video}", "--point", "66,3"], "point 66,3 is outside the image of 66 x 48 pixels"),
-        (["{video}", "--point", "3"], "point '3': give X,Y in pixels"),
+        (["{video}", "--point", "3"], "point '3': is not X,Y"),
         (["{one}", "--point", "3,3"], "has a single frame"),
         (["{video}", "--point", "3,3", "--level", "4"], "level 4 has no forward model"),
         (["{video}", "--point", "3,3", "--start-seconds", "9"], "the last frame is at 0.62 s"),
         (["{video}", "--point", "3,3", "--fps", "-1"], "--fps -1: give"),
         (["{video}", "--point", "3,3", "-o", "{tmp}/x.png"], "give a name like tracks.mp4"),
-        (["{video}", "--point", "3,3", "-o", "{video}"], "is an input and would be lost"),
-        (["{video}", "--point", "3,3", "--picture", "{tmp}/x.flo"], "no image format"),
+        (["{video}", "--point", "3,3", "-o", "{video}"], "is an input and would be overwritten"),
+        (["{video}", "--point", "3,3", "--picture", "{tmp}/x.flo"], "is not an image format"),
         (["{net}", "--point", "3,3"], "net.safetensors"),
         (["{tmp}/none.mp4", "--point", "3,3"], "none.mp4: no such file; check the path"),
         (["{mixed}", "--point", "3,3"], "changes its frame size between"),
@@ -142,7 +142,7 @@ def test_a_real_video_is_tracked_from_its_middle_both_ways(
     words = ["--point", "430,150", "--start-seconds", "0.8", "--fps", "5", "--method", "features"]
     words += ["--network", files["net"], "--short-side", "64", "-o", out, "--json"]
     assert main(["track", str(video), *words]) == 0
-    found = told(capsys)
+    found = last_line(capsys)
     assert found["seconds"] == pytest.approx([number / 5 for number in range(9)], abs=0.02)
     assert found["points"][0][4] == [430, 150]
     assert found["confidence"][0][4] == 1

@@ -42,7 +42,7 @@ def test_it_runs_on_real_frames_and_videos(
     assert Path(result["checkpoint"]).is_file()
 
 
-def test_a_run_goes_on_with_resume_and_not_without(
+def test_a_run_continues_with_resume_and_not_without(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_videos(tmp_path / "videos", WORLD, seeds=[0])
@@ -97,7 +97,7 @@ def test_a_signal_to_the_process_group_leaves_a_checkpoint_and_code_3(tmp_path: 
     assert Path(result["checkpoint"]).name == f"step_{result['steps']:08d}.ckpt"
 
 
-def test_a_folder_without_pairs_is_told_with_the_remedy(
+def test_a_folder_without_pairs_is_an_error_with_the_remedy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     empty, texts = tmp_path / "empty", tmp_path / "texts"
@@ -134,7 +134,7 @@ def test_bad_videos_are_listed_and_stop_a_run_that_allows_none(
     assert (run / "skipped.jsonl").read_text().count("\n") == 2
 
 
-def test_labels_of_another_layout_are_told_before_a_run_begins(
+def test_labels_of_another_layout_are_an_error_before_a_run_begins(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_videos(tmp_path / "videos", WORLD, seeds=[0])
@@ -163,14 +163,14 @@ def test_a_run_folder_with_other_files_is_left_alone(
         (["camvid.midway_tiny", "--optim.learning-rate", "1"], "--optim.learning-rate"),
         (["camvid.midway_tiny", "--data.rot", "x"], "did you mean --data.root?"),
         (["camvid.midway_tiny", "--optim.lr", "fast"], "--optim.lr"),
-        (["camvid.midway_tiny", "--method.network.encoder.heads", "5"], "no multiple of heads"),
+        (["camvid.midway_tiny", "--method.network.encoder.heads", "5"], "not a multiple of heads"),
         (["camvid.midway_tiny", "--labels.root", "x"], "labels.dataset: not set"),
         (["camvid.midway_tiny", "--labels.images", "0"], "must be 1 or more"),
         (["--resume"], "give the folder"),
-        (["--resume", "nowhere"], "nowhere: no run to resume"),
+        (["--resume", "nowhere"], "nowhere: is not a run"),
     ],
 )
-def test_wrong_words_are_told_in_one_line(
+def test_wrong_words_are_an_error_of_one_line(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", *words]) == 2
@@ -179,7 +179,7 @@ def test_wrong_words_are_told_in_one_line(
     assert printed.err.count("\n") == 1
 
 
-def test_a_resumed_run_with_a_damaged_configuration_is_told(
+def test_a_resumed_run_with_a_damaged_configuration_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_videos(tmp_path / "videos", WORLD, seeds=[0])

@@ -95,11 +95,6 @@ def test_the_value_is_the_one_in_force_at_the_time_of_the_frame(
     assert speed == 5 + row
 
 
-def test_nothing_is_opened_where_no_signals_are_wanted(tmp_path: Path) -> None:
-    write_video(tmp_path / "walk.mp4", even_times(16))
-    assert read_signals(only_clip(tmp_path), {}, (0.0,)) == {}
-
-
 def changed(**fields: Any) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         np.savez(path, **{**arrays(), **fields})

@@ -31,7 +31,7 @@ from midway.models.midway import HeadConfig, MidwayNetwork, NetworkConfig
 from midway.models.weights.load import load
 from midway.models.weights.release import ReleaseHints
 from midway.models.weights.save import save
-from midway.train.objective import Position
+from midway.train.objective import Progress
 from tests.models.encoders.fake_timm import install_timm
 from tests.models.flow.test_network import CONFIG
 
@@ -157,9 +157,9 @@ def test_a_resumed_run_ends_like_one_that_was_not_stopped(config, tmp_path: Path
     half = replace(config, run=replace(config.run, folder=tmp_path / "half", steps=6))
     stopped = FlowFinetuning.after_step
 
-    def stop(self, position):
-        stopped(self, position)
-        if position.step == 4:
+    def stop(self, progress):
+        stopped(self, progress)
+        if progress.step == 4:
             raise KeyboardInterrupt
 
     FlowFinetuning.after_step = stop
@@ -247,7 +247,7 @@ def test_a_model_of_timm_is_finetuned(config, monkeypatch):
 
 
 def test_random_is_a_fresh_vit_s_with_the_dynamics_of_the_paper(config):
-    with pytest.raises(MidwayError, match=r"32x48 pixels is no multiple of two patches of 16"):
+    with pytest.raises(MidwayError, match=r"32x48 pixels is not a multiple of two patches of 16"):
         build_network(replace(config, start=StartConfig(network="random")))
     config = replace(config, data=replace(config.data, crop=(32, 64)))
     random = replace(config, start=StartConfig(network="random"))
@@ -360,7 +360,7 @@ def test_validation_leaves_the_mode_and_the_gradients_as_they_were(config, tmp_p
     assert out.logs["epe"].isfinite()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in objective.parameters())
     # Not a step that is validated after: nothing is read, though there is nothing to read.
-    objective.after_step(Position(step=0, steps=100, steps_per_epoch=1.0, samples=2))
+    objective.after_step(Progress(step=0, steps=100, steps_per_epoch=1.0, samples=2))
     assert not list(tmp_path.glob("*.jsonl"))
     assert objective.network.training
 

@@ -114,7 +114,7 @@ def test_a_run_folder_has_all_that_is_needed_and_can_be_loaded(
 
 
 def _labels(folder: Path, **changes: object) -> LabelsConfig:
-    """Of worlds that the videos do not show."""
+    """Return labels of worlds that are in no training video."""
     if not folder.exists():
         world = WorldConfig(height=48, width=64, num_frames=2, fps=1.0)
         write_segmentation_dataset(folder, world, train_seeds=[10, 11], val_seeds=[12, 13])
@@ -219,28 +219,28 @@ def test_a_run_begins_from_the_weights_of_another(
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_labels_that_nothing_looks_at_are_told(videos: Path, tmp_path: Path) -> None:
+def test_labels_that_no_metric_uses_are_an_error(videos: Path, tmp_path: Path) -> None:
     run = _small(videos, tmp_path / "run", health_every=0)
-    with pytest.raises(MidwayError, match="never looked at"):
+    with pytest.raises(MidwayError, match="is not used"):
         train(replace(run, labels=_labels(tmp_path / "labels")))
 
 
 @pytest.mark.parametrize("missing", ["method", "data", "optim", "run"])
-def test_a_configuration_without_a_part_is_told(missing: str) -> None:
+def test_a_configuration_without_a_part_is_an_error(missing: str) -> None:
     values = {name: part for name, part in to_json(midway_tiny()).items() if name != missing}
-    with pytest.raises(MidwayError, match=f"no '{missing}'"):
+    with pytest.raises(MidwayError, match=f"'{missing}' is missing"):
         experiment_from_json(values, where="config.json")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"optim": 3}, "optim = 3 is no JSON object"),
-        ({"method": "midway"}, "method = 'midway' is no JSON object"),
+        ({"optim": 3}, "optim = 3 is not a JSON object"),
+        ({"method": "midway"}, "method = 'midway' is not a JSON object"),
         ({"extra": {}}, "no field 'extra'"),
-        ({"run": {"seed": 1}}, "config.json: run: no 'folder' in it"),
+        ({"run": {"seed": 1}}, "config.json: run: 'folder' is missing"),
     ],
 )
-def test_a_damaged_configuration_is_told(change: dict, message: str) -> None:
+def test_a_damaged_configuration_is_an_error(change: dict, message: str) -> None:
     with pytest.raises(MidwayError, match=message):
         experiment_from_json(to_json(midway_tiny()) | change, where="config.json")

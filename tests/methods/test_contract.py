@@ -13,7 +13,7 @@ from midway.methods.base import Method, MethodConfig, build_method, flops_per_sa
 from midway.methods.midway import MidwayConfig
 from midway.nn.compilation import compile_regions, recompute_regions
 from midway.registry import available, find
-from midway.train.objective import Position, StepOutput
+from midway.train.objective import Progress, StepOutput
 from tests.compilers import Counting, compiler
 
 PACKAGE = "midway.methods"
@@ -21,7 +21,7 @@ CONFIGS: dict[str, MethodConfig] = {
     **{name: find("midway.methods", name).METHOD.Config.tiny() for name in available(PACKAGE)},
     "midway, dense term alone": midway_tiny().method,
 }
-POSITION = Position(step=5, steps=10, steps_per_epoch=2.0, samples=2)
+POSITION = Progress(step=5, steps=10, steps_per_epoch=2.0, samples=2)
 
 
 @pytest.fixture(params=CONFIGS)

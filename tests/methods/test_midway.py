@@ -10,13 +10,13 @@ from midway.errors import MidwayError
 from midway.methods.midway import Midway, MidwayConfig
 from midway.models.weights.save import save
 from midway.train.health import LOW_RANK, LOW_SPREAD
-from midway.train.objective import Position
+from midway.train.objective import Progress
 
 CONFIG = MidwayConfig.tiny()
 
 
-def _position(step: int, *, samples: int = 40) -> Position:
-    return Position(step=step, steps=1000, steps_per_epoch=100.0, samples=samples)
+def _position(step: int, *, samples: int = 40) -> Progress:
+    return Progress(step=step, steps=1000, steps_per_epoch=100.0, samples=samples)
 
 
 def _clips() -> Clips:

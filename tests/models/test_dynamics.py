@@ -196,5 +196,5 @@ def test_as_published_the_position_table_starts_with_zeros() -> None:
 
 
 def test_a_matching_start_needs_a_width_for_sines_and_cosines() -> None:
-    with pytest.raises(MidwayError, match="midway_width 18 is no multiple of 4"):
+    with pytest.raises(MidwayError, match="midway_width 18 is not a multiple of 4"):
         DynamicsConfig(midway_width=18, starts_matching=True)

@@ -182,7 +182,7 @@ def test_a_missing_compiler_is_told_before_anything_is_trained(
     with FakeTensorMode():  # needs no GPU
         block.scale = nn.Parameter(torch.empty(1, device="cuda"))
     monkeypatch.setenv("CC", "no-c-either")
-    with pytest.raises(MidwayError, match=r"no C compiler 'no-c-either'.*environment's CC,"):
+    with pytest.raises(MidwayError, match=r"no C compiler 'no-c-either'.*environment variable CC,"):
         compile_regions(block)
     monkeypatch.delenv("CC")
     monkeypatch.setenv("PATH", "")

@@ -20,7 +20,7 @@ from midway.methods.midway import Midway, MidwayConfig
 from midway.models.midway import MidwayNetwork, MidwayOutput
 from midway.models.weights.load import load
 from midway.models.weights.release import to_release_name
-from midway.train.objective import Position
+from midway.train.objective import Progress
 from midway.train.optim import AdamW, OptimConfig, Rates, clip_gradients
 
 DEFAULT = Path(__file__).parents[3] / "shared" / "parity" / "tiny"
@@ -147,13 +147,13 @@ def test_six_training_steps_agree_on_losses_weights_teacher_and_centre(golden: G
     optimizer = AdamW(method, groups, config)
     for wanted in golden.trajectory:
         steps_per_epoch = len(golden.trajectory) // 2
-        position = Position(
+        progress = Progress(
             step=wanted["step"],
             steps=len(golden.trajectory),
             steps_per_epoch=steps_per_epoch,
             samples=golden.config["batch"],
         )
-        assert int(position.epoch) == wanted["epoch"]
+        assert int(progress.epoch) == wanted["epoch"]
         optimizer.set_rates(Rates(lr=wanted["lr"], weight_decay=wanted["weight_decay"]))
         out = method.loss(golden.clips(wanted["step"]))
         losses = [out.logs[f"dense_loss_{level}"] for level in network.config.dynamics.levels]
@@ -166,7 +166,7 @@ def test_six_training_steps_agree_on_losses_weights_teacher_and_centre(golden: G
             torch.testing.assert_close(found, torch.tensor(value), rtol=1e-4, atol=0)
         optimizer.zero_grad(set_to_none=True)
         out.loss.backward()
-        method.after_backward(position)
+        method.after_backward(progress)
         clip_gradients(groups, config)
         optimizer.step_unless(torch.zeros(()))
         method.network.dino_loss.move_center()

@@ -13,7 +13,7 @@ _SIZE = 2**28
 
 _FREE_ONE_BLOCK = f"""
 import resource
-from midway.train.cpu_memory import give_freed_memory_back, keep_freed_memory
+from midway.train.launch import give_freed_memory_back, keep_freed_memory
 
 def resident_bytes():
     with open("{_STATM}") as statm:

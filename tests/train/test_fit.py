@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from midway.errors import MidwayError
 from midway.train.checkpoint import latest_checkpoint
-from midway.train.objective import Position, StepOutput
+from midway.train.objective import Progress, StepOutput
 
 from .toy import CONFIG, OPTIM, Toy, ToyLoader, losses, run_config, train
 
@@ -77,7 +77,7 @@ def test_dropout_differs_from_step_to_step_and_from_seed_to_seed(tmp_path):
     draws = []
 
     class Drawing(Toy):
-        def after_step(self, position: Position) -> None:
+        def after_step(self, progress: Progress) -> None:
             draws.append(float(torch.rand(())))
 
     train(run_config(tmp_path / "draws"), toy=Drawing())
@@ -113,7 +113,7 @@ def test_steps_that_are_not_finite_are_left_out_and_counted(tmp_path):
     seen = []
 
     class Watching(Toy):
-        def after_step(self, position: Position) -> None:
+        def after_step(self, progress: Progress) -> None:
             seen.append(self.student.first.weight.detach().clone())
 
     toy = Watching()
@@ -199,9 +199,9 @@ def test_half_precision_resumes_with_its_loss_scale(tmp_path):
 
 def test_the_hooks_see_gradients_and_positions(tmp_path):
     class Frozen(Toy):
-        def after_backward(self, position: Position) -> None:
+        def after_backward(self, progress: Progress) -> None:
             assert self.student.last.weight.grad is not None
-            if position.epoch < 1:
+            if progress.epoch < 1:
                 self.student.last.weight.grad = None
 
     toy = Frozen()
@@ -243,7 +243,7 @@ def test_a_line_of_the_log_that_is_no_record_is_named(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], line, *lines[2:]]) + "\n")
-    with pytest.raises(MidwayError, match=r"metrics\.jsonl: line 2 is no record"):
+    with pytest.raises(MidwayError, match=r"metrics\.jsonl: line 2 is not a record"):
         train(run_config(tmp_path), resume=True)
 
 

@@ -81,7 +81,7 @@ def test_health_is_logged_at_its_own_steps_too(tmp_path):
     assert [json.loads(line)["step"] for line in lines] == [1, 3, 4, 6, 8, 9, 10]
 
 
-def _told(folder, name):
+def _logged(folder, name):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return {r["step"]: r[name] for r in map(json.loads, lines) if name in r}
 
@@ -100,8 +100,8 @@ def _probe(asked):
 def test_a_probe_is_asked_with_the_health_and_after_the_first_step_and_no_other(tmp_path):
     asked = []
     train(run_config(tmp_path, log_every=2, health_every=3), probe=_probe(asked))
-    assert _told(tmp_path, "health/score") == {1: 100, 3: 101, 6: 102, 9: 103}
-    assert [*_told(tmp_path, "step")] == [1, 2, 3, 4, 6, 8, 9, 10]
+    assert _logged(tmp_path, "health/score") == {1: 100, 3: 101, 6: 102, 9: 103}
+    assert [*_logged(tmp_path, "step")] == [1, 2, 3, 4, 6, 8, 9, 10]
     assert len(asked) == 4
 
 
@@ -123,7 +123,7 @@ def test_a_resumed_run_is_not_probed_at_its_first_step_again(tmp_path):
     config = run_config(tmp_path, health_every=100)
     train(config, ToyLoader(signal_step=4), probe=_probe(asked))
     train(config, probe=_probe(asked), resume=True)
-    assert _told(tmp_path, "health/score") == {1: 100}
+    assert _logged(tmp_path, "health/score") == {1: 100}
 
 
 def test_an_objective_without_measures_logs_as_before(tmp_path):

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from midway.errors import MidwayError
-from midway.train.interruption import Interruption
-from midway.train.launch import launch
+from midway.train.launch import Interruption, launch
 from midway.train.run import autocast
 
 from .toy import run_config

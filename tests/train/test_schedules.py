@@ -1,7 +1,7 @@
 import pytest
 
 from midway.errors import MidwayError
-from midway.train.objective import Position
+from midway.train.objective import Progress
 from midway.train.optim import OptimConfig, rates_at
 from midway.train.schedules import cosine, warmup_cosine, warmup_poly
 
@@ -27,17 +27,17 @@ def test_any_length_of_warmup_stays_between_zero_and_the_peak(warmup_steps):
 
 
 def test_the_peak_rate_is_stated_for_256_samples_unless_it_is_absolute():
-    position = Position(step=20, steps=100, steps_per_epoch=2.0, samples=512)
+    progress = Progress(step=20, steps=100, steps_per_epoch=2.0, samples=512)
     config = OptimConfig(lr=1e-3, warmup_epochs=10)
-    assert rates_at(position, config).lr == pytest.approx(2e-3)
+    assert rates_at(progress, config).lr == pytest.approx(2e-3)
     fixed = OptimConfig(lr=1e-3, warmup_epochs=10, scale_lr=False)
-    assert rates_at(position, fixed).lr == pytest.approx(1e-3)
+    assert rates_at(progress, fixed).lr == pytest.approx(1e-3)
 
 
-def test_a_position_knows_its_progress_and_epoch():
-    position = Position(step=3, steps=12, steps_per_epoch=2.0, samples=4)
-    assert position.progress == 0.25
-    assert position.epoch == 1.5
+def test_progress_has_a_fraction_and_an_epoch():
+    progress = Progress(step=3, steps=12, steps_per_epoch=2.0, samples=4)
+    assert progress.fraction == 0.25
+    assert progress.epoch == 1.5
 
 
 def test_the_polynomial_rate_is_that_of_mmsegmentation():
@@ -58,7 +58,7 @@ def test_a_polynomial_schedule_is_chosen_by_the_config_with_its_warmup_in_steps(
         lr=1.0, scale_lr=False, final_lr=0.0, schedule="poly", power=2.0, warmup_steps=5
     )
     rates = [
-        rates_at(Position(step=s, steps=10, steps_per_epoch=1e9, samples=8), config).lr
+        rates_at(Progress(step=s, steps=10, steps_per_epoch=1e9, samples=8), config).lr
         for s in range(10)
     ]
     assert rates[5:] == pytest.approx([0.25, 0.16, 0.09, 0.04, 0.01])

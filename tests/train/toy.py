@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from midway.train.fit import FitSummary, fit
 from midway.train.health import Probe
 from midway.train.launch import launch
-from midway.train.objective import Objective, Position, StepOutput
+from midway.train.objective import Objective, Progress, StepOutput
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
 from midway.train.schedules import cosine
@@ -55,8 +55,8 @@ class Toy(Objective):
             logs = {"teacher_loss": F.mse_loss(self.teacher(batch.x), wanted)}
         return StepOutput(loss=loss, logs=logs)
 
-    def after_step(self, position: Position) -> None:
-        momentum = cosine(position.progress, 0.9, 1.0)
+    def after_step(self, progress: Progress) -> None:
+        momentum = cosine(progress.fraction, 0.9, 1.0)
         for old, new in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
             old.lerp_(new, 1 - momentum)
 

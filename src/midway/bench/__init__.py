@@ -1,1 +1,1 @@
-"""What things cost on this machine: `midway bench`."""
+"""Benchmarks of data loading and of the training step, for `midway bench`."""

@@ -1,4 +1,4 @@
-"""Videos to measure reading with, when none are given: a walk over a textured plane."""
+"""Generated videos for the data benchmark: a camera that moves over a textured plane."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,20 +9,20 @@ from numpy.typing import NDArray
 
 WIDTH, HEIGHT, FPS, SECONDS = 1280, 720, 30, 40
 _MARGIN = 320
-"""How far, in pixels, the camera moves from the middle of the plane along each axis."""
+"""Largest distance of the camera from the plane's centre along each axis, in pixels."""
 
 
 def make_clip(path: Path, *, gop: int, seed: int, seconds: float = SECONDS) -> None:
-    """Write a 1280x720 H.264 video at 30 fps, as x264 does it by itself but for the keyframes.
+    """Write a 1280x720 H.264 video at 30 fps with x264's defaults except for the keyframes.
 
-    The camera circles over a plane whose texture has the spectrum of natural images, on which
-    patches move on paths of their own; that comes to the 4 Mbit/s or so of a dashcam.
+    The camera moves over a plane with the spectrum of natural images, on which patches move
+    independently. The bit rate is that of a dashcam, about 4 Mbit/s.
 
     Args:
-        path: The file, ending in ``.mp4``.
-        gop: Frames from one keyframe to the next.
-        seed: Of the texture and the paths.
-        seconds: Length.
+        path: Output file, ending in ``.mp4``.
+        gop: Number of frames from one keyframe to the next.
+        seed: Seed of the texture and the patches' motion.
+        seconds: Length of the video.
     """
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS)
@@ -58,7 +58,7 @@ def _frames(rng: np.random.Generator, count: int) -> Iterator[NDArray[np.uint8]]
 
 
 def _texture(rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
-    """An RGB picture that is rough like a natural one, and about as colourful."""
+    """Return an RGB image with the spectrum and the saturation of natural images."""
     rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
     falloff = np.maximum(np.hypot(rows, columns), 1 / width) ** -1.25
     spectrum = np.fft.rfft2(rng.standard_normal((4, height, width))) * falloff

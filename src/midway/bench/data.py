@@ -1,4 +1,7 @@
-"""What it costs to bring pairs of frames to the network, stage by stage, for each layout."""
+"""Benchmark of reading pairs of frames: cost of each stage from the file to the views, by layout.
+
+All rates count pairs, whichever method is trained.
+"""
 
 import tempfile
 import time
@@ -30,56 +33,59 @@ from midway.data.video.file import VideoClip, VideoFile
 from midway.data.video.header import OpenStream, bad_clip_errors, open_stream
 
 MADE_GOPS = (30, 250)
-"""Frames between the keyframes of the videos that are made when none are given."""
+"""Frames between the keyframes of the generated videos."""
 MADE_CLIPS = 2
+"""Number of generated videos for each distance of keyframes."""
 STAGES = ("open", "seek", "decode", "transfer", "views")
 _SEEK_PAIRS = 50
+"""Smallest number of pairs for which opening and seeking are timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayoutTimes:
-    """Milliseconds of one core per pair, stage by stage, and the rates that follow."""
+    """Cost of each stage in milliseconds of one core per pair, and the reading rate."""
 
     layout: str
     short_side: int
-    """Pixels of the shorter side of the frames."""
+    """Shorter side of the frames in pixels."""
     pairs_per_second: float
-    """Opened, read and decoded by one core, by the clock on the wall."""
+    """Pairs opened, read and decoded by one core, in wall-clock time."""
     open: float
-    """Opening a clip, shared by the pairs drawn from it."""
+    """Opening a clip, divided by the pairs drawn from it."""
     seek: float
-    """Finding the place; for a store, fetching the bytes."""
+    """Seeking; for a store, fetching the bytes."""
     decode: float
-    """From there to RGB frames."""
+    """Decoding to RGB frames."""
     transfer: float
-    """Cutting the windows, making a batch of them and moving it to the device."""
+    """Cutting regions, stacking them to a batch and moving it to the device."""
     views: float
-    """Drawing and rendering the views, on the device."""
+    """Sampling and rendering the views on the device."""
     plain_views: float | None
-    """The views by per-image code with Pillow, on one core; only measured on a CPU."""
+    """Rendering the views by per-image code with Pillow on one core; only measured on a CPU."""
 
     @property
     def limit(self) -> str:
-        """The stage that takes longest."""
+        """Name of the slowest stage."""
         return max(STAGES, key=lambda stage: getattr(self, stage))
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataBenchmark:
-    """What is read, how, and on what the views are made."""
+    """Configuration of the data benchmark."""
 
     sampling: Sampling
     short_sides: tuple[int, ...]
-    """Of the stores that are tried."""
+    """Shorter sides of the measured stores, in pixels."""
     store: StoreConfig
     device: torch.device
+    """Device that renders the views."""
     batch_size: int
-    """Pairs whose views are made at once."""
-    tell: Callable[[str], None]
-    """Called with what is done next."""
+    """Pairs rendered at once."""
+    announce: Callable[[str], None]
+    """Called with a description of the next measurement."""
 
     def run(self, root: str | None) -> list[LayoutTimes]:
-        """Measure the layouts of a folder, or of videos made for the purpose.
+        """Measure the layouts of a folder, or of generated videos if `root` is None.
 
         Raises:
             MidwayError: Nothing below `root` can be read, or an extra is not installed.
@@ -91,10 +97,10 @@ class DataBenchmark:
             for gop in MADE_GOPS:
                 made = Path(folder, str(gop))
                 made.mkdir()
-                self.tell(f"making 720p videos with a keyframe every {gop} frames")
+                self.announce(f"generating 720p videos with a keyframe every {gop} frames")
                 for seed in range(MADE_CLIPS):
                     make_clip(made / f"{seed}.mp4", gop=gop, seed=seed)
-                # Stores do not depend on where the keyframes were.
+                # A store does not depend on the source's keyframes.
                 sides = self.short_sides if gop == MADE_GOPS[0] else ()
                 times += self._layouts(str(made), f"H.264, GOP {gop}", sides)
         return times
@@ -102,11 +108,11 @@ class DataBenchmark:
     def _layouts(self, root: str, name: str, short_sides: Sequence[int]) -> list[LayoutTimes]:
         found = find_sources(root, source_fps=self.store.source_fps)
         sample = readable_sample(root, found, self.sampling)
-        self.tell(f"reading {root}")
+        self.announce(f"reading {root}")
         native = max(side for _, _, side in sample)
         times = [self._measure(name, native, [clip for _, clip, _ in sample])]
         for side in sorted({min(side, native) for side in short_sides}):
-            self.tell(f"making and reading a store of short side {side}")
+            self.announce(f"making and reading a store of short side {side}")
             with tempfile.TemporaryDirectory() as folder:
                 store = str(Path(folder, "trial.lance"))
                 config = replace(self.store, short_side=side)
@@ -132,7 +138,7 @@ class DataBenchmark:
         )
 
     def _views(self, pairs: list[FramePair]) -> tuple[float, float, float | None]:
-        """Transfer, views, and views by plain code, in milliseconds a pair."""
+        """Measure transfer, views and plain views in milliseconds per pair."""
         if self.device.type == "cpu":
             times = time_views(pairs, batch_size=self.batch_size)
             return times.cut_ms + times.stack_ms, times.draw_ms + times.render_ms, times.plain_ms
@@ -149,7 +155,7 @@ def _frame_pairs(clips: Sequence[Clip], sampling: Sampling) -> Iterator[FramePai
 
 
 def _open_and_seek(clips: Sequence[Clip], sampling: Sampling) -> tuple[float, float]:
-    """Milliseconds a pair for opening a clip, and for finding the places of pairs in it."""
+    """Measure opening a clip and seeking to its pairs, in milliseconds per pair."""
     rng = np.random.default_rng(sampling.seed)
     open_seconds = seek_seconds = 0.0
     pairs = 0
@@ -169,13 +175,13 @@ def _open_and_seek(clips: Sequence[Clip], sampling: Sampling) -> tuple[float, fl
 
 @contextmanager
 def _seeker(clip: Clip) -> Iterator[Callable[[list[float]], object]]:
-    """What goes to the places of some times and decodes nothing there."""
+    """Yield a function that seeks to some times of a clip without decoding."""
     if isinstance(clip, VideoClip):
         with bad_clip_errors(clip.location), closing(open_stream(clip.location)) as opened:
             yield partial(_seek_video, opened)
     elif isinstance(clip, StoreClip):
         dataset, _ = open_store(clip.location)
-        dataset.take([clip.first_row], columns=["jpeg"])  # reads what it keeps in memory
+        dataset.take([clip.first_row], columns=["jpeg"])  # loads the metadata that Lance caches
         yield partial(_fetch_rows, dataset, clip)
     else:
         yield lambda times: None

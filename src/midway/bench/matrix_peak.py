@@ -1,4 +1,4 @@
-"""The most that this machine does of matrix products, which a training step is held against."""
+"""Peak throughput of matrix products on this machine, the reference for the training step."""
 
 from functools import partial
 
@@ -9,18 +9,18 @@ from midway.bench.stopwatch import seconds_of
 from midway.nn.linear import linear
 
 SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192, 16384)}
-"""Sides of the square matrices that are multiplied."""
+"""Sides of the square matrices, by type of device."""
 _REPEATS = 20
-"""Long enough that other work on the machine does not take its share of all of them."""
+"""Number of timings; the fastest counts, so that other work on the machine has little effect."""
 
 
 @torch.no_grad()
 def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of the fastest dense product of two square matrices, as measured.
+    """Measure the operations per second of the fastest dense product of two square matrices.
 
     Args:
-        device: Where.
-        dtype: Of the matrices, `torch.float32` or `torch.bfloat16`.
+        device: Device of the matrices.
+        dtype: Type of the matrices, `torch.float32` or `torch.bfloat16`.
 
     """
     best = 0.0

@@ -1,4 +1,4 @@
-"""What a training step costs on this machine, part by part."""
+"""Benchmark of the training step: throughput, memory and the time of its parts."""
 
 import resource
 import sys
@@ -19,23 +19,24 @@ from midway.experiments.camvid import midway_tiny
 from midway.methods.base import flops_per_sample
 from midway.methods.midway import Midway, MidwayConfig
 from midway.nn.compilation import compile_regions, recompute_regions
-from midway.train.objective import Position
+from midway.train.objective import Progress
 from midway.train.optim import AdamW, OptimConfig, Rates, clip_gradients
 
 MODELS = {"vits": midway_vits, "vitb": midway_vitb, "tiny": midway_tiny}
 OPTIM = OptimConfig(clip="per_tensor")
 RATES = Rates(lr=1e-4, weight_decay=0.04)
 WARM_UP = 3
-"""Steps that do not count: the allocator finds its places, libraries choose their kernels."""
+"""Untimed first steps, in which memory is allocated and libraries select their kernels."""
 _FRAME = (480, 854)
+"""Height and width of the frames in pixels."""
 
 
 class FastStep:
-    """The step that `midway.train.fit` takes, on views that are on the device already.
+    """Training step of `midway.train.fit` on views that are already on the device.
 
     Args:
-        method: Trained in place.
-        autocast_type: Of the forward pass; None for float32.
+        method: The method; trained in place.
+        autocast_type: Type of the forward pass; None for float32.
     """
 
     def __init__(self, method: Midway, autocast_type: torch.dtype | None) -> None:
@@ -45,93 +46,96 @@ class FastStep:
         self.optimizer = AdamW(method, self.groups, OPTIM)
 
     def step(self, clips: Clips) -> None:
-        """Train on the views of a batch, without a word from the device."""
+        """Train on the views of a batch, without synchronising the device."""
         dtype = self.autocast_type
         with torch.autocast(clips.seconds.device.type, dtype=dtype, enabled=dtype is not None):
             loss = self.method.loss(clips).loss
         loss.backward()
         self.optimise(loss)
-        self.move_averages(position(clips))
+        self.move_averages(progress(clips))
 
     def optimise(self, loss: torch.Tensor) -> None:
-        """Clip and update."""
+        """Clip the gradients and update the weights."""
         norm = clip_gradients(self.groups, OPTIM)
         self.optimizer.set_rates(RATES)
         self.optimizer.step_unless((~torch.isfinite(loss.detach() + norm)).float())
         self.optimizer.zero_grad()
 
     @torch.no_grad()
-    def move_averages(self, at: Position) -> None:
-        """Let centre and teacher follow."""
+    def move_averages(self, at: Progress) -> None:
+        """Update the DINO centre and the EMA teacher."""
         self.method.after_step(at)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepTimes:
-    """Speed of the step, memory, and seconds of its parts."""
+    """Throughput of the step, its peak memory, and the time of its parts."""
 
     seconds_per_step: float
     cpu_seconds_per_step: float
-    """Time that this process had on all its cores."""
+    """CPU time of the process, summed over its cores."""
     first_step_seconds: float
-    """Of the first step that warms up, in which regions are compiled if they are at all."""
-    pairs_per_second: float
-    flops_per_pair: float
-    """Forward and backward, as computed: what nothing reads is left out, and not counted. What drop
-    path leaves out on a CPU (some 2.5 %) is counted."""
+    """Time of the first warm-up step, which includes compilation."""
+    samples_per_second: float
+    """Throughput; a sample of Midway is a pair of frames."""
+    flops_per_sample: float
+    """Operations forward and backward, without outputs that training does not read; including the
+    branches that drop path skips on a CPU (about 2.5 %)."""
     flops_per_second: float
     peak_flops_per_second: float
-    """Of a dense matrix product in the same precision, measured before."""
+    """Measured peak of a dense matrix product in the same precision."""
     peak_memory_bytes: int
-    """Of the device; on a CPU the most that the process has had so far."""
+    """Peak memory of the step on a GPU; on a CPU, of the process so far."""
     parts: dict[str, float]
-    """Seconds of each part by itself, forward and backward."""
+    """Seconds of each part, timed by itself, forward and backward."""
 
     @property
     def share_of_peak(self) -> float:
-        """Arithmetic of the step by the most that the machine does."""
+        """Throughput divided by that of a matrix product."""
         return self.flops_per_second / self.peak_flops_per_second
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepBenchmark:
-    """Which network, on how many pairs, how, and where."""
+    """Configuration of the step benchmark."""
 
     config: MidwayConfig
     batch_size: int
+    """Samples in a step."""
     device: torch.device
     repeats: int
-    """Steps that count, of which the median is given."""
+    """Number of timed steps; the result is their median."""
     compile: bool
-    """As of `RunConfig`, and so is `recompute`."""
+    """As in `RunConfig`."""
     recompute: bool
-    tell: Callable[[str], None]
-    """Called with what is done next."""
+    """As in `RunConfig`."""
+    announce: Callable[[str], None]
+    """Called with a description of the next measurement."""
 
     def run(self, autocast_type: torch.dtype | None) -> StepTimes:
-        """Measure, with the forward pass in this type; None for float32.
+        """Measure the step with a forward pass in this type; None for float32.
 
         Raises:
-            MidwayError: Nothing can be compiled.
+            MidwayError: Compilation is not available.
         """
-        self.tell("measuring the peak of matrix products")
+        self.announce("measuring the peak of matrix products")
         peak = matrix_peak(self.device, autocast_type or torch.float32)
         method = self.method()
         clips, render_seconds = self.clips()
         ours = FastStep(method, autocast_type)
-        self.tell("measuring steps")
+        self.announce("measuring steps")
         _reset_memory(self.device)
         first, wall, cpu = self._alone(lambda: ours.step(clips))
         memory = _peak_memory(self.device)
-        self.tell("measuring the parts")
+        self.announce("measuring the parts")
         parts = time_parts(method, clips, autocast_type, repeats=self.repeats)
         flops = flops_per_sample(self.config)
         return StepTimes(
             seconds_per_step=wall,
             cpu_seconds_per_step=cpu,
             first_step_seconds=first,
-            pairs_per_second=self.batch_size / wall,
-            flops_per_pair=flops,
+            samples_per_second=self.batch_size / wall,
+            flops_per_sample=flops,
             flops_per_second=flops * self.batch_size / wall,
             peak_flops_per_second=peak,
             peak_memory_bytes=memory,
@@ -139,7 +143,7 @@ class StepBenchmark:
         )
 
     def method(self) -> Midway:
-        """The method with its first weights, the same at every call."""
+        """Build the method with the same initial weights at every call."""
         torch.manual_seed(0)
         method = Midway(self.config).to(self.device)
         if self.compile:
@@ -149,7 +153,7 @@ class StepBenchmark:
         return method
 
     def clips(self) -> tuple[Clips, float]:
-        """Return views of frames of noise, and the seconds that they take to render."""
+        """Return views of noise frames, and the seconds that rendering them takes."""
         spec, rng = self.config.views.spec(), np.random.default_rng(0)
         frames = list(rng.integers(0, 256, (spec.num_frames, *_FRAME, 3), dtype=np.uint8))
         draws = [draw_views(spec, *_FRAME, rng) for _ in range(self.batch_size)]
@@ -169,13 +173,13 @@ class StepBenchmark:
         return Clips(views=views, seconds=times, signals={}), seconds
 
     def _alone(self, step: Callable[[], object]) -> tuple[float, float, float]:
-        """Seconds of the first step by the wall, medians of the others by it and of the process."""
+        """Return wall-clock seconds of the first step; median wall-clock and CPU seconds."""
         rows = [both_clocks(step, self.device) for _ in range(WARM_UP + self.repeats)]
         wall, cpu = zip(*rows, strict=True)
         return wall[0], median(wall[WARM_UP:]), median(cpu[WARM_UP:])
 
     def _ends(self, ours: FastStep, clips: Clips) -> dict[str, float]:
-        """Seconds of the optimiser with clipping, and of the moving averages."""
+        """Measure the optimiser, including gradient clipping, and the moving averages."""
         loss = torch.zeros((), device=self.device)
         optimiser = []
         for _ in range(3):
@@ -183,14 +187,14 @@ class StepBenchmark:
                 parameter.grad = torch.full_like(parameter, 1e-6)
             optimiser.append(seconds_of(lambda: ours.optimise(loss), self.device))
         averages = median_seconds(
-            lambda: ours.move_averages(position(clips)), self.device, repeats=3
+            lambda: ours.move_averages(progress(clips)), self.device, repeats=3
         )
         return {"optimiser": median(optimiser), "EMA": averages}
 
 
-def position(clips: Clips) -> Position:
-    """A place in a run at which nothing is frozen."""
-    return Position(step=2, steps=10, steps_per_epoch=1.0, samples=len(clips))
+def progress(clips: Clips) -> Progress:
+    """Return the progress of a run at which no parameters are frozen."""
+    return Progress(step=2, steps=10, steps_per_epoch=1.0, samples=len(clips))
 
 
 def _reset_memory(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: each part on its own, forward and backward."""
+"""Timing of the parts of a training step, forward and backward."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,16 +15,16 @@ from midway.nn.dense import normalized_mse
 def time_parts(
     method: Midway, clips: Clips, autocast_type: torch.dtype | None, *, repeats: int
 ) -> dict[str, float]:
-    """Seconds of each part of the networks for a batch; gradients are cleared.
+    """Measure each part of the networks in seconds per batch; gradients are cleared.
 
-    Each is given inputs of its true shapes and computed by itself, so that the sum can differ from
-    the whole: the device works at its best, but autograd's sums over several uses are missing.
+    Each part runs by itself on random inputs of its true shapes. The sum can differ from the whole
+    step: caches are warm, and gradients of tensors with several uses are not summed.
 
     Args:
-        method: The weights.
-        clips: A batch.
-        autocast_type: Of the forward passes; None for float32.
-        repeats: Times that count, of which the median is given.
+        method: The method with its weights.
+        clips: A batch, which sets the shapes.
+        autocast_type: Type of the forward passes; None for float32.
+        repeats: Number of timings; the result is their median.
 
     """
     device = clips.seconds.device
@@ -53,7 +53,7 @@ def time_parts(
 
 
 class _Parts:
-    """The parts of the networks with inputs of random numbers."""
+    """Parts of the networks with random inputs."""
 
     def __init__(self, method: Midway, clips: Clips) -> None:
         self.network = method.network
@@ -67,7 +67,7 @@ class _Parts:
         self.tokens = 1 + rows * columns
 
     def trained(self) -> dict[str, Callable[[], Sequence[Tensor]]]:
-        """What has a backward pass, by name."""
+        """Return the parts with a backward pass, by name."""
         return {
             "student 224": self._student,
             "local crops": lambda: [self.network.encoder(self.locals)],
@@ -79,7 +79,7 @@ class _Parts:
         }
 
     def teacher(self) -> None:
-        """All that the teacher computes: features, backward features, logits."""
+        """Run the teacher: features, backward features and logits."""
         network, teacher = self.network, self.network.teacher
         teacher.encoder.levels(self.frames, network.config.levels)
         teacher.head(teacher.encoder(self.globals))

@@ -1,4 +1,4 @@
-"""Time of work that may run on a device behind the host's back."""
+"""Timing of work that runs asynchronously on a device."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import torch
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds by the clock on the wall, from an idle device to an idle device."""
+    """Measure wall-clock seconds; the device is synchronised before and after."""
     wait_for(device)
     start = time.perf_counter()
     work()
@@ -19,19 +19,19 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 def median_seconds(
     work: Callable[[], object], device: torch.device, *, repeats: int, warmup: int = 1
 ) -> float:
-    """Median of `repeats` times, after `warmup` that do not count."""
+    """Return the median of `repeats` timings after `warmup` untimed calls, in seconds."""
     times = [seconds_of(work, device) for _ in range(warmup + repeats)]
     return median(times[warmup:])
 
 
 def both_clocks(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Seconds by the clock on the wall, and those that this process had on all its cores."""
+    """Measure wall-clock seconds, and CPU seconds of this process summed over its cores."""
     start = time.process_time()
     wall = seconds_of(work, device)
     return wall, time.process_time() - start
 
 
 def wait_for(device: torch.device) -> None:
-    """Return when the device has done all that it was given."""
+    """Wait until the device is idle."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

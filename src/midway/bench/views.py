@@ -1,4 +1,4 @@
-"""What the views of a pair cost on one CPU core, next to plain per-image code."""
+"""Timing of view rendering: on one CPU core beside plain per-image code, and on a device."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -17,36 +17,37 @@ from midway.data.views.spec import ClipSpec, ViewParameters, cut_regions, draw_v
 from midway.nn.images import IMAGENET_STD
 
 FramePair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""Source and target frame, each of shape (H, W, 3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewTimes:
-    """CPU milliseconds per pair, the median over the repeats, and how far both ways lie apart."""
+    """CPU milliseconds per pair (median over repeats), and difference of the rendered views."""
 
     draw_ms: float
-    """Choosing crops and colours; part of both ways."""
+    """Sampling crops and colours, which both implementations need."""
     cut_ms: float
-    """Cutting the windows out of the frames."""
+    """Cutting the regions out of the frames."""
     stack_ms: float
-    """Making a batch of the windows."""
+    """Stacking the regions to a batch."""
     render_ms: float
-    """Making the views of the batch."""
+    """Rendering the views of the batch."""
     plain_ms: float
-    """The plain way from the frames to the views, drawing left out."""
+    """Plain implementation, from frames to views without sampling."""
     mean_difference: float
-    """Between the views of both ways, in levels of 255."""
+    """Mean absolute difference between the views of both implementations, in levels of 255."""
     worst_difference: float
-    """Of any one value, in levels of 255. Pillow rounds to bytes after every operation, its hue has
-    256 steps and its blur is three boxes; ours is exact."""
+    """Largest absolute difference, in levels of 255. Pillow rounds to bytes after each operation,
+    quantises hue to 256 steps and approximates the blur by three box filters; ours is exact."""
 
     @property
     def total_ms(self) -> float:
-        """Our way, from frames to views, drawing included."""
+        """Our implementation from frames to views, sampling included."""
         return self.draw_ms + self.cut_ms + self.stack_ms + self.render_ms
 
     @property
     def ratio(self) -> float:
-        """How many times as long the plain way takes, drawing included in both."""
+        """Time of the plain implementation divided by ours, sampling included in both."""
         return (self.draw_ms + self.plain_ms) / self.total_ms
 
 
@@ -58,16 +59,16 @@ def time_views(
     repeats: int = 10,
     seed: int = 0,
 ) -> ViewTimes:
-    """Time both ways of making the views of some pairs, in turns, on one thread.
+    """Time both implementations of view rendering alternately, on one thread.
 
-    Each repeat draws a new batch, which the pairs fill in turn.
+    Each repeat samples new crops and colours; the pairs are reused cyclically.
 
     Args:
         pairs: Source and target frames of shape (H, W, 3).
-        config: Sizes and shares of the crops.
+        config: Sizes and areas of the crops; the paper's by default.
         batch_size: Pairs per batch.
-        repeats: Batches that count; one more goes before them to warm up.
-        seed: Of the crops and colours.
+        repeats: Number of timed batches, after one for warm-up.
+        seed: Seed of the crops and colours.
     """
     spec = (config or ViewsConfig()).spec()
     rng = np.random.default_rng(seed)
@@ -92,15 +93,15 @@ def time_device_views(
     repeats: int = 10,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Milliseconds a pair for moving the windows of a batch to a device, and for its views there.
+    """Measure transfer to a device and rendering there, in milliseconds per pair.
 
     Args:
         pairs: Source and target frames of shape (H, W, 3).
         device: An accelerator.
-        config: Sizes and shares of the crops.
+        config: Sizes and areas of the crops; the paper's by default.
         batch_size: Pairs per batch.
-        repeats: Batches that count, of which the median is given.
-        seed: Of the crops and colours.
+        repeats: Number of timed batches, after one for warm-up; results are medians.
+        seed: Seed of the crops and colours.
     """
     spec = (config or ViewsConfig()).spec()
     rng = np.random.default_rng(seed)
@@ -159,9 +160,9 @@ def _cut(
 
 
 class _Clock:
-    """CPU milliseconds per pair since it was made, or since the lap before.
+    """Clock of CPU milliseconds per pair since its creation or the previous lap.
 
-    Time of this process on any core: what else the machine does then does not count.
+    CPU time of the process excludes other work on the machine.
     """
 
     def __init__(self, num_pairs: int) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``midway COMMAND ...``; each command is one file beside this one."""
+"""Command line ``midway COMMAND ...``; each command is a module of this package."""
 
 import importlib
 import json
@@ -10,25 +10,31 @@ from typing import Any
 from midway.errors import MidwayError
 
 COMMANDS = {
-    "quickstart": "make synthetic videos, train on them, and report what was learnt",
-    "prepare": "make a frame store or an index of videos, or measure which is worth making",
+    "quickstart": "train a small network on synthetic videos and write a report",
+    "prepare": "write a frame store or an index of videos, or recommend one (--measure)",
     "train": "pretrain: midway train EXPERIMENT --data.root DIR [--field value ...]",
-    "eval": "score a network: midway eval NAME --network RUN --data.root DIR",
-    "info": "say what a run folder, checkpoint, file of weights or model of timm holds",
+    "eval": "evaluate a network: midway eval NAME --network RUN --data.root DIR",
+    "info": "describe a run folder, checkpoint, weights file or timm model",
     "export": "write a network or its encoder as .safetensors, or in the release's .pth layout",
-    "bench": "say what data or a training step cost here: midway bench data|step",
-    "list": "name the experiments, with what each is",
-    "flow": "optical flow of two images or a video: midway flow A B -o out.flo",
-    "perturb": "where a patch goes, for the dynamics: midway perturb A B --point X,Y",
+    "bench": "measure data loading or a training step: midway bench data|step",
+    "list": "list experiments, or networks by name: midway list [experiments|networks]",
+    "flow": "compute optical flow of two images or a video: midway flow A B -o out.flo",
+    "perturb": "show where the dynamics move a patch: midway perturb A B --point X,Y",
     "track": "follow points through a video: midway track VIDEO --point X,Y -o out.mp4",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 2 for what a user can mend, told in one line.
+    """Run a command and return its exit code.
 
-    A command may give its own under "exit_code" in what it returns (3: a run asked to stop, which
-    has a checkpoint). 130 is an interruption, 1 a reader of the output that has gone.
+    Args:
+        arguments: Words after ``midway``; those of the process by default.
+
+    Returns:
+        0 for success; 2 after a one-line message about an error that the user can correct; 130
+        after Ctrl-C; 1 if the reader of the output has closed its pipe; or the "exit_code" in the
+        command's result (3: interrupted, can be resumed).
+
     """
     # Not `list(...)`: the command of that name is a module of this package.
     words = [*(sys.argv[1:] if arguments is None else arguments)]
@@ -40,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes once more at its end, and would complain.
+        # Python flushes stdout again at exit, which would print a second error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -60,7 +66,7 @@ def _run(words: Sequence[str], *, as_json: bool) -> int:
         return _failed(what, 2, as_json=as_json)
     except KeyboardInterrupt:
         return _failed("interrupted", 130, as_json=as_json)
-    if result is None:  # another process of the run tells
+    if result is None:  # only the first process of a run prints results
         return 0
     code = result.pop("exit_code", 0)
     if as_json:
@@ -83,14 +89,14 @@ def _command(name: str) -> Callable[[Sequence[str]], dict[str, Any] | None]:
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
     return "\n".join(
         [
-            "midway: learn recognition and motion from ordinary video, without labels",
+            "midway: self-supervised learning of recognition and motion from unlabelled video",
             "",
             *lines,
             "",
-            "midway COMMAND --help says more. Every command takes --json: its last line on",
-            "standard output is then one JSON object.",
+            "midway COMMAND --help describes a command. With --json, the last line of standard",
+            "output is a JSON object.",
         ]
     )

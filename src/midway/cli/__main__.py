@@ -1,4 +1,4 @@
-"""``python -m midway.cli``, which torchrun needs."""
+"""Entry point of ``python -m midway.cli``, which torchrun needs."""
 
 import sys
 

@@ -1,10 +1,11 @@
-"""midway bench data, midway bench step: what each stage costs on this machine."""
+"""Command ``midway bench``: benchmarks of data loading and of the training step."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+import tyro
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
@@ -18,22 +19,23 @@ from midway.data.clips.store import StoreConfig, require_store_packages
 from midway.data.prepare.measure import Sampling
 from midway.errors import MidwayError
 from midway.methods.midway import MidwayConfig
-from midway.train.cpu_memory import keep_freed_memory
+from midway.train.launch import keep_freed_memory
 from midway.train.run import AUTOCAST_TYPES
 
 USAGE = """usage: midway bench data [DIR] [--option value ...] [--json]
        midway bench step [--option value ...] [--json]
 
-data: from a file to the views of a pair, stage by stage.
-step: a training step, part by part, as a share of what the machine can do.
-midway bench data --help and midway bench step --help name the options."""
+data: time of each stage from a file to the views of a pair of frames.
+step: time of a training step and its parts, and its share of the machine's peak.
+midway bench data --help and midway bench step --help list the options."""
 PLAIN_ATTENTION: dict[str, Attend] = {
     "plain": attend_written_out,
     "plain-sdpa": F.scaled_dot_product_attention,
 }
+"""Attention of the plain step, by value of ``--against``."""
 Precision = Literal["bf16-mixed", "32-true"]
 NEEDED_PAIRS_PER_SECOND = 1000
-"""What one H200 can train."""
+"""Training throughput expected of one H200 (not measured)."""
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
@@ -44,32 +46,32 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     if words and words[0] in ("-h", "--help"):
         print(USAGE)
         raise SystemExit(0)
-    raise MidwayError(f"name a benchmark: midway bench {' | '.join(benchmarks)}")
+    raise MidwayError(f"no benchmark; give one: midway bench {' | '.join(benchmarks)}")
 
 
 def data(
-    root: str | None = None,
+    root: Annotated[str | None, tyro.conf.arg(metavar="[DIR]")] = None,
     /,
     short_sides: tuple[int, ...] = (480, 720),
     batch_size: int | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Time every stage from a file to the views of a pair, on one core, for each layout.
+    """Measure each stage from a file to the views of a pair of frames, on one core, by layout.
 
     Args:
-        root: Folder of videos or of frames; without one, 720p videos are made and measured.
-        short_sides: Sizes of the frame stores that are tried, in pixels.
-        batch_size: Pairs whose views are made at once; 8 on a CPU, 128 elsewhere.
-        device: Where views are made.
-        seed: Of the sample and the pairs.
+        root: Folder of videos or image sequences; by default, 720p videos are generated.
+        short_sides: Shorter sides of the measured frame stores, in pixels.
+        batch_size: Pairs rendered at once; by default 8 on a CPU, 128 on a GPU.
+        device: Device that renders the views.
+        seed: Seed of the sampled clips and pairs.
 
     """
     _check_device(device)
     if batch_size is not None and batch_size < 1:
         raise MidwayError(f"--batch-size {batch_size}: give 1 or more")
     for side in short_sides:
-        StoreConfig(short_side=side)  # says what is wrong with it before anything is measured
+        StoreConfig(short_side=side)  # refuses a bad size before anything is measured
     if short_sides:
         require_store_packages("--short-sides")
     console = Console(stderr=True)
@@ -80,7 +82,7 @@ def data(
             store=StoreConfig(),
             device=torch.device(device),
             batch_size=batch_size or (8 if device == "cpu" else 128),
-            tell=lambda what: status.update(what),
+            announce=lambda text: status.update(text),
         )
         layouts = benchmark.run(root)
     _print(layouts)
@@ -103,20 +105,17 @@ def step(
     recompute: bool = False,
     repeats: int = 5,
 ) -> dict[str, Any]:
-    """Time a training step and its parts, on views that are on the device already.
+    """Measure a training step and its parts, with the views already on the device.
 
     Args:
-        model: ViT-S or ViT-B of the paper, or the small network of `camvid.midway_tiny`.
-        batch_size: Pairs in a step.
-        precision: As of `midway train --run.precision`; each that is named is measured, and with
-            several each of our steps is set beside the plain step in each of them.
-        device: Where.
-        against: "plain" takes a step as a paper's code usually writes it in turn with ours, after
-            checking that loss and gradients are the same; "plain-sdpa" with torch's own attention
-            function (`scaled_dot_product_attention`) in it instead of attention written out.
-        compile: As of `midway train --run.compile`.
-        recompute: As of `midway train --run.recompute`.
-        repeats: Steps that count, of which the median is given.
+        model: The paper's ViT-S or ViT-B, or the small network of `camvid.midway_tiny`.
+        batch_size: Samples (pairs of frames) in a step.
+        precision: Precisions to measure, as in `midway train --run.precision`.
+        device: Device that trains.
+        against: Baseline in alternation: plain step, or plain step with torch's attention (sdpa).
+        compile: As in `midway train --run.compile`.
+        recompute: As in `midway train --run.recompute`.
+        repeats: Number of timed steps; the result is their median.
 
     """
     _check_step(precision, device, {"batch-size": batch_size, "repeats": repeats})
@@ -131,12 +130,12 @@ def step(
             compile=compile,
             recompute=recompute,
             repeats=repeats,
-            tell=lambda what: status.update(what),
+            announce=lambda text: status.update(text),
         )
         measured = {name: benchmark.run(each) for name, each in types.items()}
         compared = take_turns(benchmark, types, attend) if attend else None
     hardware = _hardware(device)
-    title = f"{model}, {batch_size} pairs a step, {device} ({hardware})"
+    title = f"{model}, {batch_size} samples a step, {device} ({hardware})"
     for name, times in measured.items():
         _print_step(times, f"{title}, {name}", compiled=compile, recomputed=recompute)
     if compared:
@@ -156,7 +155,7 @@ def step(
 def _print(layouts: Sequence[LayoutTimes]) -> None:
     table = Table(
         *("layout", "pairs/s", *STAGES, "views by Pillow"),
-        title="pairs/s opened, read and decoded; milliseconds a pair; all of one core",
+        title="pairs/s opened, read and decoded; milliseconds per pair; one core",
     )
     for column in table.columns[1:]:
         column.justify = "right"
@@ -171,7 +170,7 @@ def _print(layouts: Sequence[LayoutTimes]) -> None:
     for each in layouts:
         cores = NEEDED_PAIRS_PER_SECOND / each.pairs_per_second
         print(
-            f"{each.layout}: {each.limit} takes longest; {cores:.1f} cores read "
+            f"{each.layout}: the slowest stage is {each.limit}; {cores:.1f} cores read "
             f"{NEEDED_PAIRS_PER_SECOND} pairs/s"
         )
 
@@ -197,7 +196,7 @@ def _check_step(precision: Sequence[str], device: str, numbers: dict[str, int]) 
         if value < 1:
             raise MidwayError(f"--{name} {value}: give 1 or more")
     if not precision:
-        raise MidwayError("--precision: name one or more of bf16-mixed, 32-true")
+        raise MidwayError("--precision: no value; give one or more of bf16-mixed, 32-true")
     _check_device(device)
 
 
@@ -216,25 +215,26 @@ def _print_step(times: StepTimes, title: str, *, compiled: bool, recomputed: boo
         table.add_row(name, f"{1e3 * seconds:.1f}", f"{seconds / whole:.1%}")
     Console().print(table)
     print(
-        f"{1e3 * whole:.1f} ms a step without views, {times.pairs_per_second:.3g} pairs/s, "
+        f"{1e3 * whole:.1f} ms a step without views, {times.samples_per_second:.3g} samples/s, "
         f"{times.flops_per_second / 1e12:.3g} TFLOP/s: {times.share_of_peak:.0%} of the "
-        f"{times.peak_flops_per_second / 1e12:.3g} that a matrix product reaches; "
-        f"{times.peak_memory_bytes / 2**30:.1f} GiB at most so far"
+        f"{times.peak_flops_per_second / 1e12:.3g} TFLOP/s of a matrix product; "
+        f"peak memory {times.peak_memory_bytes / 2**30:.1f} GiB"
     )
     if compiled:
-        print(f"first step, with compilation: {times.first_step_seconds:.0f} s")
+        print(f"first step, including compilation: {times.first_step_seconds:.0f} s")
 
 
 def _print_against(compared: AgainstTimes, device: str) -> None:
     for name, agreement in compared.agreements.items():
         print(
-            f"{name}, in turns: ours {1e3 * compared.seconds_per_step[name]:.1f} ms, plain step "
-            f"{1e3 * compared.plain_seconds_per_step[name]:.1f} ms; in float32 the loss is "
-            f"{agreement.loss_difference:.1e} apart, gradients {agreement.gradient_difference:.1e}"
+            f"{name}, alternating: our step {1e3 * compared.seconds_per_step[name]:.1f} ms, plain "
+            f"step {1e3 * compared.plain_seconds_per_step[name]:.1f} ms; relative difference in "
+            f"float32: loss {agreement.loss_difference:.1e}, gradients "
+            f"{agreement.gradient_difference:.1e}"
         )
     for own, row in compared.ratios.items():
         for other, ratio in row.items():
-            told = f"the plain step in {other} takes {ratio:.2f} times as long as ours in {own}"
-            if device == "cpu":  # the cores of a GPU's host spend theirs waiting
-                told += f" ({compared.cpu_ratios[own][other]:.2f} by time on the cores)"
-            print(told)
+            line = f"the plain step in {other} takes {ratio:.2f} times as long as ours in {own}"
+            if device == "cpu":  # a GPU's host mostly waits, so that its CPU time means little
+                line += f" ({compared.cpu_ratios[own][other]:.2f} by CPU time)"
+            print(line)

@@ -1,9 +1,8 @@
-"""midway eval NAME ...: the evaluations, each one file in `midway.evals`.
+"""Command ``midway eval NAME ...``; each evaluation is a module of `midway.evals`.
 
-An evaluation is a module with a function `evaluate`, whose arguments are its options. One that
-starts from a protocol has `PROTOCOLS` too, which make the configuration that the options change
-and `evaluate` takes, and `config_from_json` if it can be resumed. `report` tells the results to
-people.
+An evaluation has a function `evaluate`; its arguments are the options of the command. If it has
+`PROTOCOLS`, a protocol returns the configuration that the options change and `evaluate` takes;
+`config_from_json` makes it resumable. `report` formats results for the terminal.
 """
 
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ USAGE = """usage: midway eval NAME [--field value ...] [--json]
        midway eval segmentation --protocol PROTOCOL --network RUN --data.root DIR [--json]
        midway eval segmentation --resume FOLDER [--json]
 
-midway eval NAME --help names the fields. Evaluations:"""
+midway eval NAME --help lists the fields. Evaluations:"""
 
 
 def main(words: Sequence[str]) -> dict[str, Any] | None:
@@ -35,7 +34,7 @@ def main(words: Sequence[str]) -> dict[str, Any] | None:
     name, *rest = words
     prog = f"midway eval {name}"
     if name not in available(PACKAGE) or not hasattr(find(PACKAGE, name), "evaluate"):
-        raise MidwayError(f"no evaluation '{name}'; there are {', '.join(_evaluations())}")
+        raise MidwayError(f"eval: no evaluation '{name}'; there are {', '.join(_evaluations())}")
     module = find(PACKAGE, name)
     if hasattr(module, "PROTOCOLS"):
         config, about, rest, resume = _start(module, rest, prog)
@@ -51,11 +50,11 @@ def main(words: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _start(module: ModuleType, words: list[str], prog: str) -> tuple[Any, str, list[str], bool]:
-    """Return configuration to depart from, its description, the other words, and if it resumes."""
+    """Return the initial configuration, its description, the remaining words, and `resume`."""
     folder, words = _taken("--resume", words)
     if folder is not None:
         if not hasattr(module, "config_from_json"):
-            raise MidwayError(f"{prog}: has nothing to resume; start it anew")
+            raise MidwayError(f"{prog}: cannot be resumed; start it again")
         path = Path(folder) / "config.json"
         config = module.config_from_json(read_config(path), where=str(path))
         return (
@@ -68,7 +67,7 @@ def _start(module: ModuleType, words: list[str], prog: str) -> tuple[Any, str, l
     if name is None and {"-h", "--help", "--help-all"} & {*words}:
         names = "\n".join(f"  {each}" for each in module.PROTOCOLS)
         print(f"usage: {prog} --protocol NAME [--field value ...] [--json]\n\nProtocols:\n{names}")
-        print(f"\n{prog} --protocol NAME --help names the fields.")
+        print(f"\n{prog} --protocol NAME --help lists the fields.")
         raise SystemExit(0)
     if name not in module.PROTOCOLS:
         wrong = "no protocol" if name is None else f"no protocol '{name}'"
@@ -81,13 +80,13 @@ def _start(module: ModuleType, words: list[str], prog: str) -> tuple[Any, str, l
 
 
 def _taken(flag: str, words: list[str]) -> tuple[str | None, list[str]]:
-    """Value of a flag, as `--flag value` or `--flag=value`, and the words without it."""
+    """Return the value of `--flag value` or `--flag=value`, and the words without the flag."""
     for place, word in enumerate(words):
         if word.startswith(f"{flag}="):
             return word.partition("=")[2], words[:place] + words[place + 1 :]
         if word == flag:
             if place + 1 == len(words):
-                raise MidwayError(f"{flag}: give its value behind it")
+                raise MidwayError(f"{flag}: has no value; give one after it")
             return words[place + 1], words[:place] + words[place + 2 :]
     return None, words
 

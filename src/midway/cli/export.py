@@ -1,4 +1,4 @@
-"""midway export NETWORK TARGET: write a network, or its encoder, to another file."""
+"""Command ``midway export NETWORK TARGET``: convert a network or its encoder to another format."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,20 +29,19 @@ def export(
     overwrite: bool = False,
     half: bool = False,
 ) -> dict[str, Any]:
-    """Write a network as .safetensors or in the release's .pth layout, or its encoder alone.
+    """Write a network or one of its encoders as .safetensors, or in the release's .pth layout.
 
     Args:
-        network: Run folder of any method, release .pth, .ckpt, .safetensors, hub id, timm:NAME.
-        target: New file; its suffix tells the format.
-        weights: Export this encoder alone: teacher, student, or another name that the run has;
-            needed unless a Midway network is to be written or there is only one encoder.
-        release: For a release file, where its arguments are silent or wrong.
-        overwrite: Replace a file that is there.
-        half: Round the weights to half precision, for a file of half the size.
+        network: Run folder, release .pth, .ckpt, .safetensors, name or hub id, timm:NAME.
+        target: Output file; its suffix selects the format.
+        weights: Encoder to export, such as teacher; by default the network or its only encoder.
+        release: Overrides for a release file that lacks these values or states wrong ones.
+        overwrite: Replace an existing file.
+        half: Store weights in half precision, which halves the size of the file.
 
     """
     if target.exists() and not overwrite:
-        raise MidwayError(f"{target}: is there already; choose another name or give --overwrite")
+        raise MidwayError(f"{target}: exists already; choose another name or give --overwrite")
     save(_opened(network, weights, release), target, half=half)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
     return {"network": network, "target": str(target), "bytes": target.stat().st_size}

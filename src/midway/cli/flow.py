@@ -1,4 +1,4 @@
-"""midway flow A B -o out.flo | midway flow VIDEO -o flow.mp4: optical flow of images or a video."""
+"""Command ``midway flow``: optical flow between two images, or along a video."""
 
 from collections.abc import Iterator, Sequence
 from math import inf
@@ -23,18 +23,18 @@ from midway.errors import MidwayError
 from midway.models.flow.predictor import FlowMethod, Predictor, flow_predictor
 
 LONGEST_QUANTILE = 0.99
-"""Quantile of the motion in a frame of a video, so that few stray pixels do not set the colours."""
+"""Quantile of a video frame's motion that scales its colours; outliers above it are ignored."""
 PIXELS = FlowMethod(method="pixels")
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
-    """Find the flow between two images, or through a video."""
+    """Compute the flow between two images, or along a video."""
     return parse(flow, words, prog="midway flow")
 
 
 def flow(
-    first: Path,
-    second: Path | None = None,
+    first: Annotated[Path, tyro.conf.arg(metavar="IMAGE|VIDEO")],
+    second: Annotated[Path | None, tyro.conf.arg(metavar="[IMAGE]")] = None,
     /,
     *,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
@@ -42,19 +42,18 @@ def flow(
     how: Annotated[FlowMethod, tyro.conf.OmitArgPrefixes] = PIXELS,
     max_pixels: float = 0.0,
 ) -> dict[str, Any]:
-    """Optical flow from one image to another, or from each frame of a video to the next.
+    """Compute optical flow from one image to another, or from each frame of a video to the next.
 
     Args:
-        first: Image, or a video if it is alone.
-        second: Image of the same size.
-        out: Flow file (.flo, .pfm, .png as KITTI's, .flo5 or .npy); of a video, a video of the
-            flow's colours.
-        picture: Also the flow's colours as an image.
-        how: How flow is found.
-        max_pixels: Motion that has full colour; 0 for the longest, in a video the longest so far.
+        first: Source image, or a video without a second argument.
+        second: Target image of the same size.
+        out: Flow file (.flo, .pfm, KITTI's .png, .flo5, .npy); for a video, a colour-coded video.
+        picture: Colour-coded flow as an image, written in addition.
+        how: Method of flow estimation.
+        max_pixels: Motion shown in full colour, in pixels; 0 for the largest (so far, in a video).
     """
     if not 0 <= max_pixels < inf:
-        raise MidwayError(f"--max-pixels {max_pixels}: give a length, or 0 for the longest motion")
+        raise MidwayError(f"--max-pixels {max_pixels}: give a length, or 0 for the largest motion")
     _check_names(first, second, out, picture)
     predict = flow_predictor(how)
     if second is None:
@@ -63,22 +62,22 @@ def flow(
 
 
 def _check_names(first: Path, second: Path | None, out: Path, picture: Path | None) -> None:
-    """Complain before the work, not after it."""
+    """Check all file names before anything is computed."""
     if second is None and first.suffix.lower() not in VIDEO_SUFFIXES:
-        raise MidwayError(f"{first}: no video, and no second image; give two images or a video")
+        raise MidwayError(f"{first}: is not a video; give two images or a video")
     if second is None and picture:
-        raise MidwayError(f"{picture}: a video has no picture beside it; leave --picture out")
+        raise MidwayError(f"{picture}: needs two images, not a video; leave --picture out")
     if second is None and out.suffix.lower() not in WRITTEN_VIDEO_SUFFIXES:
         raise MidwayError(
-            f"{out}: flow of a video is written as a video; give a name like flow.mp4, ending in "
+            f"{out}: the flow of a video is a video; give a name like flow.mp4, ending in "
             f"{', '.join(WRITTEN_VIDEO_SUFFIXES)}"
         )
     if second and out.suffix.lower() not in flow_suffixes():
         raise MidwayError(
-            f"{out}: no flow format; give a name ending in {', '.join(flow_suffixes())}"
+            f"{out}: is not a flow format; give a name ending in {', '.join(flow_suffixes())}"
         )
     if picture and picture.suffix.lower() not in IMAGE_SUFFIXES:
-        raise MidwayError(f"{picture}: no image format; give a name like flow.png")
+        raise MidwayError(f"{picture}: is not an image format; give a name like flow.png")
     check_outputs([path for path in (out, picture) if path], [x for x in (first, second) if x])
 
 
@@ -94,7 +93,7 @@ def _pair(
     found = _finite(predict(source, target), first)
     write_flow(out, found)
     lengths = np.hypot(found[..., 0], found[..., 1])
-    print(f"{out}: motion of {lengths.mean():.2f} px in the mean, {lengths.max():.2f} at most")
+    print(f"{out}: mean motion {lengths.mean():.2f} px, largest {lengths.max():.2f} px")
     if picture:
         Image.fromarray(flow_to_rgb(found, longest or longest_pixels(found))).save(picture)
     return {
@@ -106,7 +105,7 @@ def _pair(
 
 
 def _video(path: Path, out: Path, predict: Predictor, max_pixels: float) -> dict[str, Any]:
-    # Frames are read, and their flow is written, one at a time: memory does not grow with length.
+    # One pair of frames at a time, so that memory does not grow with the length of the video.
     longest, count = max_pixels or 1.0, 0
     with VideoFile(str(path)) as video, writing_video(out, video.fps) as write:
         source = None
@@ -126,17 +125,17 @@ def _video(path: Path, out: Path, predict: Predictor, max_pixels: float) -> dict
 
 
 def _finite(found: FloatFlow, path: Path) -> FloatFlow:
-    """Flow as it is; a network whose weights hold NaN would else colour a whole video by it."""
+    """Return the flow, or raise an error if a value is NaN or infinite."""
     if not np.isfinite(found).all():
         raise MidwayError(f"{path}: predicted flow is not finite; check the network's weights")
     return found
 
 
 def _frames(video: VideoFile) -> Iterator[NDArray[np.uint8]]:
-    """Each frame once, in order; those that follow faster than the video's mean rate are passed."""
+    """Yield each frame once, in order, at no more than the video's mean frame rate."""
     last_seconds = -1.0
     numbers = range(round(video.duration_seconds * video.fps) + 1)
-    # Half a frame late: times in a file are rounded either way.
+    # Half a frame late, because timestamps in a file are rounded up or down.
     for frame in video.frames_in_order([(number + 0.5) / video.fps for number in numbers]):
         if frame.seconds > last_seconds:
             last_seconds = frame.seconds

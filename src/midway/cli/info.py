@@ -1,4 +1,4 @@
-"""midway info NETWORK: say what a run folder, a checkpoint or a file of weights holds."""
+"""Command ``midway info NETWORK``: describe a run folder, checkpoint or weights file."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,11 +28,11 @@ def main(words: Sequence[str]) -> dict[str, Any]:
 def info(
     network: Annotated[str, tyro.conf.arg(metavar="NETWORK")], /, release: ReleaseOptions = NO_HINTS
 ) -> dict[str, Any]:
-    """Say what a file holds: a Midway network, a run of any method, a readout, an encoder.
+    """Describe a network, run, readout or encoder: its kind, sizes and numbers of parameters.
 
     Args:
-        network: Run folder, release .pth, .ckpt, .safetensors, hub id, timm:NAME, random.
-        release: For a release file, where its arguments are silent or wrong.
+        network: Run folder, release .pth, .ckpt, .safetensors, name or hub id, timm:NAME, random.
+        release: Overrides for a release file that lacks these values or states wrong ones.
 
     """
     file = read_source(network)
@@ -53,13 +53,13 @@ def info(
 
 
 def _midway(file: WeightsFile, release: ReleaseOptions) -> tuple[dict[str, Any], list[str]]:
-    """Describe a Midway network: values for JSON, and lines for people."""
-    untold: tuple[str, ...] = ()
+    """Describe a Midway network by JSON values and by lines of text."""
+    unknown: tuple[str, ...] = ()
     try:
         network = build_network(file, release)
-    except UnknownHeadsError as error:  # no size depends on them
-        untold = error.names
-        network = build_network(file, replace(release, **dict.fromkeys(untold, 1)))
+    except UnknownHeadsError as error:  # the number of heads changes no tensor's shape
+        unknown = error.names
+        network = build_network(file, replace(release, **dict.fromkeys(unknown, 1)))
     counts = {
         "encoder": _count(network.encoder),
         "dynamics": _count(network.dynamics),
@@ -67,10 +67,10 @@ def _midway(file: WeightsFile, release: ReleaseOptions) -> tuple[dict[str, Any],
         "teacher": _count(network.teacher),
     }
     values = to_json(network.config)
-    for name in untold:
+    for name in unknown:
         part, field = ("encoder", "heads") if name == "encoder_heads" else ("dynamics", name)
         values[part][field] = None
-    heads = values["encoder"]["heads"] or "an untold number of"
+    heads = values["encoder"]["heads"] or "an unknown number of"
     found = {"kind": "midway network", "parameters": counts, "config": values}
     return found, _midway_lines(network.config, heads)
 
@@ -87,13 +87,13 @@ def _midway_lines(config: NetworkConfig, heads: object) -> list[str]:
 
 
 def _other(file: WeightsFile, release: ReleaseOptions) -> tuple[dict[str, Any], list[str]]:
-    """Describe anything else: parameters by part, and the encoders that can be opened."""
+    """Describe a file without a Midway network: parameters by part, and its encoders."""
     kind, lines = _purpose(file)
     names = list(file.encoders) or (["encoder"] if file.layout == "plain" else [])
     encoders = {name: build_encoder(file, name, release) for name in names}
     counts = {name: _count(encoder) for name, encoder in encoders.items()}
     if not encoders or any(spec.prefix for spec in file.encoders.values()):
-        counts = _by_part(file.tensors)  # of a run or network with more parts than encoders
+        counts = _by_part(file.tensors)  # the file has parts that belong to no encoder
     found = {
         "kind": kind,
         "parameters": counts,
@@ -106,7 +106,7 @@ def _other(file: WeightsFile, release: ReleaseOptions) -> tuple[dict[str, Any], 
 
 
 def _purpose(file: WeightsFile) -> tuple[str, list[str]]:
-    """Say what a file without Midway network is of."""
+    """Return the kind of a file without a Midway network, and lines that describe it."""
     if FLOW_HEADER in file.header:
         crop = json.loads(file.header[FLOW_HEADER])["crop"]
         return "flow network", [f"flow network: finetuned on crops of {crop[0]}x{crop[1]} pixels"]
@@ -124,7 +124,7 @@ def _purpose(file: WeightsFile) -> tuple[str, list[str]]:
 
 
 def _by_part(tensors: Mapping[str, Any]) -> dict[str, int]:
-    """Count the values of a state dict by the first part of their names."""
+    """Count the parameters of a state dict by the first component of their names."""
     counts: dict[str, int] = {}
     for name, tensor in tensors.items():
         if isinstance(tensor, Tensor):

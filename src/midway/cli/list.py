@@ -1,4 +1,4 @@
-"""midway list [experiments|networks]: what can be given by name."""
+"""Command ``midway list [experiments|networks]``: list the names that commands take."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -14,15 +14,15 @@ Kind = Literal["experiments", "networks"]
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
-    """Print names with a line about each."""
+    """Print names with a one-line description of each."""
     return parse(list_names, words, prog="midway list")
 
 
 def list_names(kind: Annotated[Kind, tyro.conf.Positional] = "experiments") -> dict[str, Any]:
-    """List experiments, or networks that `--network` takes by name.
+    """List the experiments, or the networks that `--network` takes by name.
 
     Args:
-        kind: experiments or networks.
+        kind: Names to list.
 
     """
     lines = _experiments() if kind == "experiments" else _networks()
@@ -40,9 +40,7 @@ def _experiments() -> Mapping[str, str]:
 
 
 def _networks() -> Mapping[str, str]:
-    bundled = {
-        path.stem: "comes with the package" for path in sorted(BUNDLED.glob("*.safetensors"))
-    }
+    bundled = {path.stem: "part of the package" for path in sorted(BUNDLED.glob("*.safetensors"))}
     published = {
         name: f"{network.about}; {network.repo} on the hub" for name, network in PUBLISHED.items()
     }

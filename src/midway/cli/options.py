@@ -1,4 +1,4 @@
-"""Options of a command from its words, with errors of one line."""
+"""Parsing of command-line options with one-line errors, points and checks of output files."""
 
 import inspect
 import io
@@ -22,9 +22,9 @@ from midway.models.weights.release import ReleaseHints
 
 O = TypeVar("O")  # noqa: E741
 ReleaseOptions = Annotated[ReleaseHints, tyro.conf.OmitArgPrefixes]
-"""The fields of `ReleaseHints` as options of a command."""
+"""Type of an argument that takes the fields of `ReleaseHints` as options without a prefix."""
 RENAMED = {"--run": "--network", "--start.network": "--network", "--flow.run": "--flow.network"}
-"""Options of version 0.1 and their names today."""
+"""Renamed options: name in version 0.1, and name today."""
 NO_HINTS = ReleaseHints()
 
 
@@ -36,21 +36,23 @@ def parse(
     default: Any = MISSING,
     about: str | None = None,
 ) -> O:
-    """Build options from words, or call a function with them; print the help on request.
+    """Parse options into a dataclass or the arguments of a function.
 
     Args:
-        kind: Dataclass of the options, or a function whose arguments they are. It is called after
-            the words are parsed.
-        words: As typed behind the command.
-        prog: The command, for the help text.
-        default: Instance of the dataclass, with the values of what the words leave out.
-        about: Description for a help of one screen; without it ``--help`` shows all options, as
+        kind: Dataclass of the options, or a function to call with them after parsing.
+        words: Command-line words after the command.
+        prog: Name of the command, for the help text.
+        default: Instance of the dataclass with the default values.
+        about: Description for a short help. Without it, ``--help`` lists all options, as
             ``--help-all`` always does.
 
+    Returns:
+        The dataclass, or the result of the function.
+
     Raises:
-        MidwayError: Unknown or ill-typed options; the nearest known one, or the new name of an old
-            one, is named.
-        SystemExit: The words ask for help.
+        MidwayError: An option is unknown or ill-typed; the message names the nearest known one, or
+            the new name of a renamed one.
+        SystemExit: Help was requested and printed.
 
     """
     if about is not None and {"-h", "--help"} & {*words}:
@@ -59,7 +61,7 @@ def parse(
     for word in words:
         option = word.partition("=")[0]
         if option in RENAMED:
-            raise MidwayError(f"{option}: is now {RENAMED[option]}; type that ({prog} --help)")
+            raise MidwayError(f"{option}: is now {RENAMED[option]}; use that ({prog} --help)")
     words = ["--help" if word == "--help-all" else word for word in words]
     if isinstance(kind, type):
         return _parsed(kind, words, prog, default)
@@ -67,10 +69,9 @@ def parse(
 
 
 def description(function: Callable[..., Any]) -> str:
-    """Return a function's docstring without its sections of arguments and errors.
+    """Return a function's docstring without its Args, Returns and Raises sections.
 
-    A function that does not name its command has it in the docstring of its module, as the rows of
-    a table do.
+    If it has no "Command:", the docstring of the module is appended; rows of a table share one.
     """
     text = inspect.getdoc(function) or ""
     above = inspect.getdoc(inspect.getmodule(function)) or ""
@@ -80,7 +81,7 @@ def description(function: Callable[..., Any]) -> str:
 
 
 def _deferred(function: Callable[..., O]) -> Callable[..., Callable[[], O]]:
-    """Return a function with the same arguments that returns the call instead of making it."""
+    """Return a function with the same signature that binds its arguments without calling."""
 
     @wraps(function)
     def bind(*positional: Any, **named: Any) -> Callable[[], O]:
@@ -90,7 +91,7 @@ def _deferred(function: Callable[..., O]) -> Callable[..., Callable[[], O]]:
 
 
 def _parsed(kind: Any, words: Sequence[str], prog: str, default: Any) -> Any:
-    """Return what tyro makes of the words; its complaints become an error of one line."""
+    """Parse the words with tyro, and convert its error message to one line."""
     complaint = io.StringIO()
     given = tyro.MISSING_NONPROP if default is MISSING else default
     try:
@@ -103,10 +104,10 @@ def _parsed(kind: Any, words: Sequence[str], prog: str, default: Any) -> Any:
 
 
 def _one_line(box: str) -> str:
-    """Extract from the box that tyro prints the message, and the nearest option if it names one."""
+    """Extract the message and the nearest option, if any, from the box that tyro prints."""
     lines = [re.sub(r"[│╭╮╰╯]", " ", line).strip() for line in box.splitlines()]
     _title, *body = (line for line in lines if line)
-    # Where stdout cannot show a box, its title is a line of its own, with a rule of dashes below.
+    # Without Unicode on stdout, the box is a title line above a rule of dashes.
     message = takewhile(_is_text, dropwhile(lambda line: not _is_text(line), body))
     nearest = re.search(r"meant:\W*(--[\w.-]+)", " ".join(body))
     text = " ".join(message).rstrip(".")
@@ -118,37 +119,40 @@ def _is_text(line: str) -> bool:
 
 
 def parse_points(words: Sequence[str]) -> Float[Tensor, "points 2"]:
-    """Column x and row y of points, each typed as ``X,Y``.
+    """Parse points written as ``X,Y``.
+
+    Returns:
+        Column x and row y of each point in pixels, shape (points, 2).
 
     Raises:
-        MidwayError: There is none, or one is no pair of numbers.
+        MidwayError: There is no point, or one is not a pair of numbers.
 
     """
     if not words:
-        raise MidwayError("no point; give --point X,Y in pixels from the upper left corner")
+        raise MidwayError("--point: no point; give X,Y in pixels from the upper left corner")
     points = []
     for word in words:
         try:
             x, y = map(float, word.split(","))
         except ValueError:
-            raise MidwayError(f"point '{word}': give X,Y in pixels, like 120,80") from None
+            raise MidwayError(f"point '{word}': is not X,Y; give two numbers like 120,80") from None
         points.append((x, y))
     return torch.tensor(points)
 
 
 def check_outputs(written: Sequence[Path], read: Sequence[Path]) -> None:
-    """See that files can be written without loss.
+    """Check that output files can be written without overwriting an input.
 
     Args:
-        written: What the command is to write.
-        read: What it reads.
+        written: Output files of the command.
+        read: Input files of the command.
 
     Raises:
-        MidwayError: A folder is not there, or an input would be written over.
+        MidwayError: The folder of an output does not exist, or an output is also an input.
 
     """
     for path in written:
         if not path.parent.is_dir():
             raise MidwayError(f"{path}: no folder {path.parent}; make it first")
         if path.resolve() in [each.resolve() for each in read]:
-            raise MidwayError(f"{path}: is an input and would be lost; give another name")
+            raise MidwayError(f"{path}: is an input and would be overwritten; give another name")

@@ -1,4 +1,4 @@
-"""midway perturb A B --point X,Y: where the dynamics carry a patch of one image in another."""
+"""Command ``midway perturb A B --point X,Y``: heatmaps of forwarded feature perturbation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,16 +23,17 @@ from midway.nn.device import pick_device
 from midway.nn.eval_mode import evaluating
 
 SHIPPED = "synthetic-tiny"
+"""Default network, which is part of the package."""
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
-    """Draw the heatmaps of points."""
+    """Draw heatmaps of points."""
     return parse(perturb, words, prog="midway perturb")
 
 
 def perturb(
-    source: Path,
-    target: Path,
+    source: Annotated[Path, tyro.conf.arg(metavar="SOURCE")],
+    target: Annotated[Path, tyro.conf.arg(metavar="TARGET")],
     /,
     *,
     point: tuple[str, ...],
@@ -43,22 +44,21 @@ def perturb(
     draws: int = 16,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Heatmaps of forwarded feature perturbation: a row of the picture a point, a column a level.
+    """Draw heatmaps of forwarded feature perturbation, one row per point and one column per level.
 
     Args:
-        source: Image.
-        target: Image of the same size.
-        point: X,Y in pixels of the source; its patch is perturbed. Several may be given.
-        network: Midway network: a run folder, a file, a hub id, or synthetic-tiny.
-        level: Of the forward models; all if none is given.
-        out: Picture to write.
-        short_side: Pixels of the images' shorter side as the network sees it; 0 for the side that
-            it is made for.
-        draws: Perturbations that are averaged.
-        seed: Of the draws.
+        source: Source image.
+        target: Target image of the same size.
+        point: Points X,Y in pixels of the source; the patch at each point is perturbed.
+        network: Midway network: a run folder, a file, a hub id, or a name of midway list networks.
+        level: Levels of the forward models; all by default.
+        out: Output image.
+        short_side: Shorter side of the network's input in pixels; 0 for its training size.
+        draws: Number of perturbations to average.
+        seed: Seed of the perturbations.
     """
     if out.suffix.lower() not in IMAGE_SUFFIXES:
-        raise MidwayError(f"{out}: no image format; give a name like perturb.png")
+        raise MidwayError(f"{out}: is not an image format; give a name like perturb.png")
     check_outputs([out], [source, target])
     points = parse_points(point)
     images = _images(source, target)
@@ -102,7 +102,7 @@ def _heatmaps(
     draws: int,
     seed: int,
 ) -> dict[int, Float[Tensor, "points rows columns"]]:
-    """By level; the network runs once for all of them."""
+    """Return the heatmaps of each level from one pass of the network."""
     with evaluating(network):
         output = network(*fitted.images.split(1))
     columns, rows = fitted.cells(points).unbind(1)
@@ -123,7 +123,7 @@ def _heatmaps(
 
 
 def _hottest(heatmaps: Float[Tensor, "points rows columns"], fitted: Fitted) -> list[dict]:
-    """Return the middle of each point's hottest patch in pixels, and its cosine."""
+    """Return the centre of each point's hottest patch in pixels, and its cosine."""
     cosines, places = heatmaps.flatten(1).max(1)
     columns, rows = places % fitted.grid[1], places // fitted.grid[1]
     found = (torch.stack([columns, rows], dim=1) + 0.5) * torch.tensor(fitted.patch) - 0.5

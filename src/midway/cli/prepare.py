@@ -1,4 +1,4 @@
-"""midway prepare SRC DST.lance | midway prepare SRC --measure | midway prepare SRC --index-only."""
+"""Command ``midway prepare``: make a frame store or an index, or recommend a layout."""
 
 import os
 import signal
@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -23,18 +24,19 @@ from midway.data.prepare.measure import Measurement, Sampling, measure_layouts, 
 from midway.errors import INTERRUPTED, MidwayError
 
 SHOWN_SKIPS = 5
+"""Number of skipped clips that are printed."""
 RATES = (100, 500, 1000)
-"""Pairs a second that `--measure` counts cores for; one H200 trains about 1,000."""
+"""Pairs per second for which `--measure` computes cores; one H200 should train about 1,000."""
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
-    """Make a frame store of videos and frames, or measure whether one is worth making."""
+    """Make a frame store or an index, or recommend a layout."""
     return parse(prepare, words, prog="midway prepare")
 
 
 def prepare(
-    source: str,
-    destination: str | None = None,
+    source: Annotated[str, tyro.conf.arg(metavar="SOURCE")],
+    destination: Annotated[str | None, tyro.conf.arg(metavar="[DESTINATION]")] = None,
     /,
     fps: float = StoreConfig.fps,
     short_side: int = StoreConfig.short_side,
@@ -45,24 +47,23 @@ def prepare(
     measure: bool = False,
     index_only: bool = False,
 ) -> dict[str, Any]:
-    """Write the frames of a folder of videos or images into a frame store, which reads fast.
+    """Write the frames of videos and image sequences into a frame store with fast random access.
 
-    Run the same command again to go on after an interruption, or to add what is new. Exit code:
-    0 done, 2 an error told in one line, 3 interrupted (run it again to go on).
+    The same command continues after an interruption, and adds new clips.
+
+    Exit code: 0 done, 2 user error (one line), 3 interrupted (run the command again).
 
     Args:
-        source: Folder of videos, of folders of frames, or of both; or one video. Path or URL.
-        destination: The store, a path or URL that ends in .lance.
-        fps: Frames kept a second; a slower source gives all it has.
-        short_side: Pixels of the shorter side; smaller frames stay as they are.
-        jpeg_quality: From 1 to 100.
-        source_fps: Rate at which the numbers of frame files count; videos know their own.
-        jobs: Processes that decode; one a core unless given.
-        ray: Decode on the Ray cluster that runs; its machines must all see source and destination.
-        measure: Make no store, but try layouts on a sample and say which to choose.
-        index_only: Make no store, but read the headers of all videos into an index, with which
-            training on the videos themselves starts in seconds. It is kept in the source, or where
-            a destination that ends in .jsonl says; data.root may then name that.
+        source: Path or URL of a video, or of a folder with videos, image sequences or both.
+        destination: Path or URL of the store, ending in .lance.
+        fps: Frames stored per second, at most all of the source.
+        short_side: Shorter side of the stored frames in pixels; smaller frames are not enlarged.
+        jpeg_quality: JPEG quality from 1 to 100.
+        source_fps: Frame rate of image sequences; videos state theirs.
+        jobs: Decoding processes; one per core by default.
+        ray: Decode on a running Ray cluster; all its machines need source and destination.
+        measure: Write nothing; measure layouts on a sample and recommend one.
+        index_only: Write an index of the videos' headers, in the source or at a .jsonl path.
 
     """
     config = StoreConfig(
@@ -72,7 +73,7 @@ def prepare(
         raise MidwayError(f"--jobs {jobs}: give 1 or more")
     jobs = jobs or _num_cores()
     if measure + index_only + ray > 1:
-        raise MidwayError("--measure, --index-only and --ray: give one of them")
+        raise MidwayError("--measure, --index-only, --ray: exclude each other; give one of them")
     if index_only:
         return _index(source, destination, jobs)
     if measure:
@@ -80,15 +81,22 @@ def prepare(
             raise MidwayError(f"--measure: writes nothing; leave {destination} out")
         return _measure(source, config)
     if destination is None:
-        raise MidwayError("no destination; give a name that ends in .lance behind the source")
+        raise MidwayError("no destination; give a name that ends in .lance after the source")
+    return _store(source, destination, config, jobs=jobs, on_ray=ray)
+
+
+def _store(
+    source: str, destination: str, config: StoreConfig, *, jobs: int, on_ray: bool
+) -> dict[str, Any]:
+    """Write the frame store and print a summary."""
     with _bar("clips") as bar, _sigterm_as_interrupt():
         summary = preparation.prepare(
-            source, destination, config, jobs=jobs, on_ray=ray, tell=partial(_tell, bar)
+            source, destination, config, jobs=jobs, on_ray=on_ray, tell=partial(_update, bar)
         )
     _print_summary(summary)
     if not summary.clips and not summary.interrupted:
         raise MidwayError(
-            f"{source}: none of its {len(summary.skipped)} clips could be read; the first: "
+            f"{source}: all of its {len(summary.skipped)} clips are unreadable; the first: "
             f"{summary.skipped[0].reason}"
         )
     return asdict(summary) | {
@@ -98,6 +106,7 @@ def prepare(
 
 
 def _index(source: str, destination: str | None, jobs: int) -> dict[str, Any]:
+    """Write the index and print a summary."""
     if destination is not None and not is_index(destination):
         raise MidwayError(f"{destination}: an index ends in .jsonl; rename it or leave it out")
     with _bar("videos") as bar:
@@ -109,20 +118,20 @@ def _index(source: str, destination: str | None, jobs: int) -> dict[str, Any]:
             tell=lambda done, total: bar("videos", done, total),
         )
     print(
-        f"{summary.file}: {summary.videos:,} videos, {summary.unusable:,} of them unusable, "
-        f"{summary.reused:,} known from before"
+        f"{summary.file}: {summary.videos:,} videos, {summary.unusable:,} of them unusable; "
+        f"{summary.reused:,} entries reused"
     )
     return asdict(summary)
 
 
 def _num_cores() -> int:
-    # Where a scheduler gives a part of a machine, only that part counts.
+    # Under a scheduler, a process may use fewer cores than the machine has.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does."""
+    """Raise KeyboardInterrupt on SIGTERM, as on Ctrl-C."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -135,8 +144,8 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on a terminal, nothing elsewhere; takes a text, how many are done, and of how many."""
+def _bar(text: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a progress bar if stderr is a terminal; yield a function of text, done and total."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -145,13 +154,13 @@ def _bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(text, total=None)
         yield lambda text, done, total: bar.update(
             task, description=text, completed=done, total=total
         )
 
 
-def _tell(bar: Callable[[str, int, int], None], progress: preparation.Progress) -> None:
+def _update(bar: Callable[[str, int, int], None], progress: preparation.Progress) -> None:
     text = f"{progress.frames:,} frames, {progress.skipped} skipped; clips"
     bar(text, progress.done, progress.total)
 
@@ -171,17 +180,18 @@ def _print_summary(summary: preparation.PrepareSummary) -> None:
     if summary.skipped_list:
         print(f"all {len(summary.skipped)} skipped: {summary.skipped_list}")
     if summary.interrupted:
-        print("interrupted; run the same command to go on")
+        print("interrupted; run the same command again to continue")
 
 
 def _measure(source: str, config: StoreConfig) -> dict[str, Any]:
+    """Measure layouts on a sample, and print them with a recommendation."""
     console = Console(stderr=True)
     with console.status("measuring") as status:
-        found = measure_layouts(source, config, Sampling(), tell=lambda what: status.update(what))
+        found = measure_layouts(source, config, Sampling(), tell=lambda text: status.update(text))
     cores = _num_cores()
     choice, why = recommend(found.layouts, target_pairs_per_second=RATES[-1], cores=cores)
     _print_layouts(source, found)
-    print(f"choose {choice.name}: {why}")
+    print(f"recommended: {choice.name} ({why})")
     return {
         "source": source,
         "clips": found.clips,
@@ -211,6 +221,6 @@ def _print_layouts(source: str, found: Measurement) -> None:
         )
     Console(file=sys.stdout).print(table)
     print(
-        f"pairs/s and hours are those of one core, measured on {found.sampled_clips} clips with "
-        "their files in memory; GB and hours are extrapolated to all"
+        f"pairs/s and hours of one core, measured on {found.sampled_clips} clips with their files "
+        "in memory; GB and hours are extrapolated to all clips"
     )

@@ -1,4 +1,4 @@
-"""midway quickstart: from video files to what a small network learnt of them, on a CPU."""
+"""Command ``midway quickstart``: pretrain a small network on synthetic videos, and report."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -32,33 +32,35 @@ from midway.models.weights.load import load
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
-    """Make videos, pretrain on them, and report what was learnt."""
+    """Generate videos, pretrain on them, and write a report."""
     return parse(quickstart, words, prog="midway quickstart")
 
 
 def quickstart(
     folder: Path = Path("quickstart"), seed: int = 0, steps: int = midway_tiny().run.steps
 ) -> dict[str, Any]:
-    """Make synthetic videos, pretrain a small Midway on the files, and report what it learnt.
+    """Generate synthetic videos, pretrain a small network on them, and write a report.
 
     Args:
-        folder: New or empty; videos, run and report.html are written there.
-        seed: Of the videos, the weights and the order of training.
-        steps: Optimiser steps.
+        folder: New or empty folder for the videos, the run and report.html.
+        seed: Seed of the videos, the initial weights and the order of samples.
+        steps: Number of optimiser steps.
 
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise MidwayError(f"{folder}: is not empty; give another --folder, or remove it")
     stages = Stages()
-    with stages(f"making {NUM_VIDEOS} synthetic videos", "videos"):
+    with stages(f"generating {NUM_VIDEOS} synthetic videos", "videos"):
         seeds = range(seed * NUM_VIDEOS, (seed + 1) * NUM_VIDEOS)
         write_videos(folder / "videos", WORLD, seeds=seeds)
     experiment = _experiment(folder, seed, steps)
     with stages(f"pretraining for {steps} steps; its log is in {folder / 'run'}", "train"):
         if train(experiment).interrupted:
-            raise MidwayError(f"{folder}: training was interrupted; start anew in another --folder")
+            raise MidwayError(
+                f"{folder}: training was interrupted; start again in another --folder"
+            )
     networks = {"untrained": _untrained(experiment), "trained": load(experiment.run.folder)}
-    with stages("probing both networks, untrained and trained", "probe"):
+    with stages("probing the untrained and the trained network", "probe"):
         train_pairs = synthetic_pairs(WORLD, PROBE_TRAIN, GAP_SECONDS, 2)
         pairs = synthetic_pairs(WORLD, PROBE_TEST, GAP_SECONDS, 1)
         findings = {name: probe(net, train_pairs, pairs) for name, net in networks.items()}
@@ -73,9 +75,10 @@ def quickstart(
 
 @dataclass
 class Stages:
-    """Says what is being done, and keeps how long each stage took, in seconds."""
+    """Progress messages and durations of the stages."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    """Duration of each finished stage in seconds."""
 
     @contextmanager
     def __call__(self, text: str, name: str) -> Iterator[None]:
@@ -102,6 +105,6 @@ def _experiment(folder: Path, seed: int, steps: int) -> Experiment:
 
 
 def _untrained(experiment: Experiment) -> MidwayNetwork:
-    """The network as training found it."""
+    """Build the network with the initial weights of the run."""
     torch.manual_seed(experiment.run.seed)
     return MidwayNetwork(method_of(experiment).network).eval()

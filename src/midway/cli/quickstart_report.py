@@ -1,4 +1,4 @@
-"""Measurements and the report of the quick start."""
+"""Probes, figures and HTML report of the quickstart."""
 
 import json
 from collections.abc import Sequence
@@ -25,27 +25,27 @@ from midway.nn.images import normalise
 
 CPU = torch.device("cpu")
 NUM_VIDEOS = 160
-# Seeds of worlds that no video shows, far from those of the videos.
+# Worlds of these seeds appear in no training video.
 PROBE_TRAIN = range(1_000_000, 1_000_100)
 PROBE_TEST = range(2_000_000, 2_000_060)
 GAP_SECONDS = midway_tiny().data.gap_seconds[1]
-"""The longest gap of the training."""
+"""Time between the frames of a probed pair: the largest gap of training."""
 LEVEL = 3
 """Level of the heatmaps: the highest objective level of the network."""
 SHOWN = 4
-"""Examples in each picture of the report."""
+"""Number of examples in each figure."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What one network knows."""
+    """Results of the probes on one network."""
 
     segmentation: SegmentationScore
     classes: Tensor
-    """Predicted classes of the test images, (N, H, W)."""
+    """Predicted classes of the test images, shape (N, H, W)."""
     motion: MotionScore
     heatmaps: Tensor
-    """Of the shown pairs, (SHOWN, rows, columns)."""
+    """Heatmaps of the shown pairs, shape (SHOWN, rows, columns)."""
 
 
 def method_of(experiment: Experiment) -> MidwayConfig:
@@ -55,7 +55,14 @@ def method_of(experiment: Experiment) -> MidwayConfig:
 
 
 def probe(network: MidwayNetwork, train_pairs: PairSet, pairs: PairSet) -> Findings:
-    """What linear probes and heatmaps find in a frozen network."""
+    """Run the linear probes and compute the heatmaps of a frozen network.
+
+    Args:
+        network: The network.
+        train_pairs: Pairs of the worlds `PROBE_TRAIN`, two of each.
+        pairs: Pairs of the worlds `PROBE_TEST`, one of each.
+
+    """
     score, classes = linear_segmentation(
         network.encoder,
         (train_pairs.source, _classes(PROBE_TRAIN, 2)),
@@ -71,7 +78,7 @@ def probe(network: MidwayNetwork, train_pairs: PairSet, pairs: PairSet) -> Findi
 
 
 def numbers(findings: Findings) -> dict[str, Any]:
-    """The scores alone, for JSON."""
+    """Return the scores as JSON values."""
     return {
         "segmentation": {
             "miou": findings.segmentation.miou,
@@ -83,7 +90,7 @@ def numbers(findings: Findings) -> dict[str, Any]:
 
 
 def _classes(seeds: Sequence[int], frames_per_world: int) -> Tensor:
-    """Class ids of the sources that `synthetic_pairs` gives for the same worlds, (N, H, W)."""
+    """Return the class ids of the source frames of `synthetic_pairs`, shape (N, H, W)."""
     step_seconds = WORLD.num_frames / WORLD.fps / frames_per_world
     worlds = (World(WORLD, seed) for seed in seeds)
     return torch.from_numpy(
@@ -98,7 +105,7 @@ def _classes(seeds: Sequence[int], frames_per_world: int) -> Tensor:
 
 
 def _heatmaps(network: MidwayNetwork, pairs: PairSet) -> Tensor:
-    """Heatmaps of one source patch of each shown pair."""
+    """Compute the heatmap of one source patch of each shown pair."""
     patch = network.config.encoder.patch_size
     columns = WORLD.width // patch
     frames = [
@@ -120,7 +127,7 @@ def _heatmaps(network: MidwayNetwork, pairs: PairSet) -> Tensor:
 
 
 def _points() -> list[tuple[int, int]]:
-    """A pixel (x, y) well inside the largest visible object of each shown test image."""
+    """Return a pixel (x, y) near the centre of the largest object in each shown test image."""
     points = []
     for seed in PROBE_TEST[:SHOWN]:
         instances = World(WORLD, seed).frame(0.0).instances
@@ -138,19 +145,28 @@ def write_report(
     pairs: PairSet,
     seconds: dict[str, float],
 ) -> None:
-    """Write the report of a quickstart as one HTML file."""
+    """Write the report of a quickstart as one HTML file.
+
+    Args:
+        path: The HTML file.
+        experiment: The pretraining run.
+        findings: Results of the untrained and the trained network, by name.
+        pairs: The test pairs.
+        seconds: Duration of each stage.
+
+    """
     lines = (experiment.run.folder / "metrics.jsonl").read_text().splitlines()
     report = Report("Midway quickstart")
     report.paragraph(
-        f"A small Midway was pretrained without labels on {NUM_VIDEOS} synthetic videos: "
+        f"A small Midway network was pretrained without labels on {NUM_VIDEOS} synthetic videos: "
         f"{experiment.run.steps} steps of {experiment.data.batch_size} pairs of frames in "
         f"{seconds['train'] / 60:.1f} minutes, seed {experiment.run.seed}, on this machine's CPU. "
-        "Below it stands beside the same network before training, on videos that neither saw."
+        "It is compared with the untrained network on synthetic worlds that it was not trained on."
     )
     report.heading("Training")
     records = [json.loads(line) for line in lines]
     report.figure(pictures.loss_curves(records), "Loss over the steps of the run.")
-    report.figure(_crops(experiment), "Crops of a few pairs, as the network sees them.")
+    report.figure(_crops(experiment), "Crops of a few training pairs, after augmentation.")
     _report_recognition(report, findings, pairs)
     _report_motion(report, findings, pairs)
     report.write(path)
@@ -159,8 +175,8 @@ def write_report(
 def _report_recognition(report: Report, findings: dict[str, Findings], pairs: PairSet) -> None:
     report.heading("Recognition")
     report.paragraph(
-        "A linear probe tells six classes from the frozen features of each patch. Classes differ "
-        "in texture, never in colour, so that features without training hardly tell them apart."
+        "A linear probe classifies the frozen features of each patch into six classes. Classes "
+        "differ in texture, never in colour."
     )
     scores = {name: found.segmentation for name, found in findings.items()}
     report.table(
@@ -171,7 +187,7 @@ def _report_recognition(report: Report, findings: dict[str, Findings], pairs: Pa
     truth = _classes(PROBE_TEST[:SHOWN], 1).numpy()
     report.figure(
         pictures.segmentation(pairs.source[:SHOWN].numpy(), truth, predicted, CLASS_NAMES),
-        "Test images, their classes, and those the probes find.",
+        "Test images, ground truth, and predictions of the probes.",
     )
 
 
@@ -179,10 +195,10 @@ def _report_motion(report: Report, findings: dict[str, Findings], pairs: PairSet
     source, target, flow = (x[:SHOWN].numpy() for x in (pairs.source, pairs.target, pairs.flow))
     report.heading("Motion")
     report.paragraph(
-        "A ridge regression reads the motion of each patch from the midway path's tokens, and the "
-        f"camera's from the motion latents, over {GAP_SECONDS} s. Motion does not emerge in "
-        "this run; docs/MOTION.md has the recipes in which it does. 'Explained' is 1 for perfect, "
-        "0 for no better than always guessing the mean motion, and below 0 for worse."
+        "A ridge regression predicts the motion of each patch from the midway path's tokens, and "
+        f"the camera's from the motion latents, over {GAP_SECONDS} s. Motion does not emerge in "
+        "this run; docs/MOTION.md has a recipe in which it does. 'Explained' is the explained "
+        "variance: 1 is perfect, 0 equals the mean motion, and below 0 is worse."
     )
     motions = {name: found.motion for name, found in findings.items()}
     report.table(
@@ -195,15 +211,15 @@ def _report_motion(report: Report, findings: dict[str, Findings], pairs: PairSet
     flows = {name: motion.predicted_flow[:SHOWN].numpy() for name, motion in motions.items()}
     report.figure(
         pictures.flow(source, target, flow, flows),
-        "Pairs, their true flow, and the flow of patches that the probes find.",
+        "Pairs, ground-truth flow, and flow of patches predicted by the probes.",
     )
     points = np.array(_points())
     moved = points + np.stack([flow[i, y, x] for i, (x, y) in enumerate(points)])
     heatmaps = {name: found.heatmaps.numpy() for name, found in findings.items()}
     report.figure(
         pictures.heatmaps(source, target, points, heatmaps, moved),
-        "Forwarded feature perturbation: where a change of the outlined source patch arrives in "
-        "the predicted target.",
+        "Forwarded feature perturbation: effect of perturbing the outlined source patch on the "
+        "predicted target.",
     )
 
 
@@ -213,11 +229,11 @@ def _motion_row(name: str, motion: MotionScore) -> tuple[str, ...]:
 
 
 def _guess_row(motion: MotionScore) -> tuple[str, ...]:
-    return ("mean guess", f"{motion.flow.epe_mean:.2f}", "0", f"{motion.camera.epe_mean:.2f}", "0")
+    return ("mean motion", f"{motion.flow.epe_mean:.2f}", "0", f"{motion.camera.epe_mean:.2f}", "0")
 
 
 def _crops(experiment: Experiment) -> Figure:
-    """The motion crops of the first batch of the run, which are all that it reads."""
+    """Draw the motion crops of the run's first batch; the run uses no other views."""
     spec = method_of(experiment).views.spec()
     data = replace(experiment.data, num_workers=0)
     batch = next(clip_loader(replace(experiment, data=data), spec).batches(0, 1))

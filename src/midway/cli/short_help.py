@@ -1,4 +1,4 @@
-"""Help of one screen for commands with many options: the ones that are set most, a line each."""
+"""Short help for commands with many options: the common ones, one line each."""
 
 import ast
 import inspect
@@ -13,9 +13,9 @@ import tyro
 
 WIDTH, FLAG_WIDTH = 100, 38
 MAX_SHOWN = 30
-"""Options up to which all are shown."""
+"""Largest number of options of which all are shown."""
 FIRST = ("data", "run", "optim")
-"""Sections in front."""
+"""Sections shown first."""
 COMMON = {
     "data": (
         *("root", "dataset", "fps", "gap_seconds", "starts", "draws_per_clip"),
@@ -28,8 +28,9 @@ COMMON = {
     "optim": ("lr", "warmup_epochs", "weight_decay", "clip_norm"),
     "labels": ("dataset", "root"),
 }
-"""Fields shown of a section of a long configuration; of other sections the first few."""
+"""Fields shown of these sections in a long configuration."""
 SHOWN_OF_OTHERS = 3
+"""Number of fields shown of other sections."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +38,16 @@ class Option:
     """A field of a configuration, or an argument of a function."""
 
     section: str
-    """Outermost field that it is in; empty for an argument of its own."""
+    """Name of the outermost enclosing field; empty at the top level."""
     name: str
-    """Own name, without those of the fields that it is in."""
+    """Name without those of the enclosing fields."""
     flag: str
     kind: Any
     default: Any
-    """`MISSING` if it has to be given."""
+    """Default value; `MISSING` if the option is required."""
     text: str
     depth: int
-    """Fields that it is in."""
+    """Number of enclosing fields."""
 
 
 def short_help(
@@ -55,8 +56,8 @@ def short_help(
     """Return usage, description and the common options of a command.
 
     Args:
-        kind: Dataclass of the options, or a function whose arguments they are.
-        prog: The command.
+        kind: Dataclass of the options, or a function that takes them as arguments.
+        prog: Name of the command.
         about: Description, shown above the options.
         default: Instance of the dataclass, for the defaults.
 
@@ -108,7 +109,7 @@ def _shown(value: object) -> str:
 def _fields(
     kind: Any, value: Any, path: tuple[str, ...] = (), prefix: str = ""
 ) -> Iterator[Option]:
-    """Options of a dataclass; `value` is its instance, or `MISSING`."""
+    """Yield the options of a dataclass; `value` is an instance with the defaults, or `MISSING`."""
     texts, hints = _attribute_texts(kind), get_type_hints(kind, include_extras=True)
     for field in fields(kind):
         default = getattr(value, field.name, MISSING) if value is not MISSING else field.default
@@ -119,7 +120,7 @@ def _fields(
 
 
 def _arguments(function: Callable[..., Any]) -> Iterator[Option]:
-    """Options of a function; their texts are those of its docstring."""
+    """Yield the options of a function, with texts from its docstring."""
     texts, hints = _argument_texts(function), get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
         default = MISSING if parameter.default is parameter.empty else parameter.default
@@ -132,11 +133,11 @@ def _options(
     extras = get_args(hint)[1:] if hasattr(hint, "__metadata__") else ()
     kind = get_args(hint)[0] if extras else hint
     if is_dataclass(default):
-        kind = type(default)  # a protocol may have a subclass there
+        kind = type(default)  # a protocol's default may be of a subclass
     if get_origin(kind) is Literal and len(get_args(kind)) == 1:
-        return  # nothing to choose
+        return  # there is only one value
     if isinstance(default, tuple) and any(map(is_dataclass, default)):
-        return  # an option for each field of each member, for --help-all
+        return  # one option per field of each member: left to --help-all
     if is_dataclass(kind):
         inner = "" if tyro.conf.OmitArgPrefixes in extras else f"{prefix}{name}."
         yield from _fields(kind, default, (*path, name), inner)
@@ -157,7 +158,7 @@ def _options(
 
 @cache
 def _attribute_texts(kind: type) -> dict[str, str]:
-    """First sentence of the docstring below each field, those of base classes included."""
+    """Return the first sentence of the docstring below each field, inherited ones included."""
     texts: dict[str, str] = {}
     for each in reversed(kind.__mro__[:-1]):
         if not is_dataclass(each):

@@ -1,4 +1,4 @@
-"""midway track VIDEO --point X,Y -o out.mp4: follow points through a video."""
+"""Command ``midway track VIDEO --point X,Y -o out.mp4``: follow points through a video."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def main(words: Sequence[str]) -> dict[str, Any]:
 
 
 def track(
-    video: Path,
+    video: Annotated[Path, tyro.conf.arg(metavar="VIDEO")],
     /,
     *,
     point: tuple[str, ...],
@@ -51,23 +51,22 @@ def track(
     seed: int = 0,
     flow: FlowMethod = PIXELS,
 ) -> dict[str, Any]:
-    """Follow points through a video, from where they start to its end and back to its beginning.
+    """Follow points from their start to the last frame, and backward to the first.
 
     Args:
         video: Video file.
-        point: X,Y in pixels of the frame they start in. Several may be given.
-        out: Video with the tracks drawn; yellow is sure, blue is lost.
-        picture: Also a strip of four frames as an image.
-        start_seconds: When the points are there, after the first frame.
-        method: The paper's rule; by features or heatmaps alone; by flow.
-        network: Midway network: a run folder, a file, a hub id, or synthetic-tiny.
-        level: Of features and heatmaps; the highest with a forward model if not given.
-        fps: Frames per second to go by; 0 for all that there are.
-        short_side: Pixels of the frames' shorter side as the network sees it; 0 for the side that
-            it is made for.
-        draws: Perturbations that a heatmap is the mean of.
-        seed: Of the draws.
-        flow: How flow is found, by method flow.
+        point: Points X,Y in pixels of the frame at --start-seconds.
+        out: Output video with the tracks drawn; yellow is confident, blue is lost.
+        picture: Strip of four frames as an image, written in addition.
+        start_seconds: Time of the points, in seconds after the first frame.
+        method: The paper's rule (midway), features only, heatmaps only, or optical flow.
+        network: Midway network: a run folder, a file, a hub id, or a name of midway list networks.
+        level: Level of features and heatmaps; by default the highest with a forward model.
+        fps: Frames per second to process; 0 for all frames.
+        short_side: Shorter side of the network's input in pixels; 0 for its training size.
+        draws: Number of perturbations averaged in a heatmap.
+        seed: Seed of the perturbations.
+        flow: Flow estimation of --method flow.
     """
     _check(video, out, picture, fps)
     points = parse_points(point)
@@ -91,22 +90,22 @@ def track(
         )
         _draw(frames, tracks, out, picture)
     print(f"{out}: {len(points)} points through {len(frames)} frames, by {method}")
-    return {"out": str(out), "picture": picture and str(picture)} | _told(frames, tracks)
+    return {"out": str(out), "picture": picture and str(picture)} | _to_json(frames, tracks)
 
 
 def _check(video: Path, out: Path, picture: Path | None, fps: float) -> None:
-    """Complain before the work, not after it."""
+    """Check inputs and outputs before anything is computed."""
     if not video.exists():
         raise MidwayError(f"{video}: no such file; check the path")
     if not 0 <= fps < inf:
         raise MidwayError(f"--fps {fps:g}: give a rate, or 0 for all frames")
     if out.suffix.lower() not in WRITTEN_VIDEO_SUFFIXES:
         raise MidwayError(
-            f"{out}: tracks are drawn into a video; give a name like tracks.mp4, ending in "
+            f"{out}: is not a video format; give a name like tracks.mp4, ending in "
             f"{', '.join(WRITTEN_VIDEO_SUFFIXES)}"
         )
     if picture and picture.suffix.lower() not in IMAGE_SUFFIXES:
-        raise MidwayError(f"{picture}: no image format; give a name like tracks.png")
+        raise MidwayError(f"{picture}: is not an image format; give a name like tracks.png")
     check_outputs([path for path in (out, picture) if path], [video])
 
 
@@ -118,11 +117,11 @@ def _predictor(flow: FlowMethod, network: str) -> Predictor:
 
 
 def _number(frames: VideoFrames, seconds: float) -> int:
-    """The frame that is shown at a time."""
+    """Return the number of the frame that is shown at a time."""
     if not 0 <= seconds <= frames.seconds[-1] + 1 / frames.fps:
         raise MidwayError(
-            f"--start-seconds {seconds:g}: the last frame is at {frames.seconds[-1]:.2f} s; give a "
-            "time from 0 to that"
+            f"--start-seconds {seconds:g}: the last frame is at {frames.seconds[-1]:.2f} s; give "
+            "a time between 0 and that"
         )
     return bisect_right(frames.seconds, seconds + ROUNDING_SECONDS) - 1
 
@@ -136,7 +135,7 @@ def _draw(frames: VideoFrames, tracks: Tracks, out: Path, picture: Path | None) 
         Image.fromarray(track_strip(frames, tracks)).save(picture)
 
 
-def _told(frames: VideoFrames, tracks: Tracks) -> dict[str, Any]:
+def _to_json(frames: VideoFrames, tracks: Tracks) -> dict[str, Any]:
     return {
         "seconds": frames.seconds,
         "points": tracks.points.tolist(),

@@ -1,4 +1,4 @@
-"""midway train EXPERIMENT [--field value ...] | midway train --resume RUN."""
+"""Command ``midway train EXPERIMENT`` or ``midway train --resume RUN``: pretraining."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -19,20 +19,20 @@ from midway.experiments.base import (
 USAGE = """usage: midway train EXPERIMENT [--data.root DIR] [--field value ...] [--json]
        midway train --resume RUN [--field value ...] [--json]
 
-midway list names the experiments; midway train EXPERIMENT --help names their fields.
-A resumed run may change its length, hardware, log, checkpoints, where its data is and what labels
-its health is measured on, and whether blocks are compiled or computed anew.
-Exit code: 0 done, 2 an error told in one line, 3 interrupted (checkpoint written; resume it)."""
+midway list shows the experiments, midway train EXPERIMENT --help the fields of one.
+On --resume, these may change: length, hardware, logging, checkpointing, location of the data,
+labels of the health metrics, compilation and recomputation.
+Exit code: 0 done, 2 user error (one line), 3 interrupted (checkpoint written; use --resume)."""
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
-    """Train an experiment, or go on with the run in a folder."""
+    """Train an experiment, or resume the run in a folder."""
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         raise SystemExit(0)
     resume = words[0] == "--resume"
     if resume and len(words) < 2:
-        raise MidwayError("--resume: give the folder of a run, midway train --resume RUN")
+        raise MidwayError("--resume: no run; give the folder of one, midway train --resume RUN")
     experiment = _resumed(Path(words[1])) if resume else _named(words[0])()
     rest = words[2:] if resume else words[1:]
     prog = f"midway train {' '.join(words[: len(words) - len(rest)])}"
@@ -40,7 +40,7 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     experiment = parse(Experiment, rest, prog=prog, default=experiment, about=about)
     summary = train(experiment, resume=resume)
     if not summary.is_main:
-        raise SystemExit(0)  # the first process speaks for all, by its exit code too
+        raise SystemExit(0)  # the first process reports for all, including the exit code
     ended = "interrupted" if summary.interrupted else "done"
     print(f"{ended}: {summary.steps} steps, {experiment.run.folder}")
     return {
@@ -58,13 +58,13 @@ def _named(name: str) -> Callable[[], Experiment]:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        raise MidwayError(f"no experiment '{name}'; {hint}midway list names them all")
+        raise MidwayError(f"no experiment '{name}'; {hint}see midway list")
     return known[name]
 
 
 def _resumed(folder: Path) -> Experiment:
     path = folder / "config.json"
     if not path.is_file():
-        raise MidwayError(f"{folder}: no run to resume, it has no config.json; check the path")
+        raise MidwayError(f"{folder}: is not a run, it has no config.json; check the path")
     experiment = experiment_from_json(read_json(path), where=str(path))
     return replace(experiment, run=replace(experiment.run, folder=folder))

@@ -38,8 +38,6 @@ def read_signals(
     Raises:
         BadClipError: A signal is missing, damaged, of another shape or begins after a frame.
     """
-    if not shapes:
-        return {}
     location = clip.signals_location
     if location is None:
         names = ", ".join(shapes)

@@ -1,1 +1,1 @@
-"""Experiments: functions that return a full configuration."""
+"""Experiments: functions that return the full configuration of a run."""

@@ -1,4 +1,4 @@
-"""An experiment: a method, its data, its optimiser and its run, as one configuration."""
+"""Experiments: configurations of pretraining runs, their registry, and their training."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,18 +27,22 @@ PACKAGE = "midway.experiments"
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """All that a pretraining run is made of."""
+    """Configuration of a pretraining run: method, data, optimiser, run and labels."""
 
     method: MethodConfig
     data: ClipsConfig
     optim: OptimConfig
     run: RunConfig
     labels: LabelsConfig = field(default_factory=LabelsConfig)
-    """What the encoder is scored on now and then, if anything; nothing is learnt from it."""
+    """Labelled dataset of the k-NN health metric; not used for training."""
 
 
 def experiment_from_json(values: Mapping[str, Any], *, where: str) -> Experiment:
-    """Experiment of a run's ``config.json``.
+    """Build the experiment of a run's ``config.json``.
+
+    Args:
+        values: Contents of the file.
+        where: Name of the file, for error messages.
 
     Raises:
         MidwayError: A part is missing, or a key or value is unknown.
@@ -46,14 +50,14 @@ def experiment_from_json(values: Mapping[str, Any], *, where: str) -> Experiment
     """
     parts = {"data": ClipsConfig, "optim": OptimConfig, "run": RunConfig, "labels": LabelsConfig}
     names = ("method", *parts)
-    values = {"labels": {}, **values}  # runs of older versions have none
+    values = {"labels": {}, **values}  # absent in runs of older versions
     if missing := [name for name in names if name not in values]:
-        raise MidwayError(f"{where}: no '{missing[0]}' in it; is it the config.json of a run?")
+        raise MidwayError(f"{where}: '{missing[0]}' is missing; is it the config.json of a run?")
     for name, value in values.items():
         if name not in names:
             raise MidwayError(f"{where}: no field '{name}'; there are {', '.join(names)}")
         if not isinstance(value, Mapping):
-            raise MidwayError(f"{where}: {name} = {value!r} is no JSON object; mend or remove it")
+            raise MidwayError(f"{where}: {name} = {value!r} is not a JSON object; correct it")
     return Experiment(
         method=method_config(values["method"], where=f"{where}: method"),
         **{
@@ -64,7 +68,7 @@ def experiment_from_json(values: Mapping[str, Any], *, where: str) -> Experiment
 
 
 def experiments() -> dict[str, Callable[[], Experiment]]:
-    """Every experiment by its name on the command line, ``file.function``."""
+    """Return all experiments by their name on the command line, ``file.function``."""
     return {
         f"{file}.{name}": function
         for file in available(PACKAGE)
@@ -78,10 +82,16 @@ def experiments() -> dict[str, Callable[[], Experiment]]:
 def clip_loader(
     experiment: Experiment, spec: ClipSpec, *, rank: int = 0, world_size: int = 1
 ) -> ClipLoader:
-    """Build the loader of an experiment's samples, with the views that a method declares.
+    """Build the loader of an experiment's samples.
+
+    Args:
+        experiment: The experiment.
+        spec: Frames, regions, views and signals of a sample, as the method declares them.
+        rank: Number of this process.
+        world_size: Number of processes.
 
     Raises:
-        MidwayError: Nothing usable below ``data.root``, or too many bad clips.
+        MidwayError: No usable clips below ``data.root``, or too many bad ones.
 
     """
     data = experiment.data
@@ -97,19 +107,23 @@ def clip_loader(
 
 
 def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
-    """Run an experiment to its end, or until it is asked to stop.
+    """Train an experiment until its last step or an interruption.
+
+    Args:
+        experiment: The experiment.
+        resume: Continue the run in its folder.
 
     Raises:
-        MidwayError: Unusable data, a run folder that is not empty, or a run that went wrong.
+        MidwayError: The data are unusable, the run folder is not empty, or training failed.
 
     """
     from midway.train.checkpoint import latest_checkpoint
     from midway.train.launch import on_first_rank
-    from midway.train.training import Trained, launch_and_fit  # imports Fabric: seconds
+    from midway.train.training import Trained, launch_and_fit  # imports Fabric, which takes seconds
 
     run = experiment.run
     if experiment.labels.root and not run.health_every:
-        raise MidwayError("labels.root: never looked at with run.health_every 0; leave one out")
+        raise MidwayError("labels.root: is not used if run.health_every is 0; leave one out")
 
     def build(fabric: "Fabric") -> Trained:
         method = build_method(experiment.method)

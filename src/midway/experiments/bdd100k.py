@@ -1,4 +1,4 @@
-"""Pretraining on BDD100K's 70,000 dashcam videos, as in the paper (sections 4.1, B.1, B.2)."""
+"""Pretraining on the 70,000 dashcam videos of BDD100K (paper: sections 4.1, B.1, B.2)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +14,11 @@ from midway.train.run import RunConfig
 
 
 def midway_vits() -> Experiment:
-    """ViT-S, 300 epochs: the recipe of `midway-bdd-vit-s-ep300.pth`.
+    """ViT-S on BDD100K, 300 epochs: the recipe of `midway-bdd-vit-s-ep300.pth`.
 
     Command: ``midway train bdd100k.midway_vits --data.root bdd100k/videos/train``
     Cost: 21.0 M pairs, 403.8 GFLOP each; the paper's run took 66 h on 2 A100.
-    Expect (the paper's, table 1): BDD100K linear 39.7 mIoU, Sintel clean 4.1 EPE. Not run by us.
+    Expect (paper, table 1; not run here): BDD100K linear 39.7 mIoU, Sintel clean 4.1 EPE.
     """
     return Experiment(
         method=MidwayConfig(),
@@ -35,15 +35,15 @@ def midway_vits() -> Experiment:
 
 
 def midway_vitb() -> Experiment:
-    """ViT-B, 300 epochs: the recipe of `midway-bdd-vit-b-ep300.pth`.
+    """ViT-B on BDD100K, 300 epochs: the recipe of `midway-bdd-vit-b-ep300.pth`.
 
-    The midway width stays 192: the release sets 384 under a misspelt key, so that a file's shapes
-    decide. For the other reading set ``midway_width`` to 384 and ``midway_heads`` to 6, both under
-    ``--method.network.dynamics``.
+    The midway width is 192. The release sets 384 under a misspelt key, so that only the shapes in
+    its file decide. For 384, give ``--method.network.dynamics.midway-width 384`` and
+    ``--method.network.dynamics.midway-heads 6``.
 
     Command: ``midway train bdd100k.midway_vitb --data.root bdd100k/videos/train``
     Cost: 21.0 M pairs; the paper's run took 27 h on 8 RTX A6000.
-    Expect (the paper's, table 1): BDD100K linear 48.2 mIoU, Sintel clean 4.1 EPE. Not run by us.
+    Expect (paper, table 1; not run here): BDD100K linear 48.2 mIoU, Sintel clean 4.1 EPE.
     """
     base = midway_vits()
     network = NetworkConfig(encoder=EncoderConfig(width=768, heads=12), dynamics=DynamicsConfig())
@@ -55,9 +55,12 @@ def midway_vitb() -> Experiment:
 
 
 def ablation(name: str, **dynamics: object) -> Experiment:
-    """ViT-S for 100 epochs with fields of `DynamicsConfig` changed: a row of table 3 or 5.
+    """Return a row of table 3 or 5: ViT-S, 100 epochs, with changed fields of `DynamicsConfig`.
 
-    The paper's runs took 24 h on 2 A100 each.
+    Args:
+        name: Name of the experiment and of its run folder.
+        dynamics: New values by field.
+
     """
     base = midway_vits()
     changed = replace(DynamicsConfig(), **dynamics)  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""A small run on real frames or videos, for a CPU."""
+"""Short pretraining on real frames or videos, for a CPU."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,18 +9,17 @@ from midway.experiments.base import Experiment
 
 
 def midway_tiny() -> Experiment:
-    """The small network of `synthetic` on CamVid's frames at 1 Hz, 200 steps.
+    """Small ViT on CamVid's frames at 1 Hz or any folder of videos, 200 steps.
 
-    Any folder of videos does as well. Every frame that has another one half a second to a second
-    later is a start.
+    A sample is a pair of frames 0.5 to 1 s apart, and every frame with a target is a source.
 
     Command: ``midway train camvid.midway_tiny --data.root CamVid/train``
     Cost: 2 minutes on 2 CPU cores; 8 for a folder of 720p videos.
-    Expect: a loss that falls from 6.4 to 5.8; the run is too short for more.
+    Expect: a loss that falls from 6.4 to 5.8; longer runs are in docs/RESULTS.md.
     """
     base = synthetic.midway_tiny()
-    # In few dimensions the first targets, not yet centred, are alike for all crops and easy to
-    # meet: the loss would begin low and rise. In many it begins near log(prototypes) and falls.
+    # With a narrow bottleneck, the first targets, not yet centred, are nearly equal for all crops,
+    # so that the loss would start low and rise. With 512 it starts near log(prototypes) and falls.
     head = replace(synthetic.TINY.head, bottleneck=512)
     return replace(
         base,

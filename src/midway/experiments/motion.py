@@ -1,6 +1,6 @@
-"""Four short runs on synthetic worlds after which a small network knows how things move.
+"""Curriculum of four short runs on synthetic worlds, in which motion emerges in a small network.
 
-Each begins from the weights of the one before; docs/MOTION.md says what mattered.
+Each run starts from the weights of the previous one. docs/MOTION.md explains the recipe.
 """
 
 from dataclasses import replace
@@ -27,18 +27,18 @@ PAN = WorldConfig(
     num_frames=16,
     fps=8.0,
 )
-"""A backdrop that goes to the left or to the right, always as fast: in the gap, by one patch."""
+"""World of stage 1: a backdrop that moves left or right by exactly one patch per gap."""
 SWAY = replace(PAN, pan_speed=0.0, camera_speed=16.0, camera_reach=(0.4, 0.0))
-"""A backdrop that goes to the left and to the right, now faster, now slower."""
+"""World of stage 2: a backdrop that moves left and right at varying speed."""
 DRIFT = replace(SWAY, camera_speed=12.0, camera_reach=(0.3, 0.3))
-"""A backdrop that drifts any way."""
+"""World of stage 3: a backdrop that drifts in any direction."""
 THINGS = replace(
     DRIFT,
     num_objects=4,
     object_speed=12.0,
     texture_period_pixels=(12.0, 20.0),
 )
-"""Objects that go their own ways before it."""
+"""World of stage 4: independently moving objects in front of that backdrop."""
 
 NETWORK = replace(
     TINY,
@@ -52,16 +52,17 @@ NETWORK = replace(
         starts_matching=True,
     ),
 )
+"""Network of all stages: two blocks of width 96, one level, one motion latent."""
 
 
 def pan() -> Experiment:
-    """The dynamics alone learn that a backdrop goes one patch to either side.
+    """Stage 1: train the dynamics on a backdrop that moves one patch left or right.
 
-    With two motions to tell apart, motion latents pay at once. With all motions from the start
-    they first learn to carry what the target looks like, and stay with it.
+    With only two motions, motion latents reduce the loss early. With all motions from the start,
+    latents learn to encode the target's appearance instead.
 
-    Command: ``python benchmarks/motion.py``, which makes the videos too, and ends this run as soon
-    as its loss says that motion has emerged: after 800 to 1,600 steps in six runs.
+    Command: ``python benchmarks/motion.py``, which also makes the videos. It ends this stage when
+    the loss is below 0.2: after 800 to 1,600 steps in six runs.
     Cost: 2 to 4 minutes of one CPU core.
     Expect: docs/MOTION.md.
     """
@@ -113,7 +114,7 @@ def pan() -> Experiment:
 
 
 def sway() -> Experiment:
-    """The dynamics alone go on with motions of any size along the same line.
+    """Stage 2: train the dynamics on horizontal motion of any size.
 
     Command: ``python benchmarks/motion.py``.
     Cost: 3 minutes of one CPU core.
@@ -123,7 +124,7 @@ def sway() -> Experiment:
 
 
 def drift() -> Experiment:
-    """The dynamics alone go on with a backdrop that drifts any way.
+    """Stage 3: train the dynamics on a backdrop that drifts in any direction.
 
     Command: ``python benchmarks/motion.py``.
     Cost: 3 minutes of one CPU core.
@@ -133,7 +134,7 @@ def drift() -> Experiment:
 
 
 def things() -> Experiment:
-    """All learn, from objects that go their own ways before the backdrop.
+    """Stage 4: train all parts on worlds with independently moving objects.
 
     Command: ``python benchmarks/motion.py``.
     Cost: 6 minutes of one CPU core.
@@ -153,7 +154,7 @@ def things() -> Experiment:
 
 
 def _next(before: Experiment, name: str, *, steps: int) -> Experiment:
-    """A run like `before` that begins where it ended."""
+    """Return the next stage, which starts from the weights of `before`."""
     return replace(
         before,
         method=replace(before.method, start=str(before.run.folder)),

@@ -1,4 +1,4 @@
-"""Small runs on the synthetic world, for a CPU."""
+"""Short pretraining on synthetic videos, for a CPU."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,38 +13,36 @@ from midway.train.run import RunConfig
 WORLD = WorldConfig(
     num_objects=5, object_size=(0.5, 0.9), texture_period_pixels=(8.0, 12.0), saturation=0.15
 )
-"""What the videos of the quickstart show: one large object of each class, told apart by texture,
-hardly by colour."""
+"""World of the quickstart: one large object per class; classes differ in texture, not colour."""
 
 BOTH_TERMS = MidwayConfig.tiny()
-"""The whole objective of the paper on crops of 64 pixels."""
+"""The paper's objective, dense and DINO term, on crops of 64 pixels."""
 TINY = BOTH_TERMS.network
-"""Four blocks of width 96."""
+"""Small network: four blocks of width 96."""
 
 
 def midway_tiny() -> Experiment:
-    """Four blocks of width 96 on 64-pixel crops of synthetic videos, by the dense term alone.
+    """Small ViT on the videos of `midway quickstart`, dense term only, 1,500 steps.
 
-    The videos are those that `midway quickstart` makes. Two crops of a frame of these worlds have
-    so little in common that the DINO term stays at the loss of not learning, and the features lose
-    by it (docs/RESULTS.md).
+    Two crops of a frame of these worlds have so little in common that the DINO loss does not fall,
+    and the term makes features worse (docs/experiments/recognition.md).
 
     Command: ``midway train synthetic.midway_tiny --data.root quickstart/videos``
-    Cost: 4 minutes on 2 CPU cores, with ``--run.precision bf16-mixed`` where they have it.
+    Cost: 4 minutes on 2 CPU cores, with ``--run.precision bf16-mixed`` if they support it.
     Expect: a linear readout 20 points of mIoU above the untrained network (docs/RESULTS.md).
     """
     return Experiment(
         method=replace(
             BOTH_TERMS,
             dino_weight=0.0,
-            # Nothing reads the crops of the DINO term.
+            # Without the DINO term, its crops are not used: as few and small as possible.
             views=replace(BOTH_TERMS.views, num_local=0, global_size=(8, 8), local_size=(8, 8)),
-            # In a run this short a teacher that follows slowly stays behind.
+            # With the paper's momentum the teacher would lag behind in a run this short.
             teacher_momentum=0.95,
         ),
         data=ClipsConfig(
             root="quickstart/videos",
-            # Things move by half a patch: what looks alike in both frames is texture, not place.
+            # Objects move by about half a patch, so that a patch keeps its texture at any phase.
             gap_seconds=(0.1, 0.3),
             starts="random",
             draws_per_clip=4,

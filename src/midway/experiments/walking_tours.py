@@ -1,4 +1,4 @@
-"""Pretraining on one walk through Venice, as in the paper (sections 4.1, B.2)."""
+"""Pretraining on the Venice video of Walking Tours (paper: sections 4.1, B.2)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +9,14 @@ from midway.experiments.base import Experiment
 
 
 def midway_vits() -> Experiment:
-    """ViT-S, 100 epochs: the recipe of `midway-wt-venice-vit-s-ep100.pth`.
+    """ViT-S on Walking Tours Venice, 100 epochs: the recipe of `midway-wt-venice-vit-s-ep100.pth`.
 
-    Every frame is a start; the gap is the release's 15 to 30 frames at 30 fps, in seconds. The
-    paper's text says 0.5 s: `--data.gap-seconds 0.5 0.5`. A blank end of the file is left out.
+    Every frame is a source; gaps are the release's 15 to 30 frames at 30 fps. For the 0.5 s of the
+    paper's text, give ``--data.gap-seconds 0.5 0.5``. A blank end of the file is left out.
 
     Command: ``midway train walking_tours.midway_vits --data.root walking_tours/venice.mp4``
     Cost: the paper's run took 29 h on 4 RTX A6000.
-    Expect (the paper's, table 2): ADE20K UperNet 33.4 mIoU, Sintel clean 5.2 EPE. Not run by us.
+    Expect (paper, table 2; not run here): ADE20K UperNet 33.4 mIoU, Sintel clean 5.2 EPE.
     """
     base = bdd100k.midway_vits()
     return replace(
@@ -33,11 +33,11 @@ def midway_vits() -> Experiment:
 
 
 def midway_vits_300() -> Experiment:
-    """ViT-S, 300 epochs: the longer run of table 4.
+    """ViT-S on Walking Tours Venice, 300 epochs: the longer run of table 4.
 
     Command: ``midway train walking_tours.midway_vits_300 --data.root walking_tours/venice.mp4``
     Cost: three times that of `midway_vits`.
-    Expect (the paper's, table 4): ADE20K UperNet 36.9 mIoU, Sintel clean 4.0 EPE. Not run by us.
+    Expect (paper, table 4; not run here): ADE20K UperNet 36.9 mIoU, Sintel clean 4.0 EPE.
     """
     base = midway_vits()
     folder = Path("runs/walking_tours.midway_vits_300")

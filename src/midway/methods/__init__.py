@@ -1,1 +1,1 @@
-"""Pretraining methods, one file each."""
+"""Pretraining methods, one file per method."""

@@ -1,4 +1,4 @@
-"""Contract of a pretraining method: a configuration, the views that it wants, and its loss."""
+"""Contract of a pretraining method: its configuration, views and loss."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -24,10 +24,9 @@ class MethodConfig:
     """Base of the methods' configurations."""
 
     name: str
-    """File of the method in `midway.methods`."""
+    """Name of the method's file in `midway.methods`."""
     start: str = ""
-    """Network whose weights training begins from, as `--network` takes it; fresh weights if
-    empty."""
+    """Network with the initial weights, as for `--network`; fresh weights if empty."""
 
     @classmethod
     def tiny(cls) -> Self:
@@ -38,11 +37,11 @@ class MethodConfig:
 class Method(Objective):
     """An objective that pretrains encoders on clips.
 
-    A method is one file in `midway.methods` that holds its `Config` and its class, named by the
-    module's `METHOD`. Nothing of it stands in the data plane or in the training loop: `spec`
-    declares the frames, regions, views and signals of a sample, and `loss` takes them. Random
-    numbers of the loss, such as masks, come from torch's global generator, which the loop seeds by
-    (seed, rank, step), so that a resumed run draws the same ones.
+    A method is one file in `midway.methods` with its `Config` and its class; the module's `METHOD`
+    names the class. The data plane and the training loop contain nothing specific to it: `spec`
+    declares the frames, regions, views and signals of a sample, and `loss` receives them. Random
+    numbers of the loss, such as masks, must come from torch's global generator, which the loop
+    seeds by (seed, rank, step): a resumed run then draws the same ones.
     """
 
     Config: ClassVar[type[MethodConfig]]
@@ -61,21 +60,19 @@ class Method(Objective):
     @property
     @abstractmethod
     def encoders(self) -> Mapping[str, Encoder]:
-        """Encoders that evaluations and exports take: "student", and "teacher" if there is one."""
+        """Encoders for evaluations and exports: "student", and "teacher" if there is one."""
 
     @property
     def pair_encoder(self) -> nn.Module | None:
-        """Network between the features of two frames that optical flow is finetuned from.
-
-        None has flow finetuned from fresh dynamics, as in the paper.
-        """
+        """Pretrained network between two frames from which optical flow is finetuned, if any."""
+        # Without one, the paper finetunes flow with fresh dynamics (section 4.1).
         return None
 
     def start_from(self, network: str) -> None:
-        """Load the weights of a trained encoder into all encoders; the other parts stay fresh.
+        """Load the weights of a trained encoder into all encoders; other parts stay fresh.
 
         Args:
-            network: As `--network` takes it.
+            network: As for `--network`.
 
         Raises:
             MidwayError: No such network, or its sizes differ.
@@ -86,19 +83,20 @@ class Method(Objective):
 
     def forward(self, batch: ClipBatch) -> StepOutput:
         """Render the views of a batch on its device, and return their loss."""
+        # Inside forward, so that rendering on a GPU belongs to the step.
         return self.loss(batch.render(self.spec))
 
 
 def build_method(config: MethodConfig) -> Method:
-    """Build the method that a configuration belongs to, with fresh weights."""
+    """Build the method of a configuration, with fresh weights."""
     return find("midway.methods", config.name).METHOD.from_config(config)
 
 
 def method_config(values: Mapping[str, Any], *, where: str) -> MethodConfig:
-    """Read the configuration of a method from JSON values, of which `name` is the method.
+    """Read the configuration of a method from JSON values; `name` selects the method.
 
     Raises:
-        MidwayError: No such method, or a value that it refuses.
+        MidwayError: There is no such method, or it refuses a value.
 
     """
     module = find("midway.methods", str(values.get("name")))
@@ -106,10 +104,8 @@ def method_config(values: Mapping[str, Any], *, where: str) -> MethodConfig:
 
 
 def flops_per_sample(config: MethodConfig) -> float:
-    """Count the floating-point operations of one sample, forward and backward.
-
-    Nothing is computed: the tensors have shapes only.
-    """
+    """Count the floating-point operations of one sample, forward and backward."""
+    # Tensors on the meta device have shapes only, so nothing is computed.
     with torch.device("meta"):
         method = build_method(config)
         clips = example_clips(method.spec, 1)

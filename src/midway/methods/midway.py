@@ -1,4 +1,4 @@
-"""Midway Network: dense forward prediction between frames, beside a DINO term over their crops."""
+"""Midway Network: dense forward prediction between frames, and a DINO term over their crops."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,38 +22,39 @@ from midway.models.weights.load import build_network
 from midway.models.weights.sources import read_source
 from midway.nn.dense import normalized_mse
 from midway.train.health import effective_rank, spread
-from midway.train.objective import ParameterGroup, Position, StepOutput, parameter_groups
+from midway.train.objective import ParameterGroup, Progress, StepOutput, parameter_groups
 from midway.train.schedules import cosine
 
 HEALTH_PAIRS = 32
-"""Of a batch that health is measured on, at most."""
+"""Largest number of pairs of a batch for health metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MidwayConfig(MethodConfig):
-    """The objective; where paper and release differ, the default is the release's choice."""
+    """Configuration of the objective; the defaults follow the release where the paper differs."""
 
     name: Literal["midway"] = "midway"
     network: NetworkConfig = field(default_factory=NetworkConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     dense_over_levels: Literal["mean", "sum"] = "sum"
-    """Dense loss over levels: the release's sum or the paper's mean."""
+    """Reduction of the dense loss over levels: sum in the release, mean in the paper."""
     dino_weight: float = 1.0
-    """Weight of the DINO term beside the dense one; 0 leaves it and its crops out."""
+    """Weight of the DINO term; 0 disables it and its crops."""
     encoder_lr_scale: float = 1.0
-    """Factor on the encoder's learning rate; 0 freezes it, and the dynamics learn alone."""
+    """Factor on the learning rate of the encoder; 0 freezes it and trains the dynamics only."""
     teacher_momentum: float = 0.996
-    """EMA momentum at the start; it rises along a cosine."""
+    """EMA momentum at the start; rises along a cosine."""
     final_teacher_momentum: float = 1.0
+    """EMA momentum at the end of the cosine."""
     momentum_clock: Literal["steps", "samples"] = "samples"
-    """What the momentum's cosine is sized in. It advances once a step, so that "samples", the
-    release's choice, covers only 1 / batch of it; "steps" is the paper's and reaches the end."""
+    """Unit of the length of the momentum's cosine, which advances once per step. The run covers all
+    of it with "steps", as in the paper, and 1 / batch with "samples", as in the release."""
     dynamics_weight_decay: float | Literal["scheduled"] = 0.01
-    """Constant in the release, the common schedule in the paper."""
+    """Weight decay of the dynamics: constant in the release, scheduled in the paper."""
     clip_dynamics: bool = False
-    """Whether gradient clipping covers the dynamics; in the release it does not."""
+    """If True, gradient clipping covers the dynamics; in the release it does not."""
     frozen_last_layer_epochs: float = 1.0
-    """The head's last layer gets no gradient before."""
+    """Epochs during which the prototype layer is frozen."""
 
     def __post_init__(self) -> None:
         for name in ("teacher_momentum", "final_teacher_momentum"):
@@ -68,8 +69,8 @@ class MidwayConfig(MethodConfig):
 
     @classmethod
     def tiny(cls) -> Self:
-        """Return both terms on crops of 64 pixels, with four blocks of width 96."""
-        # At this width a deviation of 0.02 would leave every block all but the identity.
+        """Return a small configuration: crops of 64 pixels, four blocks of width 96, both terms."""
+        # At this width, every block would be close to the identity with a deviation of 0.02.
         init_std = 0.04
         encoder = EncoderConfig(
             image_size=(64, 64),
@@ -139,8 +140,9 @@ class Midway(Method):
         return self.network.dynamics
 
     def loss(self, clips: Clips) -> StepOutput:
-        """DINO term plus dense term, equally weighted in the paper."""
+        """Return the DINO term plus the dense term, equally weighted in the paper (section 3)."""
         source, target = clips.views["motion"][:, 0]  # (batch, 3, height, width) each
+        # Both (s, t) and (t, s) are trained; each frame is encoded once.
         outputs = self.network.forward_both_orders(source, target).levels
         dense = mean_or_sum(outputs, self.config.dense_over_levels)
         by_level = {f"dense_loss_{level}": out.loss.detach() for level, out in outputs.items()}
@@ -152,10 +154,10 @@ class Midway(Method):
         return StepOutput(loss=loss, logs={"dino_loss": dino.detach()} | logs)
 
     def start_from(self, network: str) -> None:
-        """Load a whole Midway network, or the encoder of another one.
+        """Load all weights of a Midway network, or the encoder of another network.
 
         Args:
-            network: As `--network` takes it.
+            network: As for `--network`.
 
         Raises:
             MidwayError: No such network, or its sizes differ.
@@ -170,7 +172,7 @@ class Midway(Method):
         other = [name for name in own if name not in state or state[name].shape != own[name].shape]
         if other or len(own) != len(state):
             raise MidwayError(
-                f"method.start = {network}: is no network of the sizes of this experiment "
+                f"method.start = {network}: its sizes are not those of this experiment "
                 f"({(other or [*state])[0]} differs); give one trained with the same method.network"
             )
         self.network.load_state_dict(state)
@@ -181,17 +183,18 @@ class Midway(Method):
         return self.pair_health(source, target)
 
     def pair_health(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Whether there is something to predict, and whether it is predicted.
+        """Return health metrics of the teacher's features and of their prediction.
 
         Args:
-            source: Shape (batch, 3, height, width), normalised.
-            target: Likewise.
+            source: Shape (batch, 3, height, width), ImageNet-normalised.
+            target: Same shape, ImageNet-normalised.
 
         Returns:
-            By level, the effective rank and the spread of the teacher's patches, which are what is
-            predicted; the loss of the guess that the target has the features that the teacher sees
-            in the source (`copy_loss`), and the dense loss as a share of it (`dense_over_copy`: 1
-            or more is no better than copying); the mean of each forward block's gate.
+            For each level, effective rank and spread of the teacher's patches, the targets of the
+            prediction. For each objective level also the dense loss of copying the teacher's
+            features of the source (`copy_loss`), the ratio of the dense loss to it
+            (`dense_over_copy`; 1 or more is no better than copying), and the mean gate of each
+            forward block.
 
         """
         network = self.network
@@ -201,35 +204,38 @@ class Midway(Method):
         levels = network.config.levels
         seen = network.teacher.encoder.levels(frames, levels)
         for level, features in zip(levels, seen, strict=True):
-            patches = features[:, 1:].flatten(0, 1)
+            patches = features[:, 1:].flatten(0, 1)  # (2 * batch * patches, dim)
             found[f"rank_{level}"] = effective_rank(patches)
             found[f"spread_{level}"] = spread(patches)
             if level in outputs:
-                copied = normalized_mse(*features.chunk(2))
+                copied = normalized_mse(*features.chunk(2))  # source against target
                 found[f"copy_loss_{level}"] = copied
-                # Frames that do not differ at all leave nothing to compare with.
+                # Equal frames have a copy loss of 0.
                 found[f"dense_over_copy_{level}"] = outputs[level].loss / copied.clamp(min=1e-6)
+                # The first forward block has no gate.
                 for block, gate in enumerate(outputs[level].gates, start=2):
                     found[f"gate_{level}_{block}"] = gate.float().mean()
         return found
 
     def _dino(self, clips: Clips) -> Tensor:
-        """Invariance term over crops: student sees all, teacher the global ones."""
+        """Return the invariance term: the student sees all crops, the teacher the global ones."""
         network, batch = self.network, len(clips)
-        # Crops of the source come first: (2 frames x crops x batch, 3, height, width).
+        # Crops of the source come first: (2 frames * crops * batch, 3, height, width).
         global_crops = clips.views["globals"].flatten(0, 2)
         local_crops = clips.views["locals"].flatten(0, 2)
+        # Two sizes of crops, so two passes; their class tokens share one pass of the head.
         classes = [network.encoder(global_crops), network.encoder(local_crops)]
         student = network.head(torch.cat(classes)).unflatten(0, (-1, batch))
         with torch.no_grad():
             teacher = network.teacher.head(network.teacher.encoder(global_crops))
         teacher = teacher.unflatten(0, (-1, batch))  # (crops, batch, prototypes)
         loss = network.dino_loss(student, teacher)
+        # The centre of this step must not contain its own logits.
         network.dino_loss.collect(teacher)
         return loss
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Encoder and head follow the schedules; the dynamics have their own decay."""
+        """Return groups of encoder, head and dynamics, which have a separate weight decay."""
         network, config = self.network, self.config
         return [
             *parameter_groups(network.encoder, "encoder", lr_scale=config.encoder_lr_scale),
@@ -242,24 +248,25 @@ class Midway(Method):
             ),
         ]
 
-    def after_backward(self, position: Position) -> None:
-        """Hold the DINO head's last layer still at first."""
-        if position.epoch < self.config.frozen_last_layer_epochs:
+    def after_backward(self, progress: Progress) -> None:
+        """Drop the gradients of the prototype layer during the first epochs."""
+        if progress.epoch < self.config.frozen_last_layer_epochs:
             for parameter in self.network.head.last_layer.parameters():
                 parameter.grad = None
 
-    def after_step(self, position: Position) -> None:
-        """Move the centre of the teacher's logits, and let the teacher follow."""
+    def after_step(self, progress: Progress) -> None:
+        """Update the centre of the teacher's logits, then the teacher."""
         if self.config.dino_weight:
             self.network.dino_loss.move_center()
-        self.network.update_teacher(self.teacher_momentum(position))
+        self.network.update_teacher(self.teacher_momentum(progress))
 
-    def teacher_momentum(self, position: Position) -> float:
-        """EMA momentum of a step."""
+    def teacher_momentum(self, progress: Progress) -> float:
+        """Return the EMA momentum of a step."""
         config = self.config
-        share = 1 / position.samples if config.momentum_clock == "samples" else 1.0
+        # The release counts the length in samples but advances per step: momentum ends at 0.99601.
+        share = 1 / progress.samples if config.momentum_clock == "samples" else 1.0
         return cosine(
-            position.progress * share, config.teacher_momentum, config.final_teacher_momentum
+            progress.fraction * share, config.teacher_momentum, config.final_teacher_momentum
         )
 
 

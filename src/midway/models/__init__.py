@@ -1,1 +1,1 @@
-"""Networks that a user may want without training."""
+"""Encoders, dynamics, readout heads and flow networks, and their files of weights."""

@@ -1,4 +1,4 @@
-"""The dynamics between two frames: midway path, backward layers, gated forward model.
+"""Dynamics between two frames: midway path, backward layers, gated forward model (section 3).
 
 The paper's symbols: z features, m motion latents, v backward features, z^ prediction; a tilde
 marks the teacher's side. Levels go from the top (12) down: 9, 6, 3.
@@ -26,21 +26,21 @@ Features = Float[Tensor, "batch tokens dim"]
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicsConfig:
-    """Sizes of the dynamics and what the paper ablates (tables 3 and 5)."""
+    """Sizes of the dynamics, and the ablations of the paper (tables 3 and 5)."""
 
     levels: tuple[int, ...] = (3, 6, 9)
-    """Encoder levels whose features are predicted, 1-based and rising."""
+    """Encoder levels of the objective, 1-based and rising."""
     latent_dynamics: bool = True
-    """Infer motion latents for the forward model; without, it sees the source alone."""
+    """If True, infer motion latents for the forward model; else it sees the source only."""
     backward_layers: bool = True
-    """Refine the source features top-down; without, the level's own features serve."""
+    """If True, refine the source features top-down; else use the features of the level."""
     refinement: bool = True
-    """A lower level infers motion from the prediction above it; without, from the backward
-    features above it."""
+    """If True, a lower level infers motion from the prediction of the level above; else from its
+    backward features."""
     gates: bool = True
     gate_input: Literal["previous", "own"] = "previous"
-    """Input of a block's gate: what enters the block before (the published weights) or the block
-    itself (eq. 2)."""
+    """Input of a block's gate: the input of the previous block (release) or of the block itself
+    (eq. 2)."""
     midway_width: int = 192
     midway_depth: int = 4
     midway_heads: int = 3
@@ -50,10 +50,9 @@ class DynamicsConfig:
     forward_heads: int = 6
 
     init_std: float = 0.02
-    """Deviation of the linear layers' weights before training."""
+    """Standard deviation of the initial weights of linear layers."""
     starts_matching: bool = False
-    """Whether attention begins by comparing and carrying tokens, and the position tables with sines
-    and cosines (see `midway.nn.mimetic`), not as published."""
+    """If True, use mimetic initialisation (`midway.nn.mimetic`), unlike the paper."""
 
     def __post_init__(self) -> None:
         sizes = ("midway_width", "midway_depth", "midway_heads", "num_latents", "forward_depth")
@@ -64,33 +63,33 @@ class DynamicsConfig:
             raise MidwayError(f"dynamics: levels {self.levels} must rise from 1, without repeats")
         if self.midway_width % self.midway_heads:
             raise MidwayError(
-                f"dynamics: midway_width {self.midway_width} is no multiple of midway_heads "
+                f"dynamics: midway_width {self.midway_width} is not a multiple of midway_heads "
                 f"{self.midway_heads}; change one"
             )
         if self.starts_matching and self.midway_width % 4:
             raise MidwayError(
-                f"dynamics: midway_width {self.midway_width} is no multiple of 4, which the "
+                f"dynamics: midway_width {self.midway_width} is not a multiple of 4, which the "
                 "positions of starts_matching need; change one"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LevelOutput:
-    """What the dynamics found at one level; N patches, width D, midway width W."""
+    """Output of the dynamics at one level."""
 
     motion_latents: Float[Tensor, "batch latents midway_width"]
-    """m; no tokens without latent dynamics."""
+    """m; empty without latent dynamics."""
     midway_tokens: Float[Tensor, "batch midway_tokens midway_width"]
-    """Output of the midway path: latents, then source tokens, then target tokens; with
-    `latents_only` no more than the latents."""
+    """Output of the midway path: latents, then source tokens, then target tokens; only the latents
+    with `latents_only`."""
     source_backward: Features
-    """v: the source's backward features."""
+    """v: backward features of the source."""
     target_backward: Features
-    """v~: the target's, by the teacher's layers."""
+    """v~: backward features of the target, by the teacher's layers."""
     prediction: Features
-    """z^: the predicted features of the target."""
+    """z^: predicted features of the target."""
     target: Features
-    """z~: the teacher's features of the target."""
+    """z~: features of the target by the teacher."""
     gates: tuple[Features, ...]
     """Gates of forward blocks 2, 3, ...; empty without gates."""
     loss: Float[Tensor, ""]
@@ -98,11 +97,12 @@ class LevelOutput:
 
 
 class TargetSide(nn.Module):
-    """The parts of the dynamics that also see the target; the teacher holds an EMA copy."""
+    """Parts of the dynamics that process the target too; the teacher contains an EMA copy."""
 
     def __init__(self, dim: int, config: DynamicsConfig) -> None:
         super().__init__()
         self.config = config
+        # One projection for all levels (Algorithm 1).
         self.down = Linear(dim, config.midway_width) if config.latent_dynamics else nn.Identity()
         refined = config.levels if config.backward_layers else ()
         self.backward_layers = nn.ModuleDict(
@@ -114,12 +114,13 @@ class TargetSide(nn.Module):
 
 
 class MidwayPath(nn.Module):
-    """Infers motion latents between two frames, from the top level down (inverse dynamics)."""
+    """Inverse dynamics: infers motion latents between two frames, from the top level down."""
 
     def __init__(self, dim: int, grid: tuple[int, int], config: DynamicsConfig) -> None:
         super().__init__()
         self.grid = grid
         width = config.midway_width
+        # Zeros at the start; the position table has one half for the source, one for the target.
         self.motion_tokens = nn.Parameter(torch.zeros(1, config.num_latents, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 2 * (1 + grid[0] * grid[1]), width))
         self.blocks = nn.ModuleDict(
@@ -138,7 +139,7 @@ class MidwayPath(nn.Module):
     def positions(
         self, grid: tuple[int, int]
     ) -> tuple[Float[Tensor, "1 tokens width"], Float[Tensor, "1 tokens width"]]:
-        """Position tables of source and target tokens for a grid of patches."""
+        """Return the position tables of source and target tokens for a grid of patches."""
         source, target = self.pos_embed.chunk(2, dim=1)
         return (
             resample_positions(source, self.grid, grid),
@@ -152,12 +153,12 @@ class MidwayPath(nn.Module):
         *,
         latents_only: bool,
     ) -> Float[Tensor, "batch wanted width"]:
-        """Refine latents, source and target tokens by a level's blocks.
+        """Refine latents, source and target tokens by the blocks of a level.
 
         Args:
-            level: Whose blocks.
-            tokens: Latents, then the tokens of the source, then those of the target.
-            latents_only: Whether the last block gives the latents alone.
+            level: Level of the blocks.
+            tokens: Latents, then source tokens, then target tokens.
+            latents_only: If True, the last block computes the latents only.
 
         """
         *blocks, last = self.blocks[str(level)].children()
@@ -182,22 +183,25 @@ class ForwardDynamics(nn.Module):
     def forward(
         self, features: Features, latents: Float[Tensor, "batch latents dim"]
     ) -> tuple[Features, tuple[Features, ...]]:
-        """Prediction and the gates it used; motion latents always have gate 1 (eq. 2).
+        """Return the prediction z^ and its gates (eq. 2).
 
         Args:
             features: Backward features v of the source.
-            latents: Motion latents at the encoder's width; no tokens without latent dynamics.
+            latents: Motion latents at the encoder's width; empty without latent dynamics.
 
         """
-        x = torch.cat([latents, features], dim=1)
+        x = torch.cat([latents, features], dim=1)  # (batch, latents + tokens, dim)
         num_latents = latents.shape[1]
         gates: list[Tensor] = []
         x_before = x
         for index, block in enumerate(self.blocks):
+            # The first block has no gate.
             full_gate = None
             if index and self.gates:
-                read = x_before if self.gate_input == "previous" else x
-                gate = self.gates[index - 1](read[:, num_latents:])
+                # The release reads the gate one block earlier than eq. 2 states.
+                gate_input = x_before if self.gate_input == "previous" else x
+                gate = self.gates[index - 1](gate_input[:, num_latents:])  # (batch, tokens, dim)
+                # Motion latents have gate 1.
                 ones = gate.new_ones(len(gate), num_latents, gate.shape[2])
                 full_gate = torch.cat([ones, gate], dim=1)
                 gates.append(gate)
@@ -206,11 +210,11 @@ class ForwardDynamics(nn.Module):
 
 
 class Dynamics(TargetSide):
-    """Algorithm 1 of the paper between two frames' features.
+    """Algorithm 1 of the paper, on the features of two frames.
 
     Args:
         dim: Width of the encoder.
-        grid: Rows and columns of patches that the position table is made for.
+        grid: Rows and columns of patches in the position table.
         config: Sizes and ablations.
 
     """
@@ -234,11 +238,12 @@ class Dynamics(TargetSide):
             path = self.midway_path
             transformers += path.blocks.values()
             table = sincos_positions(grid, self.config.midway_width)
-            # What sets target tokens apart from those of the source at the same place.
+            # A common offset distinguishes target tokens from source tokens at the same position.
             is_target = AMPLITUDE / 2 * torch.randn(self.config.midway_width)
             path.pos_embed.data.copy_(torch.cat([table, table + is_target], dim=1))
         for transformer in transformers:
             blocks = [part for part in transformer.modules() if isinstance(part, Block)]
+            # The first block compares tokens; all blocks copy what they attend to.
             start_comparing(blocks[0].attn)
             for block in blocks:
                 start_carrying(block.attn)
@@ -252,32 +257,34 @@ class Dynamics(TargetSide):
         *,
         latents_only: bool = False,
     ) -> dict[int, LevelOutput]:
-        """Predict the target at every level, from the top down.
-
-        The target's side is out of the gradient's reach because its features come without one and
-        the teacher is frozen. Who finetunes gives these dynamics as their own teacher and trains
-        through both frames.
+        """Predict the features of the target at every level, from the top down (Algorithm 1).
 
         Args:
-            source: The student's features of the source: the objective levels, then the top.
-            target: The teacher's features of the target, likewise.
-            teacher: The EMA copies that process the target.
+            source: Student's features of the source z: objective levels, then the top.
+            target: Teacher's features of the target z~, in the same order.
+            teacher: EMA copies that process the target. Pass `self` to train through both frames
+                (finetuning).
             grid: Rows and columns of patches in the features.
-            latents_only: Whether the last midway block refines the latents alone; the dense loss
-                reads nothing else of it.
+            latents_only: If True, the last midway block computes the latents only, which is all
+                that the dense loss needs.
 
         """
+        # No gradient reaches the target's side in pretraining: its features carry none, and the
+        # teacher is frozen.
         source_at = dict(zip(self.config.levels, source, strict=False))
         target_at = dict(zip(self.config.levels, target, strict=False))
+        # x stands for the source in the midway path; v and v~ of the level above start as the top
+        # features z_12 and z~_12.
         x = source_above = source[-1]
         target_above = target[-1]
-        nothing = x.new_empty(len(x), 0, self.config.midway_width)
-        latents = tokens = nothing
+        latents = tokens = x.new_empty(len(x), 0, self.config.midway_width)
         outputs: dict[int, LevelOutput] = {}
         for level in reversed(self.config.levels):
             if self.config.latent_dynamics:
+                # (batch, tokens, dim) -> (batch, tokens, midway_width), source and target
                 both = self.down(x), teacher.down(target_above)
                 latents, tokens = self._infer_motion(level, latents, *both, grid, latents_only)
+            # Backward layers: queries from this level, memory from the level above.
             v = self._refine(self, level, source_at[level], source_above)
             v_target = self._refine(teacher, level, target_at[level], target_above)
             prediction, gates = self.forward_models[str(level)](v, self.raise_latents(latents))
@@ -291,6 +298,7 @@ class Dynamics(TargetSide):
                 gates=gates,
                 loss=normalized_mse(prediction, target_at[level]),
             )
+            # Refinement: below, the prediction replaces the source.
             x = prediction if self.config.refinement else v
             source_above, target_above = v, v_target
         return outputs
@@ -298,7 +306,7 @@ class Dynamics(TargetSide):
     def raise_latents(
         self, latents: Float[Tensor, "batch latents midway_width"]
     ) -> Float[Tensor, "batch latents dim"]:
-        """Motion latents at the encoder's width, as the forward models read them."""
+        """Project motion latents to the encoder's width, for the forward models."""
         if not self.config.latent_dynamics:
             return latents.new_empty(len(latents), 0, self.dim)
         return self.midway_path.up(latents)
@@ -312,18 +320,21 @@ class Dynamics(TargetSide):
         grid: tuple[int, int],
         latents_only: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Motion latents of a level (they accumulate below the top one) and its midway tokens."""
+        """Return the motion latents of a level and its midway tokens."""
         path = self.midway_path
         is_top = level == self.config.levels[-1]
+        # The top level starts from the learned motion tokens, a lower one from the latents above.
         above = path.motion_tokens.expand(len(source), -1, -1) if is_top else latents
         source_positions, target_positions = path.positions(grid)
+        # (batch, latents + 2 * tokens, midway_width); 10 + 2 * 197 tokens in the paper
         tokens = torch.cat([above, source + source_positions, target + target_positions], dim=1)
         tokens = path.compare(level, tokens, latents_only=latents_only)
+        # Latents accumulate from level to level: m = m_new + m.
         found = tokens[:, : above.shape[1]]
         return (found if is_top else found + latents), tokens
 
     def _refine(self, side: TargetSide, level: int, features: Tensor, memory: Tensor) -> Tensor:
-        """Backward features: this level's features refined by those of the level above."""
+        """Return the backward features: features of a level refined by those of the level above."""
         if not self.config.backward_layers:
             return features
         return side.backward_layers[str(level)](features, memory)
@@ -332,6 +343,6 @@ class Dynamics(TargetSide):
 def mean_or_sum(
     outputs: Mapping[int, LevelOutput], over: Literal["mean", "sum"]
 ) -> Float[Tensor, ""]:
-    """Dense loss over levels: the paper's mean or the release's sum."""
+    """Reduce the dense losses of all levels: mean in the paper, sum in the release."""
     losses = torch.stack([output.loss for output in outputs.values()])
     return losses.mean() if over == "mean" else losses.sum()

@@ -1,4 +1,4 @@
-"""Midway Network: a student encoder with its dynamics, and the teacher that follows them."""
+"""Midway Network: student encoder, dynamics and DINO head, and their EMA teacher."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class HeadConfig:
     bottleneck: int = 256
     num_prototypes: int = 65536
     init_std: float = 0.02
-    """Deviation of the linear layers' weights before training."""
+    """Standard deviation of the initial weights of linear layers."""
 
     def __post_init__(self) -> None:
         check_at_least("head", self, hidden=1, bottleneck=1, num_prototypes=1)
@@ -34,7 +34,7 @@ class HeadConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """The whole network; the defaults are the published ViT-S."""
+    """Sizes of the whole network; the defaults are the published ViT-S."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
@@ -55,19 +55,20 @@ class NetworkConfig:
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """The objective levels, then the top: what the dynamics read from the encoder."""
+        """Encoder levels that the dynamics read: the objective levels, then the top."""
         return (*self.dynamics.levels, self.encoder.depth)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MidwayOutput:
-    """What the network says of source and target, by level (9, 6, 3 in the paper)."""
+    """Output of the network for source and target."""
 
     levels: dict[int, LevelOutput]
+    """By level, from the top down (9, 6, 3 in the paper)."""
 
 
 class Teacher(TargetSide):
-    """EMA copies of what sees the target: encoder, DINO head, `down` and backward layers."""
+    """EMA copies of the parts for the target: encoder, DINO head, `down` and backward layers."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config.encoder.width, config.dynamics)
@@ -76,12 +77,12 @@ class Teacher(TargetSide):
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Teacher":
-        """Stay in evaluation mode: the teacher has no drop path."""
+        """Remain in evaluation mode: the teacher has no drop path."""
         return super().train(False)
 
 
 class MidwayNetwork(nn.Module):
-    """Encoder, dynamics and DINO head with their teacher.
+    """Encoder, dynamics and DINO head with their EMA teacher.
 
     Example:
         >>> import torch
@@ -104,6 +105,7 @@ class MidwayNetwork(nn.Module):
         self.head = _dino_head(config)
         self.dino_loss = DinoPairLoss(config.head.num_prototypes)
         self.teacher = Teacher(config)
+        # The teacher starts as a copy of the student.
         self.update_teacher(momentum=0.0)
 
     def forward(
@@ -111,7 +113,14 @@ class MidwayNetwork(nn.Module):
         source: Float[Tensor, "batch 3 height width"],
         target: Float[Tensor, "batch 3 height width"],
     ) -> MidwayOutput:
-        """Student sees the source, teacher the target; both ImageNet-normalised."""
+        """Predict the target from the source; the student sees the source, the teacher the target.
+
+        Args:
+            source: ImageNet-normalised; sides are multiples of the patch size.
+            target: Frame of the same size, ImageNet-normalised.
+
+        """
+        # One (batch, 1 + patches, dim) tensor per level.
         source_features = self.encoder.levels(source, self.config.levels)
         with torch.no_grad():
             target_features = self.teacher.encoder.levels(target, self.config.levels)
@@ -122,14 +131,16 @@ class MidwayNetwork(nn.Module):
         source: Float[Tensor, "batch 3 height width"],
         target: Float[Tensor, "batch 3 height width"],
     ) -> MidwayOutput:
-        """Both orders stacked, source to target first, as training wants them.
+        """Predict in both orders, (s, t) and (t, s), stacked along the batch; for training.
 
-        Each frame is encoded once a network, and of the midway tokens the latents alone come out.
+        The midway tokens of the outputs are the latents only.
         """
+        # Each frame passes once through the student and once through the teacher.
         frames = torch.cat([source, target])
         features = self.encoder.levels(frames, self.config.levels)
         with torch.no_grad():
             targets = self.teacher.encoder.levels(frames, self.config.levels)
+        # [s; t] -> [t; s]: the target of each row is the other frame of its pair.
         swapped = [level.roll(len(source), dims=0) for level in targets]
         return self.predict(features, swapped, self.grid(frames), latents_only=True)
 
@@ -141,13 +152,13 @@ class MidwayNetwork(nn.Module):
         *,
         latents_only: bool = False,
     ) -> MidwayOutput:
-        """Dynamics between features at `config.levels`: student's of source, teacher's of target.
+        """Run the dynamics between the features of two frames at `config.levels`.
 
         Args:
-            source: One (batch, 1 + patches, dim) tensor a level.
-            target: Likewise.
+            source: Student's features, one (batch, 1 + patches, dim) tensor per level.
+            target: Teacher's features, of the same shapes.
             grid: Rows and columns of patches.
-            latents_only: Whether no midway tokens but the latents are wanted.
+            latents_only: If True, return only the latents of the midway tokens.
 
         """
         levels = self.dynamics(source, target, self.teacher, grid, latents_only=latents_only)
@@ -155,23 +166,24 @@ class MidwayNetwork(nn.Module):
 
     @property
     def encoders(self) -> Mapping[str, Encoder]:
-        """The student's encoder and the teacher's, which is its EMA."""
+        """Encoders of the student and of the EMA teacher."""
         return {"student": self.encoder, "teacher": self.teacher.encoder}
 
     def grid(self, images: Float[Tensor, "batch 3 height width"]) -> tuple[int, int]:
-        """Rows and columns of patches in images of this size."""
+        """Return rows and columns of patches in images of this size."""
         patch = self.config.encoder.patch_size
         return images.shape[-2] // patch, images.shape[-1] // patch
 
     def update_teacher(self, momentum: float) -> None:
-        """Let the teacher follow the student; a momentum of 0 copies it."""
-        followed = (
+        """Update the teacher by the EMA of the student; a momentum of 0 copies it."""
+        # Parameters only: none of these parts has running statistics.
+        pairs = (
             (self.teacher.encoder, self.encoder),
             (self.teacher.head, self.head),
             (self.teacher.down, self.dynamics.down),
             (self.teacher.backward_layers, self.dynamics.backward_layers),
         )
-        teachers, students = zip(*followed, strict=True)
+        teachers, students = zip(*pairs, strict=True)
         update_ema(
             chain.from_iterable(part.parameters() for part in teachers),
             chain.from_iterable(part.parameters() for part in students),

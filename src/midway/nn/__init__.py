@@ -1,1 +1,1 @@
-"""Tensors in, tensors out: blocks, embeddings, heads, losses, moving averages."""
+"""Building blocks on tensors: transformer blocks, embeddings, heads, losses, moving averages."""

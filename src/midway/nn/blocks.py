@@ -1,4 +1,4 @@
-"""Transformer blocks: plain, cross (backward layers) and gated (forward dynamics)."""
+"""Transformer blocks: plain, cross-attention (backward layers) and gated (forward dynamics)."""
 
 from collections.abc import Callable
 
@@ -11,21 +11,16 @@ from midway.nn.compilation import Region
 from midway.nn.linear import Linear
 
 Tokens = Float[Tensor, "batch tokens dim"]
-
-
 Heads = Float[Tensor, "batch heads tokens head_dim"]
 
 
 def attend(q: Heads, k: Heads, v: Heads) -> Heads:
-    """Softmax attention: torch's fused kernel, but written out for bfloat16 on a CPU.
-
-    There the fused kernel takes two to seven times as long, forward and backward, as both matrix
-    products with a softmax between them, which computes in float32 inside (torch 2.13, 37 to 404
-    tokens).
-    """
+    """Return softmax(q k^T / sqrt(head_dim)) v, by torch's fused kernel where that is fastest."""
+    # For bfloat16 on a CPU the fused kernel takes 2 to 7 times as long, forward and backward, as
+    # two matrix products and a softmax (torch 2.13, 37 to 404 tokens).
     if q.dtype != torch.bfloat16 or q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (batch, heads, queries, keys)
     return scores.softmax(-1) @ v
 
 
@@ -41,11 +36,13 @@ class Attention(nn.Module):
     def forward(
         self, x: Tokens, num_wanted: int | None = None
     ) -> Float[Tensor, "batch wanted dim"]:
-        """Mix the tokens of each sample; all tokens are wanted, or the first `num_wanted`."""
+        """Attend among the tokens of each sample; return all tokens, or the first `num_wanted`."""
+        # (batch, tokens, 3 * dim) -> (3, batch, heads, tokens, head_dim)
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
+        # All tokens are keys and values, but only the wanted ones are queries.
         mixed = attend(q[:, :, :num_wanted], k, v)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
+        return self.proj(mixed.transpose(1, 2).flatten(2))  # (batch, wanted, dim)
 
 
 class CrossAttention(nn.Module):
@@ -62,7 +59,8 @@ class CrossAttention(nn.Module):
     def forward(
         self, x: Tokens, memory: Float[Tensor, "batch memory dim"]
     ) -> Float[Tensor, "batch tokens dim"]:
-        """Read `memory` at each token of `x`."""
+        """Attend from each token of `x` to `memory`."""
+        # (batch, tokens or memory, dim) -> (batch, heads, tokens or memory, head_dim)
         q, k, v = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in (self.query(x), self.key(memory), self.value(memory))
@@ -71,7 +69,7 @@ class CrossAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers round a GELU (erf)."""
+    """Two linear layers with a GELU (erf) between them."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -79,14 +77,14 @@ class Mlp(nn.Module):
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """Transform each token on its own; shape unchanged."""
+        """Transform each token independently; shape unchanged."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
 class DropPath(nn.Module):
-    """Drop a residual branch per sample while training (stochastic depth).
+    """Stochastic depth: drops a residual branch per sample during training.
 
-    What stays is scaled by 1 / (1 - p), so that the expectation is unchanged.
+    The other samples are scaled by 1 / (1 - p), so that the expectation is unchanged.
     """
 
     drop: Tensor
@@ -94,14 +92,14 @@ class DropPath(nn.Module):
 
     def __init__(self, p: float) -> None:
         super().__init__()
-        # Tensors, because compilers write numbers into the code: each block would need its own.
+        # Tensors, because compilers treat numbers as constants: each block would need its own code.
         self.register_buffer("drop", torch.zeros(()), persistent=False)
         self.register_buffer("stay", torch.ones(()), persistent=False)
         self.p = p
 
     @property
     def p(self) -> float:
-        """Chance that a sample's branch is dropped."""
+        """Probability that the branch of a sample is dropped."""
         return self._p
 
     @p.setter
@@ -113,14 +111,12 @@ class DropPath(nn.Module):
     def forward(
         self, x: Tokens, branch: Callable[[Tokens], Tokens]
     ) -> Float[Tensor, "batch wanted dim"]:
-        """What `branch` makes of `x`; in training zero for the samples that drop it.
-
-        A CPU computes it for the others alone. A GPU would have to tell the host how many those
-        are, and compiled code is for one size.
-        """
+        """Return `branch` of `x`; in training, zero for the samples that drop it."""
         if not self.training or not self.may_drop:
             return branch(x)
         keep = torch.rand(len(x), 1, 1, device=x.device) >= self.drop
+        # On a GPU the host would have to wait for the number of kept samples, and compiled code is
+        # for one batch size: both compute the branch of every sample.
         if x.device.type != "cpu" or torch.compiler.is_compiling():
             all_branches = branch(x)
             return all_branches * (keep / self.stay).to(all_branches.dtype)
@@ -131,7 +127,7 @@ class DropPath(nn.Module):
 
 
 class Block(Region):
-    """Pre-norm transformer block: attention, then MLP of four times the width."""
+    """Pre-norm transformer block: self-attention, then an MLP with ratio 4."""
 
     def __init__(
         self, dim: int, heads: int, *, qkv_bias: bool, norm_eps: float, drop_path: float = 0.0
@@ -146,13 +142,13 @@ class Block(Region):
     def forward(
         self, x: Tokens, num_wanted: int | None = None
     ) -> Float[Tensor, "batch wanted dim"]:
-        """Refine the tokens: all of them, or the first `num_wanted` alone."""
+        """Return all tokens refined, or the first `num_wanted` of them."""
         x = x[:, :num_wanted] + self.drop_path(x, lambda x: self.attn(self.norm1(x), num_wanted))
         return x + self.drop_path(x, lambda x: self.mlp(self.norm2(x)))
 
 
 class CrossBlock(Region):
-    """Block of a backward layer: self-attention, attention to the memory, MLP."""
+    """Block of a backward layer: self-attention, cross-attention to the memory, MLP."""
 
     def __init__(self, dim: int, heads: int, *, norm_eps: float) -> None:
         super().__init__()
@@ -165,18 +161,16 @@ class CrossBlock(Region):
         self.mlp = Mlp(dim, 4 * dim)
 
     def forward(self, x: Tokens, memory: Float[Tensor, "batch memory dim"]) -> Tokens:
-        """Refine the queries `x` by what `memory` (the level above) holds."""
+        """Refine the queries `x` by `memory`, the features of the level above."""
         x = x + self.attn(self.norm1(x))
         x = x + self.cross_attn(self.norm2(x), self.norm_memory(memory))
         return x + self.mlp(self.norm3(x))
 
 
 class Gate(Region):
-    """Learned weight in (0, 1) for each channel of each token's residual (paper, section 3).
+    """Learned weight in (0, 1) for each channel of each token's residual (paper, section 3)."""
 
-    It starts near 1, the ordinary residual: a sigmoid of 4 is 0.98.
-    """
-
+    # sigmoid(4) = 0.98: gates start near 1, the ordinary residual connection.
     BIAS = 4.0
 
     def __init__(self, dim: int, *, norm_eps: float) -> None:
@@ -185,22 +179,23 @@ class Gate(Region):
         self.mlp = Mlp(dim, dim)
 
     def forward(self, x: Tokens) -> Tokens:
-        """Gate of each token and channel."""
+        """Return the gate of each token and channel: sigmoid(MLP(LN(x)) + 4)."""
         return torch.sigmoid(self.mlp(self.norm(x)) + self.BIAS)
 
 
 class GatedBlock(Block):
-    """Block whose attention residual is weighted by a gate (eq. 2): h = g * x + attention(x)."""
+    """Block with a gate on the residual of its attention (eq. 2): h = g * x + attention(LN(x))."""
 
     def forward(self, x: Tokens, gate: Tokens | None = None) -> Tokens:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Refine the tokens; a missing gate is a gate of 1."""
+        """Refine the tokens; without `gate`, the gate is 1."""
+        # The MLP below keeps its ordinary residual.
         residual = x if gate is None else gate * x
         x = residual + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
 
 def init_transformer(module: nn.Module, std: float) -> None:
-    """Draw all linear weights below `module` from a truncated normal, set their biases to 0."""
+    """Draw all linear weights of `module` from a truncated normal; set their biases to 0."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=std)

@@ -1,4 +1,4 @@
-"""Regions of a network: what is compiled as one, and what can be computed anew in backward."""
+"""Regions of a network: units of compilation and of activation recomputation."""
 
 import os
 import shutil
@@ -17,43 +17,43 @@ COMPILER: dict[str, Any] = {
     # Crops come in few sizes, and a batch is always full.
     "dynamic": False,
     "fullgraph": True,
-    # Drop path draws what it draws without a compiler, from the same generator.
+    # Drop path then draws the same numbers as without a compiler, from the same generator.
     "options": {"fallback_random": True},
 }
-"""How `torch.compile` is called."""
+"""Arguments of `torch.compile`."""
 MAX_VARIANTS = 128
-"""Of the code of all regions: kinds, sizes, dtypes, student or teacher, all of which serve at every
-step. Pretraining has some 18, and a benchmark against a plain step three times as many for each
-precision; torch's own limit is 8."""
+"""Largest number of compiled variants of all regions, by kind, size, dtype, student or teacher.
+Pretraining has about 18; a benchmark against a plain step has three times as many per precision.
+The default of torch is 8."""
 
 
 class Region(nn.Module):
-    """A part of a network that runs many times a step, and is the same code each time.
+    """Part of a network that runs many times per step with the same code.
 
-    It must not switch autocast: compiled, that leaves autocast's cache of weights open for ever,
-    and what trains after it trains with weights of the past (torch 2.13).
+    A region must not enter or leave autocast. In compiled code that keeps autocast's weight cache
+    alive, and later steps would train with stale weights (torch 2.13).
     """
 
     recompute = False
-    """Whether backward computes the activations anew instead of keeping them."""
+    """If True, the backward pass recomputes the activations instead of storing them."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What `forward` gives, keeping nothing but its inputs for backward if so wished."""
+        """Run `forward`; with `recompute`, store its inputs only for the backward pass."""
         call = super().__call__
         if self.recompute and torch.is_grad_enabled():
-            # Draws again what was drawn before, under the same autocast.
+            # It restores the generator and autocast, so drop path draws the same numbers again.
             return checkpoint(call, *args, use_reentrant=False, **kwargs)
         return call(*args, **kwargs)
 
 
 def recompute_regions(module: nn.Module) -> None:
-    """Let every region below `module` compute its activations anew in backward.
+    """Make every region of `module` recompute its activations in the backward pass.
 
-    That costs a second forward pass of them, and keeps one input a block instead of all that lies
-    between. Loss and gradients stay the same.
+    It costs a second forward pass of the regions, and stores one input per block instead of all
+    activations. Loss and gradients are unchanged.
 
     Raises:
-        MidwayError: There are none.
+        MidwayError: The module has no regions.
 
     """
     for region in _regions(module, "run.recompute"):
@@ -61,22 +61,22 @@ def recompute_regions(module: nn.Module) -> None:
 
 
 def compile_regions(module: nn.Module) -> None:
-    """Let torch compile every region below `module` when it first runs, in place.
+    """Compile every region of `module` in place; compilation happens at its first call.
 
-    Regions of a kind and size share their code, so that the depth of a network costs no time.
-    Parameters, their names and copies of the module are as before; copies are not compiled.
+    Regions of one kind and size share their code, so compile time does not grow with the depth.
+    Parameters and their names are unchanged. Copies of the module are not compiled.
 
     Raises:
-        MidwayError: There are none, or no compiler for the code that torch generates.
+        MidwayError: The module has no regions, or there is no compiler for torch's generated code.
 
     """
-    import torch._dynamo  # takes seconds
+    import torch._dynamo  # here, because it takes seconds
 
     regions = _regions(module, "run.compile")
     if COMPILER["backend"] == "inductor":
         _check_compiler(is_cuda=any(p.is_cuda for p in module.parameters()))
     torch._dynamo.config.recompile_limit = MAX_VARIANTS
-    # DDP's buckets need no cuts in the code: gradients come block by block as it is.
+    # Without graph breaks at the borders of DDP's buckets: regions already end at every block.
     torch._dynamo.config.optimize_ddp = False
     for region in regions:
         region.compile(**COMPILER)
@@ -84,7 +84,7 @@ def compile_regions(module: nn.Module) -> None:
 
 @contextmanager
 def without_compiled_code(module: nn.Module) -> Iterator[None]:
-    """No part of `module` runs compiled code for the time being, nor is any compiled."""
+    """Run `module` without compilation and without its compiled code in the enclosed block."""
     regions = [part for part in module.modules() if isinstance(part, Region)]
     compiled = [(region, region._compiled_call_impl) for region in regions]
     for region, _ in compiled:
@@ -97,7 +97,7 @@ def without_compiled_code(module: nn.Module) -> Iterator[None]:
 
 
 def _check_compiler(*, is_cuda: bool) -> None:
-    # Inductor writes C++ for a CPU; on CUDA, Triton builds what starts its kernels from C.
+    # Inductor generates C++ for a CPU; on CUDA, Triton compiles its kernel launchers from C.
     language, variable = ("C", "CC") if is_cuda else ("C++", "CXX")
     usual = ("gcc", "clang") if is_cuda else ("g++",)
     compilers = (os.environ[variable],) if variable in os.environ else usual
@@ -105,7 +105,7 @@ def _check_compiler(*, is_cuda: bool) -> None:
         names = " or ".join(f"'{each}'" for each in compilers)
         raise MidwayError(
             f"no {language} compiler {names}, which torch needs to compile this network; install "
-            f"one, name another in the environment's {variable}, or do without compilation"
+            f"one, set the environment variable {variable}, or train without compilation"
         )
 
 

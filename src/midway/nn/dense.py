@@ -1,4 +1,4 @@
-"""The dense forward prediction error."""
+"""Dense forward prediction error (eq. 1)."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -8,13 +8,13 @@ from torch.nn import functional as F
 def normalized_mse(
     predicted: Float[Tensor, "batch tokens dim"], target: Float[Tensor, "batch tokens dim"]
 ) -> Float[Tensor, ""]:
-    """Squared distance between unit-length features, averaged over tokens (eq. 1).
+    """Return the squared distance between unit-length features, averaged over tokens (eq. 1).
 
-    Equal to ``2 - 2 * cosine``, so it lies in [0, 4] whatever `dim` is.
+    It equals ``2 - 2 * cosine`` and lies in [0, 4] for any `dim`.
 
     Args:
-        predicted: What the forward model says the target frame looks like.
-        target: What the teacher saw there; no gradient reaches it.
+        predicted: Features of the target that the forward model predicts.
+        target: Features of the target by the teacher; they get no gradient.
 
     Example:
         >>> import torch
@@ -23,5 +23,6 @@ def normalized_mse(
         tensor(4.)
 
     """
+    # ||a/|a| - b/|b|||^2 = 2 - 2 cos(a, b); in float32, because autocast would give bfloat16.
     cosine = F.cosine_similarity(predicted.float(), target.detach().float(), dim=-1)
     return (2 - 2 * cosine).mean()

@@ -1,13 +1,24 @@
-"""Device of evaluations and commands; trainings take theirs from Fabric."""
+"""Device of evaluations and commands (Fabric selects that of a training); means over ranks."""
 
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor, distributed
 
 Accelerator = Literal["auto", "cpu"]
 
 
 def pick_device(accelerator: Accelerator = "auto") -> torch.device:
-    """Return the current CUDA device if there is one and "auto" asks for it, else the CPU."""
+    """Return the current CUDA device if "auto" is given and there is one, else the CPU."""
     use_gpu = accelerator == "auto" and torch.cuda.is_available()
     return torch.device("cuda" if use_gpu else "cpu")
+
+
+def mean_over_ranks(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return the mean of `x` over all ranks, without gradient; `x` itself in a single process."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return x
+    total = x.detach().clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()

@@ -1,4 +1,4 @@
-"""Exponential moving average of parameters: how the teacher follows the student."""
+"""Exponential moving average (EMA) of parameters, for teachers."""
 
 from collections.abc import Iterable
 
@@ -7,13 +7,14 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 def update_ema(teacher: Iterable[Tensor], student: Iterable[Tensor], momentum: float) -> None:
-    """Move each tensor of `teacher` towards the student's: t = momentum t + (1 - momentum) s.
+    """Update each tensor of the teacher in place: t = momentum * t + (1 - momentum) * s.
 
     Args:
-        teacher: Changed in place, all in one pass.
-        student: As many tensors of the same shapes, in the same order.
+        teacher: Tensors to update.
+        student: Tensors of the same number, shapes and order.
         momentum: In [0, 1]; 1 keeps the teacher, 0 copies the student.
 
     """
+    # One fused pass over all tensors; the number of averages, here 0, is not used by it.
     values = [value.detach() for value in student]
     get_ema_multi_avg_fn(momentum)(list(teacher), values, 0)

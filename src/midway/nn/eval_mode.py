@@ -1,4 +1,4 @@
-"""Evaluation that leaves no trace in a module."""
+"""Evaluation of a module in the middle of its training."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +11,11 @@ from midway.nn.compilation import without_compiled_code
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; each part has its own mode back afterwards.
-
-    Code that was compiled for training rests: it would be compiled anew for every size of image.
-    """
+    """Enter evaluation mode without gradients; on exit, restore the mode of each part."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
+        # Uncompiled, because torch would compile the regions again for every image size.
         with torch.no_grad(), without_compiled_code(module):
             yield
     finally:

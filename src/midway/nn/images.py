@@ -1,4 +1,4 @@
-"""Normalisation, transfer and warping of images, for data and models alike."""
+"""Normalisation of images, transfer of arrays to a device, and warping by optical flow."""
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ def normalise(images: Tensor, *, white: float = 1, out: Tensor | None = None) ->
 
     Args:
         images: Shape (..., 3, H, W).
-        white: The value in `images` that stands for full intensity.
-        out: Where the result goes, or None for new memory.
+        white: Value of full intensity in `images`.
+        out: Tensor for the result, or None to allocate one.
     """
     values = white * np.array((IMAGENET_MEAN, IMAGENET_STD))
     mean, std = send(images.device, values)[0][..., None, None]
@@ -24,23 +24,25 @@ def normalise(images: Tensor, *, white: float = 1, out: Tensor | None = None) ->
 
 
 def send(device: torch.device, *arrays: NDArray) -> tuple[Tensor, ...]:
-    """Float copies of some small arrays on a device, moved there together and without waiting."""
+    """Copy small arrays to a device as float32, in one asynchronous transfer."""
     packed = torch.from_numpy(np.concatenate([array.ravel() for array in arrays], dtype=np.float32))
     if device.type == "cuda":
+        # A transfer from pageable memory would wait for the device.
         packed = packed.pin_memory()
     parts = packed.to(device, non_blocking=True).split([array.size for array in arrays])
     return tuple(part.view(array.shape) for part, array in zip(parts, arrays, strict=True))
 
 
 def warp(image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-    """What a target image shows where flow leads, at each pixel of the source.
+    """Sample a target image at the pixels to which flow points from the source.
 
     Args:
-        image: The target, (B, C, H, W).
-        flow: From source to target (B, 2, H, W); where it is not finite, the result is 0.
+        image: Target, shape (B, C, H, W).
+        flow: From source to target in pixels, shape (B, 2, H, W); not finite where unknown.
 
     Returns:
-        The warped image, bilinear, and where flow is known and ends inside the target (B, H, W).
+        Warped image by bilinear interpolation, 0 where flow is unknown; and the mask (B, H, W) of
+        known flow that ends inside the target.
     """
     height, width = image.shape[-2:]
     known = flow.isfinite().all(1)
@@ -48,6 +50,7 @@ def warp(image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     x = torch.arange(width, device=flow.device) + u
     y = torch.arange(height, device=flow.device)[:, None] + v
     inside = known & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    # grid_sample counts from -1 to 1, from the outer edge of the first pixel to that of the last.
     grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
     warped = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
     return warped * known[:, None], inside

@@ -1,4 +1,4 @@
-"""Linear layers: torch's, but for float32 on a CPU through oneDNN."""
+"""Linear layers: those of torch, but through oneDNN for float32 on a CPU."""
 
 from typing import Any
 
@@ -16,26 +16,24 @@ def linear(
     weight: Float[Tensor, "dim_out dim_in"],
     bias: Float[Tensor, " dim_out"] | None = None,
 ) -> Float[Tensor, "*batch dim_out"]:
-    """What `torch.nn.functional.linear` gives, differently rounded in float32 on a CPU.
-
-    There torch multiplies by MKL, which on AMD's processors leaves the wide vector units idle:
-    oneDNN, which it takes for bfloat16 alone, is twice as fast, forward and backward.
-    """
+    """Return `torch.nn.functional.linear`, with other rounding in float32 on a CPU."""
+    # For float32 torch calls MKL, which does not use the wide vector units of AMD's processors.
+    # oneDNN, which torch calls for bfloat16 only, is twice as fast there, forward and backward.
     if _is_plain_float32_on_cpu(x):
         return _OneDnnLinear.apply(x, weight, bias)  # pyright: ignore[reportReturnType]
     return F.linear(x, weight, bias)
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear` by `linear`."""
+    """`torch.nn.Linear` computed by `linear`."""
 
     def forward(self, input: Float[Tensor, "*batch dim_in"]) -> Float[Tensor, "*batch dim_out"]:
-        """Weights times input, plus bias."""
+        """Return weight times input, plus bias."""
         return linear(input, self.weight, self.bias)
 
 
 class _OneDnnLinear(torch.autograd.Function):
-    """The three matrix products of a linear layer, forward and backward."""
+    """Linear layer with its three matrix products by oneDNN, forward and backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -60,20 +58,16 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _transposed_product(a: Tensor, b: Tensor) -> Tensor:
-    """a^T b, or the transpose of b^T a where that turns round less memory.
-
-    The operation first copies its left factor into rows, and the result may have to be copied, too.
-    """
+    """Return a^T b, computed as (b^T a)^T where that copies less memory."""
+    # oneDNN first copies the transposed left factor; the transposed result may be copied later.
     if b.numel() + a.shape[1] * b.shape[1] < a.numel():
         return _product(b.t(), a.t()).t()
     return _product(a.t(), b.t())
 
 
 def _is_plain_float32_on_cpu(x: Tensor) -> bool:
-    """Whether the product is of float32 on a CPU, and nothing watches the operations.
-
-    Autocast, `torch.func` and compilers know `linear`, but not this function.
-    """
+    """Return whether `x` is float32 on a CPU, without autocast, `torch.func` or a compiler."""
+    # These three transform torch's linear, but do not support this autograd function.
     return (
         _ONEDNN
         and x.device.type == "cpu"

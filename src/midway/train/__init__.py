@@ -1,1 +1,1 @@
-"""The one training loop, its schedules, checkpoints and log."""
+"""The training loop with its schedules, checkpoints and log."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, read without running any code."""
+"""Checkpoints of a run, written atomically and read without running code from them."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ _PARTS = {"step": int, "skipped_steps": int, "model": dict, "optimizer": dict, "
 
 
 def latest_checkpoint(run_folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run, or None if it has none yet."""
+    """Return the newest complete checkpoint of a run, or None if there is none yet."""
     return max(_checkpoints(run_folder), default=None)
 
 
@@ -32,13 +32,13 @@ def save_checkpoint(
     """Write ``checkpoints/step_00000200.ckpt``, then remove all but the newest `keep`.
 
     Args:
-        run_folder: The run that it belongs to.
+        run_folder: Folder of the run.
         step: Optimiser steps completed.
-        objective: All its parameters and buffers are saved, trainable or not, and the kind, sizes
-            and place of its encoders.
-        optimizer: With its moments, and the count of the steps left out.
-        scaler: With its loss scale, if the precision has one.
-        keep: Checkpoints that stay, this one included.
+        objective: Saved with all parameters and buffers, trainable or not, and with the kind,
+            sizes and prefixes of its encoders.
+        optimizer: Saved with its moments and the number of skipped steps.
+        scaler: Saved with its loss scale, if the precision has one.
+        keep: Number of checkpoints to keep, this one included.
 
     """
     content = {
@@ -52,6 +52,7 @@ def save_checkpoint(
     path = run_folder / "checkpoints" / f"step_{step:08d}.ckpt"
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, lambda file: torch.save(content, file))
+    # A process that was killed while writing leaves a .tmp file.
     for old in [*_checkpoints(run_folder)[:-keep], *path.parent.glob("*.tmp")]:
         old.unlink()
     return path
@@ -60,16 +61,17 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, *, objective: Objective, optimizer: AdamW, scaler: torch.amp.GradScaler
 ) -> int:
-    """Put a run back to where a checkpoint was written.
+    """Restore a run from a checkpoint.
 
     Returns:
-        Optimiser steps completed by then.
+        Optimiser steps completed when it was written.
 
     Raises:
-        MidwayError: If the file is damaged, or of another model.
+        MidwayError: The file is damaged, or of another model.
 
     """
     content = _read(path)
+    # torch and AdamW raise various errors for state dicts that do not fit.
     try:
         objective.load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
@@ -77,6 +79,7 @@ def load_checkpoint(
         raise MidwayError(
             f"checkpoint is of another model: {path}; resume with the config.json of its run"
         ) from error
+    # Empty unless the precision is float16.
     if content["scaler"]:
         scaler.load_state_dict(content["scaler"])
     optimizer.skipped_steps.fill_(content["skipped_steps"])
@@ -88,12 +91,12 @@ def _checkpoints(run_folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    remedy = "delete it to go on from the one before"
+    remedy = "delete it to continue from the previous one"
     try:
         content = read_checkpoint(path)
     except MidwayError as error:
         raise MidwayError(f"checkpoint cannot be read: {error}; {remedy}") from error
     wrong = [name for name, kind in _PARTS.items() if not isinstance(content.get(name), kind)]
     if wrong:
-        raise MidwayError(f"checkpoint of no run: {path} has no {', '.join(wrong)}; {remedy}")
+        raise MidwayError(f"not a checkpoint of a run: {path} has no {', '.join(wrong)}; {remedy}")
     return content

@@ -1,8 +1,8 @@
-"""Whether a run is well, which the loss of a joint-embedding method does not tell.
+"""Health metrics of a run, and warnings of collapsed features.
 
-The loss falls when the network learns, and also when all its features become alike. Every some
-steps the objective measures what tells the two apart; it costs a forward pass and one look at the
-device, and nothing of it reaches what is trained.
+The loss of a joint-embedding method falls when the network learns, but also when its features
+collapse. The metrics distinguish the two. They cost one forward pass every `run.health_every` steps
+and do not affect training.
 """
 
 import logging
@@ -20,62 +20,64 @@ from midway.train.objective import Objective
 from midway.train.run import RunConfig, autocast
 
 Probe = Callable[[], Mapping[str, float]]
-"""Measures what an objective cannot, from data of its own: scalars by name.
+"""Measures scalars by name from a dataset that the objective does not have.
 
-It is called on the first rank alone, so that it must ask nothing of the others, which wait for it.
+It is called on the first rank only, while the others wait: it must not run collective operations.
 """
 PREFIX = "health/"
-"""Of the names of what is measured, in the log."""
+"""Prefix of health metrics in the log."""
 MAX_SAMPLES = 4096
-"""Features whose effective rank is taken, for the sake of time."""
+"""Largest number of features for an effective rank: its SVD is slow for more."""
 LOW_RANK, LOW_SPREAD = 3.0, 0.01
-"""Below either, features have collapsed. Fresh networks of width 96 and 384 have ranks of 58 and
-127 and more and spreads of 0.8 and more; features that differ by noise of a tenth of what they
-share have a spread of 0.007."""
+"""Thresholds below which features count as collapsed. Untrained networks of width 96 and 384 have
+ranks of at least 58 and 127, and spreads of at least 0.8. Features that share a vector and differ
+by noise of a tenth of its length have a spread of 0.007."""
 _log = logging.getLogger(__name__)
 
 
 def effective_rank(features: Float[Tensor, "samples dim"]) -> Float[Tensor, ""]:
-    """How many directions features use: RankMe (Garrido et al., 2023, eq. 1).
+    """Return the effective rank of features: RankMe (Garrido et al., 2023, eq. 1).
 
-    The exponential of the entropy of the singular values, each as a share of their sum: 1 if all
-    features lie on a line, at most `dim`; NaN if one is not finite. Of many samples, evenly chosen
-    ones are taken.
+    It is the exponential of the entropy of the normalised singular values: 1 if all features lie on
+    a line through the origin, at most `dim`, NaN if a feature is not finite. More than
+    `MAX_SAMPLES` features are subsampled evenly.
     """
     step = -(-len(features) // MAX_SAMPLES)
+    # torch has no singular value decomposition in half precision.
     with torch.autocast(features.device.type, enabled=False):
         chosen = features[::step].float()
-        # What is not finite would be an error here; steps of that kind are the loop's to judge.
-        values = torch.linalg.svdvals(chosen.nan_to_num())
+        # svdvals raises for input that is not finite, but the loop decides about such steps.
+        values = torch.linalg.svdvals(chosen.nan_to_num())  # (min(samples, dim),)
         shares = values / values.sum().clamp(min=1e-12)
         rank = torch.special.entr(shares).sum().exp()
         return torch.where(chosen.isfinite().all(), rank, torch.nan)
 
 
 def spread(features: Float[Tensor, "samples dim"]) -> Float[Tensor, ""]:
-    """How much the directions of features differ: 0 if all are one, 1 if they cancel out.
+    """Return 1 - mean pairwise cosine similarity (self-pairs included).
 
-    It is one less the mean cosine of two of them, a sample with itself included.
+    It is 0 if all features have one direction, and 1 if their unit vectors sum to 0.
     """
     with torch.autocast(features.device.type, enabled=False):
+        # The mean of all pairwise products is the squared length of the mean unit vector.
         return 1 - F.normalize(features.float(), dim=1).mean(0).square().sum()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """Measures an objective every some steps, and warns of each sign of collapse once."""
+    """Measures an objective at intervals, and warns of each collapsed feature once."""
 
     run: RunConfig
     probe: Probe | None = None
     warned: set[str] = field(default_factory=set)
-    """Names of measures that have been warned of."""
+    """Names of metrics for which a warning was logged."""
 
     def measure(self, objective: Objective, batch: Any, step: int) -> dict[str, Tensor]:
-        """Scalars of the objective on a batch, by their names in the log; none between times.
+        """Return the health metrics of a batch by their names in the log; empty unless due.
 
         Args:
-            objective: Each of its parts has its own mode back afterwards.
-            batch: The last one of the step, on its device.
+            objective: Evaluated without gradients; the mode of each part is restored.
+            batch: Last micro-batch of the step, on its device.
             step: Steps completed.
 
         """
@@ -87,15 +89,15 @@ class Health:
         return {f"{PREFIX}{name}": value.detach() for name, value in found.items()}
 
     def is_probed(self, step: int) -> bool:
-        """Whether `probed` has something to say after a step, on every rank alike.
+        """Return whether `probed` measures after this step; the same on every rank.
 
-        It has after the first as well, for what features are worth before they have learnt.
+        It also measures after the first step, as a reference for untrained features.
         """
         is_first = step == 1 and self.run.health_every > 0
         return self.probe is not None and (is_first or self._is_due(step))
 
     def probed(self, step: int) -> dict[str, float]:
-        """What the probe finds, by the names in the log; nothing between times."""
+        """Return the scalars of the probe by their names in the log; empty unless due."""
         if self.probe is None or not self.is_probed(step):
             return {}
         return {f"{PREFIX}{name}": value for name, value in self.probe().items()}
@@ -105,10 +107,10 @@ class Health:
         return every > 0 and step % every == 0
 
     def warn(self, values: Mapping[str, float], step: int) -> None:
-        """Say which features have collapsed.
+        """Log a warning for features that have collapsed.
 
         Args:
-            values: Of a record of the log; those called ``rank_LEVEL`` and ``spread_LEVEL`` count.
+            values: Record of the log; ``rank_LEVEL`` and ``spread_LEVEL`` are checked.
             step: Steps completed.
 
         """
@@ -119,8 +121,8 @@ class Health:
                     self.warned.add(name)
                     _log.warning(
                         "step %d: features of level %s have collapsed (%s %.3g, below %g): a low "
-                        "loss now means nothing; see %s/metrics.jsonl and start anew, with a lower "
-                        "--optim.lr or a teacher that follows more slowly",
+                        "loss now means nothing; see %s/metrics.jsonl and start again with a lower "
+                        "--optim.lr or a higher teacher momentum",
                         step,
                         name.rpartition("_")[2],
                         "effective rank" if kind == "rank" else kind,

@@ -1,10 +1,15 @@
-"""Processes and devices of a run: one, several of a machine, torchrun or SLURM."""
+"""Processes of a run: start them, agree on a result, stop them on a signal, keep their memory."""
 
 import atexit
+import ctypes
 import os
+import signal
 from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Self
 
 import torch
+import torch.distributed
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -12,24 +17,28 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.strategy import Strategy
 
 from midway.errors import MidwayError
-from midway.train.cpu_memory import keep_freed_memory
 from midway.train.run import RunConfig
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
+"""Parameters of mallopt, from glibc's malloc.h."""
+_NEVER = -1
+_MIB = 2**20
 
 
 def launch(run: RunConfig) -> Fabric:
-    """Start or join the processes of a run; several of them train by data parallelism.
+    """Start or join the processes of a run; several processes train by data parallelism.
 
-    Under torchrun and SLURM the launcher's numbers of processes and machines hold.
+    Under torchrun and SLURM the launcher sets the numbers of processes and machines.
 
     Raises:
-        MidwayError: If the machine has not the GPUs that are asked for.
+        MidwayError: The machine has fewer GPUs than requested.
 
     """
     devices, num_nodes, plugins = run.devices, run.num_nodes, []
     if TorchElasticEnvironment.detect():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         num_nodes = int(os.environ["WORLD_SIZE"]) // devices
-        # Named, because Fabric would look at SLURM first when torchrun runs in one of its jobs.
+        # Explicit, because Fabric would detect SLURM first if torchrun runs in a SLURM job.
         plugins.append(TorchElasticEnvironment())
     elif SLURMEnvironment.detect():
         num_nodes = int(os.environ["SLURM_NNODES"])
@@ -49,29 +58,24 @@ def launch(run: RunConfig) -> Fabric:
     fabric.launch()
     if fabric.device.type == "cpu":
         keep_freed_memory()
-    # Fabric does it for NCCL only, and gloo aborts a process that ends while its threads run.
+    # Fabric does this for NCCL only; gloo aborts a process that exits while its threads run.
     atexit.register(_leave_process_group)
     return fabric
 
 
 def distributed_strategy(world_size: int) -> Strategy | str:
-    """How the processes of a run exchange gradients: DDP, in buckets while backward goes on.
+    """Return Fabric's strategy: DDP for several processes, else "auto".
 
-    Gradients live in the buckets, which spares a copy of all of them in memory and a pass over it.
+    Gradients are views of DDP's buckets, which saves one copy of them in memory and one pass.
     """
     return DDPStrategy(gradient_as_bucket_view=True) if world_size > 1 else "auto"
 
 
-def _leave_process_group() -> None:
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
 def on_first_rank(fabric: Fabric, check: Callable[[], None]) -> None:
-    """Let the first rank alone check something.
+    """Run a check on the first rank only.
 
     Raises:
-        MidwayError: On every rank, what the check raised on the first.
+        MidwayError: On every rank, if the check raised one on the first.
 
     """
     problem = None
@@ -80,5 +84,80 @@ def on_first_rank(fabric: Fabric, check: Callable[[], None]) -> None:
             check()
         except MidwayError as error:
             problem = str(error)
+    # The other ranks must stop too, else they would wait for the first one for ever.
     if problem := fabric.broadcast(problem):
         raise MidwayError(problem)
+
+
+class Interruption:
+    """Context that turns SIGTERM and the first SIGINT into a flag common to all ranks.
+
+    A signal may reach some ranks only, but all of them must leave the loop after the same step. A
+    second SIGINT raises KeyboardInterrupt.
+    """
+
+    def __init__(self) -> None:
+        self._noted = False
+        self._group = None
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # gloo reduces between the hosts, so that asking does not wait for the devices.
+            self._group = torch.distributed.new_group(backend="gloo")
+
+    def __enter__(self) -> Self:
+        self._previous = {
+            number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def requested(self) -> bool:
+        """Return whether any rank has received a signal; every rank must call it after each step.
+
+        It is a collective operation.
+        """
+        if self._group is None:
+            return self._noted
+        flag = torch.tensor(int(self._noted))
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, self._group)
+        return bool(flag)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._noted = True
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave_process_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep freed memory for the next step, instead of returning it to the system.
+
+    Each step allocates the same blocks again, and the page faults of the first access cost more
+    than many operations on them (docs/PERFORMANCE.md). Other allocators are unaffected.
+    """
+    # Without mmap all blocks come from the heap, which is then never trimmed.
+    _set({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: _NEVER})
+
+
+def give_freed_memory_back() -> None:
+    """Restore glibc's default behaviour (for baseline timings)."""
+    # By default the thresholds grow with the largest freed block; these are their final values.
+    _set({_M_MMAP_MAX: 65536, _M_MMAP_THRESHOLD: 32 * _MIB, _M_TRIM_THRESHOLD: 64 * _MIB})
+
+
+def _set(values: dict[int, int]) -> None:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter, value in values.items():
+            mallopt(parameter, value)

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: JSON lines, TensorBoard events, and a line or bar on stderr."""
+"""Log of a run: JSON lines, TensorBoard events, and progress on stderr."""
 
 import json
 from math import isfinite
@@ -8,27 +8,30 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
 from torch.utils.tensorboard import SummaryWriter
 
 from midway.atomic import write_atomically
 from midway.errors import MidwayError
-from midway.train.objective import Position
+from midway.train.objective import Progress
 
 SECONDS_BETWEEN_LINES = 30.0
+"""Interval of the lines on a stderr that is not a terminal."""
 
 
 class Log:
-    """The log of one run, kept by the first rank.
+    """Log of one run, written by the first rank.
 
-    Numbers from before the start step are kept and those of later, lost steps are dropped, so
-    that the log of a resumed run is that of an uninterrupted one but for its timings.
+    Records after the start step are dropped, because a resumed run repeats these steps. Except for
+    timings, its log is the same as that of an uninterrupted run.
     """
 
     def __init__(self, folder: Path, *, start_step: int, steps: int) -> None:
         path = folder / "metrics.jsonl"
         self._seconds_before = _keep_until(path, start_step)
         self._file = path.open("a")
+        # TensorBoard hides the events of repeated steps.
         self._events = SummaryWriter(str(folder), purge_step=start_step + 1)
         console = Console(stderr=True)
         self._bar = _bar(console) if console.is_terminal else None
@@ -55,32 +58,34 @@ class Log:
         self._events.close()
         self._file.close()
 
-    def tell(self, sentence: str) -> None:
-        """Print a line."""
-        self._console.print(sentence, soft_wrap=True)
+    def print(self, line: str) -> None:
+        """Print a line on stderr."""
+        self._console.print(line, soft_wrap=True)
 
-    def write(self, position: Position, values: dict[str, float]) -> None:
+    def write(self, progress: Progress, values: dict[str, float]) -> None:
         """Add one record.
 
         Args:
-            position: After the step that the numbers belong to.
-            values: Names and numbers; a number that is not finite becomes null in the file.
+            progress: Progress after the step that was measured.
+            values: Numbers by name; non-finite ones become null in the file.
 
         """
         seconds = perf_counter() - self._start
-        place = {"step": position.step, "epoch": position.epoch, "progress": position.progress}
+        place = {"step": progress.step, "epoch": progress.epoch, "progress": progress.fraction}
         record: dict[str, Any] = place | values | {"seconds": self._seconds_before + seconds}
+        # JSON has neither NaN nor infinity.
         finite = {key: value if isfinite(value) else None for key, value in record.items()}
         self._file.write(json.dumps(finite) + "\n")
+        # A killed process loses no complete record.
         self._file.flush()
         for key, value in values.items():
-            self._events.add_scalar(key, value, position.step)
+            self._events.add_scalar(key, value, progress.step)
         summary = _summary(values)
         if self._bar:
-            self._bar.update(self._task, completed=position.step, description=summary)
-        elif seconds - self._last_line >= SECONDS_BETWEEN_LINES or position.step == self._steps:
+            self._bar.update(self._task, completed=progress.step, description=summary)
+        elif seconds - self._last_line >= SECONDS_BETWEEN_LINES or progress.step == self._steps:
             self._last_line = seconds
-            self._console.print(f"step {position.step}/{self._steps}  {summary}", soft_wrap=True)
+            self._console.print(f"step {progress.step}/{self._steps}  {summary}", soft_wrap=True)
 
 
 def _summary(values: dict[str, float]) -> str:
@@ -100,8 +105,8 @@ def _summary(values: dict[str, float]) -> str:
     return "  ".join(parts)
 
 
-def _bar(console: Console) -> Progress:
-    return Progress(
+def _bar(console: Console) -> ProgressBar:
+    return ProgressBar(
         MofNCompleteColumn(),
         BarColumn(),
         TimeRemainingColumn(),
@@ -111,9 +116,9 @@ def _bar(console: Console) -> Progress:
 
 
 def _keep_until(path: Path, step: int) -> float:
-    """Drop the records after `step`; seconds that the run had taken by the last one kept."""
+    """Drop the records after `step`, and return the run time in seconds at the last one kept."""
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    # A killed process may leave half a line at the end.
+    # A killed process may leave an incomplete last line.
     whole = [line for line in lines if line.endswith(b"\n")]
     records = [(line, _record(path, number, line)) for number, line in enumerate(whole, 1)]
     kept = [(line, record) for line, record in records if record["step"] <= step]
@@ -129,4 +134,4 @@ def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
     numbers = ("step", "seconds")
     if isinstance(record, dict) and all(isinstance(record.get(n), int | float) for n in numbers):
         return record
-    raise MidwayError(f"{path}: line {number} is no record of a log; remove the line")
+    raise MidwayError(f"{path}: line {number} is not a record of a log; remove the line")

@@ -1,4 +1,4 @@
-"""Throughput of a run and its bottleneck: data, communication or compute."""
+"""Throughput of a run, and its bottleneck: data, communication or compute."""
 
 import re
 import warnings
@@ -12,21 +12,21 @@ from lightning_fabric.utilities.throughput import get_available_flops
 from torch.nn.parallel import DistributedDataParallel
 
 NOTICEABLE = 0.1
-"""Smallest share of a run's time at which waiting counts as its bottleneck."""
+"""Smallest fraction of the run time at which waiting counts as the bottleneck."""
 
 _CHIPS = frozenset({"a10g", "a100", "h100", "l4", "t4", "v100"})
-"""Chips whose dense peak Fabric's table has. It gives that of CUDA cores for GeForce, A40 and
-A6000, and that of sparse products for H100 NVL and H200."""
+"""Chips with their dense peak in Fabric's table. For GeForce, A40 and A6000 it contains the peak of
+CUDA cores, and for H100 NVL and H200 that of sparse products."""
 
 
 class Meter:
-    """Measures throughput, waiting and arithmetic of a run between two readings.
+    """Measures throughput, waiting time and FLOP/s of a run between two readings.
 
     Args:
-        model: The objective, wrapped for its devices by Fabric.
+        model: Objective, wrapped by Fabric for its devices.
         world_size: Number of processes.
-        flops_per_sample: Arithmetic of one sample, forward and backward; None if unknown.
-        peak_flops: FLOP/s that one device can do at most; None if unknown.
+        flops_per_sample: Forward and backward; None if unknown.
+        peak_flops: Peak of one device in FLOP/s; None if unknown.
 
     """
 
@@ -38,6 +38,7 @@ class Meter:
         flops_per_sample: float | None,
         peak_flops: float | None = None,
     ) -> None:
+        # Fabric has no public name for the DDP module inside its wrapper.
         self._wrapper = getattr(model, "_forward_module", None)
         self._world_size = world_size
         self._flops_per_sample = flops_per_sample
@@ -58,6 +59,7 @@ class Meter:
         """Exclude the enclosed block from the throughput measurement."""
         start = perf_counter()
         yield
+        # Moving the start forward removes the time from this reading and from the total.
         self._start += perf_counter() - start
 
     def count(self, samples: int) -> None:
@@ -66,10 +68,10 @@ class Meter:
         self._steps += 1
 
     def read(self) -> dict[str, float]:
-        """Return the speeds and start anew; call it when the device has caught up with the host.
+        """Return the speeds since the last reading; call it after the device has synchronised.
 
-        ``tflops_per_second`` is that of one device, and ``mfu`` (model FLOPs utilisation) its ratio
-        to the device's peak, in [0, 1].
+        ``tflops_per_second`` is per device, and ``mfu`` (model FLOPs utilisation) its ratio to the
+        peak of the device, in [0, 1].
         """
         seconds = perf_counter() - self._start
         samples_per_second = self._samples / seconds
@@ -83,9 +85,11 @@ class Meter:
             if self._peak_flops is not None:
                 speeds["mfu"] = flops / self._peak_flops
         if self._world_size > 1:
+            # DDP's estimate covers other steps than these, so it may exceed the time measured.
             communicated = min(seconds, self._steps * exposed_seconds(self._wrapper))
             speeds["communication_wait_share"] = communicated / seconds
             self._communication_in_all += self._is_settled * communicated
+        # The first reading is not counted: loaders start and kernels warm up in it.
         self._seconds_in_all += self._is_settled * seconds
         self._data_in_all += self._is_settled * self._seconds_waited
         self._is_settled = True
@@ -95,7 +99,7 @@ class Meter:
     def limit(self) -> str:
         """Return one line that names the bottleneck of the run.
 
-        The time before the first reading, in which loaders start and kernels warm up, is excluded.
+        The time before the first reading is excluded.
         """
         whole = self._seconds_in_all or 1.0
         shares = {"data": self._data_in_all / whole}
@@ -114,11 +118,11 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     """Return the published peak of a chip in FLOP/s for dense matrix products, from Fabric's table.
 
     Args:
-        device: Of the run.
-        dtype: Type of the products.
+        device: Device of the run.
+        dtype: Type of the factors.
 
     Returns:
-        None for a CPU, and for a chip or a type of which no such number is known.
+        None for a CPU, and for a chip or type that is not in the table.
 
     """
     if device.type != "cuda":
@@ -127,7 +131,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     if not words & _CHIPS or "nvl" in words:
         return None
     with warnings.catch_warnings():
-        # Fabric warns of what is not in its table.
+        # Fabric warns if the table has no entry; here that is no fault.
         warnings.simplefilter("ignore")
         return get_available_flops(device, dtype)
 
@@ -135,12 +139,12 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
 def exposed_seconds(wrapper: Any) -> float:
     """Return the seconds per step of gradient exchange that the backward pass does not hide.
 
-    DDP measures them in its first ten backward passes with an exchange and then in one of a
-    hundred; 0 without DDP.
+    DDP measures them in the first ten backward passes with an exchange, then in every hundredth.
+    The value is 0 without DDP.
     """
     if not isinstance(wrapper, DistributedDataParallel):
         return 0.0
     timings = wrapper._get_ddp_logging_data()
     communication = timings.get("avg_backward_comm_time", 0)
     overlap = timings.get("avg_backward_compute_comm_overlap_time", 0)
-    return max(0, communication - overlap) / 1e9
+    return max(0, communication - overlap) / 1e9  # nanoseconds to seconds

@@ -1,4 +1,4 @@
-"""What the training loop asks of anything that can be trained."""
+"""Interfaces of the training loop: objective, loader, batch, and their values."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -13,37 +13,36 @@ from midway.models.encoders.base import Encoder
 
 @dataclass
 class StepOutput:
-    """What one forward pass gives: a loss to minimise and scalars to look at.
+    """Loss and logged scalars of one forward pass."""
 
-    It is not frozen because the engine copies it on its way out of the wrapped module.
-    """
+    # Not frozen, because Fabric rebuilds it when it converts the outputs of the wrapped module.
 
     loss: Tensor
-    """Scalar that carries the gradient."""
+    """Scalar to minimise; carries the gradient."""
     logs: dict[str, Tensor] = field(default_factory=dict)
-    """Detached scalars; the same keys at every step and on every rank."""
+    """Detached scalars by name; the same names at every step and on every rank."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Position:
-    """Where a run stands at an optimiser step."""
+class Progress:
+    """Progress of a run at an optimiser step."""
 
     step: int
     """Steps completed before this one."""
     steps: int
-    """Length of the run."""
+    """Length of the run in steps."""
     steps_per_epoch: float
     samples: int
-    """Samples of this step, over all ranks and micro-batches."""
+    """Samples of this step over all ranks and micro-batches."""
 
     @property
-    def progress(self) -> float:
-        """Share of the run that is completed, in [0, 1]."""
+    def fraction(self) -> float:
+        """Completed fraction of the run, in [0, 1]."""
         return self.step / self.steps
 
     @property
     def epoch(self) -> float:
-        """Passes over the data that are completed, with their fraction."""
+        """Completed passes over the data, as a fractional number."""
         return self.step / self.steps_per_epoch
 
 
@@ -54,11 +53,11 @@ class ParameterGroup:
     name: str
     parameters: list[nn.Parameter]
     weight_decay: float | Literal["scheduled"] = "scheduled"
-    """A constant, or the schedule of the optimiser's config."""
+    """A constant, or the schedule of `OptimConfig`."""
     clip: bool = True
-    """Whether gradient clipping covers this group."""
+    """If True, gradient clipping covers this group."""
     lr_scale: float = 1.0
-    """Factor on the scheduled learning rate, as layer decay wants it."""
+    """Factor on the scheduled learning rate, for example of layer decay."""
 
 
 def parameter_groups(
@@ -69,22 +68,23 @@ def parameter_groups(
     clip: bool = True,
     lr_scale: float = 1.0,
 ) -> list[ParameterGroup]:
-    """The trainable parameters of a module as two groups: decayed, and not decayed.
+    """Split the trainable parameters of a module into two groups, with and without weight decay.
 
     Biases and tensors with at most one axis are not decayed (recipe of DINO and of the paper).
 
     Args:
-        module: Where the parameters are taken from; frozen ones are left out.
-        name: Name of the first group; the second is called ``<name>/no_decay``.
-        weight_decay: Of the first group.
-        clip: Of both groups.
-        lr_scale: Of both groups.
+        module: Source of the parameters; frozen ones are excluded.
+        name: Name of the first group; the second is named ``<name>/no_decay``.
+        weight_decay: Weight decay of the first group.
+        clip: If True, gradient clipping covers both groups.
+        lr_scale: Factor on the learning rate of both groups.
 
     """
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for key, parameter in module.named_parameters():
         if parameter.requires_grad:
+            # Tokens, position tables and the gains of the DINO head have two or more axes: decayed.
             is_free = parameter.ndim <= 1 or key.rpartition(".")[2] == "bias"
             (free if is_free else decayed).append(parameter)
     groups = [
@@ -99,74 +99,74 @@ def parameter_groups(
             name=f"{name}/no_decay", parameters=free, weight_decay=0, clip=clip, lr_scale=lr_scale
         ),
     ]
+    # A frozen module has no groups: the optimiser refuses an empty list of parameters.
     return [group for group in groups if group.parameters]
 
 
 class Objective(nn.Module, ABC):
-    """A module whose forward pass is a loss; pretraining and readouts alike.
+    """A module with a loss as its forward pass, for pretraining and readouts alike.
 
-    Everything trainable runs inside `forward`, so that one wrapper is enough to train on many
-    devices. `torch.manual_seed` has been called for this (seed, rank, step) before each step, so
-    draws from torch's global generator are repeated exactly when a run is resumed; other
-    generators are not.
+    All trainable parts must run inside `forward`, because DDP wraps only that. The loop seeds
+    torch's global generator by (seed, rank, step) before each step, so a resumed run draws the same
+    numbers from it; other generators are not seeded.
     """
 
     @abstractmethod
     def forward(self, batch: Any) -> StepOutput:
-        """The loss of one batch, averaged over its samples."""
+        """Return the loss of a batch, averaged over its samples."""
 
     @property
     def encoders(self) -> Mapping[str, Encoder]:
-        """Encoders by name ("student", "teacher"), which checkpoints describe."""
+        """Encoders by name ("student", "teacher"), for their descriptions in checkpoints."""
         return {}
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Every trainable parameter once."""
+        """Return groups that contain every trainable parameter once."""
         return parameter_groups(self)
 
     def health(self, batch: Any) -> dict[str, Tensor]:
-        """Scalars that tell whether training goes well, by name; the same on every rank.
+        """Return health metrics: scalars by name, the same names on every rank.
 
-        Called every some steps after the optimiser's, in evaluation mode and without gradients.
-        Features called ``rank_LEVEL`` and ``spread_LEVEL`` are watched for collapse.
+        The loop calls it every `run.health_every` steps after the optimiser's, in evaluation mode
+        and without gradients. It warns if ``rank_LEVEL`` or ``spread_LEVEL`` indicate a collapse.
 
         Args:
-            batch: The last one that was trained on.
+            batch: Last micro-batch of the step.
 
         """
         return {}
 
-    def after_backward(self, position: Position) -> None:
-        """Called with the gradients complete but not yet clipped; may set some to None."""
+    def after_backward(self, progress: Progress) -> None:
+        """Edit the complete, unclipped gradients; may set some to None."""
 
-    def after_step(self, position: Position) -> None:
-        """Called without gradients after the optimiser's step, to move an averaged teacher.
+    def after_step(self, progress: Progress) -> None:
+        """Update state that depends on the parameters, such as an EMA teacher; without gradients.
 
-        Also called when the step was left out because it was not finite: the parameters are
-        then the old ones, but whatever `forward` has seen may hold NaN.
+        The loop calls it after every optimiser step, skipped ones included: the parameters are then
+        unchanged, but statistics collected in `forward` may contain NaN.
         """
 
 
 class Batch(Protocol):
-    """What a loader gives: one micro-batch of this rank."""
+    """One micro-batch of this rank."""
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         ...
 
     def to(self, device: torch.device) -> Self:
-        """The same batch with its tensors on a device."""
+        """Return the batch with its tensors on a device."""
         ...
 
 
 class Loader(Protocol):
-    """Batches by number; the same number gives the same samples whenever it is asked for."""
+    """Micro-batches by number; a number always denotes the same samples."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of one rank in one pass over the data."""
+        """Micro-batches of one rank in one pass over the data."""
         ...
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
-        """The batches of this rank from `start_step` up to, not including, `stop_step`."""
+        """Yield the micro-batches of this rank from `start_step` to `stop_step` - 1."""
         ...

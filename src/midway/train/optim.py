@@ -1,4 +1,4 @@
-"""AdamW with its rates, gradient clipping, and steps that are left out when not finite."""
+"""AdamW with its schedules and gradient clipping; steps that are not finite are skipped."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from midway.config import require
-from midway.train.objective import Objective, ParameterGroup, Position
+from midway.train.objective import Objective, ParameterGroup, Progress
 from midway.train.schedules import cosine, warmup_cosine, warmup_poly
 
 
@@ -19,28 +19,29 @@ class OptimConfig:
     """AdamW and its schedules; the defaults are the paper's recipe."""
 
     lr: float = 5e-4
-    """Peak learning rate, for 256 samples a step if `scale_lr`."""
+    """Peak learning rate; per 256 samples of a step if `scale_lr`."""
     scale_lr: bool = True
-    """The peak is lr * samples / 256, with the samples of all ranks and micro-batches of a step."""
+    """If True, the peak is lr * samples / 256, for the samples of a step over all ranks and
+    micro-batches."""
     final_lr: float = 1e-6
-    """Learning rate at the end of the run, whatever the batch."""
+    """Learning rate at the end of the run, independent of the batch size."""
     warmup_epochs: float = 10.0
     """Epochs over which the learning rate rises from 0."""
     warmup_steps: int = 0
-    """Length of the warm-up in optimiser steps; 0 leaves it to `warmup_epochs`."""
+    """Length of the warm-up in optimiser steps; if 0, `warmup_epochs` determines it."""
     schedule: Literal["cosine", "poly"] = "cosine"
-    """After the warm-up half a cosine wave, or a power of what is left as in mmsegmentation."""
+    """Decay after the warm-up: half a cosine, or mmsegmentation's polynomial decay."""
     power: float = 1.0
-    """Of the poly schedule; 1 for a straight line."""
+    """Exponent of the poly schedule; 1 is linear."""
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.04
-    """At the beginning."""
+    """Weight decay at the beginning of the run."""
     final_weight_decay: float = 0.4
-    """At the end, reached along a cosine."""
+    """Weight decay at the end of the run, reached along a cosine."""
     clip: Literal["global", "per_tensor", "none"] = "global"
-    """One norm over all gradients, or each tensor by its own norm as published code does."""
+    """Clip by one norm over all gradients, or each tensor by its norm as the release does."""
     clip_norm: float = 3.0
-    """Largest norm that a gradient keeps."""
+    """Largest norm after clipping."""
 
     def __post_init__(self) -> None:
         rules = {
@@ -69,40 +70,39 @@ class Rates:
     weight_decay: float
 
 
-def rates_at(position: Position, config: OptimConfig) -> Rates:
-    """The rates of the step at `position`."""
-    in_epochs = round(config.warmup_epochs * position.steps_per_epoch)
+def rates_at(progress: Progress, config: OptimConfig) -> Rates:
+    """Return the rates of the step at `progress`."""
+    # The warm-up in epochs becomes a whole number of steps.
+    in_epochs = round(config.warmup_epochs * progress.steps_per_epoch)
     shape = partial(warmup_poly, power=config.power) if config.schedule == "poly" else warmup_cosine
     return Rates(
         lr=shape(
-            position.step,
-            position.steps,
+            progress.step,
+            progress.steps,
             warmup_steps=config.warmup_steps or in_epochs,
-            peak=config.lr * position.samples / 256 if config.scale_lr else config.lr,
+            peak=config.lr * progress.samples / 256 if config.scale_lr else config.lr,
             final=config.final_lr,
         ),
-        weight_decay=cosine(position.progress, config.weight_decay, config.final_weight_decay),
+        weight_decay=cosine(progress.fraction, config.weight_decay, config.final_weight_decay),
     )
 
 
 class AdamW(torch.optim.AdamW):
-    """Fused AdamW over parameter groups, which can leave out a step that is not finite.
+    """Fused AdamW over parameter groups that can skip a step without a host synchronisation.
 
-    Whether it does is decided on the device: the fused kernel takes a flag, the same by which a
-    gradient scaler skips a step, so the host never waits. A step left out changes neither the
-    parameters nor the moments.
+    A skipped step changes neither the parameters nor the moments.
 
     Raises:
-        ValueError: If a trainable parameter of the objective is in no group, or in two.
+        ValueError: A trainable parameter of the objective is in no group, or in two.
 
     """
 
     found_inf: Tensor
-    """Read by the fused kernel: 1 if the step is to be left out."""
+    """Flag that the fused kernel reads on the device: 1 to skip the step."""
     skipped_steps: Tensor
-    """Steps left out so far; scalar on the device."""
+    """Number of skipped steps; scalar on the device."""
     skipped_in_a_row: Tensor
-    """Steps left out since the last one that was not; scalar on the device."""
+    """Number of consecutive skipped steps; scalar on the device."""
 
     def __init__(
         self, objective: Objective, groups: list[ParameterGroup], config: OptimConfig
@@ -124,14 +124,15 @@ class AdamW(torch.optim.AdamW):
         self.skipped_in_a_row = torch.zeros((), device=device)
 
     def set_rates(self, rates: Rates) -> None:
-        """Give every group its learning rate and weight decay for the coming step."""
+        """Set learning rate and weight decay of every group for the next step."""
         for group in self.param_groups:
             group["lr"] = rates.lr * group["lr_scale"]
             if group["scheduled_decay"]:
                 group["weight_decay"] = rates.weight_decay
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the moments; rates, betas and decay stay those of the configuration."""
+        """Load the moments; rates, betas and weight decay remain those of the configuration."""
+        # torch would replace them by those of the file, which is for the moments only.
         own = [
             {key: value for key, value in group.items() if key != "params"}
             for group in self.param_groups
@@ -141,10 +142,12 @@ class AdamW(torch.optim.AdamW):
             group.update(settings)
 
     def step_unless(self, bad: Tensor) -> None:
-        """Update the parameters, unless the scalar `bad` is 1 rather than 0 on the device."""
+        """Update the parameters, unless `bad`, a scalar 0 or 1 on the device, is 1."""
+        # The attribute by which GradScaler makes the fused kernel skip a step.
         self.found_inf = bad
         self.step()
         self.skipped_steps += bad
+        # Back to 0 after a step that is finite.
         self.skipped_in_a_row = (self.skipped_in_a_row + 1) * bad
 
 
@@ -156,6 +159,7 @@ def clip_gradients(groups: list[ParameterGroup], config: OptimConfig) -> Tensor:
         Norm of all gradients, those of unclipped groups too, before clipping; scalar.
 
     """
+    # Norms stay on the device: the host must not wait for the backward pass.
     covered = _with_gradient(groups, clip=True)
     free = _with_gradient(groups, clip=False)
     norm = get_total_norm(_gradients(covered))
@@ -163,10 +167,12 @@ def clip_gradients(groups: list[ParameterGroup], config: OptimConfig) -> Tensor:
         clip_grads_with_norm_(covered, config.clip_norm, norm)
     elif config.clip == "per_tensor" and covered:
         _clip_each(_gradients(covered), config.clip_norm)
+    # Norms of disjoint groups add up as squares.
     return torch.hypot(norm, get_total_norm(_gradients(free)))
 
 
 def _check_groups(objective: Objective, groups: list[ParameterGroup]) -> None:
+    # By identity: parameters compare elementwise.
     listed = [id(p) for group in groups for p in group.parameters]
     trainable = {id(p): key for key, p in objective.named_parameters() if p.requires_grad}
     if missing := [key for i, key in trainable.items() if i not in set(listed)]:

@@ -1,4 +1,4 @@
-"""One run: how long, on what, and the folder that tells what was done."""
+"""Configuration of a run, and its folder with configuration and environment."""
 
 import json
 import platform
@@ -21,7 +21,7 @@ from midway.config import read_config
 from midway.errors import MidwayError
 
 AUTOCAST_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""Type of the matrix products of a forward pass, by precision; the others compute in float32."""
+"""Autocast type of a forward pass, by precision; other precisions have no autocast."""
 CHANGEABLE = frozenset(
     {
         "run.folder",
@@ -47,40 +47,40 @@ CHANGEABLE = frozenset(
         "data.max_bad_share",
     }
 )
-"""Fields that a resumed run may change: they leave what is learnt from a sample as it was."""
+"""Fields that a resumed run may change, because they do not affect the training of a sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Where a run is kept, how long it lasts and what it runs on."""
+    """Folder, length and hardware of a run."""
 
     folder: Path
-    """Everything about the run is written here."""
+    """Folder for all files of the run."""
     seed: int = 0
     epochs: float = 300.0
-    """Passes over the data; decides the length unless `steps` does."""
+    """Length in passes over the data, unless `steps` is given."""
     steps: int = 0
-    """Length in optimiser steps; 0 leaves it to `epochs`."""
+    """Length in optimiser steps; if 0, `epochs` determines it."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: int = 1
-    """Processes on each node, one device each; torchrun and SLURM set it by themselves."""
+    """Processes per node, with one device each; torchrun and SLURM override it."""
     num_nodes: int = 1
-    """Machines; torchrun and SLURM set it by themselves."""
+    """Number of machines; torchrun and SLURM override it."""
     compile: bool = False
-    """Whether torch compiles the blocks, which takes minutes at the start; for GPUs."""
+    """Compile the blocks with torch, which takes minutes at the start; for GPUs."""
     recompute: bool = False
-    """Whether backward computes the blocks anew: a third more work, and less memory."""
+    """Recompute the blocks in the backward pass: a third more work, but less memory."""
     accumulate: int = 1
-    """Batches of the loader in one optimiser step, on each rank."""
+    """Micro-batches per optimiser step, on each rank."""
     log_every: int = 10
-    """Optimiser steps between two lines of the log."""
+    """Optimiser steps between two records of the log."""
     health_every: int = 500
-    """Optimiser steps between two looks at whether features collapse; 0 for none."""
+    """Optimiser steps between two measurements of health metrics; 0 for none."""
     checkpoint_every: int = 1000
-    """Optimiser steps between two checkpoints; there is always one at the end."""
+    """Optimiser steps between two checkpoints; one is always written at the end."""
     keep_checkpoints: int = 2
-    """Newest checkpoints that stay."""
+    """Number of newest checkpoints to keep."""
 
     def __post_init__(self) -> None:
         counts = (
@@ -102,28 +102,24 @@ class RunConfig:
             raise MidwayError("run of no length: run.epochs and run.steps; give one above 0")
 
     def length(self, steps_per_epoch: float) -> int:
-        """Optimiser steps from beginning to end, at least one."""
+        """Return the length in optimiser steps, at least 1."""
         return self.steps or max(1, round(self.epochs * steps_per_epoch))
 
 
 def autocast(device: torch.device, run: RunConfig) -> torch.autocast:
-    """Return the context of a forward pass.
-
-    Fabric's own would round the batch too, and with it the ground truth of a readout: in bfloat16
-    a flow of 300 pixels is off by up to one.
-    """
+    """Return the autocast context of a forward pass."""
+    # Fabric's precision would also round the batch, and with it the ground truth of a readout: in
+    # bfloat16 a flow of 300 pixels has an error of up to one pixel.
     dtype = AUTOCAST_TYPES.get(run.precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def check_run_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> None:
-    """Make sure that a folder can take a new run, or has one that `config` can resume.
-
-    A list of skipped clips alone is no run: it is left by one that stopped before it began.
+    """Check that a folder is free for a new run, or contains one that `config` can resume.
 
     Raises:
-        MidwayError: A new run would mix with files of another, there is none to resume, or it was
-            begun with another value of a field that is not `CHANGEABLE`.
+        MidwayError: The folder contains other files, there is no run to resume, or the run was
+            started with another value of a field that is not `CHANGEABLE`.
 
     """
     if resume:
@@ -131,16 +127,17 @@ def check_run_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -
             raise MidwayError(f"no run to resume: {folder}; give the folder of an earlier run")
         _check_changes(folder / "config.json", config)
         return
+    # A run that stopped before its first step leaves only the list of skipped clips.
     is_taken = folder.is_dir() and {path.name for path in folder.iterdir()} - {"skipped.jsonl"}
     if is_taken or (folder.exists() and not folder.is_dir()):
         raise MidwayError(
             f"run folder is not empty: {folder}; choose another --run.folder, "
-            f"or go on with that run by --resume {folder}"
+            f"or continue that run by --resume {folder}"
         )
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write ``config.json``, in a new folder or over that of the run that goes on."""
+    """Write ``config.json``; creates the folder, or replaces the file of a resumed run."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "config.json", config)
 
@@ -148,7 +145,7 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
 def write_environment(folder: Path, device: torch.device, *, start_step: int) -> None:
     """Write ``environment.json``: versions, hardware, source, command and date.
 
-    A resumed run keeps the first and adds ``environment_00000200.json`` for its start step.
+    A resumed run keeps that file and adds one for its start step: ``environment_00000200.json``.
     """
     suffix = f"_{start_step:08d}" if start_step else ""
     _write_json(folder / f"environment{suffix}.json", environment(device))
@@ -171,8 +168,9 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _check_changes(path: Path, config: Mapping[str, Any]) -> None:
+    # Compared field by field, so that the error can name the first that differs.
     old, new = _flat(read_config(path)), _flat(config)
-    # What a file of an older version does not name has its default.
+    # A field that an older version did not have takes its default.
     for name in sorted(old.keys() - CHANGEABLE):
         if name not in new or new[name] != old[name]:
             raise MidwayError(
@@ -184,6 +182,7 @@ def _check_changes(path: Path, config: Mapping[str, Any]) -> None:
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
+        # An empty mapping has no fields, but is a value itself.
         inner = value if isinstance(value, Mapping) else {}
         flat |= _flat(inner, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
     return flat
@@ -195,9 +194,10 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _git_commit() -> str | None:
-    """Commit of this source, marked if there are changes; None outside a checkout of it."""
+    """Return the commit of this source, with -dirty if changed; None outside its repository."""
     if not (git := shutil.which("git")):
         return None
+    # The package may be installed inside the repository of another project.
     here = [git, "-C", str(Path(__file__).parent)]
     is_tracked = [*here, "ls-files", "--error-unmatch", Path(__file__).name]
     if subprocess.run(is_tracked, capture_output=True).returncode != 0:

@@ -1,13 +1,13 @@
-"""Rates and momenta as pure functions of how far a run has come."""
+"""Schedules of rates and momenta, as pure functions of the progress of a run."""
 
 from math import cos, pi
 
 WARMUP_RATIO = 1e-6
-"""Share of the rate at which a polynomial schedule's warm-up begins."""
+"""Initial factor of the warm-up of the polynomial schedule."""
 
 
 def cosine(progress: float, start: float, end: float) -> float:
-    """Half a cosine wave from `start` at progress 0 to `end` at progress 1.
+    """Return half a cosine wave from `start` at progress 0 to `end` at progress 1.
 
     Example:
         >>> [round(cosine(step / 4, 0.9, 1.0), 4) for step in range(4)]
@@ -18,11 +18,10 @@ def cosine(progress: float, start: float, end: float) -> float:
 
 
 def warmup_cosine(step: int, steps: int, *, warmup_steps: int, peak: float, final: float) -> float:
-    """Linear from 0 to `peak` over the warm-up, then half a cosine wave towards `final`.
+    """Rise linearly from 0 to `peak` over the warm-up, then decay to `final` along a cosine.
 
-    The warm-up takes in both its ends, as ``linspace(0, peak, warmup_steps)`` does: its last step
-    is at the peak already, and so is the first step after it. A warm-up longer than the run is cut
-    off by the run's end.
+    The warm-up includes both ends, like ``linspace(0, peak, warmup_steps)``: its last step and the
+    first step after it are both at the peak. A warm-up longer than the run is cut off.
 
     Args:
         step: Steps completed before this one, from 0.
@@ -33,6 +32,7 @@ def warmup_cosine(step: int, steps: int, *, warmup_steps: int, peak: float, fina
 
     """
     if step < warmup_steps:
+        # A single warm-up step has rate 0, as linspace(0, peak, 1) does.
         return peak * step / max(warmup_steps - 1, 1)
     return cosine((step - warmup_steps) / (steps - warmup_steps), peak, final)
 
@@ -40,18 +40,18 @@ def warmup_cosine(step: int, steps: int, *, warmup_steps: int, peak: float, fina
 def warmup_poly(
     step: int, steps: int, *, warmup_steps: int, peak: float, final: float, power: float
 ) -> float:
-    """From `peak` to `final` by a power of what is left of the run, times a linear warm-up.
+    """Decay from `peak` to `final` by a power of the remaining fraction, with a linear warm-up.
 
-    The rate of mmsegmentation's recipes. Their warm-up begins at a millionth and multiplies the
-    falling rate, which therefore never quite reaches the peak.
+    This is the schedule of mmsegmentation's recipes. Their warm-up is a factor, from 1e-6 to 1, on
+    the decaying rate, which therefore never quite reaches the peak.
 
     Args:
         step: Steps completed before this one, from 0.
         steps: Length of the run.
         warmup_steps: Length of the warm-up; 0 for none.
-        peak: Value at the beginning but for the warm-up.
+        peak: Value at the beginning, without the warm-up.
         final: Value at the end of the run, one step after the last.
-        power: 1 for a straight line.
+        power: Exponent of the decay; 1 is linear.
 
     Example:
         >>> [warmup_poly(s, 4, warmup_steps=0, peak=8, final=0, power=1) for s in range(4)]

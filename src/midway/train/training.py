@@ -1,4 +1,4 @@
-"""One training from launch to end, as experiments and readouts do it."""
+"""One training from launch to end, for experiments and readouts alike."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from midway.train.run import RunConfig, check_run_folder
 
 
 class TrainingConfig(Protocol):
-    """Configuration of a training: a dataclass; all of it is written to ``config.json``."""
+    """Configuration of a training: a dataclass, written to ``config.json`` as a whole."""
 
     @property
     def optim(self) -> OptimConfig:
@@ -33,20 +33,20 @@ class TrainingConfig(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """Parts of a training that are built in each process after its launch."""
+    """Parts of a training that each process builds after its launch."""
 
     objective: Objective
     loader: Loader
     flops_per_sample: float | None = None
-    """Arithmetic of one sample, forward and backward."""
+    """Floating-point operations of one sample, forward and backward."""
     probe: Probe | None = None
-    """Measured with the health of the run."""
+    """Measured together with the health metrics of the run."""
 
 
 def launch_and_fit(
     config: TrainingConfig, build: Callable[[Fabric], Trained], *, resume: bool = False
 ) -> tuple[FitSummary, Fabric]:
-    """Launch the processes of a run, check its folder, build what is trained and train it.
+    """Launch the processes of a run, check its folder, build the objective and train it.
 
     Args:
         config: Configuration of the run.
@@ -54,16 +54,18 @@ def launch_and_fit(
         resume: Continue the run in its folder.
 
     Returns:
-        Summary of the training, and the processes, which may go on to evaluate.
+        Summary of the training, and Fabric's handle on the processes, for an evaluation.
 
     Raises:
-        MidwayError: The folder is not empty, or has no run that `config` can resume; or the
+        MidwayError: The folder is not empty, or contains no run that `config` can resume; or the
             training fails, see `fit`.
 
     """
     run, values = config.run, to_json(config)
     fabric = launch(run)
+    # One rank checks, because it also creates the folder: a later check elsewhere would fail.
     on_first_rank(fabric, partial(check_run_folder, run.folder, values, resume=resume))
+    # Fresh weights depend on the seed only, and are the same on every rank.
     torch.manual_seed(run.seed)
     parts = build(fabric)
     summary = fit(

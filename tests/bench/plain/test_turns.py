@@ -17,7 +17,7 @@ def test_each_of_our_steps_is_set_against_the_plain_one_in_each_precision() -> N
         compile=False,
         recompute=False,
         repeats=1,
-        tell=lambda what: None,
+        announce=lambda text: None,
     )
     precisions = {"32-true": None, "bf16-mixed": torch.bfloat16}
     times = take_turns(benchmark, precisions, F.scaled_dot_product_attention)

@@ -137,5 +137,5 @@ def test_sides_that_do_not_fit_and_levels_that_are_not_there_are_refused():
     encoder.set_drop_path(0.0)
     with pytest.raises(MidwayError, match=r"give --readout\.drop-path 0"):
         encoder.set_drop_path(0.1)
-    with pytest.raises(MidwayError, match="must be 1 or more"):
+    with pytest.raises(MidwayError, match="must all be 1 or more"):
         ResNetConfig(width=0)

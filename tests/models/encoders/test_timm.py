@@ -70,7 +70,7 @@ def test_a_model_of_timm_loses_its_pooling_but_not_the_norm_behind_it(fake_timm)
 def test_timm_models_that_cannot_serve_are_told(fake_timm):
     with pytest.raises(MidwayError, match=r"timm:vit_x cannot be made: Unknown model \(vit_x\)"):
         open_encoder(EncoderSource(network="timm:vit_x"))
-    with pytest.raises(MidwayError, match="no plain vision transformer"):
+    with pytest.raises(MidwayError, match="not a plain vision transformer"):
         open_encoder(EncoderSource(network="timm:resnet"))
     with pytest.raises(MidwayError, match="has no backward features"):
         open_encoder(EncoderSource(network="timm:vit_tiny", features="backward"))

@@ -90,8 +90,8 @@ def test_drop_path_grows_linearly_from_zero() -> None:
     [
         (lambda: VisionTransformer(SMALL).levels(torch.zeros(1, 3, 32, 48), (5,)), "levels 1 to 4"),
         (lambda: VisionTransformer(SMALL)(torch.zeros(1, 3, 30, 48)), "multiples of the patch"),
-        (lambda: EncoderConfig(width=10, heads=3), "no multiple of heads"),
-        (lambda: EncoderConfig(image_size=(30, 32)), "no multiple of patch_size"),
+        (lambda: EncoderConfig(width=10, heads=3), "not a multiple of heads"),
+        (lambda: EncoderConfig(image_size=(30, 32)), "not a multiple of patch_size"),
     ],
 )
 def test_what_does_not_fit_is_told(call, message: str) -> None:
@@ -105,7 +105,7 @@ def test_positions_of_sines_and_cosines_are_there_from_the_start() -> None:
 
 
 def test_positions_of_sines_and_cosines_need_a_multiple_of_four() -> None:
-    with pytest.raises(MidwayError, match="width 18 is no multiple of 4"):
+    with pytest.raises(MidwayError, match="width 18 is not a multiple of 4"):
         EncoderConfig(width=18, heads=3, sincos_positions=True)
 
 

@@ -195,8 +195,8 @@ def test_files_that_hold_no_flow_network_are_refused(tmp_path: Path):
     with pytest.raises(MidwayError, match="no such file"):
         load_flow_network(tmp_path)
     (tmp_path / "a.safetensors").write_bytes(b"nothing")
-    with pytest.raises(MidwayError, match="no readable safetensors"):
+    with pytest.raises(MidwayError, match="not a readable safetensors"):
         load_flow_network(tmp_path / "a.safetensors")
     save(random_network(), tmp_path / "b.safetensors")
-    with pytest.raises(MidwayError, match="holds no flow network"):
+    with pytest.raises(MidwayError, match="contains no flow network"):
         load_flow_network(tmp_path / "b.safetensors")

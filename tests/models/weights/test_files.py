@@ -120,7 +120,7 @@ def test_an_unreadable_file_is_told_with_the_reason(
     [
         ("net.pth", b"no checkpoint", r"net\.pth"),
         ("net.pth", b"", r"net\.pth"),
-        ("net.safetensors", b"no tensors here", "no readable safetensors"),
+        ("net.safetensors", b"no tensors here", "not a readable safetensors"),
         ("net.ckpt", b"PK\x03\x04 cut", r"net\.ckpt"),
     ],
 )

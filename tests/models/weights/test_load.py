@@ -106,7 +106,7 @@ def test_a_file_of_an_encoder_with_timms_names_is_read_sizes_and_all(tmp_path):
     with torch.no_grad():
         (found,) = open_encoder(source).encoder.maps(IMAGES, (4,))
     torch.testing.assert_close(found, vit.maps(IMAGES, (4,))[0])
-    with pytest.raises(MidwayError, match="encoder alone and has no backward features"):
+    with pytest.raises(MidwayError, match="only an encoder and has no backward features"):
         open_encoder(EncoderSource(network=path, features="backward"))
     save_file(state | {"blocks.0.ls1.gamma": torch.ones(24)}, path)
     with pytest.raises(MidwayError, match=r"1 unknown .*blocks.0.ls1.gamma.* timm:NAME"):
@@ -130,8 +130,8 @@ def test_damaged_descriptions_are_told_in_one_line(run):
     path = next(folder.glob("checkpoints/*.ckpt"))
     content = torch.load(path, weights_only=True)
     for spoiled, message in (
-        (3, "encoders is a int, no dict"),
-        ({"student": {"kind": "vit"}}, "student: no 'config' in it"),
+        (3, "encoders is a int, not a dict"),
+        ({"student": {"kind": "vit"}}, "student: 'config' is missing"),
         ({"student": {"kind": "vit", "config": {}, "prefix": "student."}}, "of another shape"),
         ({"student": {"kind": "vit", "config": {}, "prefix": "head."}}, "missing .*, ...\\)"),
     ):

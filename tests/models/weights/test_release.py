@@ -45,11 +45,11 @@ def _release(network: MidwayNetwork) -> dict[str, Tensor]:
         ),
         (
             lambda t: t.update({"dino_loss.center": torch.zeros(1, 32).long()}),
-            "dino_loss holds what is no floating-point tensor: center",
+            "dino_loss has entries that are not floating-point tensors: center",
         ),
         (
             lambda t: t.update({"dino_loss.center": torch.zeros(1, 32) * 1j}),
-            "dino_loss holds what is no floating-point tensor: center",
+            "dino_loss has entries that are not floating-point tensors: center",
         ),
     ],
 )
@@ -147,14 +147,17 @@ class _Called:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda c: c.update(student=torch.zeros(2)), "student is a Tensor, no dict"),
-        (lambda c: c.update(student=None), "student is a NoneType, no dict"),
-        (lambda c: c["student"].update(extra=3), "student holds what is no .* tensor: extra"),
-        (lambda c: c["student"].update({7: torch.zeros(1)}), "no floating-point tensor: 7"),
+        (lambda c: c.update(student=torch.zeros(2)), "student is a Tensor, not a dict"),
+        (lambda c: c.update(student=None), "student is a NoneType, not a dict"),
+        (
+            lambda c: c["student"].update(extra=3),
+            "student has entries that are not .* tensors: extra",
+        ),
+        (lambda c: c["student"].update({7: torch.zeros(1)}), "not floating-point tensors: 7"),
         (lambda c: c.update(extra={}), "the release layout has no part extra"),
         (lambda c: c.update({5: {}}), "the release layout has no part 5"),
         (lambda c: c.pop("motion_loss"), "0 levels of forward models"),
-        (lambda c: c.update(args=[1]), "args is a list, no dict"),
+        (lambda c: c.update(args=[1]), "args is a list, not a dict"),
         (lambda c: c["args"].update(global_crop_resolution=[32]), "image_size"),
         (lambda c: c["args"].update(global_crop_resolution="big"), "image_size"),
         (lambda c: c["args"].update(global_crop_resolution=64), "another shape .*pos_embed"),
@@ -171,9 +174,9 @@ class _Called:
             lambda c: c["motion_loss"].update({"module.motion_tokens": torch.zeros(())}),
             "'motion_loss.module.motion_tokens' has 0 dimensions instead of 3",
         ),
-        (lambda c: c.update(args=_endless()), "no torch checkpoint"),
-        (lambda c: c.update(args=_Called(typing.Any)), "no torch checkpoint"),
-        (lambda c: c.update(args=_Called(collections.defaultdict, 5)), "no torch checkpoint"),
+        (lambda c: c.update(args=_endless()), "not a torch checkpoint"),
+        (lambda c: c.update(args=_Called(typing.Any)), "not a torch checkpoint"),
+        (lambda c: c.update(args=_Called(collections.defaultdict, 5)), "not a torch checkpoint"),
     ],
 )
 def test_odd_release_files_are_told_in_one_line(tmp_path: Path, spoil, message: str) -> None:

@@ -57,7 +57,7 @@ def test_what_was_opened_is_told_by_hashes(saved):
     assert open_encoder(pinned).weights_sha256 == opened.weights_sha256
     torch.manual_seed(1)
     save(random_network(), saved)
-    with pytest.raises(MidwayError, match="holds other weights than this readout began with"):
+    with pytest.raises(MidwayError, match="its weights are not those this readout began with"):
         open_encoder(pinned)
 
 

@@ -1,1 +1,1 @@
-"""Plain counterparts of what is measured: code as papers publish it, and its comparison."""
+"""Baselines of the benchmarks: plain implementations in the usual style of paper code."""

@@ -1,4 +1,4 @@
-"""Whether our step and the plain one compute the same: loss, and gradient of every parameter."""
+"""Comparison of our training step with the plain one: loss, and gradient of every parameter."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,39 +15,43 @@ from midway.errors import MidwayError
 from midway.methods.midway import Midway
 
 LOSS_TOLERANCE = 1e-5
+"""Largest relative difference of the loss in float32."""
 GRADIENT_TOLERANCE = 1e-4
+"""Largest relative difference of a parameter's gradient in float32."""
 _LOSS_TOLERANCE_IN_BFLOAT16 = 1e-2
-"""Two and a half times what rounding a single number to bfloat16 takes."""
+"""Largest relative error of the loss in bfloat16: 2.5 times the rounding error of one number."""
 _SPREAD = 1.5
-"""How many times as far as the plain step's ours may lie from float32, in a lower precision."""
+"""Largest ratio of our gradient error in a lower precision to that of the plain step."""
 
 Gradients = dict[str, Tensor]
+"""Gradients by name of the parameter."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How far apart the steps are, relative to the plain step in float32."""
+    """Differences and errors relative to the plain step in float32."""
 
     loss_difference: float
-    """Of the loss in float32."""
+    """Relative difference of the losses in float32."""
     gradient_difference: float
-    """Largest of any one parameter's gradient in float32: length of the difference by length.
-    Infinite where a step has none, or one that is not a number."""
+    """Largest relative difference (L2 norm) of a parameter's gradients in float32; infinite if one
+    step has no gradient or one with NaN."""
     worst_parameter: str
+    """Parameter with the largest difference."""
     loss_error: float | None = None
-    """Of our loss in the lower precision; None where the step is timed in float32."""
+    """Relative error of our loss in the lower precision; None if the step is in float32."""
     plain_loss_error: float | None = None
     gradient_error: float | None = None
-    """Of our gradient in the lower precision, all parameters as one vector."""
+    """Relative error of our gradient in the lower precision, all parameters as one vector."""
     plain_gradient_error: float | None = None
 
     def check(self) -> None:
-        """Stop where the steps are not the same.
+        """Raise an error if the steps disagree.
 
         Raises:
-            MidwayError: A difference is above what rounding explains.
+            MidwayError: A difference exceeds the expected rounding error.
         """
-        # What is not a number is not below anything.
+        # Written as "all below a bound", so that NaN counts as a disagreement.
         same = (
             self.loss_difference <= LOSS_TOLERANCE
             and self.gradient_difference <= GRADIENT_TOLERANCE
@@ -58,7 +62,7 @@ class Agreement:
             same = same and (error is None or error <= _LOSS_TOLERANCE_IN_BFLOAT16)
         if not same:
             raise MidwayError(
-                f"our step and the plain one disagree: {self}; their times cannot be compared, "
+                f"our step and the plain one disagree: {self}, so that their times do not compare; "
                 "please report it"
             )
 
@@ -69,12 +73,12 @@ def compare(
     autocast_type: torch.dtype | None,
     attend: Attend = attend_written_out,
 ) -> Agreement:
-    """Loss and gradients of both steps on the same views and weights, without drop path.
+    """Compare loss and gradients of both steps on the same views and weights, without drop path.
 
     Args:
-        method: Its weights; gradients are cleared.
-        clips: A batch, small because four steps are computed in lower precision.
-        autocast_type: Lower precision to compare in as well; None for float32 alone.
+        method: The method with its weights; gradients are cleared.
+        clips: A batch; small, because up to four steps are computed.
+        autocast_type: Lower precision to compare in addition to float32, or None.
         attend: Attention of the plain step.
     """
     with _without_drop_path(method):
@@ -133,7 +137,7 @@ def _gradients(method: Midway, loss: Callable[[], Tensor]) -> tuple[float, Gradi
 
 
 def _apart(found: Gradients, reference: Gradients, names: list[str]) -> float:
-    """Length of the difference of gradients by the reference's, as one vector."""
+    """Return the relative L2 difference of gradients, concatenated to one vector."""
     if any(name not in found or name not in reference for name in names):
         return inf
     difference = torch.stack([(found[name] - reference[name]).norm() for name in names]).norm()

@@ -1,8 +1,8 @@
-"""The network computed as a paper's code usually writes it: what ours is held against.
+"""Plain forward pass of the network, in the usual style of paper code.
 
-It takes the weights of our modules and nothing else from them. Each frame
-and each order of a pair goes through the networks on its own, crops of one size go together (as
-DINO's multi-crop wrapper does it), and every token is refined whether it is read or not.
+It reads the weights of our modules and shares no other code with them. Each frame and each order of
+a pair is a pass of its own, crops of one size share a pass (as in DINO's multi-crop wrapper), and
+all tokens are computed even if no output depends on them.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from midway.nn.blocks import Attention, Block, CrossAttention, CrossBlock, Gate,
 from midway.nn.dino import DinoHead
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From queries, keys and values of shape (batch, heads, tokens, head_dim) to what they read."""
+"""Attention function of queries, keys and values of shape (batch, heads, tokens, head_dim)."""
 
 
 def attend_written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention as two matrix products; under autocast in the type that it gives them."""
+    """Compute softmax attention as two matrix products, in autocast's type if it is enabled."""
     scores = (q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5
     return scores.softmax(dim=-1) @ v
 
@@ -30,7 +30,7 @@ def attend_written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def encode(
     vit: VisionTransformer, images: Tensor, levels: tuple[int, ...], attend: Attend
 ) -> list[Tensor]:
-    """Normed features after some blocks, a (batch, 1 + patches, dim) tensor each."""
+    """Return the normalised features after some blocks, each (batch, 1 + patches, dim)."""
     patches = vit.patch_embed.proj(images).flatten(2).transpose(1, 2)
     cls = vit.cls_token.expand(images.shape[0], -1, -1)
     grid = tuple(side // vit.config.patch_size for side in images.shape[-2:])
@@ -45,7 +45,7 @@ def encode(
 
 
 def project(head: DinoHead, x: Tensor) -> Tensor:
-    """DINO logits of class tokens."""
+    """Compute the DINO logits of class tokens."""
     for layer in head.mlp:
         x = _linear(layer, x) if isinstance(layer, nn.Linear) else layer(x)
     x = F.normalize(x, dim=-1)
@@ -60,14 +60,14 @@ def dense_losses(
     grid: tuple[int, int],
     attend: Attend,
 ) -> list[Tensor]:
-    """Dense loss of each level in one order, from the top down (MODEL.md, Algorithm 1).
+    """Compute the dense loss of each level in one order of the pair, top-down (Algorithm 1).
 
     Args:
-        network: Its dynamics and teacher.
-        source: The student's features of the source at all levels and the top.
-        target: The teacher's features of the target, likewise.
+        network: Network with the dynamics and the teacher.
+        source: Student features of the source at all levels and the top.
+        target: Teacher features of the target at the same levels.
         grid: Rows and columns of patches.
-        attend: How attention is computed.
+        attend: Attention function.
 
     """
     dynamics, teacher, path = network.dynamics, network.teacher, network.dynamics.midway_path
@@ -162,7 +162,7 @@ def _mlp(mlp: Mlp, x: Tensor) -> Tensor:
 
 
 def _linear(layer: nn.Module, x: Tensor) -> Tensor:
-    """Torch's own product, whatever the layer's class makes of it."""
+    """Apply torch's linear function, even if the class of the layer overrides `forward`."""
     assert isinstance(layer, nn.Linear)
     return F.linear(x, layer.weight, layer.bias)
 

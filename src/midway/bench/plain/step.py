@@ -1,7 +1,7 @@
-"""A training step as a paper's code usually writes it, on the same weights and views as ours.
+"""Plain training step, in the usual style of paper code, on the same weights and views as ours.
 
-Eager, attention written out, a log-softmax for each of the 72 terms, tensors one by one in
-clipping, AdamW and moving average, and numbers read back at every step.
+It is eager, with explicit attention, a log-softmax for each of the 72 terms, loops over tensors in
+clipping, AdamW and EMA, and a device synchronisation at every step.
 """
 
 import torch
@@ -14,14 +14,14 @@ from midway.methods.midway import Midway
 
 
 class PlainStep:
-    """The plain twin of a step: forward, backward, clipping, AdamW, centre, moving averages.
+    """Plain step: forward, backward, clipping, AdamW, DINO centre and EMA teacher.
 
     Args:
-        method: Weights and configuration; trained in place.
+        method: Method with weights and configuration; trained in place.
         lr: Learning rate.
-        clip_norm: Each gradient of encoder and head is scaled down to it.
-        autocast_type: Of the forward pass; None for float32.
-        attend: How attention is computed.
+        clip_norm: Largest norm of each gradient of encoder and head.
+        autocast_type: Type of the forward pass; None for float32.
+        attend: Attention function.
 
     """
 
@@ -50,7 +50,7 @@ class PlainStep:
         self.optimizer = torch.optim.AdamW(entries, lr=lr, foreach=False, fused=False)
 
     def step(self, clips: Clips, momentum: float) -> float:
-        """Train on the views of a batch; gives the loss."""
+        """Train on the views of a batch and return the loss."""
         loss = self.loss(clips)
         self.optimizer.zero_grad()
         loss.backward()
@@ -64,7 +64,7 @@ class PlainStep:
         return loss.item()
 
     def loss(self, clips: Clips) -> Tensor:
-        """Invariance term plus the sum or mean of the dense losses."""
+        """Compute the DINO term plus the sum or mean of the dense losses."""
         device = clips.seconds.device.type
         dtype = self.autocast_type
         with torch.autocast(device, dtype=dtype, enabled=dtype is not None):

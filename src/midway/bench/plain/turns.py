@@ -1,4 +1,4 @@
-"""Our training step and a plain one, in turns, each in each precision."""
+"""Alternating timing of our training step and the plain one, in each precision."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -11,47 +11,48 @@ import torch
 from midway.bench.plain.agreement import Agreement, compare
 from midway.bench.plain.network import Attend
 from midway.bench.plain.step import PlainStep
-from midway.bench.step import OPTIM, RATES, FastStep, StepBenchmark, position
+from midway.bench.step import OPTIM, RATES, FastStep, StepBenchmark, progress
 from midway.bench.stopwatch import both_clocks
 from midway.data.views.render import Clips
-from midway.train.cpu_memory import give_freed_memory_back, keep_freed_memory
+from midway.train.launch import give_freed_memory_back, keep_freed_memory
 
 Ratios = dict[str, dict[str, float]]
-"""By the precision of our step, then by that of the plain one."""
+"""Ratios by the precision of our step, then by that of the plain step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AgainstTimes:
-    """Steps on the same weights and views, taken in turn."""
+    """Times of alternating steps on the same weights and views."""
 
     agreements: dict[str, Agreement]
-    """By precision."""
+    """Comparison of loss and gradients, by precision."""
     seconds_per_step: dict[str, float]
-    """Of our steps."""
+    """Median seconds of our step, by precision."""
     plain_seconds_per_step: dict[str, float]
+    """Median seconds of the plain step, by precision."""
     ratios: Ratios
-    """How many times as long the plain step takes: the median over the turns."""
+    """Time of the plain step divided by ours; median over the turns."""
     cpu_ratios: Ratios
-    """The same by the time that the process had on its cores: what else they do is left out."""
+    """The same ratio of CPU times, which exclude other work on the machine."""
 
 
 def take_turns(
     benchmark: StepBenchmark, precisions: Mapping[str, torch.dtype | None], attend: Attend
 ) -> AgainstTimes:
-    """Check that both steps compute the same, and time them in turns.
+    """Check that both steps compute the same loss and gradients, then time them alternately.
 
-    What else the machine does changes by the minute; steps that follow each other see the same.
+    The load of a machine changes within minutes; consecutive steps see the same load.
 
     Args:
-        benchmark: Network, pairs and machine.
+        benchmark: Network, batch and device.
         precisions: Types of the forward pass by name; None for float32.
         attend: Attention of the plain step.
 
     Raises:
-        MidwayError: The plain step does not compute the same, or nothing can be compiled.
+        MidwayError: Loss or gradients differ, or compilation is not available.
     """
     clips, _ = benchmark.clips()
-    benchmark.tell("comparing with the plain step")
+    benchmark.announce("comparing with the plain step")
     agreements = {
         name: _agreement(benchmark, clips, each, attend) for name, each in precisions.items()
     }
@@ -65,10 +66,10 @@ def take_turns(
             autocast_type=autocast_type,
             attend=attend,
         )
-        momentum = ours.method.teacher_momentum(position(clips))
+        momentum = ours.method.teacher_momentum(progress(clips))
         steps["ours"][name] = partial(ours.step, clips)
         steps["plain"][name] = partial(plain.step, clips, momentum)
-    benchmark.tell("measuring the plain step in turns with ours")
+    benchmark.announce("measuring our step and the plain step alternately")
     turns = [_turn(steps, benchmark.device) for _ in range(1 + benchmark.repeats)][1:]
 
     def ratios(clock: int) -> Ratios:
@@ -82,8 +83,8 @@ def take_turns(
             for own in precisions
         }
 
-    def seconds(whose: str) -> dict[str, float]:
-        return {name: median(turn[whose, name][0] for turn in turns) for name in precisions}
+    def seconds(side: str) -> dict[str, float]:
+        return {name: median(turn[side, name][0] for turn in turns) for name in precisions}
 
     return AgainstTimes(
         agreements=agreements,
@@ -97,21 +98,18 @@ def take_turns(
 def _turn(
     steps: Mapping[str, Mapping[str, Callable[[], object]]], device: torch.device
 ) -> dict[tuple[str, str], tuple[float, float]]:
-    """Seconds by both clocks, by whose step it is and its precision.
+    """Return wall-clock and CPU seconds by side ("ours", "plain") and precision.
 
-    How freed memory is kept is part of our step alone. What the plain one has given back, and
-    what ours have kept, is taken and given back by steps that do not count.
+    Only our step keeps freed memory. One untimed step of each precision adapts the allocator to the
+    setting of a side.
     """
     times = {}
-    for whose, treat_freed_memory in (
-        ("ours", keep_freed_memory),
-        ("plain", give_freed_memory_back),
-    ):
-        treat_freed_memory()
-        for step in steps[whose].values():
+    for side, set_allocator in (("ours", keep_freed_memory), ("plain", give_freed_memory_back)):
+        set_allocator()
+        for step in steps[side].values():
             step()
-        for name, step in steps[whose].items():
-            times[whose, name] = both_clocks(step, device)
+        for name, step in steps[side].items():
+            times[side, name] = both_clocks(step, device)
     keep_freed_memory()
     return times
 

@@ -1,7 +1,7 @@
-"""The views of a pair as per-image code usually makes them, with Pillow: what ours is held against.
+"""Plain view rendering with Pillow, one image at a time.
 
-The operations, their order and the way into a tensor are those of common PIL and torchvision
-pipelines; the crops and factors are given, so that both ways can be compared view by view.
+Operations, their order and the conversion to tensors are those of common PIL and torchvision
+pipelines. Crops and factors are arguments, so that both implementations can be compared per view.
 """
 
 from collections.abc import Sequence
@@ -27,9 +27,9 @@ def plain_views(
     """Render the views of one sample in the order of its parameters, each of shape (3, h, w).
 
     Args:
-        spec: The one that the parameters were drawn with.
+        spec: Specification from which the parameters were drawn.
         frames: Images of shape (H, W, 3).
-        parameters: Those of the sample, from `draw_views`.
+        parameters: Parameters of the sample, from `draw_views`.
     """
     images = [Image.fromarray(frame) for frame in frames]
     boxes = dict(zip(spec.regions, parameters.windows.tolist(), strict=True))
@@ -84,6 +84,6 @@ def _jitter(image: Image.Image, which: int, factor: float) -> Image.Image:
     if which == SATURATION:
         return ImageEnhance.Color(image).enhance(factor)
     hue, saturation, value = image.convert("HSV").split()
-    # A byte holds the whole circle, so it wraps by itself.
+    # A byte covers the whole hue circle, so that the sum wraps correctly.
     turned = np.array(hue) + np.array(round(factor * 255) % 256, dtype=np.uint8)
     return Image.merge("HSV", (Image.fromarray(turned), saturation, value)).convert("RGB")

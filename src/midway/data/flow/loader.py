@@ -15,8 +15,7 @@ from midway.data.flow.augment import FlowCrop, augment, fixed_crop
 from midway.data.flow.datasets import list_pairs
 from midway.data.flow.files import read_flow
 from midway.data.flow.pairs import FlowPair, load_pair
-from midway.data.sampling.ahead import read_ahead
-from midway.data.sampling.batch import Batch
+from midway.data.sampling.ahead import Batch, read_ahead
 from midway.data.sampling.stream import Stream
 from midway.data.workers.pool import Reading
 from midway.errors import MidwayError

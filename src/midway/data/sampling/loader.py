@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from midway.data.clips.skipped import SkipLog, SkippedClip
-from midway.data.sampling.ahead import read_ahead
-from midway.data.sampling.batch import Batch
+from midway.data.sampling.ahead import Batch, read_ahead
 from midway.data.sampling.samples import ClipDataset, Sample
 from midway.data.sampling.stream import Stream
 from midway.data.views.render import Clips, render_views, stack_windows

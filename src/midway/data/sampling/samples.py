@@ -202,7 +202,7 @@ class ClipDataset:
         skipped: tuple[SkippedClip, ...],
     ) -> list[Sample]:
         rng = np.random.default_rng([self.seed, epoch, index, 0, 1])
-        made = []
+        made, wanted = [], self.spec.signals
         for frames in samples:
             height, width, _ = frames[0].image.shape
             views = draw_views(self.spec, height, width, rng)
@@ -210,7 +210,7 @@ class ClipDataset:
             sample = Sample(
                 regions=cut_regions(self.spec, views, [frame.image for frame in frames]),
                 views=views,
-                signals=read_signals(clip, self.spec.signals, seconds),
+                signals=read_signals(clip, wanted, seconds) if wanted else {},
                 clip=clip.name,
                 seconds=seconds,
                 index=index,

@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from midway.data.sampling.ahead import read_ahead
-from midway.data.sampling.batch import Batch
+from midway.data.sampling.ahead import Batch, read_ahead
 from midway.data.sampling.stream import Stream
 from midway.data.segmentation.crops import CropArrays, CropReader, ImageReader, read_scaled
 from midway.data.segmentation.images import LabelledImages, SegmentationData

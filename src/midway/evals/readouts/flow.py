@@ -33,7 +33,7 @@ from midway.models.weights.sources import load_encoder, read_source
 from midway.nn.eval_mode import evaluating
 from midway.nn.images import normalise
 from midway.nn.laplacian import bounded_laplacian, is_valid
-from midway.train.objective import Objective, Position, StepOutput
+from midway.train.objective import Objective, Progress, StepOutput
 
 VALIDATION_LOG = "validation.jsonl"
 """File of the run folder with one line per validation."""
@@ -78,10 +78,10 @@ class FlowFinetuning(Objective):
             epe = torch.where(known, error, 0).sum() / known.sum()
         return StepOutput(loss=bounded_laplacian(output, batch.flow), logs={"epe": epe})
 
-    def after_step(self, position: Position) -> None:
+    def after_step(self, progress: Progress) -> None:
         """Validate every `every_steps` steps and at the end; save the last and the best network."""
-        step = position.step + 1
-        if step % self.validation.config.every_steps and step != position.steps:
+        step = progress.step + 1
+        if step % self.validation.config.every_steps and step != progress.steps:
             return
         epe = self._validation_epe()
         is_best = epe < float(self.best_epe)

@@ -1,1 +1,1 @@
-"""Image encoders, one file a kind: found by file name, so that a new kind is one new file."""
+"""Image encoders, one file per kind, found by file name: a new kind needs only a new file."""

@@ -1,4 +1,4 @@
-"""Backward features of a Midway network as an encoder."""
+"""Encoder that returns the backward features of a Midway network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from midway.models.encoders.vit import EncoderConfig, VisionTransformer
 
 @dataclass(frozen=True, kw_only=True)
 class BackwardConfig:
-    """Sizes of the encoder and of the dynamics whose backward layers refine its features."""
+    """Sizes of the encoder, and of the dynamics with the backward layers."""
 
     encoder: EncoderConfig
     dynamics: DynamicsConfig
 
 
 class BackwardEncoder(Encoder):
-    """Backward features v of Midway: each level refined by those above; the top is z itself.
+    """Backward features v of Midway: each level is refined by those above; the top is z itself.
 
     Args:
-        vit: The encoder.
-        side: Student's dynamics or teacher, whose backward layers are taken.
+        vit: Encoder of the features.
+        side: Dynamics of the student, or teacher, with the backward layers.
 
     Raises:
         MidwayError: The network has no backward layers.
@@ -53,10 +53,10 @@ class BackwardEncoder(Encoder):
         return cls(vit, TargetSide(vit.width, config.dynamics))
 
     def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
-        """Return one map a level of the dynamics, or the top, without the class token.
+        """Return one map per level, without the class token.
 
         Raises:
-            MidwayError: A level that there is not.
+            MidwayError: A level is neither one of the dynamics nor the top.
 
         """
         wanted = self.resolved(levels)
@@ -67,14 +67,16 @@ class BackwardEncoder(Encoder):
                 f"levels {tuple(levels)}: the network has backward features at {known}; "
                 "choose from those"
             )
+        # All levels above a wanted one are needed: each is the memory of the next.
         *features, above = self.vit.levels(images, (*present, self.depth))
         found = {self.depth: above}
         for level, z in reversed([*zip(present, features, strict=True)]):
+            # v_l = Backward_l(z_l, memory = v of the level above)
             found[level] = above = self.refine[str(level)](z, above)
         return [as_map(found[level][:, 1:], images, self.stride) for level in wanted]
 
     def set_drop_path(self, p: float) -> None:
-        """Refuse: backward features are read from frozen networks.
+        """Raise an error: backward features come from frozen networks.
 
         Raises:
             MidwayError: Always.

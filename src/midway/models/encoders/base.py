@@ -1,4 +1,4 @@
-"""Interface of image encoders that return dense feature maps, and how files describe them."""
+"""Interface of image encoders with dense feature maps, and their descriptions in files."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,33 +14,33 @@ from midway.registry import available, find
 
 PACKAGE = "midway.models.encoders"
 ENCODERS = "encoders"
-"""Key of what `describe` returns, in checkpoints and in the header of .safetensors files."""
+"""Key of the output of `describe`, in checkpoints and in the header of .safetensors files."""
 EMBEDDINGS = ("patch_embed", "pos_embed", "cls_token", "reg_token", "dist_token", "norm_pre")
-"""Names, in timm and here, of what is before the blocks of a ViT."""
+"""Names of the parameters before the blocks of a ViT, in timm and here."""
 
 Images = Float[Tensor, "batch 3 height width"]
 Map = Float[Tensor, "batch channels rows columns"]
 
 
 class Encoder(nn.Module, ABC):
-    """Feature maps of images of any size that the stride divides.
+    """Base of encoders with feature maps, for images of any size divisible by the stride.
 
-    A kind of encoder is one file in this package, which `ENCODER` names the class of. All that is
-    needed to build it again is `kind` and `config`.
+    A kind of encoder is one file in this package; its `ENCODER` names the class. `kind` and
+    `config` suffice to build the encoder again.
     """
 
     kind: ClassVar[str]
     """Name of its file in this package."""
     Config: ClassVar[type]
-    """Frozen dataclass of its sizes, which JSON can hold."""
+    """Frozen dataclass of its sizes, convertible to JSON."""
     config: Any
     """An instance of `Config`."""
     width: int
-    """Channels of the top level's map."""
+    """Channels of the map at the top level."""
     depth: int
-    """Levels: 1 to `depth`."""
+    """Number of levels, which count from 1."""
     stride: int
-    """Pixels that the sides of an image must be multiples of."""
+    """Stride in pixels; the sides of an image must be multiples of it."""
 
     @classmethod
     def from_config(cls, config: Any) -> Self:
@@ -49,43 +49,43 @@ class Encoder(nn.Module, ABC):
 
     @classmethod
     def read_config(cls, tensors: Mapping[str, Tensor], *, heads: int | None) -> Any | None:
-        """Read the sizes off the tensors of a file without configuration.
+        """Infer the sizes from the tensors of a file without configuration.
 
         Args:
             tensors: By their names in the file.
             heads: Attention heads, if known.
 
         Returns:
-            The configuration, or None if these are no tensors of this kind.
+            The configuration, or None if the tensors are of another kind.
 
         """
         return None
 
     @abstractmethod
     def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
-        """Return one map a level, in the order of `levels`.
+        """Return one map per level, in the order of `levels`.
 
         Args:
             images: ImageNet-normalised; sides are multiples of `stride`.
-            levels: 1-based; negative ones count from the top, which is -1.
+            levels: 1-based; negative levels count from the top, which is -1.
 
         Raises:
-            MidwayError: A level that there is not.
+            MidwayError: A level does not exist.
 
         """
 
     @abstractmethod
     def set_drop_path(self, p: float) -> None:
-        """Set stochastic depth for training: 0 in the first block, growing to `p` in the last."""
+        """Set stochastic depth for training: linear from 0 (first block) to `p` (last block)."""
 
     def layer_of(self, name: str) -> int:
         """Return the layer of a parameter for layer decay: 0 for the embeddings, then the blocks.
 
         Args:
-            name: As `named_parameters` gives it; here as in timm's ViT.
+            name: Name in `named_parameters`; the base class knows those of timm's ViT.
 
         Returns:
-            ``depth + 1`` for parameters above the blocks, as for heads.
+            Layer; ``depth + 1`` for parameters above the blocks, as for heads.
 
         """
         if name.startswith(EMBEDDINGS):
@@ -93,18 +93,18 @@ class Encoder(nn.Module, ABC):
         return int(name.split(".")[1]) + 1 if name.startswith("blocks.") else self.depth + 1
 
     def widths(self, levels: Sequence[int]) -> list[int]:
-        """Channels of the maps at these levels."""
+        """Return the channels of the maps at these levels."""
         return [self.width] * len(levels)
 
     def strides(self, levels: Sequence[int]) -> list[int]:
-        """Pixels from a cell of the map to the next, at these levels."""
+        """Return the strides of the maps at these levels, in pixels per cell."""
         return [self.stride] * len(levels)
 
     def resolved(self, levels: Sequence[int]) -> list[int]:
-        """Convert levels to numbers from 1.
+        """Convert negative levels to 1-based ones.
 
         Raises:
-            MidwayError: A level that there is not.
+            MidwayError: A level does not exist.
 
         """
         found = [level if level > 0 else self.depth + 1 + level for level in levels]
@@ -124,19 +124,20 @@ class EncoderSpec:
     config: dict[str, Any]
     """Configuration as JSON values."""
     prefix: str = ""
-    """Prefix of the names of its tensors in the state dict of the file."""
+    """Prefix of its tensor names in the state dict of the file."""
 
     def build(self, *, where: str) -> Encoder:
         """Build the encoder with fresh weights, drawn from torch's generator.
 
         Raises:
-            MidwayError: No such kind, or sizes that it refuses; names `where`.
+            MidwayError: There is no such kind, or it refuses the sizes; the message names `where`.
 
         """
         try:
             kind = find(PACKAGE, self.kind).ENCODER
             config = from_json(kind.Config, self.config, where="its sizes")
         except MidwayError as error:
+            # Several faults come on several lines; errors of files are one line.
             raise MidwayError(f"{where}: {' '.join(str(error).split())}") from None
         return kind.from_config(config)
 
@@ -145,10 +146,11 @@ def describe(module: nn.Module, encoders: Mapping[str, Encoder]) -> dict[str, di
     """Describe encoders that are parts of a module, as JSON values by name.
 
     Args:
-        module: Its state dict is what the prefixes refer to.
-        encoders: By name; `module` itself may be one.
+        module: Module with the state dict to which the prefixes refer.
+        encoders: Encoders by name; `module` itself may be one.
 
     """
+    # By identity, because an encoder does not know its name in the module.
     places = {id(part): name for name, part in module.named_modules()}
     found = {
         name: EncoderSpec(
@@ -162,7 +164,7 @@ def describe(module: nn.Module, encoders: Mapping[str, Encoder]) -> dict[str, di
 
 
 def recognise(tensors: Mapping[str, Tensor], *, heads: int | None = None) -> EncoderSpec | None:
-    """Find the kind and sizes of the encoder that tensors without configuration belong to."""
+    """Infer kind and sizes of an encoder from its tensors; None if no kind matches."""
     for name in available(PACKAGE):
         config = find(PACKAGE, name).ENCODER.read_config(tensors, heads=heads)
         if config is not None:
@@ -173,6 +175,7 @@ def recognise(tensors: Mapping[str, Tensor], *, heads: int | None = None) -> Enc
 def as_map(
     patches: Float[Tensor, "batch patches dim"], images: Images, stride: int
 ) -> Float[Tensor, "batch dim rows columns"]:
-    """Arrange the patches of images, row by row, as a map."""
+    """Arrange patches, which are in row-major order, as a map."""
     rows, columns = images.shape[-2] // stride, images.shape[-1] // stride
+    # (batch, rows * columns, dim) -> (batch, dim, rows, columns)
     return patches.unflatten(1, (rows, columns)).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""ResNet with bottlenecks (He et al., 2016; version 1.5), with torchvision's names: ResNet-50."""
+"""ResNet with bottlenecks (He et al., 2016; version 1.5), with torchvision's parameter names."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder, Images, Map
 
 EXPANSION = 4
-"""Channels of a bottleneck's output over those inside it."""
+"""Ratio of the output channels of a bottleneck to its inner channels."""
 NUM_STAGES = 4
 
 
@@ -22,23 +22,22 @@ class ResNetConfig:
     """Sizes of the encoder; the defaults are ResNet-50."""
 
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
-    """Bottlenecks of each stage."""
+    """Number of bottlenecks in each stage."""
     width: int = 64
-    """Channels of the stem and inside the first stage; each further stage has twice as many."""
+    """Channels of the stem and inside the first stage; they double with each further stage."""
 
     def __post_init__(self) -> None:
         if min(*self.blocks, self.width) < 1:
             raise MidwayError(
-                f"encoder: blocks {self.blocks} and width {self.width} must be 1 or more; change "
-                "what is not"
+                f"encoder: blocks {self.blocks} and width {self.width} must all be 1 or more; "
+                "change the others"
             )
 
 
 class ResNet(Encoder):
-    """Four stages whose maps get coarser and wider; without pooling and classifier.
+    """ResNet without pooling and classifier; its levels are the four stages.
 
-    Its `state_dict` has the names of torchvision's `resnet50`, without ``fc``. Batch norms use the
-    batch in training mode, as in any ResNet.
+    Its `state_dict` has the names of torchvision's `resnet50`, without ``fc``.
     """
 
     kind = "resnet"
@@ -58,6 +57,7 @@ class ResNet(Encoder):
             inner = config.width << stage
             layers = []
             for number in range(count):
+                # Stages 2 to 4 halve the resolution in their first bottleneck.
                 stride = 2 if stage > 0 and number == 0 else 1
                 layers.append(Bottleneck(channels, inner, stride))
                 channels = EXPANSION * inner
@@ -67,7 +67,7 @@ class ResNet(Encoder):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
 
     def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
-        """Return the maps of the stages 1 to 4, at strides of 4, 8, 16 and 32 pixels."""
+        """Return the maps of stages 1 to 4, at strides of 4, 8, 16 and 32 pixels."""
         levels = self.resolved(levels)
         height, width = images.shape[-2:]
         if height % self.stride or width % self.stride:
@@ -76,31 +76,35 @@ class ResNet(Encoder):
                 "or resize it"
             )
         x = F.relu(self.bn1(self.conv1(images)))  # (batch, 64, height / 2, width / 2)
-        x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        x = F.max_pool2d(
+            x, kernel_size=3, stride=2, padding=1
+        )  # (batch, 64, height / 4, width / 4)
         found: dict[int, Tensor] = {}
         for level in range(1, max(levels) + 1):
+            # (batch, 256 * 2^(level - 1), height / 2^(level + 1), width / 2^(level + 1))
             x = found[level] = self.get_submodule(f"layer{level}")(x)
         return [found[level] for level in levels]
 
     def forward(self, images: Images) -> Float[Tensor, "batch dim"]:
-        """Return the mean of the top map, one vector an image."""
+        """Return the mean of the top map, one vector per image."""
         return self.maps(images, (-1,))[0].mean((2, 3))
 
     def widths(self, levels: Sequence[int]) -> list[int]:
-        """Channels of the maps at these levels: 256, 512, 1024 and 2048 in a ResNet-50."""
+        """Return the channels of the maps at these levels: 256 to 2048 in a ResNet-50."""
         return [EXPANSION * self.config.width << level - 1 for level in self.resolved(levels)]
 
     def strides(self, levels: Sequence[int]) -> list[int]:
-        """Pixels from a cell of the map to the next: 4, 8, 16 and 32."""
+        """Return the strides of the maps at these levels in pixels: 4, 8, 16 and 32."""
         return [2 << level for level in self.resolved(levels)]
 
     def set_drop_path(self, p: float) -> None:
-        """Refuse anything but 0: batch norms would see the samples that are kept only.
+        """Raise an error unless `p` is 0.
 
         Raises:
             MidwayError: `p` is not 0.
 
         """
+        # With stochastic depth, batch norms would see the kept samples only.
         if p:
             raise MidwayError(
                 f"drop path {p}: a ResNet has no stochastic depth; give --readout.drop-path 0"
@@ -115,7 +119,7 @@ class ResNet(Encoder):
     def read_config(
         cls, tensors: Mapping[str, Tensor], *, heads: int | None = None
     ) -> ResNetConfig | None:
-        """Read the sizes off tensors with torchvision's names; there are no heads."""
+        """Infer the sizes from tensors with torchvision's names; `heads` is ignored."""
         found = {
             (int(match[1]), int(match[2]))
             for name in tensors
@@ -131,7 +135,7 @@ class ResNet(Encoder):
 
 
 class Bottleneck(nn.Module):
-    """Residual block of three convolutions; a stride is in the second one (version 1.5)."""
+    """Residual block of three convolutions; the second one has the stride (version 1.5)."""
 
     def __init__(self, channels: int, inner: int, stride: int) -> None:
         super().__init__()
@@ -151,9 +155,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Map) -> Map:
         """Return the refined map, `stride` times coarser."""
-        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn1(self.conv1(x)))  # inner channels
         y = F.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
+        y = self.bn3(self.conv3(y))  # outer channels
         return F.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 

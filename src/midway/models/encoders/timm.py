@@ -1,4 +1,4 @@
-"""Any plain vision transformer of timm as an encoder; timm itself is optional."""
+"""Plain vision transformers of timm as encoders; timm itself is optional."""
 
 import importlib
 from collections.abc import Sequence
@@ -17,22 +17,22 @@ from midway.nn.images import IMAGENET_MEAN, IMAGENET_STD
 
 @dataclass(frozen=True, kw_only=True)
 class TimmConfig:
-    """A model of timm."""
+    """Name of a timm model."""
 
     name: str
-    """As `timm.create_model` takes it, such as ``vit_small_patch16_224.dino``."""
+    """Argument of `timm.create_model`, such as ``vit_small_patch16_224.dino``."""
 
 
 class TimmEncoder(Encoder):
-    """A ViT of timm, given images in the colours that it was trained with.
+    """A ViT of timm, with images converted to the normalisation of its training.
 
     Args:
-        name: As `timm.create_model` takes it.
-        pretrained: With its published weights, else with fresh ones.
+        name: Argument of `timm.create_model`.
+        pretrained: If True, load the published weights; else draw fresh ones.
 
     Raises:
-        MidwayError: timm is not installed, has no such model, cannot get its weights, or the
-            model is no plain ViT.
+        MidwayError: timm is not installed, has no such model, cannot load its weights, or the
+            model is not a plain ViT.
 
     """
 
@@ -49,6 +49,7 @@ class TimmEncoder(Encoder):
         colours = self.model.pretrained_cfg
         own_mean, own_std = torch.tensor((colours["mean"], colours["std"]))
         mean, std = torch.tensor((IMAGENET_MEAN, IMAGENET_STD))
+        # (x * std + mean - own_mean) / own_std = x * scale + shift
         self.register_buffer("scale", (std / own_std)[:, None, None], persistent=False)
         self.register_buffer(
             "shift", ((mean - own_mean) / own_std)[:, None, None], persistent=False
@@ -62,22 +63,23 @@ class TimmEncoder(Encoder):
         return cls(config.name, pretrained=False)
 
     def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
-        """Return one map a level, the final norm applied, without class and register tokens."""
+        """Return one map per level after the final norm, without class and register tokens."""
         return self._found(images, levels, output_fmt="NCHW")
 
     def levels(
         self, images: Images, levels: Sequence[int]
     ) -> list[Float[Tensor, "batch tokens dim"]]:
-        """Tokens a level as `VisionTransformer.levels` gives them: the class token, then patches.
+        """Return the tokens of each level as `VisionTransformer.levels` does.
 
-        Registers are left out, and the patches' mean is the class token of a model without one.
+        Register tokens are excluded. For a model without class token, the mean of the patches
+        replaces it.
         """
         found = self._found(images, levels, output_fmt="NLC", return_prefix_tokens=True)
         return [self._with_class_token(each) for each in found]
 
     @property
     def sizes(self) -> EncoderConfig:
-        """Sizes of a `VisionTransformer` of the same shape."""
+        """Configuration of a `VisionTransformer` with the same sizes."""
         height, width = self.model.patch_embed.img_size
         return EncoderConfig(
             image_size=(int(height), int(width)),
@@ -89,10 +91,10 @@ class TimmEncoder(Encoder):
         )
 
     def check_colours(self) -> None:
-        """Make sure that the model was trained on ImageNet-normalised images.
+        """Check that the model was trained on ImageNet-normalised images.
 
         Raises:
-            MidwayError: It was not, so that its weights mean something else in another encoder.
+            MidwayError: It was not, so its weights do not fit another encoder.
 
         """
         if not torch.allclose(self.scale, torch.ones(())) or self.shift.abs().max() > 1e-6:
@@ -102,7 +104,7 @@ class TimmEncoder(Encoder):
             )
 
     def set_drop_path(self, p: float) -> None:
-        """Give the blocks timm's own stochastic depth, growing linearly."""
+        """Set timm's stochastic depth in the blocks, linear from 0 to `p`."""
         drop_path = importlib.import_module("timm.layers").DropPath
         for index, block in enumerate(self.model.blocks):
             block.drop_path1 = drop_path(p * index / max(self.depth - 1, 1))
@@ -114,6 +116,7 @@ class TimmEncoder(Encoder):
 
     def _found(self, images: Images, levels: Sequence[int], **options: Any) -> list[Any]:
         wanted = self.resolved(levels)
+        # timm returns levels in rising order and counts them from 0.
         rising = sorted({*wanted})
         found = self.model.forward_intermediates(
             images * self.scale + self.shift,
@@ -126,9 +129,10 @@ class TimmEncoder(Encoder):
         return [by_level[level] for level in wanted]
 
     def _with_class_token(self, found: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-        # Tokens before the patches come beside them; a model without any gives the patches alone.
+        # timm returns prefix tokens (class, registers) separately; without any, only patches.
         patches, prefix = (found, None) if isinstance(found, Tensor) else found
         if prefix is None or self.model.cls_token is None:
+            # (batch, patches, dim) -> (batch, 1, dim)
             prefix = patches.mean(dim=1, keepdim=True)
         return torch.cat([prefix[:, :1], patches], dim=1)
 
@@ -141,7 +145,7 @@ def _created(name: str, *, pretrained: bool) -> Any:
             f"timm:{name} needs timm ({error}); install it by pip install timm"
         ) from None
     except RuntimeError as error:
-        # timm imports torchvision, and a CUDA build of it fails beside a CPU build of torch.
+        # timm imports torchvision, and its CUDA build fails with a CPU build of torch.
         raise MidwayError(
             f"timm:{name} needs a torchvision that fits torch ({error}); install the build of "
             f"torchvision for torch {torch.__version__}"
@@ -152,17 +156,17 @@ def _created(name: str, *, pretrained: bool) -> Any:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MidwayError(f"timm:{name} cannot be made: {reason}; check the name") from None
     if not all(hasattr(model, part) for part in ("blocks", "patch_embed", "forward_intermediates")):
-        raise MidwayError(f"timm:{name} is no plain vision transformer; take one of timm's vit_*")
+        raise MidwayError(
+            f"timm:{name} is not a plain vision transformer; take one of timm's vit_*"
+        )
     _leave_out_pooling(model)
     return model
 
 
 def _leave_out_pooling(model: Any) -> None:
-    """Take the pooling off, which no feature goes through, so that all parameters get gradients.
-
-    A model that pools by the mean has its final norm behind that, as `fc_norm`; here it is given
-    to the tokens.
-    """
+    """Remove the pooling, and apply the final norm to the tokens."""
+    # A model with mean pooling has its final norm after it, as `fc_norm`. Unused parameters would
+    # get no gradient, for which DDP fails.
     if isinstance(model.norm, nn.Identity):
         model.norm = getattr(model, "fc_norm", model.norm)
     model.attn_pool, model.fc_norm = None, nn.Identity()

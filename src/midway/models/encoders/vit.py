@@ -1,4 +1,4 @@
-"""The vision transformer that Midway trains: timm's layout and key names."""
+"""Vision transformer that Midway trains, with timm's layout and parameter names."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from midway.nn.mimetic import sincos_positions
 
 NORM_EPS = 1e-6
 HEAD_WIDTH = 64
-"""Channels of an attention head in every published ViT."""
+"""Channels per attention head in every published ViT."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,20 +25,20 @@ class EncoderConfig:
     """Sizes of the encoder; the defaults are ViT-S/16 at 224."""
 
     image_size: tuple[int, int] = (224, 224)
-    """Height and width that the position table is made for, in pixels; others are resampled."""
+    """Height and width of the position table, in pixels; other sizes are resampled."""
     patch_size: int = 16
     width: int = 384
     depth: int = 12
     heads: int = 6
     num_registers: int = 0
-    """Register tokens, which only the encoder sees."""
+    """Number of register tokens; no output contains them."""
     drop_path: float = 0.1
-    """Stochastic depth of the last block while training; it grows linearly from 0."""
+    """Stochastic depth of the last block in training; linear from 0 in the first block."""
 
     init_std: float = 0.02
-    """Deviation of the linear layers' weights before training."""
+    """Standard deviation of the initial weights of linear layers."""
     sincos_positions: bool = False
-    """Start positions as sines and cosines, not as noise (see `midway.nn.mimetic`)."""
+    """If True, initialise positions as sines and cosines, not as noise (`midway.nn.mimetic`)."""
 
     def __post_init__(self) -> None:
         check_at_least("encoder", self, patch_size=1, width=1, depth=1, heads=1, num_registers=0)
@@ -46,16 +46,16 @@ class EncoderConfig:
             raise MidwayError(f"encoder: drop_path {self.drop_path} must be 0 or more, and below 1")
         if self.width % self.heads:
             raise MidwayError(
-                f"encoder: width {self.width} is no multiple of heads {self.heads}; change one"
+                f"encoder: width {self.width} is not a multiple of heads {self.heads}; change one"
             )
         if self.sincos_positions and self.width % 4:
             raise MidwayError(
-                f"encoder: width {self.width} is no multiple of 4, which sincos_positions needs; "
+                f"encoder: width {self.width} is not a multiple of 4, as sincos_positions needs; "
                 "change one"
             )
         if any(side < 1 or side % self.patch_size for side in self.image_size):
             raise MidwayError(
-                f"encoder: image_size {self.image_size} is no multiple of patch_size "
+                f"encoder: image_size {self.image_size} is not a multiple of patch_size "
                 f"{self.patch_size}; change one"
             )
 
@@ -107,15 +107,15 @@ class VisionTransformer(Encoder):
     def levels(
         self, images: Float[Tensor, "batch 3 height width"], levels: Sequence[int]
     ) -> list[Float[Tensor, "batch tokens dim"]]:
-        """Features after the given blocks, the encoder's final norm applied.
+        """Return the features after the given blocks, normalised by the encoder's final norm.
 
         Args:
             images: ImageNet-normalised; sides are multiples of the patch size.
-            levels: Blocks in the order wanted, 1-based or negative from the top; (3, 6, 9, 12) in
-                the paper.
+            levels: Blocks in any order, 1-based or negative from the top; (3, 6, 9, 12) in the
+                paper.
 
         Returns:
-            One tensor a level: the class token, then the patches row by row.
+            One tensor per level: the class token, then the patches row by row.
 
         Raises:
             MidwayError: A level that the encoder does not have, or sides that do not fit.
@@ -124,6 +124,7 @@ class VisionTransformer(Encoder):
         levels = self.resolved(levels)
         x = self._embed(images)
         found: dict[int, Tensor] = {}
+        # Blocks above the highest level are not computed.
         for level, block in enumerate(self.blocks[: max(levels)], start=1):
             x = block(x)
             if level in levels:
@@ -131,11 +132,11 @@ class VisionTransformer(Encoder):
         return [found[level] for level in levels]
 
     def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
-        """Return one map a level, without the class token."""
+        """Return one map per level, without the class token."""
         return [as_map(x[:, 1:], images, self.stride) for x in self.levels(images, levels)]
 
     def set_drop_path(self, p: float) -> None:
-        """Set stochastic depth that grows linearly with the blocks."""
+        """Set stochastic depth: linear from 0 in the first block to `p` in the last."""
         for index, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             block.drop_path.p = p * index / max(self.depth - 1, 1)
@@ -144,9 +145,9 @@ class VisionTransformer(Encoder):
     def read_config(
         cls, tensors: Mapping[str, Tensor], *, heads: int | None = None
     ) -> EncoderConfig | None:
-        """Read the sizes off tensors with timm's names; the position table is taken as square.
+        """Infer the sizes from tensors with timm's names; the position table counts as square.
 
-        Heads have 64 channels each unless their number is given.
+        Without `heads`, a head has 64 channels.
         """
         try:
             width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
@@ -164,14 +165,12 @@ class VisionTransformer(Encoder):
         )
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
-        """Class token of the last level, one vector an image.
-
-        The last block refines that token alone, since nothing reads the others.
-        """
+        """Return the class token of the last level, one vector per image."""
         x = self._embed(images)
         *blocks, last = self.blocks
         for block in blocks:
             x = block(x)
+        # The last block computes the class token only; nothing reads the others.
         return self.norm(last(x, 1)[:, 0])
 
     def _embed(self, images: Tensor) -> Tensor:
@@ -182,13 +181,14 @@ class VisionTransformer(Encoder):
                 f"image of {height}x{width} pixels: sides must be multiples of the patch size "
                 f"{patch}; crop or resize it"
             )
-        patches = self.patch_embed(images)
+        patches = self.patch_embed(images)  # (batch, rows * columns, dim)
         grid = (height // patch, width // patch)
         positions = resample_positions(self.pos_embed, self.config.grid, grid)
         cls = self.cls_token.expand(len(images), -1, -1)
-        x = torch.cat([cls, patches], dim=1) + positions
+        x = torch.cat([cls, patches], dim=1) + positions  # (batch, 1 + patches, dim)
         if not self.config.num_registers:
             return x
+        # Registers have no position; they stand between class token and patches.
         registers = self.reg_token.expand(len(images), -1, -1)
         return torch.cat([x[:, :1], registers, x[:, 1:]], dim=1)
 

@@ -1,7 +1,7 @@
-"""Flow without training: where frozen features of the source are found again in the target.
+"""Optical flow without training, by correlation of frozen features.
 
-For each patch the correlation with the patches round it is turned into a place by a soft-argmax
-close to its peak, so that flow is finer than the grid.
+Each source patch is compared with the target patches in a window. A soft-argmax near the peak of
+the correlation gives displacements finer than the grid.
 """
 
 from itertools import product
@@ -18,9 +18,9 @@ from midway.models.midway import MidwayNetwork
 
 Flow = Float[Tensor, "batch 2 height width"]
 TEMPERATURE = 0.03
-"""Of the softmax over cosines."""
+"""Temperature of the softmax over cosines."""
 PEAK_RADIUS = 1.5
-"""Cells round the best one that share in the soft-argmax: a further peak is another match."""
+"""Radius of the soft-argmax round the best cell: a peak further away is another match."""
 
 
 @torch.no_grad()
@@ -32,23 +32,25 @@ def match_maps(
     temperature: float = TEMPERATURE,
     reluctance: float = 0.0,
 ) -> Float[Tensor, "batch 2 rows columns"]:
-    """Displacement, in cells (right, down), to what looks alike in the target.
+    """Return the displacement, in cells (right, down), to the most similar cell of the target.
 
     Args:
-        source: Features; their length does not matter.
-        target: Likewise.
-        radius: How far to look, in cells along each axis.
-        temperature: Of the softmax over cosines near the best one.
-        reluctance: What a cosine loses for each cell of displacement: decides between equals.
+        source: Features of any length; they are normalised.
+        target: Features of the same shape.
+        radius: Search radius in cells along each axis.
+        temperature: Temperature of the softmax over the cosines near the best one.
+        reluctance: Penalty on a cosine per cell of displacement; breaks ties.
     """
     steps = torch.arange(-radius, radius + 1, device=source.device)
     offsets = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).flatten(0, 1)
-    offsets = offsets.to(source.dtype)
+    offsets = offsets.to(source.dtype)  # ((2 * radius + 1)^2, 2)
     cosines = _cosines(F.normalize(source, dim=1), F.normalize(target, dim=1), radius)
+    # (batch, offsets, rows, columns)
     cosines = cosines - reluctance * offsets.norm(dim=1)[:, None, None]
     best = offsets[cosines.argmax(1)].permute(0, 3, 1, 2)  # (batch, 2, rows, columns)
     flow, total = torch.zeros_like(best), cosines.new_zeros(())
-    highest = cosines.amax(1)
+    # Soft-argmax, one offset at a time to save memory; subtracting the maximum avoids overflow.
+    highest = cosines.amax(1)  # (batch, rows, columns)
     for (u, v), cosine in zip(offsets.tolist(), cosines.unbind(1), strict=True):
         is_near = (best - best.new_tensor([u, v])[:, None, None]).abs().amax(1) < PEAK_RADIUS
         weight = ((cosine - highest) / temperature).exp() * is_near
@@ -58,14 +60,12 @@ def match_maps(
 
 
 def _cosines(source: Tensor, target: Tensor, radius: int) -> Tensor:
-    """Products of each cell with those round it, (batch, offsets, rows, columns), by rows.
-
-    One offset at a time, for the memory of all at once would be many times that of the features;
-    and always in the same memory, for between results that stay the allocator would not put a
-    second product where the first one was: the heap would grow by nearly all of them.
-    """
+    """Return the dot products of each cell with its window, (batch, offsets, rows, columns)."""
+    # One offset at a time: all products would need many times the memory of the features. They
+    # share one buffer, because new buffers between persistent results fragment the heap.
     rows, columns = source.shape[2:]
     padded = F.pad(target, [radius] * 4)
+    # Cells outside the target never match.
     inside = F.pad(torch.ones_like(target[:1, 0]), [radius] * 4) > 0
     offsets = list(product(range(2 * radius + 1), repeat=2))
     found = source.new_empty(len(source), len(offsets), rows, columns)
@@ -73,7 +73,7 @@ def _cosines(source: Tensor, target: Tensor, radius: int) -> Tensor:
     for each, (top, left) in zip(found.unbind(1), offsets, strict=True):
         place = (..., slice(top, top + rows), slice(left, left + columns))
         torch.mul(source, padded[place], out=products)
-        torch.sum(products, dim=1, out=each)
+        torch.sum(products, dim=1, out=each)  # (batch, rows, columns)
         each.masked_fill_(~inside[place], -torch.inf)
     return found
 
@@ -82,14 +82,14 @@ def _cosines(source: Tensor, target: Tensor, radius: int) -> Tensor:
 def feature_flow(
     encoder: Encoder, source: Images, target: Images, *, level: int, radius: int
 ) -> Flow:
-    """Flow in pixels from frozen features at one level: those of the source, found in the target.
+    """Return flow in pixels by matching frozen features of source and target at one level.
 
     Args:
         encoder: In evaluation mode.
         source: ImageNet-normalised; sides are multiples of the encoder's stride.
-        target: Likewise.
+        target: Frame of the same size, ImageNet-normalised.
         level: Encoder level.
-        radius: How far to look, in cells of the level's map.
+        radius: Search radius in cells of the map at this level.
     """
     (found_in,) = encoder.maps(target, (level,))
     (looked_for,) = encoder.maps(source, (level,))
@@ -100,23 +100,23 @@ def feature_flow(
 def dynamics_flow(
     network: MidwayNetwork, source: Images, target: Images, *, level: int, radius: int
 ) -> Flow:
-    """Flow in pixels from where the forward model carries things.
-
-    What the network predicts of the source from the target is looked for in the target.
+    """Return flow in pixels by matching the dynamics' prediction of the source in the target.
 
     Args:
         network: In evaluation mode.
         source: ImageNet-normalised; sides are multiples of the patch size.
-        target: Likewise.
+        target: Frame of the same size, ImageNet-normalised.
         level: One of the objective levels.
-        radius: How far to look, in patches.
+        radius: Search radius in patches.
 
     Raises:
-        MidwayError: The network's dynamics do not predict this level.
+        MidwayError: The dynamics do not predict this level.
     """
     if level not in network.config.dynamics.levels:
         levels = ", ".join(map(str, network.config.dynamics.levels))
         raise MidwayError(f"level {level}: the dynamics predict levels {levels}; choose one")
+    # The network runs backward in time: its prediction has the layout of the source, but is made
+    # of features of the target, in which it is then located.
     (found_in,) = network.encoder.maps(target, (level,))
     prediction = network(target, source).levels[level].prediction
     looked_for = to_map(prediction, network.grid(source))
@@ -124,8 +124,10 @@ def dynamics_flow(
 
 
 def _flow(looked_for: Map, found_in: Map, source: Images, stride: int, radius: int) -> Flow:
-    # What all cells share says nothing of a place. Tokens give the mean in one order of summation.
+    # The mean over cells does not depend on the position, so it only flattens the correlation.
+    # Summed over tokens, because another order of summation rounds differently.
     mean = found_in.flatten(2).transpose(1, 2).mean(1)[..., None, None]
     cells = match_maps(looked_for - mean, found_in - mean, radius=radius)
     size = (source.shape[2], source.shape[3])
+    # Upsampled to pixels, and scaled from cells to pixels.
     return F.interpolate(cells, size, mode="bilinear") * stride

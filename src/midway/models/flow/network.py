@@ -1,4 +1,4 @@
-"""Optical flow by encoder, dynamics and a DPT head (paper, section 4.1 and appendix B.4)."""
+"""Optical flow network: encoder, dynamics and a DPT head (paper, section 4.1, appendix B.4)."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -21,8 +21,8 @@ from midway.models.weights.files import open_safetensors
 from midway.models.weights.save import write_safetensors
 
 FlowInput = Literal["source", "midway_top", "midway_bottom", "forward_top", "forward_bottom"]
-"""A token map that the head reads: the encoder's top level of the source, the target's tokens out
-of the midway path, or the forward prediction; top and bottom are objective levels (9 and 3)."""
+"""Input of the head: the top encoder level of the source, the target tokens of the midway path, or
+the forward prediction; top and bottom are objective levels (9 and 3 in the paper)."""
 HEADER = "midway_flow"
 BEST, LAST = "best.safetensors", "last.safetensors"
 """Files of a finetuned network in the folder of its run."""
@@ -30,7 +30,7 @@ BEST, LAST = "best.safetensors", "last.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class DptConfig:
-    """The head: what it reads, finest level first, and its widths."""
+    """Inputs and widths of the DPT head, finest scale first."""
 
     inputs: tuple[FlowInput, FlowInput, FlowInput, FlowInput] = (
         "source",
@@ -38,7 +38,7 @@ class DptConfig:
         "forward_top",
         "forward_bottom",
     )
-    """In the paper's order; which scale each belongs to it does not say."""
+    """In the order of the paper, which does not state their scales."""
     widths: tuple[int, int, int, int] = (96, 192, 384, 768)
     fused_width: int = 256
     last_width: int = 32
@@ -46,24 +46,24 @@ class DptConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FlowNetworkConfig:
-    """The whole network; the defaults are the published ViT-S with the head of CroCo v2."""
+    """Sizes of the whole network; the defaults are the published ViT-S and the head of CroCo v2."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     timm: str = ""
-    """Name of the model of timm that is the encoder, with the sizes of `encoder`; none if empty."""
+    """Name of a timm model as encoder, with the sizes in `encoder`; our ViT if empty."""
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     dpt: DptConfig = field(default_factory=DptConfig)
     crop: tuple[int, int] = (320, 384)
-    """Height and width of what it is trained on, and of the tiles that it predicts."""
+    """Height and width in pixels of training crops and of tiles."""
 
     def __post_init__(self) -> None:
-        # Refuses dynamics that the encoder cannot have.
+        # Checks that the dynamics fit the encoder.
         NetworkConfig(encoder=self.encoder, dynamics=self.dynamics)
         (height, width), patches = self.crop, 2 * self.encoder.patch_size
         if height % patches or width % patches:
             raise MidwayError(
-                f"flow network: a crop of {height}x{width} pixels is no multiple of two patches of "
-                f"{self.encoder.patch_size}; give one like --data.crop "
+                f"flow network: a crop of {height}x{width} pixels is not a multiple of two patches "
+                f"of {self.encoder.patch_size}; give one like --data.crop "
                 f"{max(1, height // patches) * patches} {max(1, width // patches) * patches}"
             )
         midway = [name for name in self.dpt.inputs if name.startswith("midway")]
@@ -74,10 +74,10 @@ class FlowNetworkConfig:
 
 
 class FlowNetwork(nn.Module):
-    """Flow and its uncertainty from two frames.
+    """Network from two frames to flow and its uncertainty.
 
-    One encoder sees both frames, and the dynamics are their own teacher, so that all of it is
-    finetuned through source and target.
+    One encoder sees both frames, and the dynamics serve as their own teacher, so that all parts
+    are finetuned through both frames.
     """
 
     def __init__(self, config: FlowNetworkConfig) -> None:
@@ -112,14 +112,14 @@ class FlowNetwork(nn.Module):
         encoder: Literal["student", "teacher"] = "student",
         fresh_dynamics: bool = False,
     ) -> Self:
-        """Start from a pretrained network, with a new head and without drop path.
+        """Build from a pretrained network, with a fresh head and without drop path.
 
         Args:
-            network: Where the weights come from; it stays as it is.
-            dpt: The head.
-            crop: Height and width of what it is trained on.
-            encoder: The student's or the teacher's, which is the average of the student's.
-            fresh_dynamics: Draw the dynamics anew ("encoder only" in the paper).
+            network: Source of the weights; unchanged.
+            dpt: Sizes of the head.
+            crop: Height and width of the training crops in pixels.
+            encoder: Encoder of the student or of the EMA teacher.
+            fresh_dynamics: If True, draw the dynamics anew ("encoder only" in the paper).
         """
         config = FlowNetworkConfig(
             encoder=replace(network.config.encoder, drop_path=0.0),
@@ -143,24 +143,23 @@ class FlowNetwork(nn.Module):
         dpt: DptConfig,
         crop: tuple[int, int],
     ) -> Self:
-        """Start from an encoder without dynamics: they are drawn anew, like the head.
+        """Build from a pretrained encoder, with fresh dynamics and head and without drop path.
 
-        So the paper finetunes encoders that other methods pretrained (section 4.1).
+        The paper finetunes encoders of other methods in this way (section 4.1).
 
         Args:
-            encoder: Where the weights come from; it stays as it is, and its drop path is left out.
+            encoder: Source of the weights; unchanged.
             dynamics: Sizes of the dynamics.
-            dpt: The head.
-            crop: Height and width of what it is trained on.
+            dpt: Sizes of the head.
+            crop: Height and width of the training crops in pixels.
 
         Raises:
-            MidwayError: An encoder that is no transformer, or dynamics or a crop that it cannot
-                have.
+            MidwayError: The encoder is not a transformer, or dynamics or crop do not fit it.
         """
         if not isinstance(encoder, VisionTransformer | TimmEncoder):
             raise MidwayError(
-                f"flow network: the dynamics read tokens of one width, and a {encoder.kind} has "
-                "none; take a ViT"
+                f"flow network: the dynamics need tokens of one width, which a {encoder.kind} does "
+                "not have; take a ViT"
             )
         is_timm = isinstance(encoder, TimmEncoder)
         made = cls(
@@ -176,14 +175,14 @@ class FlowNetwork(nn.Module):
         return made
 
     def freeze(self) -> None:
-        """Train the head alone from now on."""
+        """Freeze encoder and dynamics, so that only the head is trained."""
         self.is_frozen = True
         for part in (self.encoder, self.dynamics):
             part.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Frozen parts stay in evaluation mode."""
+        """Set the training mode; frozen parts remain in evaluation mode."""
         super().train(mode)
         if self.is_frozen:
             self.encoder.eval()
@@ -195,20 +194,23 @@ class FlowNetwork(nn.Module):
         source: Float[Tensor, "batch 3 height width"],
         target: Float[Tensor, "batch 3 height width"],
     ) -> Float[Tensor, "batch 3 height width"]:
-        """Flow from source to target in pixels (u right, v down), and the raw uncertainty.
+        """Return flow from source to target in pixels (u right, v down), and raw uncertainty.
 
-        Both are ImageNet-normalised, their sides multiples of two patches; positions are
-        resampled where the size is not that of pretraining.
+        Both frames are ImageNet-normalised, and their sides multiples of two patches. Position
+        tables are resampled to their size.
         """
         outputs, top = self._predict(source, target)
         grid = self._grid(source)
+        # Four maps of (batch, width, rows, columns); widths differ between encoder and midway path.
         maps = [to_map(self._tokens(name, outputs, top), grid) for name in self.config.dpt.inputs]
         return self.head(maps, (source.shape[-2], source.shape[-1]))
 
     def _predict(self, source: Tensor, target: Tensor) -> tuple[dict[int, LevelOutput], Tensor]:
-        """Outputs of the dynamics by level, and the source's features at the top level."""
+        """Return the outputs of the dynamics by level, and the top-level features of the source."""
+        # Frozen parts keep no activations for the backward pass.
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
             levels = (*self.config.dynamics.levels, self.config.encoder.depth)
+            # (2 * batch, 1 + patches, dim) per level: sources, then targets
             features = self.encoder.levels(torch.cat([source, target]), levels)
             sources, targets = zip(*(level.chunk(2) for level in features), strict=True)
             outputs = self.dynamics(sources, targets, self.dynamics, self._grid(source))
@@ -221,6 +223,7 @@ class FlowNetwork(nn.Module):
         level = outputs[self.config.dynamics.levels[-1 if place == "top" else 0]]
         if kind == "forward":
             return level.prediction
+        # [latents; source; target] -> target, (batch, 1 + patches, midway_width)
         frames = level.midway_tokens[:, level.motion_latents.shape[1] :]
         return frames.chunk(2, dim=1)[1]
 
@@ -236,10 +239,10 @@ def save_flow_network(network: FlowNetwork, path: Path) -> None:
 
 
 def load_flow_network(path: Path | str) -> FlowNetwork:
-    """Load the network of a `.safetensors` file, or the best of a run, in evaluation mode.
+    """Load a network from a `.safetensors` file or the best of a run folder, in evaluation mode.
 
     Raises:
-        MidwayError: No such file, or no flow network in it.
+        MidwayError: There is no such file, or it does not contain a flow network.
     """
     file = Path(path) / BEST if Path(path).is_dir() else Path(path)
     if not file.is_file():
@@ -248,7 +251,7 @@ def load_flow_network(path: Path | str) -> FlowNetwork:
     header = metadata.get(HEADER)
     if header is None:
         raise MidwayError(
-            f"{file}: holds no flow network; finetune one with `midway eval flow_finetune`"
+            f"{file}: contains no flow network; finetune one with `midway eval flow_finetune`"
         )
     network = FlowNetwork(from_json(FlowNetworkConfig, json.loads(header), where=str(file)))
     network.load_state_dict(tensors)

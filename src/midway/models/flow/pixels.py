@@ -1,7 +1,7 @@
-"""Flow from pixels alone, from coarse to fine: what any network should be better than.
+"""Coarse-to-fine optical flow from pixels: a baseline that any network should exceed.
 
-At each size of a pyramid the target is warped by the flow found so far, small neighbourhoods are
-matched by their normalised correlation, and the flow is smoothed by a median.
+At each level of an image pyramid, the target is warped by the current flow, small neighbourhoods
+are matched by their normalised correlation, and the flow is smoothed by a median filter.
 """
 
 import torch
@@ -13,29 +13,34 @@ from midway.models.flow.correlation import match_maps
 from midway.nn.images import warp
 
 COARSEST_PIXELS = 24
-"""The pyramid ends at this length of the shorter side."""
+"""Smallest length of the shorter side in the pyramid."""
 FINEST_PIXELS = 80_000
-"""Its finest level is the first halving with no more pixels: time grows with them, and little else.
-"""
+"""Largest number of pixels in the pyramid: more cost time but hardly improve the flow."""
 RADIUS = 3
+"""Search radius at each level, in pixels of that level."""
 BEYOND = [RADIUS] * 4
+"""Padding before matching."""
 NEIGHBOURHOOD = 5
+"""Side of the matched neighbourhoods."""
 MEDIAN = 7
+"""Side of the median filter."""
 PASSES = 2
+"""Warping and matching passes per level."""
 TEMPERATURE = 0.02
 RELUCTANCE = 0.02
 FAINTEST = 0.2
-"""Contrast that counts as much as all that is constant: noise in flat places is no match."""
+"""Constant extra channel of each neighbourhood: regions of less contrast count as alike."""
 
 
 @torch.no_grad()
 def pixel_flow(
     source: Float[Tensor, "3 height width"], target: Float[Tensor, "3 height width"]
 ) -> Float[Tensor, "2 height width"]:
-    """Flow in pixels between two frames of one size, colours in [0, 1]."""
+    """Return flow in pixels between two frames of one size, colours in [0, 1]."""
     height, width = source.shape[1:]
     frames = torch.stack([source, target])
     flow = frames.new_zeros(1, 2, 1, 1)
+    # Halve the frames until they are small enough, then until the pyramid ends.
     finest = 1
     while height * width / finest**2 > FINEST_PIXELS:
         finest *= 2
@@ -45,10 +50,10 @@ def pixel_flow(
     while factor >= finest:
         size = (max(1, round(height / factor)), max(1, round(width / factor)))
         small = F.interpolate(frames, size, mode="bilinear", antialias=True)
-        flow = _resized(flow, size)
+        flow = _resized(flow, size)  # (1, 2, *size), in pixels of this level
         for _ in range(PASSES):
             warped, _ = warp(small[1:], flow)
-            # Beyond the border its pixels go on, or flat places there would lean inwards.
+            # Border pixels are replicated: else flow of flat regions at the border points inwards.
             maps = [_neighbourhoods(F.pad(x, BEYOND, "replicate")) for x in (small[:1], warped)]
             step = match_maps(*maps, radius=RADIUS, temperature=TEMPERATURE, reluctance=RELUCTANCE)[
                 :, :, RADIUS:-RADIUS, RADIUS:-RADIUS
@@ -59,20 +64,22 @@ def pixel_flow(
 
 
 def _resized(flow: Tensor, size: tuple[int, int]) -> Tensor:
+    # Displacements scale with the image.
     scale = flow.new_tensor([size[1] / flow.shape[3], size[0] / flow.shape[2]])
     return F.interpolate(flow, size, mode="bilinear") * scale[:, None, None]
 
 
 def _neighbourhoods(image: Tensor) -> Tensor:
-    """Colours round each pixel, less their mean."""
+    """Return the colours of the neighbourhood of each pixel, minus their mean."""
     padded = F.pad(image, [NEIGHBOURHOOD // 2] * 4, mode="replicate")
+    # (batch, 3 * NEIGHBOURHOOD^2, height, width)
     found = F.unfold(padded, NEIGHBOURHOOD).unflatten(2, image.shape[2:])
     found = found - found.mean(1, keepdim=True)
     return torch.cat([found, torch.full_like(found[:, :1], FAINTEST)], dim=1)
 
 
 def _median(flow: Tensor) -> Tensor:
-    """Median of each component over a square window."""
+    """Return the median of each component over a square window."""
     padded = F.pad(flow, [MEDIAN // 2] * 4, mode="replicate")
     windows = F.unfold(padded, MEDIAN).unflatten(1, (2, MEDIAN**2))
     return windows.median(2).values.unflatten(2, flow.shape[2:])

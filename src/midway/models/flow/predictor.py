@@ -1,4 +1,4 @@
-"""Every way to get flow of two images, behind one call on bytes."""
+"""Optical flow of two RGB images by any method, behind one interface."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,34 +27,34 @@ FloatFlow: TypeAlias = NDArray[np.float32]
 """Flow in memory, shape (height, width, 2): u to the right and v down, in pixels."""
 Method: TypeAlias = Literal["zero", "pixels", "features", "dynamics", "finetuned"]
 Predictor: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.uint8]], FloatFlow]
-"""From two RGB images (height, width, 3) to flow (height, width, 2) in pixels."""
+"""Function from two RGB images (height, width, 3) to flow (height, width, 2) in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlowMethod:
-    """How flow is found."""
+    """Method of optical flow and its options."""
 
     method: Method = "finetuned"
-    """No motion; matching of pixels, of a pretrained network's features, or of what its dynamics
-    predict; a finetuned flow network."""
+    """No motion; matching of pixels, of features or of the dynamics' prediction; or a finetuned
+    flow network."""
     network: Path | None = None
-    """Network, for all but zero and pixels: a run folder, a file or a hub id; features take any
-    encoder, such as timm:NAME."""
+    """Network for all methods but zero and pixels: a run folder, a file or a hub id; for features
+    also any encoder, such as timm:NAME."""
     overlap: float = 0.9
-    """Share of a tile that the next one covers again (finetuned)."""
+    """Fraction of a tile that the next one overlaps (finetuned)."""
     tiles_at_once: int = 8
-    """Tiles that the network sees at once (finetuned)."""
+    """Batch size in tiles (finetuned)."""
     level: int = 3
-    """Encoder level that is matched (features, dynamics)."""
+    """Encoder level to match (features, dynamics)."""
     radius: int = 5
-    """How far to look, in patches (features, dynamics)."""
+    """Search radius in patches (features, dynamics)."""
 
     def __post_init__(self) -> None:
         if self.radius < 1:
-            raise MidwayError(f"radius {self.radius}: give 1 patch or more to look at")
+            raise MidwayError(f"radius {self.radius}: too small; give 1 patch or more")
 
     def settings(self) -> dict[str, float]:
-        """What of it decides the flow of a given network."""
+        """Return the options that affect the flow of a given network."""
         if self.method == "finetuned":
             return {"overlap": self.overlap}
         if self.method in ("features", "dynamics"):
@@ -63,11 +63,11 @@ class FlowMethod:
 
 
 def flow_predictor(how: FlowMethod) -> Predictor:
-    """What finds flow, on a GPU if there is one.
+    """Return the predictor of a method, on a GPU if there is one.
 
     Raises:
-        MidwayError: The method needs a network and none is given, or has no use for the one that
-            is, or it cannot be read.
+        MidwayError: The method needs a network and none is given, the method takes no network, or
+            the network cannot be read.
     """
     if how.network is not None and how.method in ("zero", "pixels"):
         raise MidwayError(
@@ -91,12 +91,13 @@ def flow_predictor(how: FlowMethod) -> Predictor:
     if how.method == "dynamics":
         network = load(how.network).to(device)
         return _matching_predictor(network.encoder, partial(dynamics_flow, network, **find))
+    # The student's, as in `dynamics_flow`, so that both methods match the same features.
     encoder = load_encoder(str(how.network), weights="student").to(device)
     return _matching_predictor(encoder, partial(feature_flow, encoder, **find))
 
 
 def network_predictor(network: FlowNetwork, *, overlap: float, tiles_at_once: int) -> Predictor:
-    """Flow by a network in evaluation mode, in tiles of the crop that it is trained on."""
+    """Return the predictor of a flow network in evaluation mode, in tiles of its training crop."""
     device = next(network.parameters()).device
     tiles = TileConfig(size=network.config.crop, overlap=overlap, batch_size=tiles_at_once)
 
@@ -108,12 +109,13 @@ def network_predictor(network: FlowNetwork, *, overlap: float, tiles_at_once: in
 
 
 def _matching_predictor(encoder: Encoder, find: Callable[[Tensor, Tensor], Tensor]) -> Predictor:
-    """Resize the frames to whole patches, find their flow, and resize that back."""
+    """Return a predictor that resizes frames to whole patches, and their flow back."""
     device, patch = next(encoder.parameters()).device, encoder.stride
 
     @torch.no_grad()
     def predict(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> FloatFlow:
         height, width = source.shape[:2]
+        # The nearest multiple of the stride, so that the frames are hardly distorted.
         size = (max(1, round(height / patch)) * patch, max(1, round(width / patch)) * patch)
         frames = _frames(source, target, device)
         first, second = normalise(F.interpolate(frames, size, mode="bilinear")).split(1)
@@ -125,7 +127,7 @@ def _matching_predictor(encoder: Encoder, find: Callable[[Tensor, Tensor], Tenso
 
 
 def _frames(source: NDArray[np.uint8], target: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Both as floats in [0, 1] of shape (2, 3, height, width)."""
+    """Stack both images as floats in [0, 1], shape (2, 3, height, width)."""
     if source.shape != target.shape:
         raise MidwayError(
             f"frames differ in size: {source.shape[0]}x{source.shape[1]} and "
@@ -135,4 +137,5 @@ def _frames(source: NDArray[np.uint8], target: NDArray[np.uint8], device: torch.
 
 
 def _array(flow: Tensor) -> FloatFlow:
+    # (2, height, width) -> (height, width, 2)
     return np.ascontiguousarray(flow.permute(1, 2, 0).float().cpu().numpy())

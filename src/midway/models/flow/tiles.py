@@ -1,6 +1,6 @@
-"""Flow of images of any size by a network of one size: overlapping tiles, merged by confidence.
+"""Tiled inference of optical flow: overlapping tiles, averaged by confidence.
 
-Tiles, overlap and weights are those of CroCo v2's published code.
+Tiles, overlap and weights follow the published code of CroCo v2.
 """
 
 import math
@@ -21,32 +21,32 @@ SHARPNESS, SOFTNESS = 10.0, 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class TileConfig:
-    """How an image is cut."""
+    """Size, overlap and batch size of tiles."""
 
     size: tuple[int, int] = (320, 384)
-    """Height and width of a tile: those of the training crop."""
+    """Height and width of a tile in pixels: those of the training crop."""
     overlap: float = 0.9
-    """Least share of a tile that the next one covers again, along each axis."""
+    """Smallest fraction of a tile that the next one overlaps, along each axis."""
     batch_size: int = 8
-    """Tiles that the network sees at once."""
+    """Tiles per forward pass."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < 1 or min(*self.size, self.batch_size) < 1:
             raise MidwayError(
-                f"tiles of {self.size}, overlap {self.overlap}, {self.batch_size} at once: give an "
-                "overlap from 0 to below 1, and the others at least 1"
+                f"tiles of {self.size}, overlap {self.overlap}, {self.batch_size} per batch: give "
+                "an overlap from 0 to below 1, and the others at least 1"
             )
 
 
 def tile_offsets(length: int, tile: int, overlap: float) -> list[int]:
-    """Where the tiles of an axis begin, evenly over it.
+    """Return the starts of the tiles along an axis, evenly spaced.
 
     Example:
         >>> tile_offsets(436, 320, 0.7)
         [0, 58, 116]
 
     """
-    # In floating point as published, where a whole quotient may come out as one tile more.
+    # In floating point as in the published code, where rounding may add one tile.
     count = 1 + math.ceil((length - tile) / ((1 - overlap) * tile))
     last = length - tile
     return [round(last * place / max(count - 1, 1)) for place in range(count)]
@@ -59,16 +59,16 @@ def predict_tiled(
     target: Float[Tensor, "3 height width"],
     tiles: TileConfig,
 ) -> Float[Tensor, "2 height width"]:
-    """Flow of a pair of any size.
+    """Return the flow of a pair of frames of any size.
 
-    An image smaller than a tile is enlarged until it covers one, both axes alike, and its flow is
+    A frame smaller than a tile is enlarged to cover one, with its aspect ratio, and its flow is
     scaled back.
 
     Args:
-        network: Gives (batch, 3, *size) of flow and raw uncertainty.
+        network: Returns flow and raw uncertainty, shape (batch, 3, *size).
         source: ImageNet-normalised.
-        target: Likewise, of the same size.
-        tiles: Their size is what the network takes.
+        target: Frame of the same size, ImageNet-normalised.
+        tiles: Tiles, of the input size of the network.
 
     Raises:
         MidwayError: The frames differ in size.
@@ -92,12 +92,15 @@ def predict_tiled(
 def _merged(
     network: Callable[[Tensor, Tensor], Tensor], frames: Tensor, tiles: TileConfig
 ) -> Tensor:
-    """Weighted mean of the tiles' flow, (2, height, width)."""
+    """Return the weighted mean of the flow of all tiles, (2, height, width)."""
+    # Weighted sums of u and v, and the sum of weights.
     total = frames.new_zeros(3, *frames.shape[2:], dtype=torch.float32)
     for windows in _batched(frames.shape[2:], tiles):
+        # (2, tiles, 3, *size): sources and targets
         crops = torch.stack([frames[:, :, rows, columns] for rows, columns in windows], dim=1)
         for (rows, columns), output in zip(windows, network(*crops).float(), strict=True):
             uncertainty = (output[2] / SOFTNESS).sigmoid() - 0.5
+            # Confident pixels dominate: exp(-2 b (sigmoid(c / k) - 1/2)).
             weight = (-2 * SHARPNESS * uncertainty).exp()
             total[:2, rows, columns] += weight * output[:2]
             total[2, rows, columns] += weight
@@ -107,7 +110,7 @@ def _merged(
 def _batched(
     size: torch.Size | tuple[int, ...], tiles: TileConfig
 ) -> Iterator[list[tuple[slice, slice]]]:
-    """Rows and columns of all tiles, as many together as the network takes."""
+    """Yield rows and columns of all tiles, in batches."""
     tops, lefts = (
         tile_offsets(length, tile, tiles.overlap)
         for length, tile in zip(size, tiles.size, strict=True)

@@ -1,7 +1,7 @@
-"""DPT: dense regression from four token maps of a plain ViT (Ranftl et al., ICCV 2021).
+"""DPT head: dense regression from four token maps of a plain ViT (Ranftl et al., ICCV 2021).
 
-The maps become a pyramid of 4, 2, 1 and 1/2 cells a patch, which is fused from the coarsest up.
-Sizes are those of CroCo v2's published code.
+The maps become a pyramid of 4, 2, 1 and 1/2 cells per patch, fused from coarse to fine. Sizes are
+those of CroCo v2's published code.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from midway.errors import MidwayError
 
 
 class ResidualUnit(nn.Module):
-    """x plus two 3x3 convolutions of it, each behind a ReLU; no normalisation."""
+    """Pre-activation residual unit of two 3x3 convolutions, without normalisation."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -27,20 +27,17 @@ class ResidualUnit(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Adds a finer map to what comes from the coarser ones, and doubles the size.
-
-    The deepest one has no coarser map, and so no unit for a skip: a parameter that never gets a
-    gradient stops training on many devices.
-    """
+    """Fusion of the coarser maps with a finer one, at twice the size."""
 
     def __init__(self, width: int, *, has_skip: bool) -> None:
         super().__init__()
+        # The coarsest fusion has one input only; DDP fails for parameters without gradient.
         self.skip_unit = ResidualUnit(width) if has_skip else None
         self.unit = ResidualUnit(width)
         self.project = nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """Fuse `x` from below with the map `skip` of this size."""
+        """Add `skip` to `x`, both of one size; return twice that size."""
         if self.skip_unit is not None and skip is not None:
             x = x + self.skip_unit(skip)
         x = _double(self.unit(x))
@@ -48,14 +45,14 @@ class Fusion(nn.Module):
 
 
 class DptHead(nn.Module):
-    """Dense outputs from four token maps, finest first.
+    """Head from four token maps, finest scale first, to dense outputs.
 
     Args:
         in_widths: Channels of the maps.
         widths: Channels of the pyramid's levels.
-        fused_width: Channels of the fusion; half of it in the head.
+        fused_width: Channels of the fusion; the output convolutions begin with half of them.
         last_width: Channels before the outputs.
-        num_outputs: Of each pixel.
+        num_outputs: Outputs per pixel.
     """
 
     def __init__(
@@ -69,6 +66,7 @@ class DptHead(nn.Module):
     ) -> None:
         super().__init__()
         w1, w2, w3, w4 = widths
+        # Scales of the pyramid: 4, 2, 1 and 1/2 cells per patch.
         resize = (
             nn.ConvTranspose2d(w1, w1, 4, stride=4),
             nn.ConvTranspose2d(w2, w2, 2, stride=2),
@@ -94,12 +92,10 @@ class DptHead(nn.Module):
     def forward(
         self, maps: Sequence[Float[Tensor, "batch width rows columns"]], size: tuple[int, int]
     ) -> Float[Tensor, "batch outputs height width"]:
-        """Outputs of the pixels of images of `size`.
-
-        The last upsampling goes to that size: a doubling for patches of 16 pixels.
+        """Return the outputs for each pixel of images of `size`.
 
         Raises:
-            MidwayError: An odd number of rows or columns.
+            MidwayError: The number of rows or columns is odd.
         """
         rows, columns = maps[0].shape[-2:]
         if rows % 2 or columns % 2:
@@ -107,10 +103,12 @@ class DptHead(nn.Module):
                 f"DPT head: {rows}x{columns} patches, both must be even; crop the image of "
                 f"{size[0]}x{size[1]} pixels to a multiple of two patches"
             )
+        # (batch, fused_width, s * rows, s * columns) for s = 4, 2, 1, 1/2
         pyramid = [part(tokens) for part, tokens in zip(self.reassemble, maps, strict=True)]
-        x = self.fusions[3](pyramid[3])
+        x = self.fusions[3](pyramid[3])  # 1 cell per patch
         for level in (2, 1, 0):
-            x = self.fusions[level](x, pyramid[level])
+            x = self.fusions[level](x, pyramid[level])  # 2, 4, then 8 cells per patch
+        # From 8 cells per patch to pixels: a doubling for patches of 16 pixels.
         x = F.interpolate(self.before(x), size, mode="bilinear", align_corners=True)
         return self.after(x)
 
@@ -118,7 +116,7 @@ class DptHead(nn.Module):
 def to_map(
     tokens: Float[Tensor, "batch tokens width"], grid: tuple[int, int]
 ) -> Float[Tensor, "batch width rows columns"]:
-    """The patches' tokens as a map, the class token in front of them dropped."""
+    """Arrange the patch tokens as a map; the class token, which is first, is dropped."""
     return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
 
 

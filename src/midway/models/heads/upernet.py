@@ -1,7 +1,7 @@
 """Readout heads for segmentation: linear, and UperNet.
 
-UperNet is that of Xiao et al. (2018) as mmsegmentation builds it: on the four stages of an encoder
-that has such, or on iBOT's pyramid, which is made of the maps of a plain ViT.
+UperNet (Xiao et al., 2018) follows mmsegmentation. It reads the four stages of an encoder that has
+them, or iBOT's pyramid of the maps of a plain ViT.
 """
 
 from collections.abc import Sequence
@@ -15,23 +15,24 @@ from midway.errors import MidwayError
 
 Map = Float[Tensor, "batch channels rows columns"]
 POOL_SIZES = (1, 2, 3, 6)
+"""Output sizes of the pyramid pooling."""
 NUM_MAPS = 4
-"""Feature maps that UperNet reads, from low to high."""
+"""Number of feature maps of UperNet, from low to high."""
 DROPOUT = 0.1
 AUXILIARY_MAP = 2
-"""Which map of the pyramid the auxiliary head reads: the one at a plain ViT's own stride."""
+"""Index of the auxiliary head's map: that at the stride of a plain ViT."""
 AUXILIARY_CHANNELS = 256
 PYRAMID_HEAD_WIDTH = 512
-"""Channels of the head on an encoder with stages, as in mmsegmentation."""
+"""Channels of the head for an encoder with stages, as in mmsegmentation."""
 CLASSIFIER_STD = 0.01
 
 
 class LinearReadout(nn.Module):
-    """One 1x1 convolution from the concatenated maps to logits (iBOT's and FlowE's linear head).
+    """Linear head of iBOT and FlowE: a 1x1 convolution from the concatenated maps to logits.
 
     Args:
-        channels: Of all maps together.
-        num_classes: Channels of the logits.
+        channels: Channels of all maps together.
+        num_classes: Number of classes.
 
     """
 
@@ -40,18 +41,18 @@ class LinearReadout(nn.Module):
         self.classifier = _classifier(channels, num_classes)
 
     def forward(self, maps: Sequence[Map]) -> tuple[Map, ...]:
-        """Logits at the resolution of the finest map, alone in a tuple."""
+        """Return the logits at the resolution of the finest map, as a tuple of one."""
         return (self.classifier(torch.cat(at_one_size(maps), dim=1)),)
 
 
 class UperNet(nn.Module):
-    """Pyramid pooling on the coarsest map, a feature pyramid over all, one classifier.
+    """UperNet: pyramid pooling on the coarsest map, a feature pyramid, and a classifier.
 
     Args:
-        width: Channels of a plain encoder's maps, all at one stride; those of the head are as many.
-        num_classes: Channels of the logits.
-        widths: Channels of the maps of an encoder whose levels are a pyramid; the head has
-            `PYRAMID_HEAD_WIDTH` then.
+        width: Channels of a plain encoder's maps, which have one stride, and of the head.
+        num_classes: Number of classes.
+        widths: Channels of the maps of an encoder with stages; the head then has
+            `PYRAMID_HEAD_WIDTH` channels.
 
     """
 
@@ -68,6 +69,7 @@ class UperNet(nn.Module):
             for size in POOL_SIZES
         )
         self.bottleneck = ConvNormRelu(top + len(POOL_SIZES) * width, width, 3)
+        # The coarsest map has the bottleneck instead of a lateral convolution.
         finer = range(NUM_MAPS - 1)
         self.laterals = nn.ModuleList(ConvNormRelu(widths[index], width, 1) for index in finer)
         self.outputs = nn.ModuleList(ConvNormRelu(width, width, 3) for _ in finer)
@@ -77,16 +79,15 @@ class UperNet(nn.Module):
         self.auxiliary = AuxiliaryHead(widths[AUXILIARY_MAP], num_classes)
 
     def forward(self, maps: Sequence[Map]) -> tuple[Map, ...]:
-        """Logits at the resolution of the finest map; when training, auxiliary ones after.
+        """Return the logits at the resolution of the finest map; in training also auxiliary ones.
 
-        A plain encoder's finest map has four times its own resolution.
+        For a plain encoder, that is 4 cells per patch.
 
         Args:
             maps: Four maps of the encoder, from low to high.
 
         Raises:
-            MidwayError: Maps of a plain encoder with a side of one patch, which cannot be made
-                coarser.
+            MidwayError: Maps of a plain encoder have a side of one patch, too small to pool.
 
         """
         rows, columns = maps[0].shape[-2:]
@@ -97,24 +98,28 @@ class UperNet(nn.Module):
             )
         pyramid = self.pyramid(maps)
         logits = self.classifier(self.dropout(self.fuse(pyramid)))
+        # The auxiliary loss is a training signal only.
         if not self.training:
             return (logits,)
         return logits, self.auxiliary(pyramid[AUXILIARY_MAP])
 
     def fuse(self, pyramid: Sequence[Map]) -> Map:
-        """What the classifier reads, at the resolution of the finest map."""
+        """Return the input of the classifier, at the resolution of the finest map."""
         coarsest = pyramid[-1]
+        # Pyramid pooling: (batch, width, size, size), resized to the coarsest map.
         pooled = [_resized(pool(coarsest), coarsest) for pool in self.pooled]
         path = [lateral(x) for lateral, x in zip(self.laterals, pyramid, strict=False)]
         path.append(self.bottleneck(torch.cat([coarsest, *pooled], dim=1)))
+        # Top-down path: add each map to the next finer one.
         for index in reversed(range(len(self.laterals))):
             path[index] = path[index] + _resized(path[index + 1], path[index])
         outputs = [output(x) for output, x in zip(self.outputs, path, strict=False)] + path[-1:]
+        # (batch, 4 * width, rows, columns) of the finest map -> (batch, width, rows, columns)
         return self.fusion(torch.cat([_resized(x, outputs[0]) for x in outputs], dim=1))
 
 
 class Pyramid(nn.Module):
-    """Four maps of one stride made 4 and 2 times finer, left as it is, and 2 times coarser."""
+    """iBOT's pyramid of four maps of one stride, resized by factors of 4, 2, 1 and 1/2."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -128,12 +133,12 @@ class Pyramid(nn.Module):
         )
 
     def forward(self, maps: Sequence[Map]) -> list[Map]:
-        """One map of each scale, channels unchanged."""
+        """Return one map per scale, channels unchanged."""
         return [scale(x) for scale, x in zip(self.scales, maps, strict=True)]
 
 
 class AuxiliaryHead(nn.Module):
-    """A small fully convolutional head, there to train the encoder's middle."""
+    """Fully convolutional auxiliary head on an intermediate map."""
 
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
@@ -142,12 +147,12 @@ class AuxiliaryHead(nn.Module):
         self.classifier = _classifier(AUXILIARY_CHANNELS, num_classes)
 
     def forward(self, x: Map) -> Map:
-        """Logits at the resolution of `x`."""
+        """Return the logits at the resolution of `x`."""
         return self.classifier(self.dropout(self.conv(x)))
 
 
 class ConvNormRelu(nn.Module):
-    """Convolution without bias that keeps the size, batch norm, ReLU."""
+    """Convolution without bias at constant size, batch norm and ReLU."""
 
     def __init__(self, channels: int, out_channels: int, kernel: int) -> None:
         super().__init__()
@@ -156,12 +161,12 @@ class ConvNormRelu(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Map) -> Map:
-        """Transformed map of the same size."""
+        """Return the transformed map, of the same size."""
         return F.relu(self.norm(self.conv(x)))
 
 
 def at_one_size(maps: Sequence[Map]) -> list[Map]:
-    """Maps resized to the largest of them, which is the first of those; equal ones stay as is."""
+    """Resize all maps to the size of the largest."""
     finest = max(maps, key=lambda x: x.shape[-2] * x.shape[-1])
     return [x if x.shape[-2:] == finest.shape[-2:] else _resized(x, finest) for x in maps]
 

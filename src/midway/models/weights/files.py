@@ -1,4 +1,4 @@
-"""Find a file of weights and read what is in it, whatever network it is of."""
+"""Find and read files of weights in any supported format: runs, exports, release files, the hub."""
 
 import hashlib
 import json
@@ -18,47 +18,47 @@ from midway.models.weights.release import PARTS, flatten_release
 from midway.models.weights.safe_pickle import read_checkpoint
 
 BUNDLED = Path(__file__).parents[2] / "networks"
-"""Networks that come with the package, as ``NAME.safetensors``."""
+"""Folder of the networks in the package, ``NAME.safetensors``."""
 NETWORK = "midway"
-"""Key of the sizes of a Midway network in the header of our .safetensors files; other keys of ours
-begin like it."""
+"""Key of a Midway network's sizes in the header of our .safetensors files, and prefix of our other
+keys."""
 RUN_PREFIX = "network."
-"""Prefix of the names of a Midway network in the checkpoints of its run."""
+"""Prefix of the tensor names of a Midway network in checkpoints of its run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsFile:
-    """Contents of a checkpoint or of a file of weights."""
+    """Contents of a checkpoint or file of weights."""
 
     path: Path
     layout: Literal["run", "own", "release", "plain"]
-    """Checkpoint of a run of any method; our .safetensors; published .pth; .safetensors without
-    configuration."""
+    """Checkpoint of a run of any method, our .safetensors, a release .pth, or a .safetensors file
+    without configuration."""
     tensors: Mapping[str, Any]
-    """By their names in the file."""
+    """Tensors by their names in the file."""
     sizes: Mapping[str, Any] | None = None
-    """Fields of `NetworkConfig` if a run or an own file holds a Midway network."""
+    """Fields of `NetworkConfig`, if a run or own file contains a Midway network."""
     args: object = None
     """Arguments of a file in the release layout."""
     encoders: Mapping[str, EncoderSpec] = field(default_factory=dict)
-    """By name, as a file since version 0.2 describes them."""
+    """Encoders by name, described by files since version 0.2."""
     header: Mapping[str, str] = field(default_factory=dict)
     """Metadata of a .safetensors file."""
 
     @property
     def has_network(self) -> bool:
-        """True if the file holds a Midway network, not encoders alone."""
+        """True if the file contains a Midway network, not only encoders."""
         return self.layout == "release" or self.sizes is not None
 
 
 def read_weights(name: str | Path) -> WeightsFile:
     """Read a release `.pth`, a run folder, a `.ckpt`, a `.safetensors` file or a hub id.
 
-    The name of a network that comes with the package ("synthetic-tiny") does as well, unless a
-    file or folder here is called so. No code of the file is run.
+    The name of a network in the package ("synthetic-tiny") is accepted too, unless a file or folder
+    has that name. No code in the file is run.
 
     Raises:
-        MidwayError: No such thing, or not readable.
+        MidwayError: There is no such file, folder or model, or it is not readable.
 
     """
     file = _find_file(name)
@@ -75,7 +75,7 @@ def open_safetensors(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Read the metadata and the tensors of a `.safetensors` file.
 
     Raises:
-        MidwayError: It is not readable.
+        MidwayError: The file is not readable.
 
     """
     try:
@@ -83,7 +83,7 @@ def open_safetensors(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             return opened.metadata() or {}, tensors
     except (SafetensorError, OSError) as error:
-        raise MidwayError(f"{file}: no readable safetensors file ({error})") from None
+        raise MidwayError(f"{file}: not a readable safetensors file ({error})") from None
 
 
 def sha256_of(path: Path) -> str:
@@ -101,6 +101,7 @@ def _find_file(name: str | Path) -> Path:
             return _newest_checkpoint(found)
     except OSError as error:
         raise MidwayError(f"{name}: cannot be read ({error.strerror}); check the path") from None
+    # Files and folders take precedence over the names in the package, and these over the hub.
     if found.name == str(name) and (bundled := BUNDLED / f"{name}.safetensors").is_file():
         return bundled
     if is_address(str(name)):
@@ -109,6 +110,7 @@ def _find_file(name: str | Path) -> Path:
 
 
 def _newest_checkpoint(folder: Path) -> Path:
+    # Step numbers are zero-padded, so the last name is the newest.
     checkpoints = sorted(folder.glob("checkpoints/*.ckpt")) or sorted(folder.glob(HUB_FILE))
     if not checkpoints:
         raise MidwayError(f"{folder}: no checkpoints/*.ckpt in it; give a run folder or a file")
@@ -118,6 +120,7 @@ def _newest_checkpoint(folder: Path) -> Path:
 def _read_safetensors(file: Path) -> WeightsFile:
     header, tensors = open_safetensors(file)
     sizes, encoders = (_of_header(file, header, key) for key in (NETWORK, ENCODERS))
+    # Files of version 0.1 have our key but describe no encoders.
     is_plain = encoders is None and not any(key.startswith(NETWORK) for key in header)
     return WeightsFile(
         path=file,
@@ -135,20 +138,22 @@ def _of_header(file: Path, header: Mapping[str, str], key: str) -> dict[str, Any
     try:
         values = json.loads(header[key])
     except (ValueError, RecursionError) as error:
-        raise MidwayError(f"{file}: the configuration in its header is no JSON ({error})") from None
+        raise MidwayError(
+            f"{file}: the configuration in its header is not JSON ({error})"
+        ) from None
     if not isinstance(values, dict):
-        raise MidwayError(f"{file}: the configuration in its header is no JSON object")
+        raise MidwayError(f"{file}: the configuration in its header is not a JSON object")
     return values
 
 
 def _read_run(file: Path, contents: Mapping[str, Any]) -> WeightsFile:
-    """Read a checkpoint in a run folder; sizes of a Midway network stand in its config.json."""
+    """Read a checkpoint in a run folder; its config.json contains the sizes of a Midway network."""
     if not isinstance(contents.get("model"), Mapping):
         keys = ", ".join(map(str, contents))
-        raise MidwayError(f"{file}: holds no checkpoint of a run; keys are {keys}")
+        raise MidwayError(f"{file}: not a checkpoint of a run; its keys are {keys}")
     encoders = _specs(contents.get(ENCODERS), where=str(file))
     config = file.parent.parent / "config.json"
-    # Encoders that are described need no configuration beside them.
+    # Described encoders need no configuration file.
     method = read_json(config).get("method") if config.is_file() or not encoders else None
     sizes = None
     if isinstance(method, Mapping) and method.get("name", "midway") == "midway":
@@ -167,7 +172,7 @@ def _specs(values: object, *, where: str) -> dict[str, EncoderSpec]:
         return {}
     where = f"{where}: {ENCODERS}"
     if not isinstance(values, Mapping):
-        raise MidwayError(f"{where} is a {type(values).__name__}, no dict")
+        raise MidwayError(f"{where} is a {type(values).__name__}, not a dict")
     return {
         str(name): from_json(EncoderSpec, spec, where=f"{where}: {name}")
         for name, spec in values.items()

@@ -1,4 +1,4 @@
-"""Build networks and encoders from files: release files, runs, exports, converted weights."""
+"""Build networks and encoders from release files, runs, exports and converted weights."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -16,9 +16,9 @@ from midway.models.weights.safe_pickle import named_tensors
 
 NO_HINTS = ReleaseHints()
 CLASSIFIERS = ("head.", "fc_norm.", "fc.")
-"""Names in converted files of what no evaluation reads."""
+"""Prefixes of tensors in converted files that no evaluation needs."""
 SHOWN = 4
-"""Names in an error message, at most."""
+"""Largest number of names in an error message."""
 
 
 def load(
@@ -32,25 +32,27 @@ def load(
 ) -> MidwayNetwork:
     """Load the network of a release `.pth`, a run folder, a `.ckpt`, a `.safetensors` or a hub id.
 
-    No code of a file is run, sizes come from the file, and every tensor must find its place.
-    The keywords are for a release file whose arguments do not tell; they go before them.
+    No code in the file is run. Sizes come from the file, and every tensor must match the network.
+    The keywords override the arguments of a release file, where these are missing or wrong.
 
     Args:
         path: File or folder, "owner/name" on the Hugging Face hub, or "synthetic-tiny", the small
-            network that comes with the package.
-        encoder_heads: Attention heads of the encoder; from the arguments' `arch` if None.
-        midway_heads: Of the midway path; if None, from the arguments, else the published 3 where
-            the widths are published ones.
-        backward_heads: Of the backward layers; likewise, 6.
-        forward_heads: Of the forward models; likewise, 6.
-        image_size: Height and width in pixels; if None, from the arguments, else square.
+            network in the package.
+        encoder_heads: Attention heads of the encoder; if None, from the file's `arch`.
+        midway_heads: Attention heads of the midway path; if None, from the file, else 3 for
+            published widths.
+        backward_heads: Attention heads of the backward layers; if None, from the file, else 6 for
+            published widths.
+        forward_heads: Attention heads of the forward models; if None, from the file, else 6 for
+            published widths.
+        image_size: Height and width in pixels; if None, from the file, else square.
 
     Returns:
         The network in evaluation mode, on the CPU, in float32.
 
     Raises:
-        UnknownHeadsError: A number of heads is told nowhere.
-        MidwayError: No such thing, not readable, or tensors left over on either side.
+        UnknownHeadsError: A number of attention heads is unknown.
+        MidwayError: There is no such file, it is not readable, or its tensors do not match.
 
     """
     hints = ReleaseHints(
@@ -67,8 +69,8 @@ def build_network(file: WeightsFile, hints: ReleaseHints = NO_HINTS) -> MidwayNe
     """Build the Midway network of a file, in evaluation mode.
 
     Raises:
-        UnknownHeadsError: A number of heads is told nowhere.
-        MidwayError: Names the file's tensors that are missing, left over or of another shape.
+        UnknownHeadsError: A number of attention heads is unknown.
+        MidwayError: Tensors are missing, unknown or of another shape; the message names them.
 
     """
     config, tensors = network_config(file, hints), _network_tensors(file)
@@ -76,6 +78,7 @@ def build_network(file: WeightsFile, hints: ReleaseHints = NO_HINTS) -> MidwayNe
     state = network.state_dict()
     levels, is_release = config.dynamics.levels, file.layout == "release"
     in_file = {to_release_name(name, levels) if is_release else name: name for name in state}
+    # Compared before loading, so that the error has the names of the file.
     faults = _faults({name: state[own] for name, own in in_file.items()}, tensors)
     if faults:
         raise MidwayError(f"{file.path}: tensors do not match the network: {faults}")
@@ -87,12 +90,12 @@ def network_config(file: WeightsFile, hints: ReleaseHints = NO_HINTS) -> Network
     """Return the sizes of the Midway network of a file.
 
     Args:
-        file: What was read.
-        hints: What a file in the release layout may not tell; one of our own tells all.
+        file: File that was read.
+        hints: Overrides for a file in the release layout.
 
     Raises:
-        UnknownHeadsError: The file does not tell all numbers of heads, nor do the hints.
-        MidwayError: The file holds no Midway network, or sizes that no network has.
+        UnknownHeadsError: A number of attention heads is in neither the file nor the hints.
+        MidwayError: The file contains no Midway network, or its sizes are invalid.
 
     """
     where, sizes = str(file.path), file.sizes
@@ -109,16 +112,16 @@ def network_config(file: WeightsFile, hints: ReleaseHints = NO_HINTS) -> Network
 def build_encoder(
     file: WeightsFile, name: str, hints: ReleaseHints = NO_HINTS, *, untrained: bool = False
 ) -> Encoder:
-    """Build an encoder of a file, in evaluation mode; no code of a run's method is needed.
+    """Build an encoder of a file, in evaluation mode; a run's method is not imported.
 
     Args:
-        file: What was read.
+        file: File that was read.
         name: One of its encoders, such as "teacher"; ignored if there is only one.
-        hints: For a file in the release layout, and attention heads for one without configuration.
-        untrained: Leave the weights fresh, drawn from torch's generator.
+        hints: Overrides for a release file; `encoder_heads` for a file without configuration.
+        untrained: If True, keep fresh weights, drawn from torch's generator.
 
     Raises:
-        MidwayError: No such encoder, or tensors left over on either side.
+        MidwayError: There is no such encoder, or the tensors do not match it.
 
     """
     if file.has_network:
@@ -141,7 +144,7 @@ def build_encoder(
 def _described(
     file: WeightsFile, name: str, hints: ReleaseHints
 ) -> tuple[EncoderSpec, dict[str, Tensor]]:
-    """Return the description of an encoder of a file without Midway network, and its tensors."""
+    """Return description and tensors of an encoder in a file without a Midway network."""
     if file.encoders:
         spec = file.encoders[_chosen(file, file.encoders, name)]
         return spec, _below(spec.prefix, file.tensors)
@@ -150,6 +153,7 @@ def _described(
             f"{file.path}: describes no encoder; checkpoints of version 0.1 can be opened if they "
             "are of a Midway run"
         )
+    # Converted weights: kind and sizes follow from names and shapes.
     tensors = {n: t for n, t in file.tensors.items() if not n.startswith(CLASSIFIERS)}
     spec = recognise(tensors, heads=hints.encoder_heads)
     if spec is None:
@@ -194,7 +198,7 @@ def _below(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _faults(state: Mapping[str, Tensor], tensors: Mapping[str, Any]) -> str:
-    """Describe what of the tensors of a file does not fit a state dict; empty if all does."""
+    """Return a description of the tensors that do not fit a state dict; empty if all fit."""
     wrong = (
         name for name in state.keys() & tensors.keys() if not _fits(tensors[name], state[name])
     )

@@ -1,4 +1,4 @@
-"""The layout of the published checkpoints: their names for our tensors, sizes from shapes."""
+"""Layout of the published checkpoints: tensor names, and network sizes from shapes."""
 
 import math
 import re
@@ -20,7 +20,7 @@ PUBLISHED_ARCHS = ("vit_small", "vit_base")
 PUBLISHED_WIDTHS = (384, 768)
 PUBLISHED_MIDWAY_WIDTHS = (192, 384)
 
-# Ours and theirs, part by part; {level} is 3, 6, 9 with us and 0, 1, 2 in the file.
+# Our name, then that of the release; {level} is 3, 6, 9 here and 0, 1, 2 in the file.
 _NAMES = (
     ("encoder.", "student.module.backbone."),
     ("head.", "student.module.dino_head."),
@@ -49,7 +49,12 @@ _ENDINGS = (
 
 
 def to_release_name(name: str, levels: tuple[int, ...]) -> str:
-    """Name in a published file of one of our tensors, its part ("student", ...) first."""
+    """Return the name of one of our tensors in a release file, with its part ("student", ...).
+
+    Raises:
+        MidwayError: The release layout has no such tensor.
+
+    """
     for ours, theirs in _NAMES:
         found = re.match(re.escape(ours).replace(r"\{level\}", r"(?P<level>\d+)"), name)
         if not found:
@@ -62,14 +67,14 @@ def to_release_name(name: str, levels: tuple[int, ...]) -> str:
         for our_ending, their_ending in _ENDINGS:
             renamed = renamed.replace(our_ending, their_ending)
         return renamed
-    raise MidwayError(f"{name}: has no place in the release layout; export to .safetensors instead")
+    raise MidwayError(f"{name}: not in the release layout; export to .safetensors instead")
 
 
 def flatten_release(checkpoint: Mapping[str, Any], *, where: str) -> dict[str, Tensor]:
-    """Tensors of a published file by full name; optimiser and arguments are left out.
+    """Return the tensors of a release file by full name, without optimiser and arguments.
 
     Raises:
-        MidwayError: A part that the layout does not have, or one that is no state dict.
+        MidwayError: A part is unknown, or is not a state dict.
 
     """
     unknown = [str(part) for part in checkpoint if part not in PARTS + OTHER_PARTS]
@@ -84,7 +89,7 @@ def flatten_release(checkpoint: Mapping[str, Any], *, where: str) -> dict[str, T
 
 
 def unflatten_release(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Inverse of `flatten_release`."""
+    """Return the parts of a release file with their tensors: the inverse of `flatten_release`."""
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
     for name, tensor in tensors.items():
         part, rest = name.split(".", 1)
@@ -105,22 +110,22 @@ class ReleaseHints:
     forward_heads: int | None = None
     """Attention heads of the forward models."""
     image_size: tuple[int, int] | None = None
-    """Height and width that the position table is made for, in pixels."""
+    """Height and width of the position table, in pixels."""
 
 
 class UnknownHeadsError(MidwayError):
-    """A release file does not tell all numbers of heads.
+    """Raised if a release file does not determine all numbers of attention heads.
 
     Args:
-        where: The file.
-        names: Fields of `ReleaseHints` that would tell them.
+        where: Name of the file.
+        names: Fields of `ReleaseHints` that are needed.
 
     """
 
     def __init__(self, where: str, names: tuple[str, ...]) -> None:
         options = ", ".join("--" + name.replace("_", "-") for name in names)
         super().__init__(
-            f"{where}: its arguments do not tell how many attention heads there are; "
+            f"{where}: its arguments do not determine the numbers of attention heads; "
             f"give {', '.join(names)} ({options})"
         )
         self.names = names
@@ -129,21 +134,20 @@ class UnknownHeadsError(MidwayError):
 def release_sizes(
     tensors: Mapping[str, Tensor], args: object, hints: ReleaseHints, *, where: str
 ) -> dict[str, Any]:
-    """Fields of the `NetworkConfig` of a published file, not yet validated.
+    """Return the fields of the `NetworkConfig` of a release file, not yet validated.
 
     Widths and depths come from shapes, the rest from the hints, then from the file's arguments.
-    Where both are silent, levels are spread evenly, images are square, drop path is the published
-    0.1 for ViT-S and ViT-B and else 0, and the dynamics have the published heads if the widths
-    are published ones.
+    Defaults are evenly spaced levels, square images, the published drop path of 0.1 for ViT-S and
+    ViT-B and otherwise 0, and for published widths the published heads of the dynamics.
 
     Args:
-        tensors: From `flatten_release`.
-        args: The file's arguments as plain values; None if it has none.
-        hints: What the caller knows.
-        where: The file, for error messages.
+        tensors: Output of `flatten_release`.
+        args: Arguments of the file as plain values; None if there are none.
+        hints: Overrides.
+        where: Name of the file, for error messages.
 
     Raises:
-        UnknownHeadsError: Some number of heads is nowhere.
+        UnknownHeadsError: A number of attention heads is unknown.
         MidwayError: A tensor is missing, or the arguments are contradictory.
 
     """
@@ -156,11 +160,13 @@ def release_sizes(
         raise MidwayError(
             f"{where}: {found} levels of forward models, but its arguments name {levels}"
         )
+    # Shapes do not contain the number of heads.
     is_published = (
         encoder["width"] in PUBLISHED_WIDTHS
         and dynamics.get("midway_width", PUBLISHED_MIDWAY_WIDTHS[0]) in PUBLISHED_MIDWAY_WIDTHS
     )
     heads = _heads(args, hints, DynamicsConfig() if is_published else None, where)
+    # (prototypes, bottleneck) and (hidden, dim)
     direction = _tensor(tensors, "student.module.dino_head.last_layer.weight_v", 2, where)
     hidden = _tensor(tensors, "student.module.dino_head.mlp.0.weight", 2, where).shape[0]
     return {
@@ -179,6 +185,7 @@ def _encoder_sizes(
 ) -> dict[str, Any]:
     prefix = "student.module.backbone."
     patches = _tensor(tensors, f"{prefix}patch_embed.proj.weight", 4, where)
+    # (width, 3, patch, patch) and (1, 1 + rows * columns, width)
     num_positions = _tensor(tensors, f"{prefix}pos_embed", 3, where).shape[1]
     patch_size = patches.shape[-1]
     resolution = args.get("global_crop_resolution")
@@ -201,7 +208,7 @@ def _encoder_sizes(
 
 
 def _dynamics_sizes(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
-    """Sizes that shapes tell; those of a midway path that is not there are left out."""
+    """Return the sizes that follow from shapes; without a midway path, those of it are missing."""
     prefix = "motion_loss.module."
     tokens = f"{prefix}motion_tokens"
     sizes = {
@@ -222,7 +229,7 @@ def _dynamics_sizes(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]
 def _heads(
     args: Mapping[str, Any], hints: ReleaseHints, published: DynamicsConfig | None, where: str
 ) -> dict[str, Any]:
-    """Return every number of heads: from the hints, the arguments, or published."""
+    """Return every number of heads: from the hints, else the arguments, else the published one."""
     dynamics = _dict(args, "midway_model_configs", where)
     of_args = {
         "encoder_heads": ENCODER_HEADS.get(str(args.get("arch"))),
@@ -234,29 +241,30 @@ def _heads(
     for name, of_arg in of_args.items():
         candidates = (getattr(hints, name), of_arg, getattr(published, name, None))
         heads[name] = next((heads for heads in candidates if heads is not None), None)
-    untold = tuple(name for name, number in heads.items() if number is None)
-    if untold:
-        raise UnknownHeadsError(where, untold)
+    unknown = tuple(name for name, number in heads.items() if number is None)
+    if unknown:
+        raise UnknownHeadsError(where, unknown)
     return heads
 
 
 def _levels(args: Mapping[str, Any], where: str) -> tuple[int, ...]:
-    """Objective levels that the arguments name (from 0, the top one last); none if they do not."""
+    """Return the objective levels of the arguments; empty if they contain none."""
     given = args.get("motion_feature_levels")
     if given is None:
         return ()
     if not isinstance(given, list) or not all(isinstance(level, int) for level in given):
-        raise MidwayError(f"{where}: its motion_feature_levels are no list of whole numbers")
+        raise MidwayError(f"{where}: its motion_feature_levels are not a list of integers")
+    # The release counts from 0, and its last level is the top.
     return tuple(level + 1 for level in given[:-1])
 
 
 def _dict(values: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
-    """A dict among the arguments, empty if it is absent or None."""
+    """Return a dict among the arguments; empty if it is missing or None."""
     found = values.get(name)
     if found is None:
         return {}
     if not isinstance(found, Mapping):
-        raise MidwayError(f"{where}: its {name} is a {type(found).__name__}, no dict")
+        raise MidwayError(f"{where}: its {name} is a {type(found).__name__}, not a dict")
     return found
 
 
@@ -271,15 +279,15 @@ def _tensor(tensors: Mapping[str, Tensor], name: str, ndim: int, where: str) -> 
 
 
 def _num_tokens(tensors: Mapping[str, Tensor], name: str, where: str) -> int:
-    """Count the tokens of a table of shape (1, tokens, dim); 0 if it is not there."""
+    """Count the tokens of a table of shape (1, tokens, dim); 0 if it is missing."""
     return _tensor(tensors, name, 3, where).shape[1] if name in tensors else 0
 
 
 def _indices(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """Count the different numbers that a pattern finds in the names."""
+    """Count the different indices that a pattern matches in the names."""
     return len({found[1] for name in tensors if (found := re.match(pattern, name))})
 
 
 def _even(depth: int, count: int) -> tuple[int, ...]:
-    """Levels spread evenly below the top, as 3, 6, 9 of 12."""
+    """Return evenly spaced levels below the top, such as 3, 6, 9 of 12."""
     return tuple(depth * (index + 1) // (count + 1) for index in range(count))

@@ -22,15 +22,15 @@ from midway.models.weights.release import to_release_name, unflatten_release
 def save(network: MidwayNetwork | Encoder, path: Path, *, half: bool = False) -> None:
     """Write `.safetensors` (configuration in the header) or, for `.pth`, the release layout.
 
-    An encoder alone keeps its own names: timm's for a ViT, torchvision's for a ResNet.
+    An encoder is written with its parameter names: timm's for a ViT, torchvision's for a ResNet.
 
     Args:
-        network: Left as it is.
-        path: New, or replaced; its suffix tells the format.
-        half: Round the weights to half precision, for a file of half the size.
+        network: Network or encoder to write; unchanged.
+        path: File to create or replace; the suffix selects the format.
+        half: If True, round the weights to half precision, for a file of half the size.
 
     Raises:
-        MidwayError: Another suffix, or a network that the release layout cannot hold.
+        MidwayError: The suffix is unknown, or the release layout cannot represent the network.
 
     """
     if path.suffix not in (".safetensors", ".pth"):
@@ -43,7 +43,7 @@ def save(network: MidwayNetwork | Encoder, path: Path, *, half: bool = False) ->
         write_safetensors(network, path, header, encoders, half=half)
     elif isinstance(network, Encoder):
         raise MidwayError(
-            f"{path}: the release layout holds whole networks; give a name ending in .safetensors"
+            f"{path}: the release layout is for whole networks; give a name ending in .safetensors"
         )
     else:
         _write_release(network, path, half=half)
@@ -57,17 +57,18 @@ def write_safetensors(
     *,
     half: bool = False,
 ) -> None:
-    """Write a module's tensors, and in the header JSON values and what its encoders are.
+    """Write the tensors of a module, with configuration and encoder descriptions in the header.
 
     Args:
-        module: Left as it is.
-        path: New, or replaced.
+        module: Module to write; unchanged.
+        path: File to create or replace.
         header: Configuration by key.
-        encoders: Parts of the module by name, for `midway.load_encoder` to find.
-        half: Round floating-point tensors to half precision.
+        encoders: Parts of the module by name, for `midway.load_encoder`.
+        half: If True, round floating-point tensors to half precision.
 
     """
     values = {**header, ENCODERS: describe(module, encoders)}
+    # Values of a .safetensors header are strings.
     metadata = {key: json.dumps(value) for key, value in values.items()}
     content = to_safetensors(_tensors(module, half=half), metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,11 +93,12 @@ def _write_release(network: MidwayNetwork, path: Path, *, half: bool) -> None:
 
 
 def _release_args(config: NetworkConfig) -> dict[str, Any]:
-    """Return what `release_sizes` needs beside the shapes, under the release's names."""
+    """Return the arguments that `release_sizes` reads, under the release's names."""
     dynamics = config.dynamics
+    # The layout has no place for these two fields, so only their defaults can be written.
     if dataclasses.replace(dynamics, refinement=True, gate_input="previous") != dynamics:
         raise MidwayError(
-            "the release layout cannot tell refinement off or gate_input 'own'; "
+            "the release layout cannot represent refinement off or gate_input 'own'; "
             "export to .safetensors"
         )
     arch = {3: "vit_tiny", 6: "vit_small", 12: "vit_base", 16: "vit_large"}
@@ -105,6 +107,7 @@ def _release_args(config: NetworkConfig) -> dict[str, Any]:
         "patch_size": config.encoder.patch_size,
         "drop_path_rate": config.encoder.drop_path,
         "global_crop_resolution": list(config.encoder.image_size),
+        # The release counts levels from 0.
         "motion_feature_levels": [level - 1 for level in config.levels],
         "midway_model_configs": {
             "num_motion_heads": dynamics.midway_heads,

@@ -1,4 +1,4 @@
-"""Network options of commands and evaluations: where weights come from, and which they were."""
+"""Sources of networks in commands and evaluations: their options, loading and hashes."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -25,44 +25,44 @@ RANDOM = "random"
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSource:
-    """Encoder that an evaluation reads."""
+    """Encoder of an evaluation."""
 
     network: str = ""
     """Run folder of any method, release .pth, .ckpt, .safetensors (of midway, or an encoder with
     timm's or torchvision's names), hub id, synthetic-tiny, timm:NAME, random for a fresh ViT-S/16
     or random:KIND for another kind of encoder."""
     weights: str = "teacher"
-    """Encoder of a run or network: teacher (the EMA), student, or another name that it has; ignored
-    where there is only one."""
+    """Encoder of a run or network: teacher (the EMA), student, or another of its names; ignored if
+    there is only one."""
     features: Literal["encoder", "backward"] = "encoder"
-    """The encoder's levels, or Midway's backward features at the levels of its dynamics."""
+    """Features of the encoder, or backward features of Midway at the levels of its dynamics."""
     untrained: bool = False
-    """Take the sizes of the network but fresh weights, drawn by the run's seed."""
+    """Use fresh weights of the same sizes, drawn by the seed of the run."""
     release: Annotated[ReleaseHints, tyro.conf.OmitArgPrefixes] = field(
         default_factory=ReleaseHints
     )
-    """For a release file, where its arguments are silent or wrong."""
+    """Overrides for a release file with missing or wrong arguments."""
     weights_sha256: str = ""
-    """Hash that the weights must have; filled in when a run begins, and checked on a resume."""
+    """Expected hash of the weights; set when a run begins, and checked on a resume."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSource:
-    """Midway network that an evaluation reads."""
+    """Midway network of an evaluation."""
 
     network: str = ""
     """Run folder, release .pth, .ckpt, .safetensors, hub id, synthetic-tiny, or random for a fresh
     ViT-S/16."""
     untrained: bool = False
-    """Take the sizes of the network but fresh weights."""
+    """Use fresh weights of the same sizes."""
     weights_seed: int = 0
     """Seed of fresh weights."""
     accelerator: Accelerator = "auto"
-    """A GPU if there is one, or the CPU."""
+    """auto uses a GPU if there is one."""
     release: Annotated[ReleaseHints, tyro.conf.OmitArgPrefixes] = field(
         default_factory=ReleaseHints
     )
-    """For a release file, where its arguments are silent or wrong."""
+    """Overrides for a release file with missing or wrong arguments."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class OpenedEncoder:
     weights_sha256: str
     """SHA-256 of names and values of its tensors, whatever file they were in."""
     file: str | None
-    """The checkpoint that it was read from, if any."""
+    """Checkpoint of the weights, if any."""
     file_sha256: str | None
 
 
@@ -97,19 +97,18 @@ def load_encoder(
     """Load the encoder of a run of any method, of a file, of timm, or a fresh one.
 
     Args:
-        name: As `--network` of every command: run folder, release `.pth`, `.ckpt`, `.safetensors`
-            (of midway, or with timm's or torchvision's names), "owner/name" on the Hugging Face
-            hub, "synthetic-tiny", "timm:NAME", "random" for a ViT-S/16, "random:KIND".
-        weights: Name of an encoder of a run or network; ignored where there is only one.
-        untrained: Take the sizes but fresh weights, drawn from torch's generator.
-        hints: For a release file whose arguments do not tell; attention heads of an encoder in a
-            file without configuration.
+        name: As for `--network`: run folder, release `.pth`, `.ckpt`, `.safetensors` (of midway, or
+            with timm's or torchvision's names), "owner/name" on the Hugging Face hub,
+            "synthetic-tiny", "timm:NAME", "random" for a ViT-S/16, "random:KIND".
+        weights: Name of an encoder of a run or network; ignored if there is only one.
+        untrained: If True, keep fresh weights of these sizes, drawn from torch's generator.
+        hints: Overrides for a release file; `encoder_heads` for a file without configuration.
 
     Returns:
-        The encoder in evaluation mode, on the CPU. `maps(images, levels)` gives its features.
+        The encoder in evaluation mode, on the CPU; `maps(images, levels)` returns its features.
 
     Raises:
-        MidwayError: No such thing, not readable, or tensors left over on either side.
+        MidwayError: There is no such network, it is not readable, or its tensors do not match.
 
     """
     source = EncoderSource(network=name, weights=weights, untrained=untrained, release=hints)
@@ -122,19 +121,20 @@ def open_encoder(source: EncoderSource) -> OpenedEncoder:
     Fresh weights come from torch's generator.
 
     Raises:
-        MidwayError: No such network, not readable, without the features wanted, or with other
-            weights than they must be.
+        MidwayError: There is no such network, it is not readable, it lacks the requested features,
+            or its weights have another hash than expected.
 
     """
     _check_named(source.network)
     file = read_source(source.network)
     encoder = _made(source) if file is None else _of_file(file, source)
+    # A resumed readout must continue on the same encoder.
     found = weights_hash(encoder)
     if source.weights_sha256 and found != source.weights_sha256:
         raise MidwayError(
-            f"{source.network}: holds other weights than this readout began with (SHA-256 "
-            f"{found[:12]} instead of {source.weights_sha256[:12]}); put the old file back or "
-            "start anew"
+            f"{source.network}: its weights are not those this readout began with (SHA-256 "
+            f"{found[:12]} instead of {source.weights_sha256[:12]}); restore the old file or "
+            "start a new run"
         )
     path = None if file is None or source.untrained else file.path
     return OpenedEncoder(
@@ -146,17 +146,17 @@ def open_encoder(source: EncoderSource) -> OpenedEncoder:
 
 
 def open_network(source: NetworkSource) -> OpenedNetwork:
-    """Open the network of a source; fresh weights leave torch's global generator seeded.
+    """Open the network of a source; for fresh weights, torch's global generator is seeded.
 
     Raises:
-        MidwayError: None is named, there is no such network, or it is not readable.
+        MidwayError: No network is given, there is no such network, or it is not readable.
 
     """
     _check_named(source.network)
     file = read_source(source.network)
     if file is None and source.network != RANDOM:
         raise MidwayError(
-            f"{source.network}: is an encoder alone, and this needs the dynamics of a Midway "
+            f"{source.network}: is only an encoder, and this needs the dynamics of a Midway "
             "network; give a run folder or a file of one"
         )
     if file is None or source.untrained:
@@ -172,10 +172,10 @@ def open_network(source: NetworkSource) -> OpenedNetwork:
 
 
 def read_source(name: str) -> WeightsFile | None:
-    """Read the file of a `--network`; None if it is no file but a model of timm, or random.
+    """Read the file of a `--network`; None for a model of timm or random weights.
 
     Raises:
-        MidwayError: No such thing, or not readable.
+        MidwayError: There is no such file, or it is not readable.
 
     """
     if name.startswith(TIMM) or name.partition(":")[0] == RANDOM:
@@ -190,16 +190,17 @@ def encoder_state(
 
     Args:
         name: As for `load_encoder`.
-        like: Encoder that is to take it.
+        like: Encoder that will load the state dict.
         weights: Name of an encoder of a run or network.
         hints: As for `load_encoder`.
 
     Raises:
-        MidwayError: No such encoder, or one of other sizes.
+        MidwayError: There is no such encoder, or it has other sizes.
 
     """
     encoder = load_encoder(name, weights=weights, hints=hints)
     state = encoder.state_dict()
+    # The plain ViT of timm has the names and layout of ours.
     if isinstance(encoder, TimmEncoder) and not isinstance(like, TimmEncoder):
         encoder.check_colours()
         state = encoder.model.state_dict()
@@ -215,11 +216,8 @@ def encoder_state(
 
 
 def weights_hash(module: nn.Module) -> str:
-    """Return the SHA-256 of the names and values of all tensors of a module.
-
-    A ViT's names count as below ``vit.``, where version 0.1 had them: hashes in config.json and
-    results.json stay the same.
-    """
+    """Return the SHA-256 of the names and values of all tensors of a module."""
+    # Version 0.1 had a ViT's names below "vit."; hashes in old config.json files must stay valid.
     prefix = "vit." if isinstance(module, VisionTransformer) else ""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
@@ -237,7 +235,7 @@ def _check_named(network: str) -> None:
 
 
 def _made(source: EncoderSource) -> Encoder:
-    """Build an encoder that is in no file."""
+    """Build an encoder that is not in a file."""
     _check_plain(source)
     name = source.network
     if name.startswith(TIMM):
@@ -253,6 +251,7 @@ def _of_file(file: WeightsFile, source: EncoderSource) -> Encoder:
         _check_plain(source)
     sizes = network_config(file, source.release)
     network = MidwayNetwork(sizes) if source.untrained else build_network(file, source.release)
+    # Backward layers and encoder must be of one side, student or teacher.
     is_teacher = source.weights == "teacher"
     side = network.teacher if is_teacher else network.dynamics
     vit = network.teacher.encoder if is_teacher else network.encoder
@@ -262,6 +261,6 @@ def _of_file(file: WeightsFile, source: EncoderSource) -> Encoder:
 def _check_plain(source: EncoderSource) -> None:
     if source.features == "backward":
         raise MidwayError(
-            f"{source.network}: is an encoder alone and has no backward features; take --features "
+            f"{source.network}: is only an encoder and has no backward features; take --features "
             "encoder"
         )

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from midway.data.sampling.batch import Batch
+from midway.data.sampling.ahead import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
