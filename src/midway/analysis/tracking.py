@@ -64,8 +64,7 @@ def track_points(
     Methods:
     - `midway`, the rule of the paper (sec. 4.4): of the 5 patches with the highest values in the
       heatmap of the point's patch, the one most similar to the start;
-    - `plain`, the same rule read literally: the patch most similar to the point's current patch, by
-      features whose mean is kept, and steps of whole patches;
+    - `plain`: likewise, but the one most similar to the point's current patch, in whole patches;
     - `features`: the patch of the frame most similar to the start;
     - `heatmap`: the patch with the highest value in the heatmap;
     - `flow`: the end point of optical flow from frame to frame.

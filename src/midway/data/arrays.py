@@ -86,6 +86,8 @@ def read_npz(file: Path | IO[bytes], names: Sequence[str]) -> dict[str, NDArray[
         with zipfile.ZipFile(file) as archive:
             members = {info.filename: info for info in archive.infolist()}
             for name in names:
+                if name in members:  # NumPy would read it in place of the array
+                    raise ValueError(f"{name} is no array")
                 info = members.get(f"{name}.npy")
                 if info is not None:
                     with archive.open(info) as member:

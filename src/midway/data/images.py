@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from midway.data.clip import BadClipError
@@ -70,6 +70,8 @@ def open_image(location: str, file: BinaryIO | None = None) -> Iterator[ImageFil
         raise
     except Exception as error:  # Pillow raises many kinds for damaged files
         reason = " ".join(str(error).split())[:160] or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"not {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         raise BadClipError(
             location, f"cannot be read as an image ({reason})", "copy it again or remove it"
         ) from error

@@ -59,9 +59,8 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
 
     config, opened = _opened(config)
     train, test = find_labelled(config.data, "train"), find_labelled(config.data, "val")
-    # Labels that are invalid or all ignored are errors before the training, not after it.
-    train.require_labels()
-    test.require_labels()
+    for split in (train, test):
+        split.require_labels()  # so that wrong labels are errors before the training
     readout = SegmentationReadout(opened.encoder, config.readout, len(train.class_names))
 
     def build(fabric: "Fabric") -> Trained:

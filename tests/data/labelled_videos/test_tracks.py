@@ -89,6 +89,7 @@ def test_a_pickle_cannot_look_up_a_codec(tmp_path):
         (7, "no videos with tracks"),
         ([{"video": VIDEO}], "no points, occluded, found video; expected a dict of names"),
         ({"dog": 3}, "dog: no video, points, occluded"),
+        ({"do\ng\x1b[31m": 3}, r"'do\\ng\\x1b\[31m': no video, points, occluded"),
         ([{**VALUES, "points": POINTS[:, :2]}], r"points of shape \(3, 2, 2\)"),
         ([{**VALUES, "occluded": OCCLUDED[:2]}], r"occluded of shape \(2, 4\)"),
         ([{**VALUES, "points": 20 * POINTS}], "divide pixels by the sides"),
@@ -126,7 +127,7 @@ def test_lists_of_numbers_are_read_and_ragged_or_endless_ones_refused(tmp_path):
         path = _dump(tmp_path / "wrong.pkl", [{**VALUES, "points": points}])
         with pytest.raises(MidwayError, match="points are not numbers in rows of one length"):
             list(read_tap_vid(path))
-    for video in (5, None, {}, "abc", [], [0.5]):
+    for video in (5, None, {}, "abc", [0.5]):
         with pytest.raises(MidwayError, match="video is a "):
             list(read_tap_vid(_dump(tmp_path / "wrong.pkl", [{**VALUES, "video": video}])))
 

@@ -27,10 +27,15 @@ def is_true(flow: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 
 def read_bytes(path: Path | str) -> bytes:
-    """Read a file; pipes and devices, which may never end, are refused."""
+    """Read a file; pipes and devices are refused."""
+    check_regular(path)
+    return Path(path).read_bytes()
+
+
+def check_regular(path: Path | str) -> None:
+    """Refuse pipes and devices, which may never end; a missing file is left to its reader."""
     if Path(path).exists() and not Path(path).is_file():
         raise MidwayError(f"{path}: is not a regular file; give a file of flow")
-    return Path(path).read_bytes()
 
 
 def check_length(

@@ -27,6 +27,7 @@ from midway.data.flow.checks import (
     LIMIT_PIXELS,
     FloatFlow,
     check_length,
+    check_regular,
     check_shape,
     checked,
     is_known,
@@ -157,9 +158,11 @@ def read_kitti(path: Path | str) -> FloatFlow:
     Raises:
         MidwayError: Not a 16-bit PNG of three channels, larger than `MAX_PIXELS`, or another blue.
     """
+    check_regular(path)
     with Path(path).open("rb") as file:
-        width, height = struct.unpack(">II", file.read(24)[16:].ljust(8, b"\0"))
-    if width * height > MAX_PIXELS:
+        header = file.read(24)
+    width, height = struct.unpack(">II", header[16:].ljust(8, b"\0"))
+    if header.startswith(b"\x89PNG") and width * height > MAX_PIXELS:
         raise MidwayError(
             f"flow of {width} x {height} pixels: {path} is above {MAX_PIXELS}; {AGAIN}"
         )
@@ -219,6 +222,7 @@ def read_flo5(path: Path | str) -> FloatFlow:
         MidwayError: h5py is not installed, or the file has no readable flow.
     """
     h5py = _h5py(path)
+    check_regular(path)
     with Path(path).open("rb") as opened:
         try:
             with h5py.File(opened, "r") as file:

@@ -113,7 +113,8 @@ def _read_npz(file: Path) -> dict[str, Any]:
 
 
 def _video(name: str, values: Any, file: Path) -> TrackedVideo:
-    where = f"{file}: {name}"
+    # A name may have line breaks and control characters.
+    where = f"{file}: {name if name.isprintable() else repr(name)}"
     missing = [key for key in KEYS if not isinstance(values, Mapping) or key not in values]
     if missing:
         found = ", ".join(map(str, values)) if isinstance(values, Mapping) else type(values)
@@ -163,6 +164,8 @@ def _numbers(values: Mapping[str, Any], key: str, where: str) -> np.ndarray:
 def _frames(video: Any, where: str) -> UInt8[np.ndarray, "frames height width 3"]:
     if isinstance(video, list | tuple) and len(video) and isinstance(video[0], bytes):
         video = _decoded(video, where)
+    if isinstance(video, list | tuple) and not video:
+        video = np.empty((0,), np.uint8)
     if not isinstance(video, np.ndarray):
         raise MidwayError(f"{where}: video is a {type(video).__name__}; {_EXPECTED}")
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[3] != 3 or len(video) < 2:
