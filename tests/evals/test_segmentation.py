@@ -131,7 +131,7 @@ def test_a_resumed_readout_refuses_a_network_that_changed(place, tmp_path, capsy
     torch.manual_seed(1)
     save(random_network(), net)
     assert main(["eval", "segmentation", "--resume", str(tmp_path / "run")]) == 2
-    assert "holds other weights" in capsys.readouterr().err
+    assert "its weights are not those this readout began with" in capsys.readouterr().err
 
 
 def test_pictures_show_image_truth_prediction_and_error(place, tmp_path):
@@ -157,7 +157,7 @@ def test_pictures_are_spread_over_the_set():
         (["--protocol=camvid-linear"], "no network: give a run folder"),
         (["--protocol", "camvid-linear", "--network", "random"], "data.root is not set"),
         (["--protocol", "camvid-linear", "--data.rot", "x"], "did you mean --data.root?"),
-        (["--protocol"], "--protocol: give its value"),
+        (["--protocol"], "--protocol: has no value; give one"),
         (["--resume", "nowhere"], "nowhere/config.json: cannot be read"),
     ],
 )
