@@ -71,6 +71,21 @@ def test_masks_become_shares_of_patches_and_masks_again():
     assert set(hard_masks(labels, [3, 9], (8, 8)).unique().tolist()) == {0, 3, 9}
 
 
+def test_dinos_published_labels_are_those_of_single_pixels():
+    mask = torch.zeros(8, 8, dtype=torch.uint8)
+    mask[:4, :4], mask[4:, 4:6] = 3, 9
+    labels = soft_labels(mask, [3, 9], (2, 2), nearest=True)
+    # The pixel at (6, 6) stands for the lower right patch.
+    assert labels.argmax(0).tolist() == [[1, 0], [0, 0]]
+    found = hard_masks(labels, [3, 9], (12, 12), patch=2)
+    assert found.dtype == torch.uint8
+    # Each of 4 x 4 pixels becomes 3 x 3.
+    torch.testing.assert_close(
+        found, found[::3, ::3].repeat_interleave(3, 0).repeat_interleave(3, 1)
+    )
+    assert found[0, 0] == 3
+
+
 def test_faint_objects_are_stretched_before_they_compete():
     labels = torch.tensor([[[0.9, 0.7]], [[0.1, 0.3]]])
     assert hard_masks(labels, [5], (1, 2)).tolist() == [[0, 5]]

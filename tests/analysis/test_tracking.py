@@ -19,7 +19,7 @@ from tests.models.networks import tiny
 
 PATCH = 8
 LEVEL = 3
-BY_NETWORK = ("midway", "features", "heatmap")
+BY_NETWORK = ("midway", "plain", "features", "heatmap")
 
 
 @pytest.fixture
@@ -86,6 +86,36 @@ def test_tracks_by_midway_are_the_papers_rule(network):
         sure = float(similarity[best // 5, best % 5].clamp(0, 1))
         inside = 0 < x < 39 and 0 < y < 31
         assert float(tracks.confidence[0, number]) == pytest.approx(sure * inside, abs=1e-5)
+
+
+def test_the_plain_rule_compares_with_the_current_patch_and_moves_by_whole_patches(network):
+    frames, grid = noise(4), (4, 5)
+    images = normalise(frames / 255)
+    with torch.no_grad():
+        features = network.encoder.levels(images, (LEVEL,))[0][:, 1:]
+    unit = F.normalize(features, dim=2)
+    x, y = 17.0, 20.0
+    asked = {"method": "plain", "num_draws": 3, "seed": 5}
+    tracks = track_points(network, frames, at((x, y)), starts(0), **asked)
+    for number in range(1, 4):
+        column, row = int((x + 0.5) // PATCH), int((y + 0.5) // PATCH)
+        (heatmap,) = perturbation_heatmaps(
+            network,
+            images[number - 1 : number],
+            images[number : number + 1],
+            level=LEVEL,
+            tokens=[row * grid[1] + column],
+            num_draws=3,
+            seed=5,
+        )[0].flatten(1)
+        similarity = unit[number] @ unit[number - 1, row * grid[1] + column]
+        hottest = sorted(range(20), key=lambda each, heat=heatmap: -float(heat[each]))[:5]
+        best = max(hottest, key=lambda each, like=similarity: float(like[each]))
+        x, y = x + PATCH * (best % 5 - column), y + PATCH * (best // 5 - row)
+        torch.testing.assert_close(tracks.points[0, number], torch.tensor([x, y]))
+        assert float(tracks.confidence[0, number]) == pytest.approx(
+            float(similarity[best].clamp(0, 1)), abs=1e-5
+        )
 
 
 def test_features_follow_what_moves_by_whole_patches(network):

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from midway.cli import main
-from midway.data.flow.datasets import FlowExample
+from midway.data.flow.pairs import FlowExample
 from midway.data.synthetic.pairs import WorldPairs
 from midway.data.synthetic.world import WorldConfig
 from midway.errors import MidwayError

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from midway.cli.options import parse
+from midway.data.flow.checks import is_known
 from midway.data.flow.datasets import FLOW_SETS
-from midway.data.flow.files import is_known, read_flow
+from midway.data.flow.files import read_flow
 from midway.errors import MidwayError
 from midway.evals.flow import Dataset, FlowRoot, evaluate
 from midway.evals.readouts.flow_scores import report

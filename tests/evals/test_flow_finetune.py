@@ -4,16 +4,24 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from midway.config import to_json
+from midway.data.flow.files import write_flow
 from midway.data.flow.loader import FlowBatch
 from midway.data.synthetic.world import WorldConfig
 from midway.data.synthetic.write import write_flow_dataset
 from midway.errors import MidwayError
-from midway.evals.flow_finetune import PROTOCOLS, config_from_json, evaluate, finetune
+from midway.evals.flow_finetune import (
+    PROTOCOLS,
+    config_from_json,
+    evaluate,
+    finetune,
+    report,
+)
 from midway.evals.readouts.flow import FlowFinetuning, Validation, build_network
 from midway.evals.readouts.flow_protocols import StartConfig, synthetic
 from midway.models.dynamics import DynamicsConfig
@@ -302,6 +310,33 @@ def build_network_again(config) -> FlowNetwork:
 def test_a_validation_that_cannot_be_is_refused_before_the_run(config, changes):
     with pytest.raises(MidwayError, match=r"give 1 or more of both|give an overlap"):
         replace(config.validation, **changes)
+
+
+def test_further_tests_are_scored_beside_the_validation(config):
+    tests = config.validation.parts
+    config = replace(config, validation=replace(config.validation, tests=tests))
+    results = evaluate(replace(config, run=replace(config.run, steps=2)))
+    other = results["tests"]["synthetic all"]
+    assert (other["epe"], other["pairs"]) == (results["epe"], results["pairs"])
+    assert report(results).count("mean over 8 pairs") == 2
+
+
+def test_flow_without_a_known_vector_is_refused_before_the_run(config, tmp_path: Path):
+    for path in (tmp_path / "train").rglob("*.flo"):
+        write_flow(path, np.full((*SIZE, 2), np.inf, np.float32))
+    with pytest.raises(MidwayError, match=r"\.flo: no vector of it or of the 7 other pairs"):
+        finetune(config)
+
+
+def test_a_step_without_a_known_pixel_has_no_error(config):
+    objective = FlowFinetuning(
+        build_network(config), Validation(pairs=[], config=config.validation, folder=Path())
+    )
+    images = torch.zeros(1, 3, *SIZE, dtype=torch.uint8)
+    unknown = torch.full((1, 2, *SIZE), torch.inf)
+    output = objective(FlowBatch(source=images, target=images, flow=unknown))
+    assert output.loss == 0
+    assert output.logs["epe"].isnan()
 
 
 def test_no_network_is_an_error_in_one_line(config):

@@ -65,7 +65,8 @@ def test_a_perfect_mask_has_a_j_and_f_of_one(root, shared_data):
         objects = np.unique(true[0])[1:].tolist()
         scores = score_masks(video, true, objects)
         assert [*scores] == [str(number) for number in objects]
-        assert mean_over_objects([scores]) == {"j": 1, "f": 1, "jf": 1}
+        recall = {"j_recall": 1, "f_recall": 1, "j_decay": 0, "f_decay": 0}
+        assert mean_over_objects([scores]) == {"j": 1, "f": 1, "jf": 1} | recall
 
 
 def test_objects_that_their_colour_tells_are_carried_along(root):
@@ -83,6 +84,29 @@ def test_what_moves_farther_than_the_radius_is_lost(root):
     how = PropagationConfig(radius=0)
     masks, objects = carry(Pixels(), video, FeatureConfig(short_side=24), how)
     assert mean_over_objects([score_masks(video, masks, objects)])["j"] < 0.5
+
+
+def test_unlabelled_pixels_are_no_object_and_are_not_scored(root):
+    for path in (root / "Annotations/480p/squares").iterdir():
+        mask = np.array(Image.open(path))
+        mask[20:, :] = 255
+        Image.fromarray(mask).save(path)
+    (video,) = find_mask_videos(root)
+    _, objects = carry(Pixels(), video, FeatureConfig(short_side=24), PropagationConfig())
+    assert objects == [7, 9]
+    true = np.stack([read_mask(path, None) for path in video.masks])
+    wrong = np.where(true == 255, 7, true)
+    assert mean_over_objects([score_masks(video, wrong, objects)])["jf"] == 1
+
+
+def test_dinos_published_sizes_carry_objects_too(root):
+    (video,) = find_mask_videos(root)
+    how = PropagationConfig(as_published=True)
+    # 64 x 40 pixels of 40 x 24: the longer side is a multiple of 64, the shorter is as given.
+    masks, objects = carry(Pixels(), video, FeatureConfig(short_side=40), how)
+    assert mean_over_objects([score_masks(video, masks, objects)])["jf"] > 0.9
+    with pytest.raises(MidwayError, match="patches of 1 do not divide 0 x 24 pixels"):
+        carry(Pixels(), video, FeatureConfig(short_side=24), how)
 
 
 def test_the_first_and_the_last_frame_do_not_count(root):

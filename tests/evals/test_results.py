@@ -36,6 +36,21 @@ def test_results_are_completed_and_written_as_json(tmp_path):
     assert results["date"] == results["environment"]["date"]
 
 
+def test_json_never_holds_nan(tmp_path):
+    measured = {"epe": float("nan"), "videos": [{"j": float("inf")}, (1.5, float("-inf"))]}
+    results = complete(
+        measured,
+        protocol="flow",
+        version_hash="1",
+        weights=NO_WEIGHTS,
+        device=torch.device("cpu"),
+        seconds=2.0,
+    )
+    assert (results["epe"], results["videos"]) == (None, [{"j": None}, [1.5, None]])
+    write_results(tmp_path, {"epe": float("nan")})
+    assert (tmp_path / "results.json").read_text().split() == ["{", '"epe":', "null", "}"]
+
+
 def test_the_version_changes_with_code_and_settings_and_not_with_their_order():
     version = protocol_version(1, {"a": 1, "b": 2})
     assert version == protocol_version(1, {"b": 2, "a": 1})

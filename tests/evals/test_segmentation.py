@@ -131,7 +131,7 @@ def test_a_resumed_readout_refuses_a_network_that_changed(place, tmp_path, capsy
     torch.manual_seed(1)
     save(random_network(), net)
     assert main(["eval", "segmentation", "--resume", str(tmp_path / "run")]) == 2
-    assert "holds other weights" in capsys.readouterr().err
+    assert "its weights are not those this readout began with" in capsys.readouterr().err
 
 
 def test_pictures_show_image_truth_prediction_and_error(place, tmp_path):
@@ -157,7 +157,7 @@ def test_pictures_are_spread_over_the_set():
         (["--protocol=camvid-linear"], "no network: give a run folder"),
         (["--protocol", "camvid-linear", "--network", "random"], "data.root is not set"),
         (["--protocol", "camvid-linear", "--data.rot", "x"], "did you mean --data.root?"),
-        (["--protocol"], "--protocol: give its value"),
+        (["--protocol"], "--protocol: has no value; give one"),
         (["--resume", "nowhere"], "nowhere/config.json: cannot be read"),
     ],
 )
@@ -193,6 +193,22 @@ def test_test_labels_of_a_wrong_kind_are_told_before_training(place, tmp_path, c
     assert run(place, "camvid-linear", folder, "--data.root", str(tmp_path / "camvid")) == 2
     assert "label value 77" in capsys.readouterr().err
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_labels_that_are_all_ignored_are_an_error_before_training(split, place, tmp_path, capsys):
+    write_dummy("camvid", tmp_path / "camvid", train=2, val=2)
+    for path in (tmp_path / "camvid" / f"{split}annot").iterdir():
+        Image.new("L", (80, 48), 11).save(path)
+    folder = tmp_path / "run"
+    assert run(place, "camvid-linear", folder, "--data.root", str(tmp_path / "camvid")) == 2
+    assert "no pixel of it or of the 1 other labels has a class" in capsys.readouterr().err
+    assert not folder.exists()
+
+
+def test_the_papers_linear_readout_refuses_an_encoder_without_dynamics(place, tmp_path, capsys):
+    assert run(place, "bdd100k-linear", tmp_path / "run", "--network", "random:vit") == 2
+    assert "has no backward features; take --features encoder" in capsys.readouterr().err
 
 
 @pytest.mark.slow

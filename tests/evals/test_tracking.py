@@ -114,6 +114,16 @@ def test_a_file_of_tap_vid_is_scored_and_errors_name_it(network, tmp_path, capsy
     assert f"{tmp_path / 'short.pkl'}: one: video of shape" in line
 
 
+def test_videos_of_one_name_are_scored_apart(network):
+    videos = [world_video(CONFIG, 1, 3), world_video(CONFIG, 1, 2)]
+    found = score_videos(network, videos, QUICK)
+    name = videos[0].name
+    assert [(key, each["queries"]) for key, each in found.items()] == [
+        (name, 3),
+        (f"{name} (2)", 2),
+    ]
+
+
 def test_videos_in_which_nothing_is_seen_are_an_error(network):
     video = world_video(CONFIG, 1, 3)
     video.occluded[:] = True

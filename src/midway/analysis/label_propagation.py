@@ -34,6 +34,10 @@ class PropagationConfig:
     """Number of preceding frames that are searched, besides the first frame."""
     temperature: float = 0.1
     """Temperature of the softmax over cosine similarities that weights the labels."""
+    as_published: bool = False
+    """If True, resize as DINO's published code does: frames to multiples of 64 pixels without
+    antialiasing, the first mask to the nearest pixel of each patch, masks to the video's size by
+    the nearest pixel. Else sides are whole patches, and labels shares of patches."""
 
     def __post_init__(self) -> None:
         rules = {
@@ -86,22 +90,29 @@ def neighbourhood(size: tuple[int, int], radius: int) -> Bool[Tensor, "patches p
 
 
 def soft_labels(
-    mask: UInt8[Tensor, "height width"], objects: list[int], size: tuple[int, int]
+    mask: UInt8[Tensor, "height width"],
+    objects: list[int],
+    size: tuple[int, int],
+    *,
+    nearest: bool = False,
 ) -> LabelMap:
     """Return the share of each patch that the background and each object cover.
+
+    Unlabelled pixels are neither.
 
     Args:
         mask: Object id of each pixel.
         objects: Ids of the objects, without 0, the background; the output starts with it.
         size: Rows and columns of patches.
+        nearest: If True, a patch has the label of its central pixel.
 
     """
     of_each = torch.stack([mask == number for number in (0, *objects)]).float()
-    return F.interpolate(of_each[None], size, mode="area")[0]
+    return F.interpolate(of_each[None], size, mode="nearest-exact" if nearest else "area")[0]
 
 
 def hard_masks(
-    labels: LabelMap, objects: list[int], size: tuple[int, int]
+    labels: LabelMap, objects: list[int], size: tuple[int, int], *, patch: int = 0
 ) -> UInt8[Tensor, "height width"]:
     """Return the object id of each pixel, from soft labels upsampled to `size`.
 
@@ -112,12 +123,17 @@ def hard_masks(
         labels: Soft labels of the background and the objects.
         objects: Ids of the objects.
         size: Height and width in pixels.
+        patch: If above 0, the labels compete at this many pixels a patch, and the masks are
+            resized by the nearest pixel.
     """
-    large = F.interpolate(labels[None], size, mode="bilinear")[0]
+    rows, columns = labels.shape[1:]
+    fine = (rows * patch, columns * patch) if patch else size
+    large = F.interpolate(labels[None], fine, mode="bilinear")[0]
     low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
     rescaled = torch.where(high > low, (large - low) / (high - low).clamp(min=1e-12), large)
     ids = torch.tensor([0, *objects], dtype=torch.uint8, device=labels.device)
-    return ids[rescaled.argmax(0)]
+    masks = ids[rescaled.argmax(0)]
+    return F.interpolate(masks[None, None].float(), size, mode="nearest-exact")[0, 0].byte()
 
 
 def _propagated(

@@ -108,7 +108,8 @@ class NetworkStep(Step[SeenFrame]):
     Args:
         network: Midway network.
         method: `features` selects the most similar patch, `heatmap` the maximum of the heatmap,
-            `midway` the most similar of the heatmap's highest patches.
+            `midway` the most similar to the start of the heatmap's highest patches, `plain` the
+            most similar to the current patch.
         level: Level of features and heatmaps.
         short_side: Shorter side of the network's input in pixels, see `fit`.
         draws: Random directions of the heatmaps.
@@ -121,7 +122,7 @@ class NetworkStep(Step[SeenFrame]):
     def __init__(
         self,
         network: MidwayNetwork,
-        method: Literal["midway", "features", "heatmap"],
+        method: Literal["midway", "plain", "features", "heatmap"],
         *,
         level: int,
         short_side: int,
@@ -168,7 +169,12 @@ class NetworkStep(Step[SeenFrame]):
     def __call__(
         self, numbers: Numbers, points: Points, source: SeenFrame, target: SeenFrame
     ) -> tuple[Points, Float[Tensor, " points"]]:
-        """Move points to the target; confidence is the cosine similarity with the start."""
+        """Move points to the target; confidence is the cosine similarity with the start.
+
+        For `plain` it is the similarity with the source.
+        """
+        if self.method == "plain":
+            return self._plain(points, source, target)
         starts = [self._starts[number] for number in numbers.tolist()]
         similarity = _similarity(torch.stack([start.descriptor for start in starts]), target)
         cells = source.fitted.cells(points)
@@ -176,10 +182,7 @@ class NetworkStep(Step[SeenFrame]):
             similarity if self.method == "features" else self._heatmaps(cells, source, target)
         )
         if self.method == "midway":
-            is_hottest = torch.zeros_like(heatmaps.flatten(1), dtype=torch.bool)
-            num_candidates = min(NUM_CANDIDATES, is_hottest.shape[1])
-            is_hottest.scatter_(1, heatmaps.flatten(1).topk(num_candidates).indices, True)
-            best = similarity.flatten(1).masked_fill(~is_hottest, -torch.inf).argmax(1)
+            best = _most_similar(similarity, heatmaps)
         else:
             best = heatmaps.flatten(1).argmax(1)
         if self.method == "heatmap":
@@ -193,6 +196,23 @@ class NetworkStep(Step[SeenFrame]):
         after = before + (place - place_before) * points.new_tensor(target.fitted.patch)
         confidence = similarity.flatten(1).gather(1, best[:, None])[:, 0]
         return after, confidence.clamp(0, 1)
+
+    def _plain(
+        self, points: Points, source: SeenFrame, target: SeenFrame
+    ) -> tuple[Points, Float[Tensor, " points"]]:
+        """Move points by whole patches, to the most similar of the heatmap's highest patches."""
+        cells, columns = source.fitted.cells(points), source.fitted.grid[1]
+        level = self.levels.index(self.level)
+        before, after = (
+            F.normalize(each.student[level][0, 1:], dim=1) for each in (source, target)
+        )
+        tokens = cells[:, 1] * columns + cells[:, 0]
+        similarity = (before[tokens] @ after.T).float().cpu()  # (points, patches)
+        heatmaps = self._heatmaps(cells, source, target)
+        best = _most_similar(similarity.view_as(heatmaps), heatmaps)
+        place = torch.stack([best % columns, best // columns], dim=1)
+        moved = points + (place - cells.cpu()) * points.new_tensor(target.fitted.patch)
+        return moved, similarity.gather(1, best[:, None])[:, 0].clamp(0, 1)
 
     def _heatmaps(
         self, cells: Int[Tensor, "points 2"], source: SeenFrame, target: SeenFrame
@@ -257,6 +277,14 @@ class FlowStep(Step[Frame]):
 def _similarity(descriptors: Float[Tensor, "points dim"], seen: SeenFrame) -> Scores:
     """Return the cosine similarity of descriptors with all patches of a frame, on the CPU."""
     return torch.einsum("nd,rcd->nrc", descriptors, seen.descriptors).float().cpu()
+
+
+def _most_similar(similarity: Scores, heatmaps: Scores) -> Int[Tensor, " points"]:
+    """Return the most similar of the `NUM_CANDIDATES` highest patches of each heatmap."""
+    heat = heatmaps.flatten(1)
+    is_hottest = torch.zeros_like(heat, dtype=torch.bool)
+    is_hottest.scatter_(1, heat.topk(min(NUM_CANDIDATES, heat.shape[1])).indices, True)
+    return similarity.flatten(1).masked_fill(~is_hottest, -torch.inf).argmax(1)
 
 
 def _peaks(scores: Scores, best: Int[Tensor, " points"]) -> Float[Tensor, "points 2"]:

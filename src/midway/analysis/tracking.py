@@ -21,7 +21,7 @@ from midway.models.flow.correlation import feature_flow
 from midway.models.flow.predictor import FloatFlow, Predictor
 from midway.models.midway import MidwayNetwork
 
-Method: TypeAlias = Literal["midway", "features", "heatmap", "flow"]
+Method: TypeAlias = Literal["midway", "plain", "features", "heatmap", "flow"]
 MATCH_RADIUS = 5
 """Search radius of flow by feature matching, in patches."""
 
@@ -64,6 +64,7 @@ def track_points(
     Methods:
     - `midway`, the rule of the paper (sec. 4.4): of the 5 patches with the highest values in the
       heatmap of the point's patch, the one most similar to the start;
+    - `plain`: likewise, but the one most similar to the point's current patch, in whole patches;
     - `features`: the patch of the frame most similar to the start;
     - `heatmap`: the patch with the highest value in the heatmap;
     - `flow`: the end point of optical flow from frame to frame.

@@ -11,9 +11,11 @@ from PIL import Image
 
 from midway.cli.options import check_outputs, parse
 from midway.data.clip import BadClipError, Frame
-from midway.data.clips.frame_folder import IMAGE_SUFFIXES, read_image
+from midway.data.clips.frame_folder import IMAGE_SUFFIXES
+from midway.data.flow.checks import FloatFlow
 from midway.data.flow.colours import flow_to_rgb, longest_pixels
-from midway.data.flow.files import FloatFlow, flow_suffixes, write_flow
+from midway.data.flow.files import flow_suffixes, write_flow
+from midway.data.images import read_image
 from midway.data.video.file import VIDEO_SUFFIXES, VideoFile
 from midway.data.video.writer import WRITTEN_VIDEO_SUFFIXES, writing_video
 from midway.errors import MidwayError

@@ -14,7 +14,8 @@ from midway.analysis import pictures
 from midway.analysis.inputs import Fitted, check_points, fit
 from midway.analysis.perturbation import check_level, fast_dtype, output_heatmaps
 from midway.cli.options import check_outputs, parse, parse_points
-from midway.data.clips.frame_folder import IMAGE_SUFFIXES, read_image
+from midway.data.clips.frame_folder import IMAGE_SUFFIXES
+from midway.data.images import read_image
 from midway.errors import MidwayError
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.load import load

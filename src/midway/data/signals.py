@@ -6,31 +6,20 @@ the frames (`signals.npz`, prefixed with the part of the frame names around the 
 a signal, and a row is valid from its time until that of the next row.
 """
 
-import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from zipfile import BadZipFile
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from midway.data.arrays import read_npz
 from midway.data.clip import ROUNDING_SECONDS, BadClipError, Clip
 from midway.data.files import open_binary
 
 SUFFIX = ".signals.npz"
 _REMEDY = "mend or remove it"
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    RuntimeError,
-    BadZipFile,
-    zlib.error,
-)
-"""Errors that NumPy and zipfile raise for a damaged archive."""
+_UNREADABLE = (OSError, ValueError, KeyError)
+"""Errors for a file that is missing, damaged, or lacks an array."""
 
 
 def read_signals(
@@ -74,11 +63,9 @@ def _load(
 ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float32]]]:
     try:
         with open_binary(location) as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, NpzFile):
-                raise ValueError("a single array, not an archive")
-            times = np.asarray(archive["seconds"]).astype(np.float64)
-            values = {name: np.asarray(archive[name]).astype(np.float32) for name in names}
+            arrays = read_npz(file, ("seconds", *names))
+        times = arrays["seconds"].astype(np.float64)
+        values = {name: arrays[name].astype(np.float32) for name in names}
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise BadClipError(location, f"cannot be read as signals ({reason})", _REMEDY) from error

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from midway.analysis.inputs import Fitted, fit
 from midway.analysis.perturbation import check_level, output_heatmaps
 from midway.config import require, to_json
-from midway.data.flow.datasets import FlowExample, list_pairs, load_pair
+from midway.data.flow.datasets import list_pairs
 from midway.data.flow.geometry import resize_flow
+from midway.data.flow.pairs import FlowExample, load_pair
 from midway.data.synthetic.pairs import WorldPairs
 from midway.errors import MidwayError
 from midway.evals.flow import Dataset

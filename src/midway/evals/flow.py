@@ -24,7 +24,7 @@ from midway.evals.results import (
 from midway.models.flow.predictor import FlowMethod, flow_predictor
 from midway.nn.device import pick_device
 
-VERSION = 1
+VERSION = 2
 """Version of the code; increased if it computes different results from the same options."""
 FINETUNED = FlowMethod()
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from midway.config import from_json
-from midway.data.flow.datasets import FlowPair, list_pairs
+from midway.data.flow.datasets import list_pairs
 from midway.data.flow.loader import FlowLoader, FlowPart
+from midway.data.flow.pairs import FlowPair
 from midway.errors import INTERRUPTED
 from midway.evals.readouts.flow import FlowFinetuning, Validation, build_network
 from midway.evals.readouts.flow_protocols import PROTOCOLS, FinetuneConfig
@@ -67,8 +68,15 @@ def evaluate(config: FinetuneConfig, *, resume: bool = False) -> dict[str, Any] 
         pictures=folder / "pictures",
         num_pictures=NUM_PICTURES,
     )
+    tests = {
+        f"{part.dataset} {part.split}": results_of(
+            score_pairs(_pairs((part,), config.data.root), predict)
+        )
+        for part in config.validation.tests
+    }
+    measured = results_of(scores) | ({"tests": tests} if tests else {})
     results = complete(
-        run | {"overlap": FINAL_OVERLAP} | results_of(scores),
+        run | {"overlap": FINAL_OVERLAP} | measured,
         protocol=config.protocol,
         version_hash=config.version(),
         weights=weights_of_run(folder),
@@ -110,12 +118,12 @@ def finetune(config: FinetuneConfig, *, resume: bool = False) -> "FitSummary":
             config=config.validation,
             folder=run.folder,
         )
-        return Trained(
-            objective=FlowFinetuning(build_network(config), validation),
-            loader=FlowLoader(
-                config.data, seed=run.seed, rank=fabric.global_rank, world_size=fabric.world_size
-            ),
+        loader = FlowLoader(
+            config.data, seed=run.seed, rank=fabric.global_rank, world_size=fabric.world_size
         )
+        loader.require_known()
+        _pairs(config.validation.tests, config.data.root)  # missing ones are errors before training
+        return Trained(objective=FlowFinetuning(build_network(config), validation), loader=loader)
 
     return launch_and_fit(config, build, resume=resume)[0]
 

@@ -18,6 +18,7 @@ from midway.analysis.label_propagation import PropagationConfig, hard_masks, pro
 from midway.config import to_json
 from midway.data.flow.colours import flow_to_rgb
 from midway.data.labelled_videos.masks import (
+    VOID,
     MaskVideo,
     find_mask_videos,
     objects_of,
@@ -25,15 +26,19 @@ from midway.data.labelled_videos.masks import (
     read_mask,
 )
 from midway.errors import MidwayError
-from midway.evals.metrics.masks import contour_accuracy, region_similarity
+from midway.evals.metrics.masks import contour_accuracy, recall_and_decay, region_similarity
 from midway.evals.results import complete, protocol_version, weights_of, write_results
 from midway.models.encoders.base import Encoder
 from midway.models.weights.sources import EncoderSource, open_encoder
 from midway.nn.device import Accelerator, pick_device
 from midway.nn.images import normalise
 
-VERSION = 1
+VERSION = 2
 """Version of the code; increased if it computes different results from the same options."""
+
+SCORES = ("j", "f", "jf", "j_recall", "j_decay", "f_recall", "f_decay")
+PUBLISHED_MULTIPLE = 64
+"""Factor of the longer side in DINO's published code, in pixels."""
 
 Masks = UInt8[np.ndarray, "frames height width"]
 
@@ -149,13 +154,19 @@ def carry(
     """
     first, objects = _first_mask(video)
     device = next(encoder.parameters()).device
-    maps = _feature_maps(encoder, video, first.shape, features, device)
-    size = _fitted_size(first.shape, encoder.stride, features.short_side)
+    shape = (first.shape[0], first.shape[1])
     (patch,) = encoder.strides((features.level,))
+    if how.as_published:
+        size = _published_size(shape, patch, features.short_side)
+    else:
+        size = _fitted_size(shape, encoder.stride, features.short_side)
+    maps = _feature_maps(encoder, video, size, features, antialias=not how.as_published)
     grid = (size[0] // patch, size[1] // patch)
-    labels = soft_labels(torch.from_numpy(first).to(device), objects, grid)
+    mask = torch.from_numpy(first).to(device)
+    labels = soft_labels(mask, objects, grid, nearest=how.as_published)
+    fine = patch if how.as_published else 0
     propagated = [
-        hard_masks(each, objects, (first.shape[0], first.shape[1])).cpu().numpy()
+        hard_masks(each, objects, shape, patch=fine).cpu().numpy()
         for each in propagate(maps, labels, how)
     ]
     return np.stack([first, *propagated]), objects
@@ -166,7 +177,9 @@ def score_masks(
 ) -> dict[str, dict[str, float]]:
     """Compute `j`, `f` and `jf` of each object, by its id: means over the annotated frames.
 
-    The first and the last frame are not scored, as in DAVIS's official evaluation.
+    `j_recall` is the share of frames with J above one half, and `j_decay` the mean J of the first
+    quarter of the frames minus that of the last; likewise for F. The first and the last frame and
+    unlabelled pixels (`VOID`) are not scored, as in DAVIS's official evaluation.
 
     Args:
         video: Video with ground-truth masks.
@@ -188,16 +201,22 @@ def score_masks(
         )
     found = {}
     for number in objects:
-        j = np.mean([region_similarity(mask == number, true == number) for mask, true in pairs])
-        f = np.mean([contour_accuracy(mask == number, true == number) for mask, true in pairs])
-        found[str(number)] = {"j": float(j), "f": float(f), "jf": float((j + f) / 2)}
+        both = [
+            ((mask == number) & ((true != VOID) | (number == VOID)), true == number)
+            for mask, true in pairs
+        ]
+        j = [region_similarity(mask, true) for mask, true in both]
+        f = [contour_accuracy(mask, true) for mask, true in both]
+        means = {"j": float(np.mean(j)), "f": float(np.mean(f))}
+        jf = {"jf": float((np.mean(j) + np.mean(f)) / 2)}
+        found[str(number)] = means | jf | recall_and_decay("j", j) | recall_and_decay("f", f)
     return found
 
 
 def mean_over_objects(videos: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
     """Return the mean scores over all objects of all videos."""
     objects = [scores for video in videos for scores in video.values()]
-    return {name: float(np.mean([each[name] for each in objects])) for name in ("j", "f", "jf")}
+    return {name: float(np.mean([each[name] for each in objects])) for name in SCORES}
 
 
 def _still(video: MaskVideo) -> dict[str, dict[str, float]]:
@@ -217,15 +236,19 @@ def _first_mask(video: MaskVideo) -> tuple[UInt8[np.ndarray, "height width"], li
 def _feature_maps(
     encoder: Encoder,
     video: MaskVideo,
-    shape: Sequence[int],
+    size: tuple[int, int],
     features: FeatureConfig,
-    device: torch.device,
+    *,
+    antialias: bool,
 ) -> Iterator[Tensor]:
-    """Yield the feature map (dim, rows, columns) of each frame."""
-    size = _fitted_size(shape, encoder.stride, features.short_side)
+    """Yield the feature map (dim, rows, columns) of each frame, resized to `size`."""
+    device = next(encoder.parameters()).device
+    shape = read_frame(video.frames[0], None).shape[:2]
     for path in video.frames:
         frame = torch.from_numpy(read_frame(path, shape)).to(device).permute(2, 0, 1)
-        pixels = F.interpolate(frame[None].float(), size, mode="bilinear", antialias=True)
+        pixels = F.interpolate(frame[None].float(), size, mode="bilinear", antialias=antialias)
+        if not antialias:  # the published code resizes bytes
+            pixels = pixels.round()
         yield encoder.maps(normalise(pixels, white=255), (features.level,))[0][0]
 
 
@@ -234,6 +257,23 @@ def _fitted_size(shape: Sequence[int], patch: int, short_side: int) -> tuple[int
     factor = short_side / min(shape)
     height, width = (max(1, round(side * factor / patch)) * patch for side in shape)
     return height, width
+
+
+def _published_size(shape: Sequence[int], patch: int, short_side: int) -> tuple[int, int]:
+    """Return height and width of DINO's input: the longer side is a multiple of 64.
+
+    Raises:
+        MidwayError: The patch does not divide a side.
+    """
+    height, width = shape
+    longer = int(short_side * max(shape) / min(shape)) // PUBLISHED_MULTIPLE * PUBLISHED_MULTIPLE
+    size = (longer, short_side) if height > width else (short_side, longer)
+    if min(size) < 1 or size[0] % patch or size[1] % patch:
+        raise MidwayError(
+            f"--as-published: patches of {patch} do not divide {size[1]} x {size[0]} pixels; "
+            "choose another --short-side, or leave --as-published out"
+        )
+    return size
 
 
 def _write_masks(folder: Path, video: MaskVideo, masks: Masks) -> None:
@@ -249,9 +289,20 @@ def _write_masks(folder: Path, video: MaskVideo, masks: Masks) -> None:
         image.save(folder / f"{path.stem}.png")
 
 
+_COLUMNS = {
+    "jf": "J&F",
+    "j": "J",
+    "j_recall": "J recall",
+    "j_decay": "J decay",
+    "f": "F",
+    "f_recall": "F recall",
+    "f_decay": "F decay",
+}
+
+
 def report(results: Mapping[str, Any]) -> str:
     """Format results as a short table."""
-    lines = [f"{'':<24}{'J&F':>8}{'J':>8}{'F':>8}"]
+    lines = [f"{'':<24}" + "".join(f"{name:>10}" for name in _COLUMNS.values())]
     for name, scores in (("mean over objects", results), ("first mask kept", results["still"])):
         lines.append(_line(name, scores))
     for name, video in results["videos"].items():
@@ -260,4 +311,4 @@ def report(results: Mapping[str, Any]) -> str:
 
 
 def _line(name: str, scores: Mapping[str, float]) -> str:
-    return f"{name:<24}" + "".join(f"{100 * scores[key]:8.1f}" for key in ("jf", "j", "f"))
+    return f"{name:<24}" + "".join(f"{100 * scores[key]:10.1f}" for key in _COLUMNS)

@@ -59,7 +59,8 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
 
     config, opened = _opened(config)
     train, test = find_labelled(config.data, "train"), find_labelled(config.data, "val")
-    test.read(0)  # raises an error for invalid test labels before the training, not after it
+    for split in (train, test):
+        split.require_labels()  # so that wrong labels are errors before the training
     readout = SegmentationReadout(opened.encoder, config.readout, len(train.class_names))
 
     def build(fabric: "Fabric") -> Trained:

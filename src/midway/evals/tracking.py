@@ -83,7 +83,8 @@ class TrackerConfig:
     """Tracking method and queries."""
 
     method: Method = "midway"
-    """The paper's rule, feature similarity, heatmaps, or flow by feature matching."""
+    """The paper's rule by the similarity to the start (midway) or to the current place (plain),
+    feature similarity, heatmaps, or flow by feature matching."""
     mode: Mode = "first"
     """Queries: the first visible frame of a point, scored after it, or every fifth frame, scored
     before and after it."""
@@ -200,10 +201,19 @@ def score_videos(
             )
             for name, (points, occluded) in predictions.items()
         }
-        found[video.name] = {"queries": len(numbers), **scores}
+        found[_unused(video.name, found)] = {"queries": len(numbers), **scores}
     if not found:
         raise MidwayError("tracks: no point of any video is ever visible; check the data")
     return found
+
+
+def _unused(name: str, found: Mapping[str, Any]) -> str:
+    """Return the name, numbered if another video of the files has it."""
+    number, unused = 1, name
+    while unused in found:
+        number += 1
+        unused = f"{name} ({number})"
+    return unused
 
 
 def _tracked(

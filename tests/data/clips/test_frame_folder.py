@@ -1,15 +1,11 @@
-"""Frames of folders: sequences and times from file names, and every kind of picture as RGB."""
-
-from pathlib import Path
+"""Frames of folders: sequences and times from file names."""
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from midway.data.clip import BadClipError
-from midway.data.clips.frame_folder import group_sequences, natural_key, read_image
+from midway.data.clips.frame_folder import group_sequences, natural_key
 from midway.data.files import FoundFile, find_files
-from tests.data.video.made_videos import cut_short, number_of, write_frames
+from tests.data.video.made_videos import number_of, write_frames
 
 
 def test_sequences_of_one_folder_are_told_apart_by_name_and_timed_by_number(shared_data):
@@ -121,65 +117,3 @@ def test_numbers_longer_than_64_bits_keep_their_distances(tmp_path):
 def test_natural_order_counts_digits_as_numbers():
     names = ["b1", "a10", "a9b", "A9a", "a"]
     assert sorted(names, key=natural_key) == ["a", "A9a", "a9b", "a10", "b1"]
-
-
-COLOURS = np.array([[[200, 30, 60], [10, 220, 90]]], np.uint8).repeat(2, 0)
-
-
-def save(folder: Path, image: Image.Image, name: str = "image.png", **options: object) -> Path:
-    image.save(folder / name, **options)
-    return folder / name
-
-
-def test_palette_alpha_and_colour_files_read_alike(tmp_path):
-    colour = Image.fromarray(COLOURS)
-    palette = colour.quantize(2)
-    for path in (
-        save(tmp_path, colour),
-        save(tmp_path, colour, "image.bmp"),
-        save(tmp_path, colour, "image.ppm"),
-        save(tmp_path, palette, "palette.png"),
-        save(tmp_path, palette, "clear.png", transparency=bytes([0, 255])),
-        save(tmp_path, Image.fromarray(np.dstack([COLOURS, COLOURS[..., 0]])), "alpha.png"),
-    ):
-        np.testing.assert_array_equal(read_image(str(path)), COLOURS)
-
-
-def test_grey_is_repeated_in_all_channels(tmp_path):
-    grey = COLOURS[..., 0]
-    expected = np.stack([grey] * 3, axis=-1)
-    np.testing.assert_array_equal(read_image(str(save(tmp_path, Image.fromarray(grey)))), expected)
-
-
-def test_a_real_grey_drive_reads_as_rgb(shared_data):
-    image = read_image(str(shared_data / "video/kitti_gray_seq1/image_l/000000.png"))
-    assert image.shape == (370, 1226, 3)
-    assert (image == image[..., :1]).all()
-
-
-def test_a_camera_held_upright_gives_upright_frames(tmp_path):
-    image = np.zeros((16, 32, 3), np.uint8)
-    image[:, 16:] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 6  # shown turned clockwise by 90 degrees
-    path = save(tmp_path, Image.fromarray(image), "image.jpg", exif=exif, quality=100)
-    np.testing.assert_allclose(read_image(str(path)), np.rot90(image, -1), atol=2)
-
-
-def test_deep_pictures_are_refused_not_squeezed(tmp_path, shared_data):
-    deep_grey = save(tmp_path, Image.fromarray(np.full((4, 4), 999, np.uint16)))
-    deep_rgb = shared_data / "flow/kitti/flow/000000_10.png"
-    for path in (deep_grey, deep_rgb):
-        with pytest.raises(BadClipError, match=f"{path}: has more than 8 bits.*; convert"):
-            read_image(str(path))
-
-
-def test_a_frame_that_cannot_be_read_is_named(tmp_path):
-    text = tmp_path / "text.png"
-    text.write_text("no picture")
-    noisy = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    cut_png = cut_short(save(tmp_path, Image.fromarray(noisy), "cut.png"), 0.5)
-    cut_jpg = cut_short(save(tmp_path, Image.fromarray(noisy), "cut.jpg"), 0.5)
-    for path in (text, cut_png, cut_jpg, tmp_path / "missing.png"):
-        with pytest.raises(BadClipError, match=f"{path}: cannot be read as an image .*; copy it"):
-            read_image(str(path))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from midway.data.flow.augment import augment, fixed_crop
-from midway.data.flow.datasets import FlowExample
+from midway.data.flow.pairs import FlowExample
 from midway.data.synthetic.world import World, WorldConfig
 from midway.errors import MidwayError
 from midway.nn.images import warp

@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from midway.data.flow.datasets import FLOW_SETS, list_pairs, load_pair, read_mask
-from midway.data.flow.files import is_known, write_flo
+from midway.data.flow.checks import is_known
+from midway.data.flow.datasets import FLOW_SETS, list_pairs
+from midway.data.flow.files import write_flo
+from midway.data.flow.pairs import load_pair, read_mask
 from midway.data.synthetic.world import WorldConfig
 from midway.data.synthetic.write import write_flow_dataset
 from midway.errors import MidwayError
@@ -111,8 +113,18 @@ def test_the_1024_of_things_are_every_seventh_of_all_but_the_last_698(tmp_path: 
     (tmp_path / "frames_cleanpass").mkdir()
     full = list_pairs("things", tmp_path, "test-clean")
     assert len(full) == 7866
-    assert list_pairs("things", tmp_path, "test1024-clean") == full[:-698:7]
-    assert len(full[:-698:7]) == 1024
+    # By folder: all pairs of a sequence into the future come before those into the past.
+    by_folder = sorted(full, key=lambda pair: (str(Path(pair.flow).parent), pair.source))
+    found = list_pairs("things", tmp_path, "test1024-clean")
+    assert found == by_folder[:-698:7]
+    assert len(found) == 1024
+    assert len({pair.flow for pair in found} & {pair.flow for pair in full[:-698:7]}) == 228
+    first = [Path(pair.flow).name for pair in found[:3]]
+    assert first == [
+        "OpticalFlowIntoFuture_0006_L.pfm",
+        "OpticalFlowIntoFuture_0013_L.pfm",
+        "OpticalFlowIntoPast_0012_L.pfm",
+    ]
     shutil.rmtree(tmp_path / "optical_flow/TEST/A/0007")
     with pytest.raises(MidwayError, match=r"7848 test pairs below .* is defined on 7866"):
         list_pairs("things", tmp_path, "test1024-clean")

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from midway.data.flow.files import is_known, read_flo, read_flow, write_flo, write_flow
+from midway.data.flow.checks import is_known
+from midway.data.flow.files import read_flo, read_flow, write_flo, write_flow
 from midway.errors import MidwayError
 from tests.data.flow import fake_h5py
 
@@ -259,6 +260,65 @@ def test_unknown_flow_does_not_go_into_an_array_file(tmp_path: Path, flow):
     flow[0, 0] = np.inf
     with pytest.raises(MidwayError, match=r"write .flo or .pfm"):
         write_flow(tmp_path / "a.npy", flow)
+
+
+def test_kittis_blue_is_0_or_1(tmp_path: Path, flow):
+    """OpenCV writes blue first; Virtual KITTI 2 marks valid pixels by 65,535."""
+    write_flow(tmp_path / "a.png", flow)
+    values = sixteen_bit_png(tmp_path / "a.png")
+    valid_65535 = values.copy()
+    valid_65535[..., 2] *= 65535
+    for wrong in (values[..., ::-1], valid_65535):
+        write_png(tmp_path / "b.png", wrong)
+        with pytest.raises(MidwayError, match=r"blue of .*b\.png has values up to .*, not 0 or 1"):
+            read_flow(tmp_path / "b.png")
+    write_png(tmp_path / "b.png", values)
+    np.testing.assert_array_equal(read_flow(tmp_path / "b.png"), read_flow(tmp_path / "a.png"))
+
+
+def write_png(path: Path, values, *, size: tuple[int, int] | None = None):
+    """Write a 16-bit RGB PNG; `size` (width, height) belies its header."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", *(size or values.shape[1::-1]), 16, 2, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+
+
+def test_flow_beyond_the_limit_is_unknown_in_every_format(tmp_path: Path, flow, h5py):
+    for suffix in (".flo", ".pfm", ".flo5"):
+        flow[1, 2] = (1e30, 0)
+        write_flow(tmp_path / f"a{suffix}", flow)
+        again = read_flow(tmp_path / f"a{suffix}")
+        assert (again[1, 2] == np.inf).all()
+        assert is_known(again).sum() == flow[..., 0].size - 1
+    np.save(tmp_path / "a.npy", flow)
+    with pytest.raises(MidwayError, match="not finite or above 1e"):
+        read_flow(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("scale", ["0", "-0.0", "1e999", "-1e" + "9" * 1000])
+def test_a_pfm_whose_scale_has_no_byte_order_is_refused(tmp_path: Path, scale):
+    (tmp_path / "a.pfm").write_bytes(f"PF\n1 1\n{scale}\n".encode() + bytes(12))
+    with pytest.raises(MidwayError, match=r"a\.pfm has scale"):
+        read_flow(tmp_path / "a.pfm")
+
+
+def test_headers_of_sizes_that_no_file_has_are_refused(tmp_path: Path, flow):
+    (tmp_path / "a.pfm").write_bytes(b"PF\n" + b"9" * 5000 + b" 2\n-1\n" + bytes(24))
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 1000000, 2), }"
+    text = header.encode().ljust(117) + b"\n"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\0" + struct.pack("<H", len(text)) + text)
+    write_png(tmp_path / "a.png", np.zeros((2, 2, 3), np.uint16), size=(40_000, 40_000))
+    for name in ("a.pfm", "a.npy", "a.png"):
+        with pytest.raises(MidwayError, match=name) as error:
+            read_flow(tmp_path / name)
+        assert "\n" not in str(error.value)
 
 
 def test_without_h5py_the_error_names_the_package_to_install(tmp_path: Path, monkeypatch):

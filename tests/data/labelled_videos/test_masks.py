@@ -70,6 +70,14 @@ def test_masks_are_read_as_ids_for_any_palette(tmp_path):
     np.testing.assert_array_equal(read_mask(tmp_path / "grey.png", None), mask)
 
 
+def test_255_is_unlabelled_beside_other_ids_and_an_object_alone(tmp_path):
+    mask = np.zeros((4, 4), np.uint8)
+    mask[0] = 255
+    assert objects_of(mask, tmp_path) == [255]
+    mask[1] = 3
+    assert objects_of(mask, tmp_path) == [3]
+
+
 def test_wrong_layouts_and_sizes_are_one_line_each(tmp_path):
     root = _davis(tmp_path / "davis")
     coloured = np.zeros((8, 12, 3), np.uint8)

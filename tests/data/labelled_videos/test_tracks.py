@@ -89,6 +89,7 @@ def test_a_pickle_cannot_look_up_a_codec(tmp_path):
         (7, "no videos with tracks"),
         ([{"video": VIDEO}], "no points, occluded, found video; expected a dict of names"),
         ({"dog": 3}, "dog: no video, points, occluded"),
+        ({"do\ng\x1b[31m": 3}, r"'do\\ng\\x1b\[31m': no video, points, occluded"),
         ([{**VALUES, "points": POINTS[:, :2]}], r"points of shape \(3, 2, 2\)"),
         ([{**VALUES, "occluded": OCCLUDED[:2]}], r"occluded of shape \(2, 4\)"),
         ([{**VALUES, "points": 20 * POINTS}], "divide pixels by the sides"),
@@ -100,7 +101,7 @@ def test_a_pickle_cannot_look_up_a_codec(tmp_path):
             "expected at least two frames",
         ),
         ([{**VALUES, "video": VIDEO.astype(float)}], "type float64; expected at least two frames"),
-        ([{**VALUES, "video": [b"x", b"y"]}], "a frame is not a JPEG"),
+        ([{**VALUES, "video": [b"x", b"y"]}], "frame 0: cannot be read as an image"),
         (
             [{**VALUES, "video": [_jpeg(VIDEO[0]), _jpeg(VIDEO[0, :10])]}],
             "frames of 30 x 10 and 30 x 20 pixels; give frames of one size",
@@ -113,6 +114,29 @@ def test_other_layouts_report_expected_and_found_contents(tmp_path, contents, me
         list(read_tap_vid(path))
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_lists_of_numbers_are_read_and_ragged_or_endless_ones_refused(tmp_path):
+    lists = {**VALUES, "points": POINTS.tolist(), "occluded": OCCLUDED.tolist()}
+    (found,) = read_tap_vid(_dump(tmp_path / "lists.pkl", [lists], 0))
+    np.testing.assert_allclose(found.points, POINTS * [30, 20] - 0.5)
+    deep, wide = 0.5, [0.5] * 20_000
+    for _ in range(28):
+        deep = [deep, deep]
+    for points in (deep, [[wide] * 20_000] * 9, [[[1, 2], [3]]], [[[10**400]]], "text", None):
+        path = _dump(tmp_path / "wrong.pkl", [{**VALUES, "points": points}])
+        with pytest.raises(MidwayError, match="points are not numbers in rows of one length"):
+            list(read_tap_vid(path))
+    for video in (5, None, {}, "abc", [0.5]):
+        with pytest.raises(MidwayError, match="video is a "):
+            list(read_tap_vid(_dump(tmp_path / "wrong.pkl", [{**VALUES, "video": video}])))
+
+
+def test_many_frames_of_one_large_picture_are_refused_before_memory_is_reserved(tmp_path):
+    large = _jpeg(np.zeros((2048, 2048, 3), np.uint8))
+    path = _dump(tmp_path / "bomb.pkl", [{**VALUES, "video": [large] * 1000}])
+    with pytest.raises(MidwayError, match="1000 frames of 2048 x 2048 pixels do not fit"):
+        list(read_tap_vid(path))
 
 
 def test_unreadable_files_are_reported(tmp_path):

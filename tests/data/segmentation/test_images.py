@@ -17,6 +17,7 @@ from tests.data.segmentation.labelled_folders import (
     stored,
     write_dummy,
 )
+from tests.data.test_images import small_png
 
 
 def data_of(kind, root, **changes):
@@ -156,11 +157,32 @@ def test_labels_of_a_wrong_type_are_reported_with_their_file(picture, message, c
     assert found[0].label in str(told.value)
 
 
+def test_images_that_viewers_turn_are_refused(camvid):
+    found = find_labelled(camvid, "train")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(found[0].image) as image:
+        image.load()
+    image.save(found[0].image, exif=exif)
+    with pytest.raises(MidwayError, match="has orientation 6 in its EXIF, so image and ids"):
+        found.read(0)
+
+
+def test_grey_labels_of_few_bits_are_read_as_stored(camvid):
+    found = find_labelled(camvid, "train")
+    ids = np.arange(48 * 80, dtype=np.uint8).reshape(48, 80) % 4
+    small_png(Path(found[0].label), ids, 2)
+    np.testing.assert_array_equal(found.read(0)[1], ids)
+
+
 def test_unreadable_images_are_reported(camvid):
     found = find_labelled(camvid, "train")
     image = Path(camvid.root) / "train" / "a0000.png"
     whole = image.read_bytes()
-    for content, message in ((whole[: len(whole) // 2], "no readable image"), (b"", "cannot")):
+    for content, message in (
+        (whole[: len(whole) // 2], "cannot be read as an image"),
+        (b"", "cannot"),
+    ):
         image.write_bytes(content)
         with pytest.raises(MidwayError, match=message):
             found.read(0)

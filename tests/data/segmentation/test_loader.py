@@ -84,10 +84,10 @@ def test_a_worker_reports_a_bad_file_too(tmp_path):
     for name in ("train", "test"):
         (tmp_path / name / "a0000.png").write_bytes(b"no image")
     loader = loader_of(tmp_path, num_workers=1)
-    with pytest.raises(MidwayError, match=r"train/a0000.png: no readable image"):
+    with pytest.raises(MidwayError, match=r"train/a0000.png: cannot be read as an image"):
         next(loader.batches(0, 1))
     data = SegmentationData(dataset="camvid", root=str(tmp_path), num_workers=1)
-    with pytest.raises(MidwayError, match=r"test/a0000.png: no readable image"):
+    with pytest.raises(MidwayError, match=r"test/a0000.png: cannot be read as an image"):
         next(whole_images(find_labelled(data, "val"), data))
 
 

@@ -93,3 +93,26 @@ def test_what_cannot_be_scored_is_told():
         pair_errors(truth, truth + np.inf)
     with pytest.raises(MidwayError, match="no pairs"):
         FlowScore.of([])
+
+
+def test_occlusion_masks_of_some_pairs_give_no_score():
+    pairs = [pair_errors(*random_pair(0)), pair_errors(*random_pair(1)[:2])]
+    for order in (pairs, pairs[::-1]):
+        assert not {"epe_visible", "epe_occluded"} & FlowScore.of(order).by_pixels.keys()
+    assert "epe_visible" in FlowScore.of(pairs[:1]).by_pixels
+
+
+def test_truth_of_twice_the_resolution_is_scored_as_springs_benchmark_does():
+    predicted, coarse, _ = random_pair(0, unknown_share=0.0)
+    truth = coarse.repeat(2, 0).repeat(2, 1)
+    assert pair_errors(predicted, truth).sums == pytest.approx(pair_errors(predicted, coarse).sums)
+    # A pixel of two surfaces is right if it has the motion of one of them.
+    truth[1::2, 1::2] = (100, 0)
+    truth[::2, 1::2] = predicted
+    found = pair_errors(predicted, truth)
+    assert found.sums["epe"] == found.sums["l1"] == found.sums["f1"] == 0
+    # It is unknown if one of its four vectors is.
+    truth[0, 0], truth[5, 6] = np.inf, np.inf
+    assert pair_errors(predicted, truth).counts["epe"] == 9 * 11 - 2
+    with pytest.raises(MidwayError, match="predict one vector per pixel"):
+        pair_errors(predicted, truth[:-1])

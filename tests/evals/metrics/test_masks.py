@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from midway.evals.metrics.masks import contour, contour_accuracy, dilate, region_similarity
+from midway.evals.metrics.masks import (
+    contour,
+    contour_accuracy,
+    dilate,
+    recall_and_decay,
+    region_similarity,
+)
 
 
 def _blob(seed, size=(90, 140)):
@@ -59,3 +65,11 @@ def test_a_perfect_mask_scores_one_and_an_empty_one_zero():
     assert region_similarity(empty, empty) == contour_accuracy(empty, empty) == 1
     assert region_similarity(empty, mask) == contour_accuracy(empty, mask) == 0
     assert contour_accuracy(mask, empty) == 0
+
+
+def test_recall_and_decay_are_those_of_daviss_toolkit():
+    scores = [0.9, 0.8, 0.7, 0.6, 0.55, 0.4, 0.3, 0.2]
+    # Borders at 1, 2.75, 4.5, 6.25 and 8: frames 1 to 3 and 6 to 8, counted from 1.
+    found = recall_and_decay("j", scores)
+    assert found == pytest.approx({"j_recall": 5 / 8, "j_decay": 0.8 - 0.3})
+    assert recall_and_decay("f", [0.5]) == {"f_recall": 0, "f_decay": 0}

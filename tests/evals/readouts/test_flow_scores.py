@@ -3,7 +3,7 @@
 import numpy as np
 
 from midway.data.flow.colours import flow_to_rgb
-from midway.data.flow.datasets import FlowExample
+from midway.data.flow.pairs import FlowExample
 from midway.evals.readouts.flow_scores import GAP_PIXELS, flow_picture
 
 

@@ -34,7 +34,9 @@ def test_the_resolved_configuration_has_the_numbers_of_the_table(name):
     scenes = dataset in ("ade20k", "wt_sem")
     assert data["scale"] == ([2048, 512] if scenes else [2048, 1024])
     assert data["test_scale"] == ([2048, 512] if scenes else "native")
-    assert readout["levels"] == [4, 6, 8, 12]
+    is_linear = kind == "linear"
+    assert readout["levels"] == ([3, 6, 9, 12] if is_linear else [4, 6, 8, 12])
+    assert config["encoder"]["features"] == ("backward" if is_linear else "encoder")
     assert readout["auxiliary_weight"] == 0.4
     assert readout["layer_decay"] == (1.0 if frozen else 0.9)
     assert readout["drop_path"] == (0.0 if frozen else 0.1)
@@ -75,7 +77,7 @@ def test_the_version_tells_what_is_measured_and_not_where():
     same = [
         replace(config, data=replace(config.data, root="elsewhere", num_workers=9)),
         replace(config, run=replace(config.run, devices=4, seed=3, log_every=1)),
-        replace(config, encoder=EncoderSource(network="net.pth")),
+        replace(config, encoder=EncoderSource(network="net.pth", features="backward")),
         replace(config, inference=replace(config.inference, batch_size=1)),
     ]
     assert {each.version() for each in same} == {version}
@@ -85,5 +87,6 @@ def test_the_version_tells_what_is_measured_and_not_where():
         replace(config, optim=replace(config.optim, lr=1e-4)),
         replace(config, readout=replace(config.readout, levels=(12,))),
         replace(config, inference=replace(config.inference, mode="whole")),
+        replace(config, encoder=EncoderSource(features="encoder")),
     ]
-    assert len({version, *(each.version() for each in others)}) == 6
+    assert len({version, *(each.version() for each in others)}) == 7

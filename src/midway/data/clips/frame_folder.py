@@ -13,19 +13,15 @@ from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
-from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
+from midway.data.clip import ROUNDING_SECONDS, Frame
 from midway.data.clips.frame_numbers import Number, number_frames
 from midway.data.clips.frame_numbers import natural_key as natural_key
-from midway.data.files import FoundFile, open_binary
+from midway.data.files import FoundFile
+from midway.data.images import read_image
 from midway.data.signals import SUFFIX
 
 IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".ppm", ".webp", ".bmp"])
-
-_EIGHT_BIT_MODES = frozenset(
-    ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"]
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,28 +104,3 @@ def _sequence(name: str, frames: list[tuple[Number, str]], fps: float) -> FrameS
     else:
         seconds = counts / fps
     return FrameSequence(name, tuple(location for _, location in frames), seconds, fps)
-
-
-def read_image(location: str) -> NDArray[np.uint8]:
-    """Read an 8-bit image as upright RGB (height, width, 3); grey is repeated, alpha dropped.
-
-    Raises:
-        BadClipError: The file is not an image, is truncated, or has more than 8 bits per channel.
-    """
-    try:
-        with open_binary(location) as data, Image.open(data) as file:
-            deep = any(";16" in str(tile[3]) for tile in file.tile)
-            if deep or file.mode not in _EIGHT_BIT_MODES:
-                raise BadClipError(
-                    location,
-                    "has more than 8 bits per channel",
-                    "convert it to 8 bits or remove it",
-                )
-            image = ImageOps.exif_transpose(file)
-            if "transparency" in image.info:
-                image = image.convert("RGBA")
-            return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadClipError(
-            location, f"cannot be read as an image ({error})", "copy it again or remove it"
-        ) from error

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from midway.data.flow.datasets import FlowExample
 from midway.data.flow.geometry import mirror_flow, mirror_image, resize_flow, resize_image
+from midway.data.flow.pairs import FlowExample
 from midway.data.views.photometric import NEUTRAL, ColourParameters
 from midway.data.views.photometric_gpu import apply_colour
 from midway.errors import MidwayError

@@ -1,15 +1,11 @@
-"""Flow datasets: search for pairs in each dataset's layout, and reading of a pair."""
+"""Flow datasets: search for pairs in each dataset's layout."""
 
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from midway.data.clips.frame_folder import read_image
-from midway.data.flow.files import FloatFlow, read_flow
+from midway.data.flow.pairs import FlowPair
 from midway.errors import MidwayError
 
 SINTEL_SUBVAL = ("temple_2", "temple_3")
@@ -22,38 +18,6 @@ THINGS_TEST_PAIRS = 7_866
 """Test pairs of the left camera in one rendering."""
 THINGS_1024_DROPPED, THINGS_1024_STEP = 698, 7
 """Dropped pairs at the end, and stride, of split `test1024`."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FlowPair:
-    """Files of two frames and of the flow between them."""
-
-    source: str
-    target: str
-    flow: str
-    """File of the flow from source to target."""
-    sequence: str
-    """Name of the scene, drive or folder, for scores by sequence."""
-    rendering: str = ""
-    """`clean` or `final`, in datasets with two renderings."""
-    occlusions: str = ""
-    """Mask of occluded source pixels, in datasets that provide it."""
-    flow_stride: int = 1
-    """Ratio of flow to image resolution per axis: 2 in Spring."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FlowExample:
-    """Pair in memory."""
-
-    source: NDArray[np.uint8]
-    """RGB (height, width, 3)."""
-    target: NDArray[np.uint8]
-    """RGB (height, width, 3)."""
-    flow: FloatFlow
-    """Displacement to the right and down in pixels (height, width, 2); infinite where unknown."""
-    occluded: NDArray[np.bool_] | None
-    """True where source pixels are occluded in the target (height, width); None if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,37 +70,6 @@ def list_pairs(dataset: str, root: Path, split: str = "all") -> list[FlowPair]:
             f"the rest, or ask for split '{part}-{pairs[0].rendering}'"
         )
     return pairs
-
-
-def load_pair(pair: FlowPair) -> FlowExample:
-    """Read the images, flow and occlusion of a pair.
-
-    Raises:
-        MidwayError: A file is damaged, or sizes differ.
-        OSError: A file is missing.
-    """
-    source, target = read_image(pair.source), read_image(pair.target)
-    flow = read_flow(pair.flow)[:: pair.flow_stride, :: pair.flow_stride]
-    occluded = read_mask(pair.occlusions) if pair.occlusions else None
-    shapes = {pair.source: source.shape, pair.target: target.shape, pair.flow: flow.shape}
-    if occluded is not None:
-        shapes[pair.occlusions] = occluded.shape
-    for name, shape in shapes.items():
-        if shape[:2] != source.shape[:2]:
-            raise MidwayError(
-                f"sizes of a pair differ: {name} has {shape[0]}x{shape[1]} pixels, {pair.source} "
-                f"{source.shape[0]}x{source.shape[1]}; fetch the files again or remove the pair"
-            )
-    return FlowExample(source=source, target=target, flow=flow, occluded=occluded)
-
-
-def read_mask(path: str) -> NDArray[np.bool_]:
-    """Read an 8-bit mask of Sintel (`occlusions`, `invalid`), shape (height, width).
-
-    Raises:
-        MidwayError: The file is missing or not an image.
-    """
-    return read_image(path)[..., 0] > 127
 
 
 def _sintel(root: Path, split: str) -> Iterator[FlowPair]:
@@ -198,8 +131,8 @@ def _chairs_split(root: Path, num_pairs: int) -> list[str]:
 def _things(root: Path, split: str) -> Iterator[FlowPair]:
     """Yield pairs of the left camera in both directions; flow without a target frame is omitted.
 
-    `test1024` is every 7th test pair without the last 698, ordered by sequence, source and target
-    (the subset of CroCo v2, not of UniMatch).
+    `test1024` is every 7th test pair without the last 698, ordered by folder, source and target, so
+    that a sequence's future pairs precede its past ones (the subset of CroCo v2, not of UniMatch).
     """
     part = "TRAIN" if split == "train" else "TEST"
     found: list[tuple[str, int, int, str]] = []
@@ -217,6 +150,7 @@ def _things(root: Path, split: str) -> Iterator[FlowPair]:
                 f"things: {len(found)} test pairs below {root}, split 'test1024' is defined on "
                 f"{THINGS_TEST_PAIRS}; fetch the rest, or use split 'test'"
             )
+        found.sort(key=lambda pair: (str(Path(pair[3]).parent), *pair[1:3]))
         found = found[: len(found) - THINGS_1024_DROPPED : THINGS_1024_STEP]
     for rendering in ("clean", "final"):
         frames = root / f"frames_{rendering}pass"
@@ -261,7 +195,10 @@ def _kitti(root: Path, split: str) -> Iterator[FlowPair]:
 
 
 def _spring(root: Path, split: str) -> Iterator[FlowPair]:
-    """Yield pairs of both cameras and directions; flow has twice the resolution of the images."""
+    """Yield pairs of both cameras and directions; flow has twice the resolution of the images.
+
+    Training takes every second row and column, as CroCo v2 does.
+    """
     for scene in _folders(_first(root, "train", ".")):
         if split == ("subtrain" if scene.name == SPRING_SUBVAL else "subval"):
             continue

@@ -5,7 +5,10 @@ components, independent of the mark in the file. Flow is never NaN: unless a for
 flow by NaN, such a file is damaged.
 """
 
+import io
+import math
 import re
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -18,14 +21,26 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from midway.data import arrays
+from midway.data.flow.checks import (
+    AGAIN,
+    LIMIT_PIXELS,
+    FloatFlow,
+    check_length,
+    check_regular,
+    check_shape,
+    checked,
+    is_known,
+    is_true,
+    read_bytes,
+    refuse_nan,
+    with_unknown,
+)
+from midway.data.images import MAX_PIXELS
 from midway.errors import MidwayError
-
-FloatFlow = NDArray[np.float32]
 
 FLO_TAG = b"PIEH"
 FLO_HEADER_BYTES = 12
-FLO_LIMIT = 1e9
-"""Larger values mark unknown flow, as in the reader of Middlebury."""
 FLO_UNKNOWN = np.float32(1666666752)
 """Mark of unknown flow in the files of Middlebury."""
 KITTI_ZERO = 32768
@@ -33,13 +48,7 @@ KITTI_ZERO = 32768
 KITTI_STEPS = 64
 """Steps per pixel in the PNG of KITTI."""
 _NUMBER = rb"-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+(" + _NUMBER + rb")[ \t\r]*\n")
-_AGAIN = "fetch it again"
-
-
-def is_known(flow: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Return a mask of known flow: flow (..., 2), mask (...)."""
-    return np.asarray(np.isfinite(flow).all(-1))
+_PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d{1,9})\s+(\d{1,9})\s+(" + _NUMBER + rb")[ \t\r]*\n")
 
 
 def read_flow(path: Path | str) -> FloatFlow:
@@ -73,19 +82,19 @@ def read_flo(path: Path | str) -> FloatFlow:
     Raises:
         MidwayError: Not a `.flo` file, a length that contradicts the header, or NaN.
     """
-    data = Path(path).read_bytes()
+    data = read_bytes(path)
     if data[:4] != FLO_TAG:
         raise MidwayError(
             f"not a .flo file: {path} starts with {data[:4]!r}, not {FLO_TAG!r}; "
             "give a Middlebury .flo file or fetch this one again"
         )
     if len(data) < FLO_HEADER_BYTES:
-        raise MidwayError(f"truncated .flo file: {path} ends in its header; {_AGAIN}")
+        raise MidwayError(f"truncated .flo file: {path} ends in its header; {AGAIN}")
     width, height = (int(n) for n in np.frombuffer(data, "<i4", count=2, offset=4))
-    _check_length(path, data, FLO_HEADER_BYTES, width, height, channels=2)
+    check_length(path, data, FLO_HEADER_BYTES, width, height, channels=2)
     flow = np.frombuffer(data, "<f4", offset=FLO_HEADER_BYTES).reshape(height, width, 2)
-    _refuse_nan(path, flow)
-    return _with_unknown(flow, np.abs(flow).max(-1) > FLO_LIMIT)
+    refuse_nan(path, flow)
+    return with_unknown(flow, ~is_true(flow))
 
 
 def write_flo(path: Path | str, flow: NDArray[np.floating]) -> None:
@@ -94,7 +103,7 @@ def write_flo(path: Path | str, flow: NDArray[np.floating]) -> None:
     Raises:
         MidwayError: The flow has another shape, no pixels, or NaN.
     """
-    flow = _checked(path, flow)
+    flow = checked(path, flow)
     height, width = flow.shape[:2]
     size = np.array([width, height], "<i4").tobytes()
     marked = np.where(is_known(flow)[..., None], flow, FLO_UNKNOWN).astype("<f4")
@@ -107,19 +116,24 @@ def read_pfm(path: Path | str) -> FloatFlow:
     Raises:
         MidwayError: Not such a file, or a length that contradicts the header.
     """
-    data = Path(path).read_bytes()
+    data = read_bytes(path)
     header = _PFM_HEADER.match(data)
     if header is None or header[1] != b"PF":
         raise MidwayError(
             f"not flow in a .pfm file: {path} starts with {data[:12]!r}, not the header 'PF', "
-            f"width, height, scale; give a three-channel .pfm or {_AGAIN}"
+            f"width, height, scale; give a three-channel .pfm or {AGAIN}"
         )
     width, height, scale = int(header[2]), int(header[3]), float(header[4])
-    _check_length(path, data, header.end(), width, height, channels=3)
+    if not 0 < abs(scale) < np.inf:
+        raise MidwayError(
+            f"damaged .pfm file: {path} has scale {scale:g}, whose sign gives the byte order; "
+            f"{AGAIN}"
+        )
+    check_length(path, data, header.end(), width, height, channels=3)
     kind = "<f4" if scale < 0 else ">f4"
     rows = np.frombuffer(data, kind, offset=header.end()).reshape(height, width, 3)
     flow = rows[::-1, :, :2]  # the bottom row comes first
-    return _with_unknown(flow, ~is_known(flow))
+    return with_unknown(flow, ~is_true(flow))
 
 
 def write_pfm(path: Path | str, flow: NDArray[np.floating]) -> None:
@@ -128,7 +142,7 @@ def write_pfm(path: Path | str, flow: NDArray[np.floating]) -> None:
     Raises:
         MidwayError: The flow has another shape, no pixels, or NaN.
     """
-    flow = _checked(path, flow)
+    flow = checked(path, flow)
     height, width = flow.shape[:2]
     rows = np.zeros((height, width, 3), "<f4")
     rows[..., :2] = np.where(is_known(flow)[..., None], flow, np.nan)
@@ -139,11 +153,19 @@ def write_pfm(path: Path | str, flow: NDArray[np.floating]) -> None:
 def read_kitti(path: Path | str) -> FloatFlow:
     """Read KITTI's 16-bit PNG.
 
-    Flow is (value - 32768) / 64 of red and green, and known where blue is not 0.
+    Flow is (value - 32768) / 64 of red and green, and known where blue is 1; else it is 0.
 
     Raises:
-        MidwayError: Not a 16-bit PNG of three channels.
+        MidwayError: Not a 16-bit PNG of three channels, larger than `MAX_PIXELS`, or another blue.
     """
+    check_regular(path)
+    with Path(path).open("rb") as file:
+        header = file.read(24)
+    width, height = struct.unpack(">II", header[16:].ljust(8, b"\0"))
+    if header.startswith(b"\x89PNG") and width * height > MAX_PIXELS:
+        raise MidwayError(
+            f"flow of {width} x {height} pixels: {path} is above {MAX_PIXELS}; {AGAIN}"
+        )
     try:
         with av.open(str(path), format="png_pipe") as container:
             frame = next(container.decode(video=0), None)
@@ -151,7 +173,7 @@ def read_kitti(path: Path | str) -> FloatFlow:
         raise
     except av.error.FFmpegError as error:
         raise MidwayError(
-            f"flow cannot be read as PNG: {path} ({error.strerror}); {_AGAIN}"
+            f"flow cannot be read as PNG: {path} ({error.strerror}); {AGAIN}"
         ) from None
     if frame is None or frame.format.name != "rgb48be":
         found = "no picture" if frame is None else f"pixels of format {frame.format.name}"
@@ -159,9 +181,14 @@ def read_kitti(path: Path | str) -> FloatFlow:
             f"not flow in a PNG file: {path} has {found}; give a 16-bit RGB PNG as in KITTI"
         )
     if frame.is_corrupt:
-        raise MidwayError(f"damaged PNG file: {path}; {_AGAIN}")
+        raise MidwayError(f"damaged PNG file: {path}; {AGAIN}")
     values = frame.to_ndarray().astype(np.float32)
-    return _with_unknown((values[..., :2] - KITTI_ZERO) / KITTI_STEPS, values[..., 2] == 0)
+    if values[..., 2].max() > 1:
+        raise MidwayError(
+            f"not flow of KITTI: blue of {path} has values up to {values[..., 2].max():.0f}, not 0 "
+            "or 1; save u, v and validity as red, green and blue"
+        )
+    return with_unknown((values[..., :2] - KITTI_ZERO) / KITTI_STEPS, values[..., 2] == 0)
 
 
 def write_kitti(path: Path | str, flow: NDArray[np.floating]) -> None:
@@ -170,7 +197,7 @@ def write_kitti(path: Path | str, flow: NDArray[np.floating]) -> None:
     Raises:
         MidwayError: The flow has another shape, no pixels, NaN, or motion beyond 512 pixels.
     """
-    flow = _checked(path, flow)
+    flow = checked(path, flow)
     known = is_known(flow)
     steps = np.rint(np.where(known[..., None], flow, 0).astype(np.float64) * KITTI_STEPS)
     if steps.min() < -KITTI_ZERO or steps.max() >= KITTI_ZERO:
@@ -195,16 +222,24 @@ def read_flo5(path: Path | str) -> FloatFlow:
         MidwayError: h5py is not installed, or the file has no readable flow.
     """
     h5py = _h5py(path)
+    check_regular(path)
     with Path(path).open("rb") as opened:
         try:
             with h5py.File(opened, "r") as file:
-                flow = np.asarray(file["flow"], np.float32)
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
+                stored = file["flow"]
+                check_shape(path, stored)
+                # The file may be far smaller than the array that it describes.
+                if math.prod(stored.shape) > 2 * MAX_PIXELS:
+                    raise ValueError(f"shape {stored.shape} is too large")
+                flow = np.asarray(stored, np.float32)
+        except MidwayError:
+            raise
+        except Exception as error:  # h5py raises many kinds for damaged files
+            reason = " ".join(str(error).split())[:160]
             raise MidwayError(
-                f"not a .flo5 file: {path} has no readable HDF5 dataset 'flow' ({error}); {_AGAIN}"
+                f"not a .flo5 file: {path} has no readable HDF5 dataset 'flow' ({reason}); {AGAIN}"
             ) from None
-    _check_shape(path, flow)
-    return _with_unknown(flow, ~is_known(flow))
+    return with_unknown(flow, ~is_true(flow))
 
 
 def write_flo5(path: Path | str, flow: NDArray[np.floating]) -> None:
@@ -214,7 +249,7 @@ def write_flo5(path: Path | str, flow: NDArray[np.floating]) -> None:
         MidwayError: h5py is not installed, or the flow has another shape, no pixels, or NaN.
     """
     h5py = _h5py(path)
-    flow = _checked(path, flow)
+    flow = checked(path, flow)
     marked = np.where(is_known(flow)[..., None], flow, np.nan).astype(np.float32)
     with h5py.File(str(path), "w") as file:
         file.create_dataset("flow", data=marked, compression="gzip")
@@ -226,14 +261,17 @@ def read_npy(path: Path | str) -> FloatFlow:
     Raises:
         MidwayError: Not an array of shape (height, width, 2), or values that are not finite.
     """
-    with Path(path).open("rb") as file:
-        try:
-            flow = np.lib.format.read_array(file, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise MidwayError(f"not a whole .npy file: {path} ({error}); {_AGAIN}") from None
-    _check_shape(path, flow)
-    if not is_known(flow).all():
-        raise MidwayError(f"damaged .npy file: {path} has flow that is not finite; {_AGAIN}")
+    data = read_bytes(path)
+    try:
+        flow = arrays.read_npy(io.BytesIO(data), len(data))
+    except (ValueError, EOFError) as error:
+        raise MidwayError(f"not a whole .npy file: {path} ({error}); {AGAIN}") from None
+    check_shape(path, flow)
+    if not is_true(flow).all():
+        raise MidwayError(
+            f"damaged .npy file: {path} has flow that is not finite or above {LIMIT_PIXELS:g}; "
+            f"{AGAIN}"
+        )
     return flow.astype(np.float32)
 
 
@@ -243,7 +281,7 @@ def write_npy(path: Path | str, flow: NDArray[np.floating]) -> None:
     Raises:
         MidwayError: The flow has another shape or no pixels, or is unknown at some pixel.
     """
-    flow = _checked(path, flow)
+    flow = checked(path, flow)
     if not is_known(flow).all():
         raise MidwayError(
             f"unknown flow in a .npy file: {path} cannot mark it; write .flo or .pfm instead"
@@ -273,47 +311,6 @@ def _format(path: Path | str) -> tuple[Callable[..., FloatFlow], Callable[..., N
             f"no flow format: {path} ends in '{suffix}'; the suffixes are {', '.join(_FORMATS)}"
         )
     return _FORMATS[suffix]
-
-
-def _check_length(
-    path: Path | str, data: bytes, header_bytes: int, width: int, height: int, *, channels: int
-) -> None:
-    if width < 1 or height < 1:
-        raise MidwayError(
-            f"damaged flow file: {path} has a header of {width} x {height} pixels; {_AGAIN}"
-        )
-    expected_bytes = header_bytes + 4 * channels * width * height
-    if len(data) != expected_bytes:
-        raise MidwayError(
-            f"damaged flow file: {path} has {len(data)} bytes, {width} x {height} pixels need "
-            f"{expected_bytes}; {_AGAIN}"
-        )
-
-
-def _check_shape(path: Path | str, flow: NDArray[Any]) -> None:
-    if flow.ndim != 3 or flow.shape[2] != 2 or flow.size == 0 or flow.dtype.kind not in "fiu":
-        raise MidwayError(
-            f"no flow: {path} has shape {flow.shape} of {flow.dtype}; give (height, width, 2)"
-        )
-
-
-def _checked(path: Path | str, flow: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Check shape and absence of NaN, and return the flow."""
-    _check_shape(path, flow)
-    _refuse_nan(path, flow)
-    return flow
-
-
-def _refuse_nan(path: Path | str, flow: NDArray[np.floating]) -> None:
-    if np.isnan(flow).any():
-        raise MidwayError(
-            f"NaN in flow: {path} at {np.isnan(flow).any(-1).sum()} pixels; make unknown flow "
-            "infinite in an array, above 1e9 in a .flo file"
-        )
-
-
-def _with_unknown(flow: NDArray[np.floating], unknown: NDArray[np.bool_]) -> FloatFlow:
-    return np.where(unknown[..., None], np.float32(np.inf), flow).astype(np.float32)
 
 
 def _h5py(path: Path | str) -> Any:

@@ -13,11 +13,14 @@ from torch import Tensor
 
 from midway.config import MAX_BATCH, MAX_WORKERS, check_at_most
 from midway.data.flow.augment import FlowCrop, augment, fixed_crop
-from midway.data.flow.datasets import FlowPair, list_pairs, load_pair
+from midway.data.flow.datasets import list_pairs
+from midway.data.flow.files import read_flow
+from midway.data.flow.pairs import FlowPair, load_pair
 from midway.data.sampling.ahead import Batch, read_ahead
 from midway.data.sampling.stream import Stream
 from midway.data.workers.pool import Reading
 from midway.errors import MidwayError
+from midway.nn.laplacian import is_valid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +119,19 @@ class FlowLoader:
             max_epoch_size=config.pairs_per_epoch,
         )
 
+    def require_known(self) -> None:
+        """Check that each dataset has a known vector; only files up to the first one are read.
+
+        Raises:
+            MidwayError: No vector of a dataset is known, or a file is missing or damaged.
+        """
+        for part, pairs in zip(self.config.parts, self._pairs, strict=True):
+            if not any(_has_known(pair) for pair in pairs):
+                raise MidwayError(
+                    f"{pairs[0].flow}: no vector of it or of the {len(pairs) - 1} other pairs of "
+                    f"{part.dataset} is known, so there is nothing to learn; fetch the flow again"
+                )
+
     @property
     def steps_per_epoch(self) -> int:
         """Steps in one epoch, at least 1."""
@@ -196,6 +212,14 @@ class FlowCropReader:
         if not self.augment:
             return fixed_crop(example, self.crop)
         return augment(example, self.crop, np.random.default_rng([self.seed, epoch, index]))
+
+
+def _has_known(pair: FlowPair) -> bool:
+    try:
+        flow = torch.from_numpy(read_flow(pair.flow)).permute(2, 0, 1)
+    except OSError as error:
+        raise MidwayError(f"{error.filename}: {error.strerror}; fetch the dataset again") from None
+    return bool(is_valid(flow[None]).any())
 
 
 def _batch(

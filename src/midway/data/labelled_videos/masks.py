@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
-from midway.data.clip import BadClipError
-from midway.data.clips.frame_folder import IMAGE_SUFFIXES, natural_key, read_image
+from midway.data.clips.frame_folder import IMAGE_SUFFIXES, natural_key
+from midway.data.images import ID_MODES, read_ids, read_image
 from midway.errors import MidwayError
 
 LAYOUT = "JPEGImages/480p/NAME, Annotations/480p/NAME and ImageSets, or [NAME/]frames and masks"
 MAX_OBJECTS = 64
 """Maximum objects of a mask; more distinct values indicate grey levels instead of ids."""
+VOID = 255
+"""Value of unlabelled pixels, if there are other objects."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +87,7 @@ def read_mask(path: Path, size: Sequence[int] | None) -> UInt8[np.ndarray, "heig
         MidwayError: The file is damaged, coloured or has another size.
 
     """
-    try:
-        with Image.open(path) as image:
-            values = np.array(image if image.mode in ("P", "L") else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise BadClipError(
-            str(path), f"cannot be read as an image ({error})", "copy it again"
-        ) from error
+    values = read_ids(str(path), ID_MODES)
     if values.ndim == 3:
         if (values != values[..., :1]).any():
             raise MidwayError(
@@ -100,17 +95,21 @@ def read_mask(path: Path, size: Sequence[int] | None) -> UInt8[np.ndarray, "heig
             )
         values = values[..., 0]
     _check_size(path, values.shape, size)
-    return values.astype(np.uint8)
+    return values
 
 
 def objects_of(mask: UInt8[np.ndarray, "height width"], path: Path) -> list[int]:
     """Return the object ids in the first mask of a video.
+
+    Value 255 beside others marks unlabelled pixels, as in DAVIS, so it is no object; as the only
+    value it is one.
 
     Raises:
         MidwayError: The mask has no object, or too many.
 
     """
     ids = [int(value) for value in np.unique(mask) if value]
+    ids = [each for each in ids if each != VOID] or ids
     if not 0 < len(ids) <= MAX_OBJECTS:
         raise MidwayError(
             f"{path}: {len(ids)} objects in the first mask; expected 1 to {MAX_OBJECTS} ids"

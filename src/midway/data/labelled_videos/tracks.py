@@ -1,16 +1,16 @@
 """Videos with ground-truth point tracks: files of TAP-Vid, and synthetic worlds."""
 
 import io
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image
 
+from midway.data.arrays import MAX_BYTES, read_npz
+from midway.data.images import read_image
 from midway.data.labelled_videos.numpy_pickle import read_numpy_pickle
 from midway.data.synthetic.world import World, WorldConfig
 from midway.data.synthetic.write import scene_name
@@ -22,6 +22,9 @@ LAYOUT = (
     "a dict of names or a list of videos, each a dict of 'video' (frames, height, width, 3) or a "
     "list of JPEG, 'points' (points, frames, 2) from 0 to 1 and 'occluded' (points, frames)"
 )
+_EXPECTED = f"expected {LAYOUT}"
+MAX_NUMBERS = 2**26
+"""Maximum numbers in nested lists."""
 MAX_OUTSIDE = 0.05
 """Tolerance for visible points outside the image, as a fraction of its side (annotation error)."""
 NUM_STARTS = 4
@@ -99,35 +102,32 @@ def world_video(config: WorldConfig, seed: int, num_points: int) -> TrackedVideo
 
 def _read_npz(file: Path) -> dict[str, Any]:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays.items())
+        return dict(read_npz(file, KEYS))
     except OSError as error:
         reason = error.strerror or "not a .npz"
         raise MidwayError(f"{file}: cannot be read ({reason}); check the path") from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except ValueError as error:
         raise MidwayError(
             f"{file}: not a .npz of plain arrays ({error}); save it without objects"
         ) from None
 
 
 def _video(name: str, values: Any, file: Path) -> TrackedVideo:
-    where = f"{file}: {name}"
+    # A name may have line breaks and control characters.
+    where = f"{file}: {name if name.isprintable() else repr(name)}"
     missing = [key for key in KEYS if not isinstance(values, Mapping) or key not in values]
     if missing:
         found = ", ".join(map(str, values)) if isinstance(values, Mapping) else type(values)
         raise MidwayError(f"{where}: no {', '.join(missing)}, found {found}; expected {LAYOUT}")
     frames = _frames(values["video"], where)
-    points, occluded = np.asarray(values["points"]), np.asarray(values["occluded"])
+    points, occluded = _numbers(values, "points", where), _numbers(values, "occluded", where)
     wanted = (len(points) if points.ndim else 0, len(frames))
     if points.shape != (*wanted, 2) or occluded.shape != wanted:
         raise MidwayError(
             f"{where}: points of shape {points.shape} and occluded of shape {occluded.shape} for "
             f"{len(frames)} frames; expected {LAYOUT}"
         )
-    try:
-        points, occluded = points.astype(np.float64), occluded.astype(np.bool_)
-    except (TypeError, ValueError):
-        raise MidwayError(f"{where}: points are not numbers; expected {LAYOUT}") from None
+    points, occluded = points.astype(np.float64), occluded.astype(np.bool_)
     visible = points[~occluded]
     if not (np.abs(visible - 0.5) <= 0.5 + MAX_OUTSIDE).all():
         raise MidwayError(
@@ -138,21 +138,60 @@ def _video(name: str, values: Any, file: Path) -> TrackedVideo:
     return TrackedVideo(name=name, frames=frames, points=points * size - 0.5, occluded=occluded)
 
 
+def _numbers(values: Mapping[str, Any], key: str, where: str) -> np.ndarray:
+    """Return numbers as an array, also those of nested lists.
+
+    Lists of a pickle can share their parts, so that a small file contains very many numbers; they
+    are counted before an array is made.
+    """
+    parts, total = [values[key]], 0
+    for _ in range(3):
+        if not all(isinstance(part, list | tuple) for part in parts):
+            break
+        total = sum(map(len, parts))
+        parts = [each for part in parts for each in part] if total <= MAX_NUMBERS else []
+    total = max(total, sum(np.size(part) for part in parts if isinstance(part, np.ndarray)))
+    plain = all(isinstance(part, bool | int | float | np.generic | np.ndarray) for part in parts)
+    try:
+        array = np.asarray(values[key]) if plain and total <= MAX_NUMBERS else np.array("")
+    except (TypeError, ValueError, OverflowError):  # lists of unequal lengths
+        array = np.array("")
+    if array.dtype.kind not in "biuf":
+        raise MidwayError(f"{where}: {key} are not numbers in rows of one length; {_EXPECTED}")
+    return array
+
+
 def _frames(video: Any, where: str) -> UInt8[np.ndarray, "frames height width 3"]:
-    if len(video) and isinstance(video[0], bytes):
-        try:
-            pictures = [np.array(Image.open(io.BytesIO(each)).convert("RGB")) for each in video]
-        except (OSError, SyntaxError, ValueError) as error:
-            raise MidwayError(f"{where}: a frame is not a JPEG ({error}); fetch it again") from None
-        sizes = sorted({(each.shape[1], each.shape[0]) for each in pictures})
-        if len(sizes) > 1:
-            found = " and ".join(f"{width} x {height}" for width, height in sizes[:2])
-            raise MidwayError(f"{where}: frames of {found} pixels; give frames of one size")
-        video = np.stack(pictures)
-    video = np.asarray(video)
+    if isinstance(video, list | tuple) and len(video) and isinstance(video[0], bytes):
+        video = _decoded(video, where)
+    if isinstance(video, list | tuple) and not video:
+        video = np.empty((0,), np.uint8)
+    if not isinstance(video, np.ndarray):
+        raise MidwayError(f"{where}: video is a {type(video).__name__}; {_EXPECTED}")
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[3] != 3 or len(video) < 2:
         raise MidwayError(
             f"{where}: video of shape {video.shape} and type {video.dtype}; expected at least two "
             "frames of bytes (frames, height, width, 3)"
         )
+    return video
+
+
+def _decoded(pictures: Sequence[Any], where: str) -> UInt8[np.ndarray, "frames height width 3"]:
+    video = np.empty((0, 0, 0, 3), np.uint8)
+    for number, picture in enumerate(pictures):
+        if not isinstance(picture, bytes):
+            raise MidwayError(f"{where}: frame {number} is not a JPEG; {_EXPECTED}")
+        image = read_image(f"{where}: frame {number}", io.BytesIO(picture))
+        if not number:
+            if len(pictures) * image.nbytes > MAX_BYTES:
+                raise MidwayError(
+                    f"{where}: {len(pictures)} frames of {image.shape[1]} x {image.shape[0]} "
+                    "pixels do not fit into 2 GiB; resize them, or divide the video"
+                )
+            video = np.empty((len(pictures), *image.shape), np.uint8)
+        if image.shape != video.shape[1:]:
+            sizes = sorted((each.shape[1], each.shape[0]) for each in (image, video[0]))
+            found = " and ".join(f"{width} x {height}" for width, height in sizes)
+            raise MidwayError(f"{where}: frames of {found} pixels; give frames of one size")
+        video[number] = image
     return video

@@ -15,7 +15,8 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
-from midway.data.clips.frame_folder import FrameSequence, read_image
+from midway.data.clips.frame_folder import FrameSequence
+from midway.data.images import read_image
 from midway.data.video.colours import with_known_colours
 from midway.data.video.frame_times import MISSING_SECONDS
 from midway.data.video.header import COPY_AGAIN, REENCODE, bad_clip_errors, open_stream

@@ -1,7 +1,6 @@
 """Labelled images: options, search in the layout of the dataset, reading and validation."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,21 +11,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from midway.config import MAX_BATCH, MAX_WORKERS, require
-from midway.data.files import find_files, is_url, open_binary
+from midway.data.files import find_files, is_url
+from midway.data.images import open_image, read_ids, refuse_depth, refuse_orientation
+from midway.data.segmentation.classes import IGNORE
 from midway.data.segmentation.layouts import DATASETS, Dataset, Layout, values_from
 from midway.errors import MidwayError
 
 Split = Literal["train", "val"]
 NAMED_IN_ERRORS = 3
 """Maximum files or folders named in an error."""
-KINDS = {
-    "P": "a palette image; save its indices as 8-bit grey",
-    "I;16": "16 bits deep; save the ids as 8-bit grey",
-    "I": "16 bits deep; save the ids as 8-bit grey",
-    "RGB": "a colour picture; give the folder of the class ids, not of the colour maps",
-    "RGBA": "a colour picture; give the folder of the class ids, not of the colour maps",
-}
-"""Description and remedy of label files that are not 8-bit grey, by mode in Pillow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +150,7 @@ class LabelledImages:
 
         """
         item = self._items[index]
-        image, classes = read_image(item.image), self._read_classes(item.label)
+        image, classes = read_labelled(item.image), self._read_classes(item.label)
         if image.size != classes.shape[::-1]:
             height, width = classes.shape
             raise MidwayError(
@@ -166,12 +159,24 @@ class LabelledImages:
             )
         return image, classes
 
+    def require_labels(self) -> None:
+        """Check that a pixel has a class; only images up to the first such pixel are read.
+
+        Raises:
+            MidwayError: No pixel of any image has a class, or a file cannot be read.
+
+        """
+        for index in range(len(self)):
+            if (self.read(index)[1] != IGNORE).any():
+                return
+        first = self[0].label
+        raise MidwayError(
+            f"{first}: no pixel of it or of the {len(self) - 1} other labels has a class, so there "
+            "is nothing to learn or score; check the labels"
+        )
+
     def _read_classes(self, location: str) -> NDArray[np.uint8]:
-        with _opened(location) as picture:
-            if picture.mode != "L":
-                kind = KINDS.get(picture.mode, f"of mode {picture.mode}; save it as 8-bit grey")
-                raise MidwayError(f"{location}: labels are not 8-bit class ids: the file is {kind}")
-            values = np.asarray(picture)
+        values = read_ids(location, ("L",))
         classes = self._lookup[values]
         if classes.min() < 0:
             wrong = int(values[classes < 0][0])
@@ -221,27 +226,17 @@ def find_labelled(data: SegmentationData, split: Split) -> LabelledImages:
     )
 
 
-def read_image(location: str) -> Image.Image:
-    """Read an 8-bit image as RGB.
+def read_labelled(location: str) -> Image.Image:
+    """Read an 8-bit image as RGB, of the same orientation as its label.
 
     Raises:
-        MidwayError: The file cannot be read, or has more than 8 bits.
+        BadClipError: The file cannot be read, has more than 8 bits, or is turned by its EXIF.
 
     """
-    with _opened(location) as picture:
-        if picture.mode.startswith(("I", "F")):
-            raise MidwayError(f"{location}: an image of more than 8 bits; save it with 8")
+    with open_image(location) as picture:
+        refuse_orientation(picture, location)
+        refuse_depth(picture, location)
         return picture.convert("RGB")
-
-
-@contextmanager
-def _opened(location: str) -> Iterator[Image.Image]:
-    try:
-        with open_binary(location) as file, Image.open(file) as picture:
-            picture.load()
-            yield picture
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's for damaged files
-        raise MidwayError(f"{location}: no readable image ({error}); replace the file") from None
 
 
 def _paired(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
 
-from midway.data.flow.datasets import FlowExample
+from midway.data.flow.pairs import FlowExample
 from midway.data.synthetic.world import World, WorldConfig
 from midway.errors import MidwayError
 

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from midway.data.flow.files import is_known
+from midway.data.flow.checks import is_known
 from midway.errors import MidwayError
 
 BAD_PIXELS = (0.5, 1.0, 3.0, 5.0)
@@ -42,39 +42,42 @@ def pair_errors(
 ) -> PairErrors:
     """Compute the errors of predicted flow at all pixels with known ground truth.
 
-    Pixels are not excluded for the length of their flow.
+    Pixels are not excluded for the length of their flow. Ground truth of a higher resolution is
+    scored as Spring's benchmark does: the error of a pixel is the lowest over its vectors, and it
+    is unknown if one of them is.
 
     Args:
         predicted: Shape (height, width, 2), in pixels.
-        truth: Shape (height, width, 2), in pixels; not finite where unknown.
+        truth: Shape (stride * height, stride * width, 2), in pixels of the prediction; not finite
+            where unknown.
         occluded: Mask of source pixels that are hidden in the target, shape (height, width); None
             if the dataset has no occlusion masks.
 
     Raises:
-        MidwayError: The shapes differ, no pixel is known, or the prediction is not finite.
+        MidwayError: The shapes do not fit, no pixel is known, or the prediction is not finite.
     """
-    if predicted.shape != truth.shape:
-        raise MidwayError(
-            f"predicted flow: has shape {predicted.shape}, the ground truth has {truth.shape}; "
-            "predict one vector per pixel"
-        )
-    known = is_known(truth)
+    cells = _cells(predicted, truth)  # (height, width, stride^2, 2)
+    known = is_known(cells).all(-1)
     if not known.any():
         raise MidwayError("ground-truth flow: no pixel is known; leave the pair out")
     if not np.isfinite(predicted[known]).all():
         raise MidwayError("predicted flow: is not finite; check the network's weights")
-    truth = truth[known].astype(np.float64)
-    differences = predicted[known] - truth
-    error = np.hypot(differences[:, 0], differences[:, 1])
-    length = np.hypot(truth[:, 0], truth[:, 1])
+    true = cells[known].astype(np.float64)  # (pixels, stride^2, 2)
+    differences = predicted[known][:, None] - true
+    errors = np.hypot(differences[..., 0], differences[..., 1])
+    best = errors.argmin(1)[:, None]
+    error = np.take_along_axis(errors, best, axis=1)[:, 0]
+    difference = np.take_along_axis(differences, best[..., None], axis=1)[:, 0]
+    lengths = np.hypot(true[..., 0], true[..., 1])
+    length, longest = lengths.mean(1), lengths.max(1)
     slow, fast = SPEED_BOUNDS
     everywhere = np.ones(len(error), bool)
     measures = {
         "epe": (error, everywhere),
-        "l1": (np.abs(differences).sum(1), everywhere),
+        "l1": (np.abs(difference).sum(1), everywhere),
         **{f"bad_{t:g}": (100.0 * (error > t), everywhere) for t in BAD_PIXELS},
         "f1": (
-            100.0 * ((error > KITTI_PIXELS) & (error > KITTI_SHARE * length)),
+            100.0 * ((error > KITTI_PIXELS) & (error > KITTI_SHARE * longest)),
             everywhere,
         ),
         "epe_0_10": (error, length < slow),
@@ -90,6 +93,19 @@ def pair_errors(
     )
 
 
+def _cells(predicted: NDArray[np.floating], truth: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the true vectors of each predicted pixel, (height, width, stride^2, 2)."""
+    height, width = predicted.shape[:2]
+    stride = max(1, truth.shape[0] // max(1, height))
+    if truth.shape != (stride * height, stride * width, 2) or predicted.shape[2:] != (2,):
+        raise MidwayError(
+            f"predicted flow: has shape {predicted.shape}, the ground truth has {truth.shape}; "
+            "predict one vector per pixel"
+        )
+    cells = truth.reshape(height, stride, width, stride, 2).swapaxes(1, 2)
+    return cells.reshape(height, width, stride**2, 2)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FlowScore:
     """Flow metrics of a set of pairs."""
@@ -100,7 +116,7 @@ class FlowScore:
     by_pixels: Mapping[str, float]
     """Means over all known pixels of the set: `epe_pixels` and `l1` in pixels; `bad_0.5` to `bad_5`
     and `f1` in percent; `epe_0_10`, `epe_10_40` and `epe_40` by length of the true flow;
-    `epe_visible` and `epe_occluded` if the dataset has occlusion masks. NaN if a metric covers no
+    `epe_visible` and `epe_occluded` if all pairs have occlusion masks. NaN if a metric covers no
     pixel."""
 
     @classmethod
@@ -113,9 +129,12 @@ class FlowScore:
         if not pairs:
             raise MidwayError("flow score: no pairs; check the split")
         means = {}
-        for name in dict.fromkeys(name for pair in pairs for name in pair.sums):
-            count = sum(pair.counts.get(name, 0) for pair in pairs)
-            total = sum(pair.sums.get(name, 0.0) for pair in pairs)
+        for name in pairs[0].sums:
+            # Occlusion masks of some pairs would give a score of a part of the set.
+            if not all(name in pair.sums for pair in pairs):
+                continue
+            count = sum(pair.counts[name] for pair in pairs)
+            total = sum(pair.sums[name] for pair in pairs)
             means["epe_pixels" if name == "epe" else name] = total / count if count else nan
         epe = sum(pair.epe for pair in pairs) / len(pairs)
         return cls(num_pairs=len(pairs), epe=epe, by_pixels=means)

@@ -1,12 +1,16 @@
 """Region similarity J and contour accuracy F of masks (Perazzi et al., 2016, section 5)."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool
 
 TOLERANCE = 0.008
 """Largest distance between matching contour pixels, as a share of the image's diagonal."""
+
+RECALL_ABOVE = 0.5
+"""Score above which a frame counts for the recall."""
 
 Mask = Bool[np.ndarray, "height width"]
 
@@ -31,6 +35,18 @@ def contour_accuracy(predicted: Mask, true: Mask) -> float:
     recall = (expected & dilate(found, radius)).sum() / expected.sum()
     total = precision + recall
     return float(2 * precision * recall / total) if total else 0.0
+
+
+def recall_and_decay(name: str, scores: Sequence[float]) -> dict[str, float]:
+    """Return recall and decay of the scores of an object's frames, named NAME_recall, NAME_decay.
+
+    Recall is the share of scores above `RECALL_ABOVE`; decay is the mean of the first quarter of
+    the frames minus that of the last. Quarters share their border frames (DAVIS's toolkit).
+    """
+    bounds = np.rint(np.linspace(1, len(scores), 5) + 1e-10).astype(int) - 1
+    first, last = (np.mean(scores[bounds[n] : bounds[n + 1] + 1]) for n in (0, 3))
+    recall = np.mean(np.asarray(scores) > RECALL_ABOVE)
+    return {f"{name}_recall": float(recall), f"{name}_decay": float(first - last)}
 
 
 def contour(mask: Mask) -> Mask:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, distributed
 
 from midway.config import json_text
-from midway.data.flow.datasets import FlowPair
 from midway.data.flow.loader import FlowBatch
+from midway.data.flow.pairs import FlowPair
 from midway.errors import MidwayError
 from midway.evals.readouts.flow_protocols import FinetuneConfig, ValidationConfig
 from midway.evals.readouts.flow_scores import score_pairs
@@ -69,13 +69,13 @@ class FlowFinetuning(Objective):
     def forward(self, batch: FlowBatch) -> StepOutput:
         """Compute the bounded Laplacian loss over the known pixels of a batch.
 
-        The logs contain `epe`, the mean endpoint error in pixels.
+        The logs contain `epe`, the mean endpoint error in pixels; NaN without a known pixel.
         """
         output = self.network(normalise(batch.source / 255), normalise(batch.target / 255)).float()
         known = is_valid(batch.flow)
         with torch.no_grad():
             error = torch.linalg.vector_norm(output[:, :2] - batch.flow, dim=1)  # (B, H, W)
-            epe = torch.where(known, error, 0).sum() / known.sum().clamp(min=1)
+            epe = torch.where(known, error, 0).sum() / known.sum()
         return StepOutput(loss=bounded_laplacian(output, batch.flow), logs={"epe": epe})
 
     def after_step(self, progress: Progress) -> None:

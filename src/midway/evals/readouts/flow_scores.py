@@ -10,9 +10,9 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
+from midway.data.flow.checks import is_known
 from midway.data.flow.colours import flow_to_rgb, longest_pixels
-from midway.data.flow.datasets import FlowExample, FlowPair, load_pair
-from midway.data.flow.files import is_known
+from midway.data.flow.pairs import FlowExample, FlowPair, load_pair
 from midway.errors import MidwayError
 from midway.evals.metrics.flow import PairErrors, Scores, pair_errors
 from midway.models.flow.predictor import Predictor
@@ -93,7 +93,8 @@ def score_pairs(
 
 def _errors(pair: FlowPair, example: FlowExample, predicted: Any) -> PairErrors:
     try:
-        return pair_errors(predicted, example.flow, example.occluded)
+        truth = example.flow if example.fine is None else example.fine
+        return pair_errors(predicted, truth, example.occluded)
     except MidwayError as error:
         raise MidwayError(f"{pair.flow}: {error}") from None
 
@@ -116,10 +117,12 @@ def report(results: Mapping[str, Any]) -> str:
         return f"interrupted after {results['steps']} steps: {results['run']}"
     metrics = [f"{name} {x:.2f}" for name, x in results["by_pixels"].items() if x is not None]
     groups = results["renderings"] | results["sequences"]
+    tests = results.get("tests", {})
     return "\n".join(
         [
             f"EPE {results['epe']:.3f} px, mean over {results['pairs']} pairs",
             f"  {'  '.join(metrics)}",
             *(f"  {name:<24} {epe:8.3f}" for name, epe in groups.items()),
+            *(f"{name}: {report(each)}" for name, each in tests.items()),
         ]
     )

@@ -101,7 +101,7 @@ class SegmentationReadout(Objective):
         loss = _cross_entropy(logits, labels)
         labelled = labels != IGNORE
         right = (logits.detach().argmax(1) == labels) & labelled
-        accuracy = right.sum() / labelled.sum().clamp(min=1)
+        accuracy = right.sum() / labelled.sum()  # NaN without a labelled pixel
         logs = {"head_loss": loss.detach(), "pixel_accuracy": accuracy}
         for each in auxiliary:
             loss = loss + self.config.auxiliary_weight * _cross_entropy(each, labels)

@@ -28,6 +28,8 @@ MEASURING = ("steps", "epochs", "precision", "accumulate")
 """Fields of the run that affect the results."""
 
 IBOT_LEVELS = (4, 6, 8, 12)
+BACKWARD_LEVELS = (3, 6, 9, 12)
+"""Levels of the backward features of the paper's networks, and the top."""
 POLY = OptimConfig(
     lr=3e-5,
     scale_lr=False,
@@ -74,6 +76,9 @@ class SegmentationConfig:
         for part, names in MACHINE.items():
             parts[part] = {k: v for k, v in parts[part].items() if k not in names}
         parts["run"] = {name: values["run"][name] for name in MEASURING}
+        # Hashes of version 0.1, which covered the encoder's features only, stay the same.
+        if self.encoder.features != "encoder":
+            parts["features"] = self.encoder.features
         return protocol_version(VERSION, parts)
 
 
@@ -98,11 +103,12 @@ def config_from_json(values: Mapping[str, Any], *, where: str) -> SegmentationCo
 
 
 def bdd100k_linear() -> SegmentationConfig:
-    """Evaluate on BDD100K: frozen encoder, iBOT's linear head.
+    """Evaluate on BDD100K: frozen network, iBOT's linear head on Midway's backward features.
 
-    FlowE's linear head reads the top level only: ``--readout.levels 12``.
+    Encoders without dynamics take ``--features encoder --readout.levels 4 6 8 12``. FlowE's linear
+    head has ``--readout.levels 3``, or 12 of the encoder.
     """
-    return _frozen("bdd100k-linear", _driving("bdd100k", batch_size=16), "linear", 60_000)
+    return _linear("bdd100k-linear", _driving("bdd100k", batch_size=16), 60_000)
 
 
 def bdd100k_upernet() -> SegmentationConfig:
@@ -111,8 +117,8 @@ def bdd100k_upernet() -> SegmentationConfig:
 
 
 def cityscapes_linear() -> SegmentationConfig:
-    """Evaluate on Cityscapes: frozen encoder, iBOT's linear head."""
-    return _frozen("cityscapes-linear", _driving("cityscapes", batch_size=8), "linear", 40_000)
+    """Evaluate on Cityscapes: frozen network, iBOT's linear head on Midway's backward features."""
+    return _linear("cityscapes-linear", _driving("cityscapes", batch_size=8), 40_000)
 
 
 def cityscapes_upernet() -> SegmentationConfig:
@@ -133,9 +139,9 @@ def wt_sem_upernet() -> SegmentationConfig:
 
 
 def ade20k_linear() -> SegmentationConfig:
-    """Evaluate on ADE20K: frozen encoder, iBOT's linear head, the schedule of BDD100K."""
+    """Evaluate on ADE20K: backward features, iBOT's linear head, the schedule of BDD100K."""
     data = SegmentationData(dataset="ade20k", **_SCENES, batch_size=16)
-    return _frozen("ade20k-linear", data, "linear", 60_000)
+    return _linear("ade20k-linear", data, 60_000)
 
 
 def camvid_linear() -> SegmentationConfig:
@@ -182,6 +188,16 @@ def _frozen(name: str, data: SegmentationData, kind: Any, steps: int) -> Segment
         data=data,
         readout=ReadoutConfig(kind=kind, levels=IBOT_LEVELS),
         run=RunConfig(folder=Path("runs/segmentation") / name, steps=steps, log_every=50),
+    )
+
+
+def _linear(name: str, data: SegmentationData, steps: int) -> SegmentationConfig:
+    """Return the paper's linear readout, which reads backward features, not the encoder's."""
+    config = _frozen(name, data, "linear", steps)
+    return replace(
+        config,
+        encoder=EncoderSource(features="backward"),
+        readout=replace(config.readout, levels=BACKWARD_LEVELS),
     )
 
 

@@ -1,0 +1,88 @@
+"""Flow pairs: their files, and reading of a pair."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from midway.data.flow.checks import FloatFlow
+from midway.data.flow.files import read_flow
+from midway.data.images import read_image
+from midway.errors import MidwayError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlowPair:
+    """Files of two frames and of the flow between them."""
+
+    source: str
+    target: str
+    flow: str
+    """File of the flow from source to target."""
+    sequence: str
+    """Name of the scene, drive or folder, for scores by sequence."""
+    rendering: str = ""
+    """`clean` or `final`, in datasets with two renderings."""
+    occlusions: str = ""
+    """Mask of occluded source pixels, in datasets that provide it."""
+    flow_stride: int = 1
+    """Ratio of flow to image resolution per axis: 2 in Spring."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FlowExample:
+    """Pair in memory."""
+
+    source: NDArray[np.uint8]
+    """RGB (height, width, 3)."""
+    target: NDArray[np.uint8]
+    """RGB (height, width, 3)."""
+    flow: FloatFlow
+    """Displacement to the right and down in pixels (height, width, 2); infinite where unknown."""
+    occluded: NDArray[np.bool_] | None
+    """True where source pixels are occluded in the target (height, width); None if unknown."""
+    fine: FloatFlow | None = None
+    """Flow at the resolution of its file, if that is a multiple of the images' resolution."""
+
+
+def load_pair(pair: FlowPair) -> FlowExample:
+    """Read the images, flow and occlusion of a pair.
+
+    Raises:
+        MidwayError: A file is damaged, or sizes differ.
+        OSError: A file is missing.
+    """
+    source, target = read_image(pair.source), read_image(pair.target)
+    fine, stride = read_flow(pair.flow), pair.flow_stride
+    flow = fine[::stride, ::stride]
+    occluded = read_mask(pair.occlusions) if pair.occlusions else None
+    shapes = {pair.source: source.shape, pair.target: target.shape, pair.flow: flow.shape}
+    if occluded is not None:
+        shapes[pair.occlusions] = occluded.shape
+    for name, shape in shapes.items():
+        if shape[:2] != source.shape[:2]:
+            raise MidwayError(
+                f"sizes of a pair differ: {name} has {shape[0]}x{shape[1]} pixels, {pair.source} "
+                f"{source.shape[0]}x{source.shape[1]}; fetch the files again or remove the pair"
+            )
+    if fine.shape[0] != stride * len(flow) or fine.shape[1] != stride * flow.shape[1]:
+        raise MidwayError(
+            f"{pair.flow}: {fine.shape[0]}x{fine.shape[1]} pixels, no multiple of {stride}; fetch "
+            "it again"
+        )
+    return FlowExample(
+        source=source,
+        target=target,
+        flow=flow,
+        occluded=occluded,
+        fine=fine if stride > 1 else None,
+    )
+
+
+def read_mask(path: str) -> NDArray[np.bool_]:
+    """Read an 8-bit mask of Sintel (`occlusions`, `invalid`), shape (height, width).
+
+    Raises:
+        MidwayError: The file is missing or not an image.
+    """
+    return read_image(path)[..., 0] > 127

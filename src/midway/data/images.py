@@ -1,0 +1,165 @@
+"""Opening of image files from anywhere: listed formats, bounded size, every error in one line."""
+
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+
+from midway.data.clip import BadClipError
+from midway.data.files import open_binary
+from midway.errors import MidwayError
+
+FORMATS = ("PNG", "JPEG", "PPM", "WEBP", "BMP")
+"""Formats that Pillow may try; without a list it starts Ghostscript for PostScript of any name."""
+MAX_PIXELS = 2**26
+"""Maximum pixels of an image, 8192 x 8192; a small file can contain very many."""
+EXIF_ORIENTATION = 0x0112
+_EIGHT_BIT_MODES = frozenset(
+    ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"]
+)
+_STRETCH = {"L;2": 85, "L;4": 17}
+"""Factor by which Pillow multiplies grey levels of less than 8 bits, by raw mode."""
+ID_MODES = ("1", "L", "P", "RGB", "RGBA", "LA")
+"""Modes of images of ids: grey, palette, and colours that are grey."""
+KINDS = {
+    "P": "a palette image",
+    "I": "16 bits deep",
+    "I;16": "16 bits deep",
+    "RGB": "a colour picture",
+    "RGBA": "a colour picture",
+}
+"""Description of files of other modes."""
+REMEDIES = {
+    "P": "save its indices as 8-bit grey",
+    "RGB": "give the folder of the class ids, not of the colour maps",
+    "RGBA": "give the folder of the class ids, not of the colour maps",
+}
+
+
+@contextmanager
+def open_image(location: str, file: BinaryIO | None = None) -> Iterator[ImageFile]:
+    """Open an image whose pixels are decoded on demand.
+
+    Args:
+        location: Path or URL, named in errors.
+        file: Contents, if they are not to be read from `location`.
+
+    Raises:
+        BadClipError: The file cannot be read as an image, here or in the enclosed block, or is too
+            large.
+    """
+    try:
+        with (
+            open_binary(location) if file is None else file as data,
+            _without_warnings(),
+            Image.open(data, formats=FORMATS) as picture,
+        ):
+            if picture.width * picture.height > MAX_PIXELS:
+                raise BadClipError(
+                    location,
+                    f"has {picture.width} x {picture.height} pixels, above {MAX_PIXELS}",
+                    "make it smaller or remove it",
+                )
+            yield picture
+    except MidwayError:
+        raise
+    except Exception as error:  # Pillow raises many kinds for damaged files
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"not {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise BadClipError(
+            location, f"cannot be read as an image ({reason})", "copy it again or remove it"
+        ) from error
+
+
+def read_image(location: str, file: BinaryIO | None = None) -> NDArray[np.uint8]:
+    """Read an 8-bit image as upright RGB (height, width, 3); grey is repeated, alpha dropped.
+
+    Args:
+        location: Path or URL, named in errors.
+        file: Contents, if they are not to be read from `location`.
+
+    Raises:
+        BadClipError: The file is not an image, is truncated, or has more than 8 bits per channel.
+    """
+    with open_image(location, file) as picture:
+        refuse_depth(picture, location)
+        image = ImageOps.exif_transpose(picture)
+        if "transparency" in image.info:
+            image = image.convert("RGBA")
+        return np.array(image.convert("RGB"))
+
+
+def read_ids(location: str, modes: Collection[str]) -> NDArray[np.uint8]:
+    """Read the numbers that an image of classes or objects stores.
+
+    Args:
+        location: Path or URL.
+        modes: Accepted modes of Pillow, some of `ID_MODES`.
+
+    Returns:
+        Palette indices or grey levels (height, width) as stored, also with less than 8 bits;
+        colours (height, width, 3) of other modes.
+
+    Raises:
+        BadClipError: The file is not an image, is lossy, is turned by its EXIF, or has another
+            mode.
+    """
+    with open_image(location) as picture:
+        codec, raw = (picture.tile[0][0], str(picture.tile[0][3])) if picture.tile else ("", "")
+        # Pillow stretches the levels of a grey map to 255, and inverts those of a bit map.
+        changed = picture.format == "PPM" and (codec != "raw" or picture.mode == "1")
+        if picture.format in ("JPEG", "MPO", "WEBP") or changed:
+            raise BadClipError(
+                location, f"is {picture.format}, which changes ids", "save the ids as PNG"
+            )
+        refuse_orientation(picture, location)
+        mode = "I" if ";16" in raw else picture.mode
+        if mode not in modes:
+            kind = KINDS.get(mode, f"of mode {mode}")
+            remedy = REMEDIES.get(mode, "save it as 8-bit grey")
+            raise BadClipError(location, f"holds no 8-bit ids: the file is {kind}", remedy)
+        if mode not in ("1", "L", "P"):
+            return np.array(picture.convert("RGB"))
+        return np.array(picture).astype(np.uint8) // _STRETCH.get(raw, 1)
+
+
+def refuse_orientation(picture: ImageFile, location: str) -> None:
+    """Refuse an image that viewers turn, as pixels and ids may be turned against each other.
+
+    Raises:
+        BadClipError: EXIF has another orientation than upright.
+    """
+    orientation = picture.getexif().get(EXIF_ORIENTATION, 1)
+    if orientation not in (0, 1):
+        raise BadClipError(
+            location,
+            f"has orientation {orientation} in its EXIF, so image and ids may differ by a turn",
+            "turn the pixels as the ids are, and remove the tag",
+        )
+
+
+def refuse_depth(picture: ImageFile, location: str) -> None:
+    """Refuse an image of more than 8 bits, which Pillow would clip or reduce.
+
+    Raises:
+        BadClipError: The image has more than 8 bits per channel.
+    """
+    deep = any(";16" in str(tile[3]) for tile in picture.tile)
+    if deep or picture.mode not in _EIGHT_BIT_MODES:
+        raise BadClipError(
+            location, "has more than 8 bits per channel", "convert it to 8 bits or remove it"
+        )
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silence Pillow's warning of large images, which are refused."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
