@@ -1,4 +1,6 @@
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -258,3 +260,23 @@ def test_a_benchmark_prints_a_table_and_one_json_object(
     (layout,) = json.loads(last)["layouts"]
     assert layout["limit"] in ("decode", "transfer", "views")
     assert "midway bench data" in _fails(["bench"], capsys)
+
+
+def _openmp(**variables: str) -> str:
+    """Settings that OpenMP reports when a command imports torch."""
+    given = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "KMP_", "GOMP_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "midway.cli", "list"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=given | {"OMP_DISPLAY_ENV": "VERBOSE"} | variables,
+    )
+    return done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have another OpenMP")
+def test_threads_wait_without_spinning_unless_the_environment_says_otherwise() -> None:
+    assert re.search(r"OMP_WAIT_POLICY *= *'PASSIVE'", _openmp())
+    assert re.search(r"OMP_WAIT_POLICY *= *'ACTIVE'", _openmp(OMP_WAIT_POLICY="ACTIVE"))
+    assert not re.search(r"OMP_WAIT_POLICY *= *'PASSIVE'", _openmp(GOMP_SPINCOUNT="1000"))

@@ -17,8 +17,9 @@ from midway.data.flow.colours import flow_to_rgb, longest_pixels
 from midway.data.flow.files import FloatFlow, flow_suffixes, write_flow
 from midway.data.video.file import VIDEO_SUFFIXES, VideoFile
 from midway.data.video.writer import WRITTEN_VIDEO_SUFFIXES, writing_video
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 from midway.models.flow.predictor import FlowMethod, Predictor, flow_predictor
+from midway.progress import progress
 
 LONGEST_QUANTILE = 0.99
 """Quantile of a video frame's motion that scales its colours; outliers above it are ignored."""
@@ -107,7 +108,7 @@ def _video(path: Path, out: Path, predict: Predictor, max_pixels: float) -> dict
     longest, count = max_pixels or 1.0, 0
     with VideoFile(str(path)) as video, writing_video(out, video.fps) as write:
         source = None
-        for target in _frames(video):
+        for target in progress(_frames(video), "frames", _num_frames(video)):
             if source is not None:
                 found = _finite(predict(source, target), path)
                 if not max_pixels:
@@ -118,7 +119,8 @@ def _video(path: Path, out: Path, predict: Predictor, max_pixels: float) -> dict
             source = target
         if not count:
             raise BadClipError(str(path), "has a single frame", "give at least two frames")
-    print(f"{out}: flow of {count} pairs of frames, full colour at {longest:.1f} px")
+    pairs = f"{counted(count, 'pair')} of frames"
+    print(f"{out}: flow of {pairs}, full colour at {longest:.1f} px")
     return {"out": str(out), "pairs": count, "max_pixels": longest}
 
 
@@ -129,10 +131,14 @@ def _finite(found: FloatFlow, path: Path) -> FloatFlow:
     return found
 
 
+def _num_frames(video: VideoFile) -> int:
+    return round(video.duration_seconds * video.fps)
+
+
 def _frames(video: VideoFile) -> Iterator[NDArray[np.uint8]]:
     """Yield each frame once, in order, at no more than the video's mean frame rate."""
     last_seconds = -1.0
-    numbers = range(round(video.duration_seconds * video.fps) + 1)
+    numbers = range(_num_frames(video) + 1)
     # Half a frame late, because timestamps in a file are rounded up or down.
     for frame in video.frames_in_order([(number + 0.5) / video.fps for number in numbers]):
         if frame.seconds > last_seconds:
