@@ -1,4 +1,4 @@
-"""Commands and snippets of docs/RESULTS.md can be pasted: their names, options and imports exist."""
+"""Commands and snippets of docs/RESULTS.md can be pasted: names, options and imports exist."""
 
 import ast
 import importlib
