@@ -49,7 +49,7 @@ def test_cores_that_others_use_are_not_free(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(cores, "_allowed", lambda: {0, 1, 2, 3})
     monkeypatch.setattr(cores, "_quota", lambda: float("inf"))
     monkeypatch.setattr(cores.time, "sleep", lambda seconds: None)
-    for idle, free in ((0.8, 4), (0.6, 3), (0.3, 2), (0.0, 1)):
+    for idle, free in ((0.8, 4), (0.6, 3), (0.32, 2), (0.0, 1)):
         times, idles = iter([10.0, 10.2]), iter([50.0, 50.0 + idle])
         monkeypatch.setattr(cores.time, "monotonic", lambda times=times: next(times))
         monkeypatch.setattr(cores, "_idle_seconds", lambda allowed, idles=idles: next(idles))

@@ -1,6 +1,5 @@
 """Length of the quickstart on this machine, from a few timed steps."""
 
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -75,12 +74,12 @@ def seconds_per_step(experiment: Experiment) -> float:
     with TemporaryDirectory() as folder:  # the loader may write a list of skipped clips
         trial = replace(experiment, run=replace(experiment.run, folder=Path(folder)))
         count = WARM_UP_STEPS + TIMED_STEPS
-        with closing(clip_loader(trial, method.spec).batches(0, count)) as batches:
+        batches = clip_loader(trial, method.spec).batches(0, count)
+        start = perf_counter()
+        for batch in progress(batches, "steps", count):
+            ours.step(batch.render(method.spec))
+            seconds.append(perf_counter() - start)
             start = perf_counter()
-            for batch in progress(batches, "steps", count):
-                ours.step(batch.render(method.spec))
-                seconds.append(perf_counter() - start)
-                start = perf_counter()
     return sum(seconds[WARM_UP_STEPS:]) / TIMED_STEPS
 
 
