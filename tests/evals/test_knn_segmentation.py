@@ -231,7 +231,7 @@ def test_a_folder_that_cannot_take_the_results_is_told_at_once(place, capsys):
 def test_what_makes_no_sense_is_told(place, capsys):
     command = ["eval", "knn_segmentation"]
     assert main([*command, "--resume", str(place)]) == 2
-    assert "has nothing to resume" in capsys.readouterr().err
+    assert "cannot be resumed" in capsys.readouterr().err
     assert main([*command, "--protocol", "camvid", "--neighbours", "0"]) == 2
     assert "neighbours = 0; give 1 or more" in capsys.readouterr().err
 
