@@ -9,11 +9,12 @@ import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
-
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 from midway.errors import MidwayError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 C = TypeVar("C")
 
@@ -135,6 +136,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _validated(kind: Any, value: Any, name: str, where: str) -> Any:
+    from pydantic import ValidationError  # a tenth of a second, for commands that read no JSON
+
     try:
         return _adapter(kind).validate_python(value)
     except ValidationError as error:
@@ -145,7 +148,9 @@ def _validated(kind: Any, value: Any, name: str, where: str) -> Any:
 
 
 @functools.cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> "TypeAdapter[Any]":
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter
+
     try:
         return TypeAdapter(kind, config=ConfigDict(strict=False, extra="forbid"))
     except PydanticUserError:  # pydantic allows no `config` for a dataclass

@@ -18,12 +18,14 @@ from midway.data.flow.colours import flow_to_rgb
 from midway.data.flow.files import read_flow
 from midway.data.synthetic.world import WorldConfig
 from midway.data.synthetic.write import write_videos
+from midway.data.video.frame_times import read_frame_seconds
 from midway.models.flow.network import FlowNetwork, save_flow_network
 from midway.models.flow.predictor import FlowMethod, with_level
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.save import save
 from midway.nn.images import normalise
 from tests.data.flow import made_flow_sets as made
+from tests.data.video.made_videos import write_video
 from tests.models.flow.test_network import CONFIG
 from tests.models.networks import tiny
 
@@ -184,6 +186,15 @@ def test_a_video_whose_second_frame_is_lost_is_refused_as_a_single_frame(tmp_pat
     assert main(["flow", str(path), "-o", str(tmp_path / "x.mp4"), "--method", "zero"]) == 2
     assert capsys.readouterr().err.endswith("has a single frame; give at least two frames\n")
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_each_frame_of_an_uneven_video_is_used_once_at_its_own_time(tmp_path: Path, capsys):
+    times = [0.0, 0.1, 0.2, 3.0, 3.02, 3.04, 3.5]
+    path = write_video(tmp_path / "phone.mp4", times)
+    out = tmp_path / "flow.mp4"
+    assert main(["flow", str(path), "-o", str(out), "--method", "zero", "--json"]) == 0
+    assert last_line(capsys)["pairs"] == 6
+    assert read_frame_seconds(str(out)) == pytest.approx(times[:-1], abs=1e-3)
 
 
 def test_a_network_that_predicts_nan_is_an_error_and_leaves_nothing(

@@ -1,6 +1,7 @@
 """midway track: a video with the tracks drawn, one line for what is wrong."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -14,6 +15,8 @@ from midway.analysis.tracking import track_points
 from midway.cli import main
 from midway.data.synthetic.world import WorldConfig
 from midway.data.synthetic.write import write_videos
+from midway.data.video.frame_times import read_frame_seconds
+from tests.data.video.made_videos import write_video
 from tests.models.networks import random_network
 
 CONFIG = WorldConfig(height=48, width=66, num_frames=6, fps=8, num_objects=2)
@@ -81,6 +84,16 @@ def test_flow_needs_no_network_unless_it_is_of_features(files, tmp_path: Path, c
     assert last_line(capsys)["points"] != [[[20, 9]] * 6]
 
 
+def test_each_frame_of_an_uneven_video_is_tracked_once_at_its_own_time(tmp_path: Path, capsys):
+    times = [0.0, 0.01, 0.02, 3.0, 3.1, 3.5]
+    path = write_video(tmp_path / "phone.mp4", times)
+    out = tmp_path / "out.mp4"
+    words = ["track", str(path), "--point", "20,9", "--method", "flow", "--flow.method", "zero"]
+    assert main([*words, "-o", str(out), "--json"]) == 0
+    assert told(capsys)["seconds"] == pytest.approx(times, abs=1e-3)
+    assert read_frame_seconds(str(out)) == pytest.approx(times, abs=1e-3)
+
+
 def one_frame(tmp_path: Path) -> str:
     config = WorldConfig(height=48, width=64, num_frames=1, fps=8)
     return str(write_videos(tmp_path / "in", config, seeds=[9])[0])
@@ -89,14 +102,16 @@ def one_frame(tmp_path: Path) -> str:
 def two_sizes(tmp_path: Path) -> str:
     """A stream that goes on with larger frames."""
     path = tmp_path / "in" / "mixed.ts"
-    for height in (48, 64):
+    for place, height in enumerate((48, 64)):
         part = path.with_suffix(f".{height}.ts")
         with av.open(str(part), "w", format="mpegts") as container:
             stream = container.add_stream("libx264", rate=8)
             stream.width, stream.height, stream.pix_fmt = 64, height, "yuv420p"
-            frame = av.VideoFrame.from_ndarray(np.zeros((height, 64, 3), np.uint8), "rgb24")
-            for each in [frame] * 4 + [None]:
-                container.mux(stream.encode(each))
+            for number in range(4 * place, 4 * place + 4):
+                frame = av.VideoFrame.from_ndarray(np.zeros((height, 64, 3), np.uint8), "rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 8)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
         with path.open("ab") as whole:
             whole.write(part.read_bytes())
     return str(path)

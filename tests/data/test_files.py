@@ -1,13 +1,16 @@
 """Files below a root, of every kind that lies about in folders, and by URL."""
 
+import io
 import os
+import zipfile
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import pytest
 
 from midway.data.clip import BadClipError
-from midway.data.files import find_files, open_binary
+from midway.data.files import RemoteFile, find_files, open_binary
 from midway.errors import MidwayError
 
 
@@ -42,11 +45,33 @@ def test_a_file_that_changes_is_told_from_what_it_was(folder):
     assert before["b/2.mp4"].size != after["b/2.mp4"].size
 
 
-def test_links_to_files_count_as_files_and_links_to_folders_are_not_followed(folder):
+def test_links_to_files_count_as_files_and_loops_of_folders_end(folder):
     (folder / "linked.mp4").symlink_to(folder / "b/2.mp4")
     (folder / "again").symlink_to(folder)
+    (folder / "b/up").symlink_to(folder)
+    (folder / "b/itself").symlink_to(folder / "b/itself")
     sizes = {file.name: file.size for file in find_files(str(folder))}
+    assert sizes.pop("b/itself")  # opening it raises an error
     assert sizes == {"a.txt": 5, "b/2.mp4": 7, "linked.mp4": 7}
+
+
+def test_folders_behind_links_are_listed_once(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "deep").mkdir()
+    (elsewhere / "deep/3.mp4").touch()
+    for name in ("one", "two"):
+        (folder / name).symlink_to(elsewhere)
+    (folder / "three").symlink_to(folder / "b")
+    names = sorted(file.name for file in find_files(str(folder)))
+    assert names == ["a.txt", "b/2.mp4", "one/deep/3.mp4"]
+
+
+@pytest.mark.parametrize("url", ["zip://videos::{}", "zip://::{}"])
+def test_an_archive_is_named_as_one(tmp_path, url):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("videos/a.mp4", "no video")
+    with pytest.raises(MidwayError, match=r"zip: archives are not read; extract it"):
+        find_files(url.format(tmp_path / "a.zip"))
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
@@ -64,6 +89,52 @@ def test_what_cannot_be_opened_is_listed_and_refused_at_once(tmp_path, scheme):
     ):
         with pytest.raises((OSError, BadClipError), match=message):
             open_binary(found[name])
+
+
+class Unsteady(io.BytesIO):
+    """A file whose reads fail with an error of the driver, as often as `failures` says."""
+
+    failures: ClassVar[int] = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        if Unsteady.failures:
+            Unsteady.failures -= 1
+            raise RuntimeError("ClientPayloadError\nof the driver")
+        return data
+
+
+def test_reads_of_a_remote_file_are_repeated(monkeypatch):
+    monkeypatch.setattr("midway.data.files.RETRY_SECONDS", (0.0, 0.0))
+    content = bytes(range(256))
+    for failures in range(3):
+        Unsteady.failures = failures
+        with RemoteFile(lambda: Unsteady(content)) as file:
+            file.seek(10)
+            assert file.read(5) == content[10:15]
+            assert file.read() == content[15:]
+    Unsteady.failures = 3
+    with (
+        RemoteFile(lambda: Unsteady(content)) as file,
+        pytest.raises(OSError, match=r"^ClientPayloadError$"),
+    ):
+        file.read(5)
+
+
+def test_an_error_without_a_text_is_named_by_its_kind_and_a_missing_file_at_once(monkeypatch):
+    monkeypatch.setattr("midway.data.files.RETRY_SECONDS", (0.0, 0.0))
+    opened = []
+
+    def fail(error: Exception) -> None:
+        opened.append(error)
+        raise error
+
+    with pytest.raises(OSError, match=r"^TimeoutError$"):
+        RemoteFile(lambda: fail(TimeoutError()))
+    assert len(opened) == 3
+    with pytest.raises(FileNotFoundError):
+        RemoteFile(lambda: fail(FileNotFoundError("gone")))
+    assert len(opened) == 4
 
 
 @pytest.mark.parametrize(

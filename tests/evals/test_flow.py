@@ -121,7 +121,9 @@ def test_networks_are_read_and_named_by_their_hash(sintel, tmp_path: Path):
             dataset="sintel",
             data=sintel,
             split="subval-final",
-            how=FlowMethod(method=method, network=tmp_path / "net.safetensors", level=2, radius=1),
+            how=FlowMethod(
+                method=method, network=str(tmp_path / "net.safetensors"), level=2, radius=1
+            ),
         )
         assert (results["method"], results["level"], results["radius"]) == (method, 2, 1)
         assert 0 < results["epe"] < 30
@@ -133,7 +135,7 @@ def test_networks_are_read_and_named_by_their_hash(sintel, tmp_path: Path):
         dataset="sintel",
         data=sintel,
         split="subval-final",
-        how=FlowMethod(network=tmp_path / "run", overlap=0.5),
+        how=FlowMethod(network=str(tmp_path / "run"), overlap=0.5),
         folder=tmp_path / "out",
         num_pictures=0,
     )
@@ -145,7 +147,7 @@ def test_the_version_is_that_of_the_settings_and_not_of_the_machine(sintel, tmp_
     save(random_network(), tmp_path / "net.safetensors")
 
     def version(split="subval-clean", **how):
-        run = None if how.get("method") == "zero" else tmp_path / "net.safetensors"
+        run = "" if how.get("method") == "zero" else str(tmp_path / "net.safetensors")
         made_by = FlowMethod(**{"method": "features", "level": 2, "radius": 1, **how}, network=run)
         return evaluate(dataset="sintel", data=sintel, split=split, how=made_by)["protocol"][
             "version"

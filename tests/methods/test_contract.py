@@ -11,6 +11,7 @@ from midway.errors import MidwayError
 from midway.experiments.synthetic import midway_tiny
 from midway.methods.base import Method, MethodConfig, build_method, flops_per_sample, method_config
 from midway.methods.midway import MidwayConfig
+from midway.models.encoders.base import EncoderSpec, describe
 from midway.nn.compilation import compile_regions, recompute_regions
 from midway.registry import available, find
 from midway.train.objective import Progress, StepOutput
@@ -54,6 +55,18 @@ def test_its_encoders_are_parts_of_it_and_the_student_learns(method: Method) -> 
     assert {*method.encoders.values()} <= parts
     assert any(p.requires_grad for p in method.encoders["student"].parameters())
     assert method.pair_encoder is None or method.pair_encoder in parts
+
+
+def test_its_encoders_open_again_from_their_descriptions(method: Method) -> None:
+    state = method.state_dict()
+    for name, values in describe(method, method.encoders).items():
+        spec = EncoderSpec(**values)
+        encoder = spec.build(where=name)
+        own = {
+            n.removeprefix(spec.prefix): t for n, t in state.items() if n.startswith(spec.prefix)
+        }
+        encoder.load_state_dict(own)
+        assert type(encoder) is type(method.encoders[name])
 
 
 def test_one_step_gives_a_finite_loss_and_every_trainable_parameter_a_gradient(
@@ -115,11 +128,15 @@ def test_compiled_and_recomputed_it_has_the_same_loss_and_gradients_and_few_grap
     assert 0 < backend.graphs < 24
 
 
+def test_its_work_is_counted_without_computing(config: MethodConfig) -> None:
+    assert flops_per_sample(config) > 1e6
+
+
 def test_its_configuration_survives_json(config: MethodConfig) -> None:
     assert method_config(to_json(config), where="test") == config
 
 
-def test_work_is_counted_without_computing() -> None:
+def test_more_crops_are_more_work() -> None:
     tiny = MidwayConfig.tiny()
     flops = flops_per_sample(tiny)
     doubled = replace(tiny, views=replace(tiny.views, num_local=8))

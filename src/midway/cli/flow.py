@@ -7,11 +7,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from numpy.typing import NDArray
 from PIL import Image
 
 from midway.cli.options import check_outputs, parse
-from midway.data.clip import BadClipError
+from midway.data.clip import BadClipError, Frame
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES, read_image
 from midway.data.flow.colours import flow_to_rgb, longest_pixels
 from midway.data.flow.files import FloatFlow, flow_suffixes, write_flow
@@ -107,14 +106,15 @@ def _video(path: Path, out: Path, predict: Predictor, max_pixels: float) -> dict
     # One pair of frames at a time, so that memory does not grow with the length of the video.
     longest, count = max_pixels or 1.0, 0
     with VideoFile(str(path)) as video, writing_video(out, video.fps) as write:
+        video.warn()
         source = None
-        for target in progress(_frames(video), "frames", _num_frames(video)):
+        for target in progress(_frames(video), "frames", len(video.frame_seconds)):
             if source is not None:
-                found = _finite(predict(source, target), path)
+                found = _finite(predict(source.image, target.image), path)
                 if not max_pixels:
                     lengths = np.hypot(found[..., 0], found[..., 1])
                     longest = max(longest, float(np.quantile(lengths, LONGEST_QUANTILE)))
-                write(flow_to_rgb(found, longest))
+                write(flow_to_rgb(found, longest), source.seconds)
                 count += 1
             source = target
         if not count:
@@ -131,16 +131,11 @@ def _finite(found: FloatFlow, path: Path) -> FloatFlow:
     return found
 
 
-def _num_frames(video: VideoFile) -> int:
-    return round(video.duration_seconds * video.fps)
-
-
-def _frames(video: VideoFile) -> Iterator[NDArray[np.uint8]]:
-    """Yield each frame once, in order, at no more than the video's mean frame rate."""
+def _frames(video: VideoFile) -> Iterator[Frame]:
+    """Yield each frame once, in order."""
     last_seconds = -1.0
-    numbers = range(_num_frames(video) + 1)
-    # Half a frame late, because timestamps in a file are rounded up or down.
-    for frame in video.frames_in_order([(number + 0.5) / video.fps for number in numbers]):
+    for frame in video.frames_in_order(video.frame_seconds.tolist()):
+        # Packets whose frames are never shown repeat the frame before.
         if frame.seconds > last_seconds:
             last_seconds = frame.seconds
-            yield frame.image
+            yield frame

@@ -75,6 +75,7 @@ def track(
     loaded = None if method == "flow" else load(network).to(device)
     predict = _predictor(flow, network) if method == "flow" else None
     with VideoFile(str(video)) as opened:
+        opened.warn()
         frames = VideoFrames(opened, fps=fps)
         tracks = track_points(
             loaded,
@@ -114,7 +115,7 @@ def _check(video: Path, out: Path, picture: Path | None, fps: float) -> None:
 def _predictor(flow: FlowMethod, network: str) -> Predictor:
     """Return the flow predictor; features and dynamics default to the command's network."""
     if flow.method in ("features", "dynamics"):
-        flow = replace(flow, network=flow.network or Path(network))
+        flow = replace(flow, network=flow.network or network)
     return flow_predictor(flow)
 
 
@@ -132,7 +133,7 @@ def _draw(frames: VideoFrames, tracks: Tracks, out: Path, picture: Path | None) 
     with writing_video(out, frames.fps) as write:
         for number in progress(range(len(frames)), "drawn frames"):
             image = frames[number].permute(1, 2, 0).numpy()
-            write(draw_tracks(image, tracks, number))
+            write(draw_tracks(image, tracks, number), frames.seconds[number])
     if picture:
         Image.fromarray(track_strip(frames, tracks)).save(picture)
 

@@ -77,7 +77,7 @@ class Clip(Protocol):
 
     @property
     def fps(self) -> float:
-        """Average frames per second; frame times are multiples of its inverse."""
+        """Average frames per second; typical ones if frames are timed unevenly."""
         ...
 
     @property

@@ -74,12 +74,12 @@ def evaluate(
     results = complete(
         {
             **settings,
-            "network": None if how.network is None else str(how.network),
+            "network": how.network or None,
             **results_of(scores),
         },
         protocol=f"flow {dataset} {split}",
         version_hash=protocol_version(VERSION, settings),
-        weights=NO_WEIGHTS if how.network is None else weights_of_run(how.network),
+        weights=weights_of_run(Path(how.network)) if how.network else NO_WEIGHTS,
         device=pick_device(),
         seconds=time.monotonic() - start,
     )

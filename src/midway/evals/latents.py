@@ -58,7 +58,7 @@ def evaluate(
 
     Args:
         network: Network with motion latents.
-        worlds: Pairs that are rendered, of at least two worlds.
+        worlds: Rendered pairs, from at least two worlds.
         folder: Folder for results.json; if None, nothing is written.
 
     Raises:
@@ -105,7 +105,7 @@ def exchanged_losses(network: MidwayNetwork, worlds: WorldPairs) -> dict[int, di
     if not network.config.dynamics.latent_dynamics:
         raise MidwayError("network: has no motion latents; take one with latent_dynamics")
     if worlds.num_worlds < 2:
-        raise MidwayError("latents of another motion: need two worlds; give --num-worlds 2 or more")
+        raise MidwayError("exchange of latents: need two worlds; give --num-worlds 2 or more")
     with evaluating(network):
         own = _outputs(network, worlds, look_seed=None)
         alike = _outputs(network, worlds, look_seed=LOOK_SEED)

@@ -29,11 +29,21 @@ def protocol_version(code: int, settings: Any) -> str:
 
 
 class Opened(Protocol):
-    """Network with the hash of its weights, and optionally `file` and `file_sha256`."""
+    """Opened network or encoder: hashes of its weights and of their file."""
 
     @property
     def weights_sha256(self) -> str:
         """SHA-256 of the names and values of its tensors."""
+        ...
+
+    @property
+    def file(self) -> str | None:
+        """File of the weights, if any."""
+        ...
+
+    @property
+    def file_sha256(self) -> str | None:
+        """SHA-256 of that file."""
         ...
 
 
@@ -44,7 +54,7 @@ class Weights:
     weights_sha256: str | None = None
     """SHA-256 of the names and values of the tensors; for a flow network, of its file."""
     checkpoint: str | None = None
-    """File that they were read from; None for a network of the hub or untrained weights."""
+    """File that they were read from; None for fresh weights and models of timm."""
     checkpoint_sha256: str | None = None
     """SHA-256 of that file."""
 
@@ -57,8 +67,8 @@ def weights_of(opened: Opened) -> Weights:
     """Return the provenance of an opened network's weights."""
     return Weights(
         weights_sha256=opened.weights_sha256,
-        checkpoint=getattr(opened, "file", None),
-        checkpoint_sha256=getattr(opened, "file_sha256", None),
+        checkpoint=opened.file,
+        checkpoint_sha256=opened.file_sha256,
     )
 
 

@@ -127,7 +127,9 @@ def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
 
     run = experiment.run
     if experiment.labels.root and not run.health_every:
-        raise MidwayError("labels.root: is not used if run.health_every is 0; leave one out")
+        raise MidwayError(
+            "labels.root: is not used while run.health_every is 0; set that or leave this out"
+        )
 
     def build(fabric: "Fabric") -> Trained:
         method = build_method(experiment.method)

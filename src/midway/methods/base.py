@@ -55,7 +55,11 @@ class Method(Objective):
 
     @abstractmethod
     def loss(self, clips: Clips) -> StepOutput:
-        """Return the loss of a batch, averaged over its samples."""
+        """Return the loss of a batch, averaged over its samples.
+
+        It must also run on the meta device, where the FLOP counter calls it: shapes and branches
+        must not depend on the values of tensors.
+        """
 
     @property
     @abstractmethod
@@ -108,7 +112,8 @@ def flops_per_sample(config: MethodConfig) -> float:
     # Tensors on the meta device have shapes only, so nothing is computed.
     with torch.device("meta"):
         method = build_method(config)
-        clips = example_clips(method.spec, 1)
+        # One sample is too few for the batch norm of a vector.
+        clips = example_clips(method.spec, 2)
     with FlopCounterMode(display=False) as counter:
         method.loss(clips).loss.backward()
-    return float(counter.get_total_flops())
+    return counter.get_total_flops() / 2

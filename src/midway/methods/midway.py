@@ -19,7 +19,7 @@ from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig
 from midway.models.midway import HeadConfig, MidwayNetwork, NetworkConfig
 from midway.models.weights.load import build_network
-from midway.models.weights.sources import read_source
+from midway.models.weights.sources import differing, read_source
 from midway.nn.dense import normalized_mse
 from midway.train.health import effective_rank, spread
 from midway.train.objective import ParameterGroup, Progress, StepOutput, parameter_groups
@@ -39,7 +39,7 @@ class MidwayConfig(MethodConfig):
     dense_over_levels: Literal["mean", "sum"] = "sum"
     """Reduction of the dense loss over levels: sum in the release, mean in the paper."""
     dino_weight: float = 1.0
-    """Weight of the DINO term; 0 disables it and its crops."""
+    """Weight of the DINO term; 0 disables it. Its crops are still drawn and rendered."""
     encoder_lr_scale: float = 1.0
     """Factor on the learning rate of the encoder; 0 freezes it and trains the dynamics only."""
     teacher_momentum: float = 0.996
@@ -168,12 +168,10 @@ class Midway(Method):
             super().start_from(network)
             return
         state = build_network(file).state_dict()
-        own = self.network.state_dict()
-        other = [name for name in own if name not in state or state[name].shape != own[name].shape]
-        if other or len(own) != len(state):
+        if other := differing(state, self.network.state_dict()):
             raise MidwayError(
                 f"method.start = {network}: its sizes are not those of this experiment "
-                f"({(other or [*state])[0]} differs); give one trained with the same method.network"
+                f"({other[0]} differs); give one trained with the same method.network"
             )
         self.network.load_state_dict(state)
 

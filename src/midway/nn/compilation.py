@@ -30,8 +30,8 @@ The default of torch is 8."""
 class Region(nn.Module):
     """Part of a network that runs many times per step with the same code.
 
-    A region must not enter or leave autocast. In compiled code that keeps autocast's weight cache
-    alive, and later steps would train with stale weights (torch 2.13).
+    A region must not enter or leave autocast: compiled code that does keeps autocast's weight cache
+    alive, so that later steps train with stale weights (torch 2.13).
     """
 
     recompute = False

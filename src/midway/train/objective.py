@@ -137,7 +137,10 @@ class Objective(nn.Module, ABC):
         return {}
 
     def after_backward(self, progress: Progress) -> None:
-        """Edit the complete, unclipped gradients; may set some to None."""
+        """Edit the complete, unclipped gradients; may set some to None.
+
+        With float16 they are multiplied by the loss scale.
+        """
 
     def after_step(self, progress: Progress) -> None:
         """Update state that depends on the parameters, such as an EMA teacher; without gradients.

@@ -99,7 +99,9 @@ class RunConfig:
         if not 0 <= self.seed < 2**63:
             raise MidwayError(f"run.seed = {self.seed}; give a number from 0 to 2**63 - 1")
         if self.steps < 0 or (self.steps == 0 and not 0 < self.epochs < inf):
-            raise MidwayError("run of no length: run.epochs and run.steps; give one above 0")
+            raise MidwayError(
+                "run.epochs and run.steps: neither gives the run a length; set one above 0"
+            )
 
     def length(self, steps_per_epoch: float) -> int:
         """Return the length in optimiser steps, at least 1."""

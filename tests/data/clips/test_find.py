@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from midway.data.clips.find import find_clips
+from midway.data.clips.index import INDEX_NAME
 from midway.data.clips.store import StoreConfig
 from midway.data.clips.timing import start_frames
+from midway.data.prepare.index import build_index
 from midway.data.prepare.pipeline import prepare
 from midway.data.video.file import VideoClip
 from midway.errors import MidwayError
@@ -104,14 +106,87 @@ def test_clips_that_cannot_be_used_are_listed_with_the_reason(tmp_path):
             lambda root: write_frames(root, ["0.png", "3.png", "90.png"]),
             r"root: no clip contains 2 frames 0\.5 to 1 s apart, .* \*\.png, lasts 9\.00 s; change",
         ),
+        (
+            lambda root: (root.mkdir(), write_video(root / "a.mp4", [5.0 * n for n in range(9)])),
+            r"root: no clip .*, the longest, a\.mp4, has frames 5 s apart; increase data\.gap_sec",
+        ),
     ],
-    ids=["missing", "empty", "no videos", "text only", "gap longer than the clip", "gap never met"],
+    ids=[
+        "missing",
+        "empty",
+        "no videos",
+        "text only",
+        "gap longer than the clip",
+        "gap never met",
+        "time lapse",
+    ],
 )
 def test_a_folder_without_pairs_is_told_in_one_line(tmp_path, make, message):
     make(tmp_path / "root")
     with pytest.raises(MidwayError, match=message) as raised:
         find_clips(str(tmp_path / "root"), fps=10, gap_seconds=GAP)
     assert "\n" not in str(raised.value)
+
+
+def test_what_is_not_read_is_counted_in_one_line(tmp_path, caplog):
+    for number in range(2):
+        write_video(tmp_path / f"{number:05}.mp4", even_times(11))
+    # A thumbnail has the name of its video.
+    write_frames(tmp_path, ["00000.jpg", "00001.webp"])
+    for name in ("anim.gif", "a.tar", "b.tar", "00000.signals.npz", "notes"):
+        (tmp_path / name).touch()
+    found = find_clips(str(tmp_path), fps=10, gap_seconds=GAP)
+    assert [clip.name for clip in found.clips] == ["00000.mp4", "00001.mp4"]
+    assert found.skipped == ()
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path}: not read as clips: 2 .tar, ")
+    assert {"1 .gif", "1 without suffix", "2 images with the name of a video"} < set(
+        line.split(": ")[-1].split(", ")
+    )
+
+
+def test_a_single_image_is_named_itself(tmp_path):
+    write_video(tmp_path / "a.mp4", even_times(11))
+    write_frames(tmp_path, ["poster.png"])
+    (skipped,) = find_clips(str(tmp_path), fps=10, gap_seconds=GAP).skipped
+    assert skipped.reason.startswith(f"{tmp_path}/poster.png: lasts 0.00 s (1 frames), too short")
+
+
+def test_videos_behind_links_to_folders_are_found(tmp_path):
+    write_video(tmp_path / "a.mp4", even_times(11))
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/part").symlink_to(tmp_path)
+    found = find_clips(str(tmp_path / "root"), fps=10, gap_seconds=GAP)
+    assert [clip.name for clip in found.clips] == ["part/a.mp4"]
+
+
+@pytest.mark.parametrize("name", ["list.csv", "shard.tar"])
+def test_a_file_that_is_no_root_says_what_roots_are(tmp_path, name):
+    (tmp_path / name).write_text("a.mp4 0")
+    with pytest.raises(MidwayError, match=rf"{name}: is neither a video, a folder, an index"):
+        find_clips(str(tmp_path / name), fps=10, gap_seconds=GAP)
+
+
+def test_videos_that_are_gone_since_the_index_are_counted(tmp_path, caplog):
+    for number in range(3):
+        write_video(tmp_path / f"{number}.mp4", even_times(11))
+    build_index(str(tmp_path), num_workers=0, timeout_seconds=60)
+    (tmp_path / "1.mp4").unlink()
+    for root in (tmp_path, tmp_path / INDEX_NAME):
+        caplog.clear()
+        assert len(find_clips(str(root), fps=10, gap_seconds=GAP).clips) == 2
+        (line,) = caplog.messages
+        assert "1 of the 3 videos in its index are gone; write the index again" in line
+
+
+def test_notes_on_videos_are_told_once_with_and_without_an_index(tmp_path, caplog):
+    for number in range(2):
+        write_video(tmp_path / f"{number}.ts", even_times(11), settings="sar=4/3")
+    find_clips(str(tmp_path), fps=10, gap_seconds=GAP)
+    build_index(str(tmp_path), num_workers=0, timeout_seconds=60)
+    find_clips(str(tmp_path), fps=10, gap_seconds=GAP)
+    line = f"{tmp_path}: in 2 of 2 videos, pixels are not square, and frames come out squeezed"
+    assert caplog.messages == [line, line]
 
 
 def test_a_folder_that_cannot_be_read_is_named_and_not_passed_over(tmp_path, monkeypatch):

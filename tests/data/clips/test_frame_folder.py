@@ -64,6 +64,42 @@ def test_other_name_folder_or_kind_is_another_sequence(names):
     assert len({sequence.name for sequence in sequences}) == 2
 
 
+def numbers(first: str, last: str, count: int) -> list[str]:
+    return [f"{first}{number:05}{last}" for number in range(count)]
+
+
+NUMBERED = {
+    "constant behind": (numbers("aachen_000000_", "_leftImg8bit.png", 20), 1, 1.9),
+    "size": (numbers("img_", "_640x480.jpg", 20), 1, 1.9),
+    "camera": (numbers("", "_cam2.jpg", 20), 1, 1.9),
+    "two cameras": (numbers("", "_cam1.jpg", 20) + numbers("", "_cam2.jpg", 20), 2, 1.9),
+    "sequences": (numbers("a_000001_", "_8b.png", 9) + numbers("a_000002_", "_8b.png", 9), 2, 0.8),
+    "many short sequences": (
+        [f"v{clip:03}_{number:04}.jpg" for clip in range(30) for number in range(12)],
+        30,
+        1.1,
+    ),
+    "seconds": ([f"{1305031102 + 0.033 * n:.6f}.png" for n in range(60)], 1, 59 * 0.033),
+    "two decimals": ([f"frame_{n / 30:.2f}.jpg" for n in range(60)], 1, 1.97),
+    "whole seconds": ([f"frame_{n}.000.jpg" for n in range(9)], 1, 8.0),
+    "scenes": ([f"shot.{k}.{n:04}.png" for k in (1, 2) for n in range(20)], 2, 1.9),
+    "a name that ends in a digit": ([f"render1.{n:04}.png" for n in range(20)], 1, 1.9),
+}
+
+
+@pytest.mark.parametrize(("names", "sequences", "seconds"), NUMBERED.values(), ids=NUMBERED)
+def test_the_number_that_varies_counts_the_frames_and_decimals_are_seconds(
+    names, sequences, seconds
+):
+    files = [FoundFile(f"/{name}", name, 0, "") for name in names]
+    found = group_sequences(files, fps=10)
+    assert len(found) == sequences
+    for sequence in found:
+        assert len(sequence.frames) == len(names) // sequences
+        assert sequence.frame_seconds[-1] == pytest.approx(seconds, abs=1e-3)
+        assert 5 < sequence.fps < 40 or names[0] == "frame_0.000.jpg"
+
+
 def test_a_time_between_frames_gives_the_one_before(tmp_path):
     write_frames(tmp_path, ["f0.png", "f1.png", "f4.png"])
     (sequence,) = group_sequences(find_files(str(tmp_path)), fps=2)

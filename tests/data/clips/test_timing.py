@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from midway.data.clip import Clip
 from midway.data.clips.frame_folder import FrameSequence
-from midway.data.clips.timing import Gap, followed_by, has_sample, start_frames
+from midway.data.clips.timing import Gap, followed_by, follows, has_sample, start_frames
 
 
 def clip_at(seconds: NDArray[np.float64], fps: float = 10) -> Clip:
@@ -72,3 +72,23 @@ def test_starts_of_even_frames_leave_room_for_the_shortest_gaps(
     clip = clip_at(np.arange(31) / 10)
     assert start_frames(clip, gap, num_frames).tolist() == list(range(starts))
     assert has_sample(clip, gap, num_frames) == (starts > 0)
+
+
+@pytest.mark.parametrize("gap", [(0.5, 1.0), (1.5, 2.0), (0.001, 2.4)])
+def test_a_frame_is_never_its_own_partner(gap: Gap) -> None:
+    # Half a frame period of tolerance exceeds the smallest gaps.
+    assert start_frames(clip_at(np.arange(20) * 5.0, fps=0.2), gap).size == 0
+
+
+def test_a_frame_twice_at_one_time_is_no_pair() -> None:
+    clip = clip_at(np.array([0.0, 0.0, 0.1, 0.1]), fps=10)
+    assert start_frames(clip, (0.01, 0.1)).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("gap", "allowed"),
+    [(0.0, False), (-0.7, False), (0.5, True), (1.0, True), (0.41, True), (0.3, False)],
+)
+def test_gaps_that_were_read_lie_in_the_range(gap: float, allowed: bool) -> None:
+    assert follows(gap, (0.5, 1.0), fps=10) is allowed
+    assert follows(gap, (0.01, 0.1), fps=0.2) is (gap > 0)

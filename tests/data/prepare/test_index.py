@@ -159,7 +159,7 @@ def test_a_place_that_cannot_be_written_is_told(videos):
 def test_records_are_written_as_plain_json(videos):
     build(videos)
     head, *records = map(json.loads, (videos / INDEX_NAME).read_text().splitlines())
-    assert head == {"midway_index": 1, "root": str(videos)}
+    assert head == {"midway_index": 1, "root": str(videos), "frame_times": True}
     assert {record["name"] for record in records} == {
         *(f"day{number}/clip.mp4" for number in range(3)),
         "text.mp4",

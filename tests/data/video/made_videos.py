@@ -34,25 +34,33 @@ def write_video(
     options: dict[str, str] | None = None,
     title: str = "",
     settings: str = "",
+    bf: int | None = None,
+    rate: int = 10,
+    ticks: int = TICKS,
+    colours: int | None = None,
 ) -> Path:
     """Write one frame at each of `times`, with B-frames where the codec has them.
 
-    `options` are those of the container, `settings` those of x264 or x265, in their own words.
+    `options` are those of the container, `settings` those of x264 or x265, in their own words,
+    `bf` the largest number of B-frames in a row. MPEG codecs need `rate` and `ticks` of 25.
+    `colours` is the number of a colour matrix.
     """
     height, width, _ = picture(0).shape
     with av.open(str(path), "w", options=options or {}) as container:
         container.metadata["title"] = title
-        stream = container.add_stream(codec, rate=10)
+        stream = container.add_stream(codec, rate=rate)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"g": str(gop)}
+        stream.options = {"g": str(gop)} | ({} if bf is None else {"bf": str(bf)})
         if codec in ("libx264", "libx265"):
             quiet = "log-level=none:" if codec == "libx265" else ""
             stream.options |= {f"{codec[3:]}-params": quiet + settings}
-        stream.codec_context.time_base = Fraction(1, TICKS)
+        stream.codec_context.time_base = Fraction(1, ticks)
+        if colours is not None:
+            stream.codec_context.colorspace = colours
         for number, seconds in enumerate(times):
             frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
-            frame.pts, frame.time_base = round(seconds * TICKS), Fraction(1, TICKS)
+            frame.pts, frame.time_base = round(seconds * ticks), Fraction(1, ticks)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path

@@ -11,6 +11,7 @@ from midway.data.synthetic.world import WorldConfig
 from midway.data.synthetic.write import write_videos
 from midway.data.video.file import VideoFile
 from midway.data.video.frames import BLOCK, VideoFrames
+from tests.data.video.made_videos import write_video
 
 
 @pytest.fixture
@@ -55,3 +56,11 @@ def test_a_higher_rate_repeats_no_frame(video):
 def test_a_rate_that_leaves_one_frame_is_told(video):
     with VideoFile(str(video)) as opened, pytest.raises(BadClipError, match="single frame"):
         VideoFrames(opened, fps=0.01)
+
+
+def test_an_uneven_video_is_sampled_by_its_own_times(tmp_path: Path):
+    times = [0.0, 0.01, 0.02, 3.0, 3.1, 3.5]
+    path = write_video(tmp_path / "phone.mkv", times)
+    with VideoFile(str(path)) as opened:
+        assert VideoFrames(opened).seconds == pytest.approx(times, abs=2e-3)
+        assert VideoFrames(opened, fps=1).seconds == pytest.approx([0, 0.02, 3.0], abs=2e-3)

@@ -4,12 +4,16 @@ import os
 import struct
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
+from av.stream import Disposition
 
 from midway.data.clip import BadClipError
 from midway.data.video.file import VideoFile, read_timing
 from tests.data.video.made_videos import (
     boxes,
+    corners,
     cut_short,
     encrypt,
     even_times,
@@ -22,6 +26,74 @@ def test_timing_is_that_of_the_first_video_stream(tmp_path):
     timing = read_timing(str(write_video(tmp_path / "made.mp4", even_times(25))))
     assert timing.duration_seconds == pytest.approx(2.4)
     assert timing.fps == 10
+
+
+def write_streams(
+    path: Path, sizes: list[tuple[int, int]], *, default: int | None, still_first: bool = False
+) -> Path:
+    """Several video streams, of which one is marked as the default; the first may be a picture."""
+    with av.open(str(path), "w") as container:
+        streams = []
+        for number, (height, width) in enumerate(sizes):
+            is_still = still_first and number == 0
+            stream = container.add_stream("mjpeg" if is_still else "libx264", rate=10)
+            assert isinstance(stream, av.VideoStream)
+            stream.width, stream.height = width, height
+            stream.pix_fmt = "yuvj420p" if is_still else "yuv420p"
+            stream.disposition = Disposition.default if number == default else Disposition(0)
+            streams.append((stream, 1 if is_still else 20))
+        for stream, count in streams:
+            for number in range(count):
+                picture = np.full((stream.height, stream.width, 3), 4 * number + 8, np.uint8)
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts = number
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("name", ["two.mp4", "two.mkv", "two.ts"])
+def test_the_default_stream_is_read_else_the_largest(tmp_path, name):
+    sizes = [(48, 64), (96, 128)]
+    marked = [1, 0] if name != "two.ts" else [None]
+    for default in marked:
+        path = write_streams(tmp_path / name, sizes, default=default)
+        with VideoFile(str(path)) as video:
+            assert (video.height, video.width) == sizes[1 if default is None else default]
+        assert read_timing(str(path)).notes == ("streams",)
+
+
+@pytest.mark.parametrize("name", ["still.mp4", "still.mkv"])
+def test_a_still_picture_is_not_taken_for_the_video(tmp_path, name):
+    sizes = [(96, 128), (48, 64)]
+    path = write_streams(tmp_path / name, sizes, default=0, still_first=True)
+    with VideoFile(str(path)) as video:
+        assert (video.height, video.width) == (48, 64)
+        assert len(video.frame_seconds) == 20
+
+
+@pytest.mark.parametrize("matrix", [8, 10, 11, 12, 13, 14, 15])
+def test_colours_of_a_matrix_that_is_not_converted_are_read_as_unspecified(tmp_path, matrix):
+    plain = write_video(tmp_path / "plain.mp4", even_times(5), picture=corners)
+    path = write_video(tmp_path / "odd.mp4", even_times(5), picture=corners, colours=matrix)
+    with VideoFile(str(plain)) as video, VideoFile(str(path)) as odd:
+        np.testing.assert_array_equal(
+            odd.frames_at([0.2])[0].image, video.frames_at([0.2])[0].image
+        )
+
+
+def test_hdr_interlacing_and_pixels_that_are_not_square_are_noted(tmp_path, caplog):
+    cases = {"hdr": "transfer=arib-std-b67", "interlaced": "tff=1", "pixels": "sar=4/3", "": ""}
+    for note, settings in cases.items():
+        path = write_video(tmp_path / f"{note}.ts", even_times(20), settings=settings)
+        assert read_timing(str(path)).notes == ((note,) if note else ())
+        with VideoFile(str(path)) as video:
+            video.warn()
+    assert [message.split(": ", 1)[1][:6] for message in caplog.messages] == [
+        "HDR co",
+        "interl",
+        "pixels",
+    ]
 
 
 def test_titles_in_another_encoding_do_no_harm(tmp_path):

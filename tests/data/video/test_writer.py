@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from midway.data.video.writer import writing_video
+from midway.errors import MidwayError
 
 
 def test_frames_come_back_at_their_rate_with_odd_sides_made_even(tmp_path: Path):
@@ -36,3 +37,21 @@ def test_after_an_error_nothing_is_left_and_what_was_there_stays(tmp_path: Path)
         stop_halfway(path)
     assert [each.name for each in tmp_path.iterdir()] == ["out.mp4"]
     assert path.read_bytes() == b"before"
+
+
+def test_a_file_that_cannot_be_created_is_named(tmp_path: Path):
+    path = tmp_path / "none/out.mp4"
+    with (
+        pytest.raises(MidwayError, match=rf"^{path}: cannot be written \(No such file"),
+        writing_video(path, 10),
+    ):
+        pass
+
+
+def test_frames_may_have_times_of_their_own(tmp_path: Path):
+    path, times = tmp_path / "out.mp4", [0.0, 0.1, 2.5, 2.6]
+    with writing_video(path, 10) as write:
+        for number, seconds in enumerate(times):
+            write(np.full((32, 32, 3), 40 * number, np.uint8), seconds)
+    with av.open(str(path)) as container:
+        assert [frame.time for frame in container.decode(video=0)] == pytest.approx(times)

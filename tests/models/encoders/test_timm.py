@@ -7,7 +7,8 @@ import torch
 
 from midway.errors import MidwayError
 from midway.models.encoders.timm import TimmEncoder
-from midway.models.weights.sources import EncoderSource, open_encoder
+from midway.models.encoders.vit import VisionTransformer
+from midway.models.weights.sources import EncoderSource, encoder_state, open_encoder
 from tests.models.encoders.fake_timm import install_timm
 from tests.models.networks import ENCODER
 
@@ -74,6 +75,11 @@ def test_timm_models_that_cannot_serve_are_told(fake_timm):
         open_encoder(EncoderSource(network="timm:resnet"))
     with pytest.raises(MidwayError, match="has no backward features"):
         open_encoder(EncoderSource(network="timm:vit_tiny", features="backward"))
+
+
+def test_weights_for_other_colours_start_no_other_encoder(fake_timm):
+    with pytest.raises(MidwayError, match="timm:vit_tiny: was not trained on ImageNet-normalised"):
+        encoder_state("timm:vit_tiny", like=VisionTransformer(ENCODER))
 
 
 def test_a_missing_timm_is_told_with_the_remedy(monkeypatch):

@@ -1,6 +1,7 @@
 """Networks and encoders by name, from files and nowhere; what cannot serve is told."""
 
 import hashlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,6 +62,13 @@ def test_what_was_opened_is_told_by_hashes(saved):
         open_encoder(pinned)
 
 
+def test_a_name_that_no_encoder_has_is_refused_for_both_kinds_of_features(saved):
+    for features in ("encoder", "backward"):
+        source = EncoderSource(network=str(saved), weights="techer", features=features)
+        with pytest.raises(MidwayError, match="no encoder 'techer'; there are student, teacher"):
+            open_encoder(source)
+
+
 def test_untrained_networks_have_the_sizes_of_the_file_and_weights_of_the_seed(saved):
     source = EncoderSource(network=str(saved), untrained=True)
     torch.manual_seed(3)
@@ -93,6 +101,8 @@ def test_a_file_gives_its_network_or_one_of_its_sizes_with_fresh_weights(tmp_pat
     opened = open_network(source)
     assert same_weights(opened.network, saved)
     assert not opened.network.training
+    assert opened.file == source.network
+    assert opened.file_sha256 == hashlib.sha256(Path(opened.file).read_bytes()).hexdigest()
     fresh = [
         open_network(NetworkSource(network=source.network, untrained=True, weights_seed=seed))
         for seed in (0, 0, 1)
@@ -100,6 +110,7 @@ def test_a_file_gives_its_network_or_one_of_its_sizes_with_fresh_weights(tmp_pat
     assert fresh[0].network.config == saved.config
     assert fresh[0].weights_sha256 == fresh[1].weights_sha256
     assert len({each.weights_sha256 for each in (opened, *fresh)}) == 3
+    assert fresh[0].file is None
 
 
 def test_fresh_weights_do_not_depend_on_what_was_drawn_before(tmp_path):

@@ -29,7 +29,7 @@ Gradients = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Differences and errors relative to the plain step in float32."""
+    """Relative deviations of a step from the plain step in float32."""
 
     loss_difference: float
     """Relative difference of the losses in float32."""

@@ -1,28 +1,35 @@
 """Discovery of the clips below a root: videos and frame sequences long enough for a sample."""
 
 import logging
+import math
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from midway.data.clip import BadClipError, Clip
-from midway.data.clips.frame_folder import group_sequences, natural_key
+from midway.data.clips.episodes import divide_into_episodes, warn_of_undivided
+from midway.data.clips.frame_folder import FrameSequence, group_sequences, natural_key
 from midway.data.clips.index import (
     INDEX_NAME,
     Record,
+    index_of,
     is_index,
-    is_video,
+    is_timed,
     known_records,
     read_header,
     read_index,
     unchanged_records,
 )
+from midway.data.clips.listing import Listing, list_kinds, tell_passed_over
 from midway.data.clips.skipped import SkippedClip
 from midway.data.clips.store import is_store, read_store
-from midway.data.clips.timing import Gap, has_sample
-from midway.data.files import FoundFile, find_files
+from midway.data.clips.timing import Gap, has_sample, shortest_step
+from midway.data.files import FoundFile, find_files, is_url
 from midway.data.video.blank_tail import blank_tail_start
 from midway.data.video.file import VideoClip
+from midway.data.video.header import NOTES
 from midway.errors import MidwayError
 
 _PROBE_THREADS = 8
@@ -54,8 +61,8 @@ def find_clips(
     """Return the clips below a root that contain a sample, and the ones that do not.
 
     The record of a video in an index is used as long as the file has not changed; otherwise its
-    header is read. No frame is decoded. Names that start with a dot are ignored, and symbolic links
-    to folders are not followed.
+    timing is read, see `read_timing`. Names that start with a dot are ignored. A warning counts the
+    files that are not read.
 
     Args:
         root: Path or URL of a folder with videos, frame folders or both; of a single video; of an
@@ -73,38 +80,55 @@ def find_clips(
         readable: list[Clip] = [*read_store(root)]
         skipped: list[SkippedClip] = []
     else:
-        root, known = read_index(root) if is_index(root) else (root, known_records(root))
+        root, known = _root_and_records(root)
         readable, skipped = _clips_in(root, known, fps)
     if cut_blank_tail:
         readable, skipped = _without_tails(readable, skipped)
     readable.sort(key=lambda clip: natural_key(clip.name))
     usable = [clip for clip in readable if has_sample(clip, gap_seconds, num_frames)]
     if not usable:
-        raise _nothing_usable(root, readable, skipped, _wanted(num_frames, gap_seconds))
+        raise _nothing_usable(root, readable, skipped, num_frames, gap_seconds)
     if len(usable) < len(readable):
         names = {clip.name for clip in usable}
-        wanted = _wanted(num_frames, gap_seconds)
-        skipped += [_too_short(clip, wanted) for clip in readable if clip.name not in names]
+        others = [clip for clip in readable if clip.name not in names]
+        skipped += [_without_sample(clip, num_frames, gap_seconds) for clip in others]
     return ClipList(tuple(usable), tuple(skipped))
+
+
+def _root_and_records(root: str) -> tuple[str, dict[str, Record]]:
+    """Return the folder of the clips, and the records of its index by name."""
+    index = root if is_index(root) else index_of(root)
+    root, known = read_index(index) if is_index(root) else (root, known_records(root))
+    if known and not is_timed(index):
+        _log.warning(
+            "%s: was written without the times of frames, so that videos of a variable frame rate "
+            "cannot be read; run `midway prepare %s %s --index-only` again",
+            *(index, root, index),
+        )
+    return root, known
 
 
 def _clips_in(
     root: str, known: dict[str, Record], fps: float
 ) -> tuple[list[Clip], list[SkippedClip]]:
     files = find_files(root)
-    clips: list[Clip] = [*group_sequences(files, fps=fps)]
-    videos = [file for file in files if is_video(file)]
+    listing = list_kinds(files)
+    clips: list[Clip] = [*group_sequences(listing.images, fps=fps)]
+    videos = listing.videos
     if not clips and not videos:
-        raise MidwayError(
-            f"{root}: contains {'no video and no image' if files else 'no files'}; "
-            "point data.root at a folder of videos or of frames"
-        )
+        raise _nothing_found(root, files, listing)
+    tell_passed_over(root, listing)
+    _tell_gone(root, files, known)
     skipped = []
-    for file, record in zip(videos, _headers(root, videos, known), strict=True):
+    records = _headers(root, videos, known)
+    _tell_notes(root, records)
+    for file, record in zip(videos, records, strict=True):
         if record.error:
             skipped.append(SkippedClip(file.name, record.error))
         else:
             clips.append(record.clip(file))
+    clips = divide_into_episodes(files, clips)
+    warn_of_undivided(root, clips)
     return clips, skipped
 
 
@@ -123,6 +147,37 @@ def _headers(root: str, videos: list[FoundFile], known: dict[str, Record]) -> li
     return [records[file.name] for file in videos]
 
 
+def _nothing_found(root: str, files: Sequence[FoundFile], listing: Listing) -> MidwayError:
+    if not is_url(root) and Path(root).is_file():
+        return MidwayError(
+            f"{root}: is neither a video, a folder, an index (.jsonl) nor a store (.lance); "
+            "extract an archive and give its folder, and replace a list of files by `midway "
+            "prepare DIR INDEX.jsonl --index-only`"
+        )
+    passed_over = f"; passed over: {listing.passed_over}" if listing.passed_over else ""
+    return MidwayError(
+        f"{root}: contains {'no video and no image' if files else 'no files'}; "
+        f"point data.root at a folder of videos or of frames{passed_over}"
+    )
+
+
+def _tell_gone(root: str, files: Sequence[FoundFile], known: dict[str, Record]) -> None:
+    num_gone = len(known.keys() - {file.name for file in files})
+    if num_gone:
+        _log.warning(
+            "%s: %d of the %d videos in its index are gone; write the index again if that is "
+            "intended",
+            *(root, num_gone, len(known)),
+        )
+
+
+def _tell_notes(root: str, records: Sequence[Record]) -> None:
+    counts = Counter(note for record in records for note in record.notes)
+    for note, text in NOTES.items():
+        if counts[note]:
+            _log.warning("%s: in %d of %d videos, %s", root, counts[note], len(records), text)
+
+
 def _without_tails(
     clips: Sequence[Clip], skipped: Sequence[SkippedClip]
 ) -> tuple[list[Clip], list[SkippedClip]]:
@@ -138,7 +193,7 @@ def _without_tails(
 
 
 def _without_tail(clip: VideoClip) -> VideoClip:
-    blank_seconds = blank_tail_start(clip.location)
+    blank_seconds = blank_tail_start(clip.location, clip.duration_seconds)
     if blank_seconds is None:
         return clip
     if blank_seconds == 0:
@@ -150,29 +205,51 @@ def _without_tail(clip: VideoClip) -> VideoClip:
     return replace(clip, duration_seconds=blank_seconds - 1 / clip.fps)
 
 
-def _wanted(num_frames: int, gap_seconds: Gap) -> str:
-    return f"{num_frames} frames {gap_seconds[0]:g} to {gap_seconds[1]:g} s apart"
-
-
-def _too_short(clip: Clip, wanted: str) -> SkippedClip:
-    error = BadClipError(
-        clip.location,
-        f"lasts {clip.frame_seconds[-1]:.2f} s ({len(clip.frame_seconds)} frames), too short for "
-        f"{wanted}",
-        "change data.gap_seconds or remove it",
-    )
+def _without_sample(clip: Clip, num_frames: int, gap_seconds: Gap) -> SkippedClip:
+    wanted = _wanted(num_frames, gap_seconds)
+    if _is_slow(clip, gap_seconds):
+        reason = f"has frames {shortest_step(clip):.3g} s apart, too far for {wanted}"
+    else:
+        times = clip.frame_seconds
+        reason = f"lasts {times[-1]:.2f} s ({len(times)} frames), too short for {wanted}"
+    # The folder of a single image would not say which image is meant.
+    location = clip.location
+    if isinstance(clip, FrameSequence) and len(clip.frames) == 1:
+        location = clip.frames[0]
+    error = BadClipError(location, reason, "change data.gap_seconds or remove it")
     return SkippedClip(clip.name, str(error))
 
 
 def _nothing_usable(
-    root: str, readable: Sequence[Clip], skipped: Sequence[SkippedClip], wanted: str
+    root: str,
+    readable: Sequence[Clip],
+    skipped: Sequence[SkippedClip],
+    num_frames: int,
+    gap_seconds: Gap,
 ) -> MidwayError:
+    if not readable and not skipped:
+        return MidwayError(f"{root}: contains no clip; prepare it again from usable videos")
     if not readable:
         return MidwayError(
             f"{root}: no usable clip among {len(skipped)}; the first: {skipped[0].reason}"
         )
     longest = max(readable, key=lambda clip: clip.frame_seconds[-1])
+    if _is_slow(longest, gap_seconds):
+        reason = f"{longest.name}, has frames {shortest_step(longest):.3g} s apart"
+        remedy = "increase data.gap_seconds"
+    else:
+        reason = f"{longest.name}, lasts {longest.frame_seconds[-1]:.2f} s"
+        remedy = "change data.gap_seconds or use longer clips"
     return MidwayError(
-        f"{root}: no clip contains {wanted}, the longest, {longest.name}, lasts "
-        f"{longest.frame_seconds[-1]:.2f} s; change data.gap_seconds or use longer clips"
+        f"{root}: no clip contains {_wanted(num_frames, gap_seconds)}, the longest, {reason}; "
+        f"{remedy}"
     )
+
+
+def _wanted(num_frames: int, gap_seconds: Gap) -> str:
+    return f"{num_frames} frames {gap_seconds[0]:g} to {gap_seconds[1]:g} s apart"
+
+
+def _is_slow(clip: Clip, gap_seconds: Gap) -> bool:
+    """Return whether even neighbouring frames are further apart than the largest gap."""
+    return gap_seconds[1] < shortest_step(clip) < math.inf

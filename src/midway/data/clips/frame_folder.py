@@ -1,14 +1,14 @@
 """Folders of image files as frame sequences, and the reading of images.
 
-The last run of digits in a file name is the frame number. The rest of the name distinguishes the
-sequences of one folder (``0001TP_006690.png``, ``0016E5_04350.png``).
+The last run of digits that varies in a file name is the frame number. The rest of the name
+distinguishes the sequences of one folder (``0001TP_006690.png``, ``0016E5_04350.png``).
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
+from midway.data.clips.frame_numbers import Number, number_frames
+from midway.data.clips.frame_numbers import natural_key as natural_key
 from midway.data.files import FoundFile, open_binary
 from midway.data.signals import SUFFIX
 
@@ -24,7 +26,6 @@ IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".ppm", ".webp", ".bmp"])
 _EIGHT_BIT_MODES = frozenset(
     ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"]
 )
-_NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>\D*)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,7 @@ class FrameSequence:
 def group_sequences(files: Iterable[FoundFile], *, fps: float) -> list[FrameSequence]:
     """Group image files into sequences by folder and by the name around the frame number.
 
+    See `number_frames` for the frame numbers. Decimal numbers are seconds (``1305031102.17.png``).
     Images without a number form one sequence per folder, numbered in natural order of name.
 
     Args:
@@ -82,29 +84,30 @@ def group_sequences(files: Iterable[FoundFile], *, fps: float) -> list[FrameSequ
         fps: Frames per second that frame numbers count: with 30, the files 0, 30 and 60 are 1 s
             apart.
     """
-    groups: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
-    for file in sorted(files, key=lambda file: natural_key(file.name)):
-        path = PurePosixPath(file.name)
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            continue
-        match = _NUMBERED.fullmatch(path.stem)
-        pattern = f"{match['before']}*{match['after']}{path.suffix}" if match else ""
-        group = groups[(path.parent / pattern).as_posix()]
-        group.append((int(match["number"]) if match else len(group), file.location))
-    sequences = []
-    for name, frames in groups.items():
-        frames.sort(key=lambda frame: frame[0])
-        # Python integers, because time stamps in file names can exceed 64 bits.
-        counts = [number - frames[0][0] for number, _ in frames]
-        sequences.append(
-            FrameSequence(
-                name=name,
-                frames=tuple(location for _, location in frames),
-                frame_seconds=np.array(counts, dtype=np.float64) / fps,
-                fps=fps,
-            )
-        )
-    return sequences
+    images = [
+        file
+        for file in sorted(files, key=lambda file: natural_key(file.name))
+        if PurePosixPath(file.name).suffix.lower() in IMAGE_SUFFIXES
+    ]
+    groups: defaultdict[str, list[tuple[Number, str]]] = defaultdict(list)
+    numbered = number_frames([file.name for file in images])
+    for file, (pattern, number) in zip(images, numbered, strict=True):
+        group = groups[pattern]
+        group.append((len(group) if number is None else number, file.location))
+    return [_sequence(name, frames, fps) for name, frames in groups.items()]
+
+
+def _sequence(name: str, frames: list[tuple[Number, str]], fps: float) -> FrameSequence:
+    frames.sort(key=lambda frame: frame[0])
+    # Exact numbers, because time stamps in file names can exceed 64 bits.
+    counts = np.array([float(number - frames[0][0]) for number, _ in frames])
+    if isinstance(frames[0][0], Fraction):
+        steps = np.diff(counts)
+        fps = float(1 / np.median(steps[steps > 0])) if counts[-1] > 0 else fps
+        seconds = counts
+    else:
+        seconds = counts / fps
+    return FrameSequence(name, tuple(location for _, location in frames), seconds, fps)
 
 
 def read_image(location: str) -> NDArray[np.uint8]:
@@ -130,11 +133,3 @@ def read_image(location: str) -> NDArray[np.uint8]:
         raise BadClipError(
             location, f"cannot be read as an image ({error})", "copy it again or remove it"
         ) from error
-
-
-def natural_key(name: str) -> tuple[str | int, ...]:
-    """Return a sort key that puts ``frame9`` before ``frame10``."""
-    return tuple(
-        int(part) if place % 2 else part.lower()
-        for place, part in enumerate(re.split(r"(\d+)", name))
-    )

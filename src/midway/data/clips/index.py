@@ -2,10 +2,11 @@
 
 import json
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from midway.data.clip import BadClipError
 from midway.data.files import FoundFile, open_binary
@@ -14,12 +15,13 @@ from midway.errors import MidwayError
 
 INDEX_NAME = "midway-index.jsonl"
 VERSION = 1
+_TIMED = "frame_times"
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Duration and frame rate of one video, or the reason why it cannot be used."""
+    """Timing of one video, or the reason why it cannot be used."""
 
     name: str
     """Path relative to the root of the index."""
@@ -30,13 +32,23 @@ class Record:
     duration_seconds: float = 0.0
     """Time from the first frame to the last; 0 after an error."""
     fps: float = 0.0
-    """Average frames per second; 0 after an error."""
+    """Average or typical frames per second; 0 after an error."""
     error: str = ""
     """One-line reason why the video cannot be used; empty if it can."""
+    frame_times: str = ""
+    """Times of the frames, see `pack_times`, in base 64; empty if they are even."""
+    notes: Sequence[str] = ()
+    """Keys in `NOTES`."""
 
     def clip(self, file: FoundFile) -> VideoClip:
         """Return the video as a clip."""
-        return VideoClip(file.name, file.location, self.duration_seconds, self.fps)
+        frame_times = b64decode(self.frame_times)
+        return VideoClip(file.name, file.location, self.duration_seconds, self.fps, frame_times)
+
+    def line(self) -> dict[str, Any]:
+        """Return the record as it is written: without empty optional fields."""
+        optional = ("frame_times", "notes")
+        return {k: v for k, v in asdict(self).items() if v or k not in optional}
 
 
 def is_video(file: FoundFile) -> bool:
@@ -44,10 +56,10 @@ def is_video(file: FoundFile) -> bool:
     return PurePosixPath(file.name).suffix.lower() in VIDEO_SUFFIXES
 
 
-def read_header(file: FoundFile) -> Record:
-    """Read the header of a video without decoding a frame; an error becomes part of the record."""
+def read_header(file: FoundFile, announce: Callable[[], None] = lambda: None) -> Record:
+    """Read the timing of a video, see `read_timing`; an error becomes part of the record."""
     try:
-        timing = read_timing(file.location)
+        timing = read_timing(file.location, announce)
     except BadClipError as error:
         return Record(name=file.name, size=file.size, modified=file.modified, error=str(error))
     return Record(
@@ -56,6 +68,8 @@ def read_header(file: FoundFile) -> Record:
         modified=file.modified,
         duration_seconds=timing.duration_seconds,
         fps=timing.fps,
+        frame_times=b64encode(timing.frame_times).decode(),
+        notes=timing.notes,
     )
 
 
@@ -67,6 +81,22 @@ def index_of(root: str) -> str:
 def is_index(location: str) -> bool:
     """Return whether a location is an index rather than a folder or a video."""
     return location.endswith(".jsonl")
+
+
+def head_of_index(root: str) -> dict[str, Any]:
+    """Return the first line of an index for a root."""
+    return {"midway_index": VERSION, "root": root, _TIMED: True}
+
+
+def is_timed(location: str) -> bool:
+    """Return whether an index has the frame times of its uneven videos; those of 0.1 do not.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not an index.
+    """
+    with open_binary(location) as file:
+        return bool(json.loads(file.readline()).get(_TIMED))
 
 
 def read_index(location: str) -> tuple[str, dict[str, Record]]:
@@ -111,4 +141,8 @@ def _parse(file: BinaryIO) -> tuple[str, dict[str, Record]]:
     if head["midway_index"] != VERSION:
         raise ValueError(f"version {head['midway_index']} instead of {VERSION}")
     records = [Record(**json.loads(line)) for line in lines]
+    for record in records:
+        b64decode(record.frame_times, validate=True)
+        if not all(isinstance(note, str) for note in record.notes):
+            raise TypeError(f"notes {record.notes}")
     return str(head["root"]), {record.name: record for record in records}

@@ -16,24 +16,26 @@ def partners(
     gap_seconds: Gap,
     fps: float,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the range of frames that follow each start by an allowed gap.
+    """Return the range of frames after each start that follow it by an allowed gap.
 
     A tolerance of just under half a frame period applies at both ends. So a gap of exactly 1 s
-    selects a frame at 1 Hz, and also in a sequence numbered at 29.97 Hz.
+    selects a frame at 1 Hz, and also in a sequence numbered at 29.97 Hz. The frame at the start
+    itself is never in the range, even if the tolerance exceeds the smallest gap.
 
     Args:
         frame_seconds: Times (frames,), increasing.
         start_seconds: One start time, or times (starts,).
         gap_seconds: Smallest and largest allowed gap.
-        fps: Average frame rate, which determines the tolerance.
+        fps: Typical frame rate, which determines the tolerance.
 
     Returns:
         First index, and index after the last, each of the shape of `start_seconds`.
     """
     slack = 0.499 / fps
     first = np.searchsorted(frame_seconds, start_seconds + gap_seconds[0] - slack, side="left")
+    later = np.searchsorted(frame_seconds, start_seconds, side="right")
     end = np.searchsorted(frame_seconds, start_seconds + gap_seconds[1] + slack, side="right")
-    return np.asarray(first), np.asarray(end)
+    return np.maximum(first, later), np.asarray(end)
 
 
 def followed_by(clip: Clip, num_more: int, gap_seconds: Gap) -> list[NDArray[np.bool_]]:
@@ -67,3 +69,19 @@ def has_sample(clip: Clip, gap_seconds: Gap, num_frames: int = 2) -> bool:
         if end > first:
             return True
     return start_frames(clip, gap_seconds, num_frames).size > 0
+
+
+def follows(gap: float, gap_seconds: Gap, fps: float) -> bool:
+    """Return whether the time between two frames that were read is an allowed gap.
+
+    To the tolerance of `partners` it adds half a frame period, because the frames of a clip that
+    counts as evenly timed may be off by a quarter of it.
+    """
+    slack = 1 / fps
+    return gap > 0 and gap_seconds[0] - slack <= gap <= gap_seconds[1] + slack
+
+
+def shortest_step(clip: Clip) -> float:
+    """Return the shortest time between neighbouring frames of a clip; infinity for one frame."""
+    steps = np.diff(clip.frame_seconds)
+    return float(steps[steps > 0].min(initial=np.inf))

@@ -221,7 +221,7 @@ def write_flo5(path: Path | str, flow: NDArray[np.floating]) -> None:
 
 
 def read_npy(path: Path | str) -> FloatFlow:
-    """Read TartanAir's `.npy`, which is known everywhere.
+    """Read TartanAir's `.npy`, in which the flow of every pixel is known.
 
     Raises:
         MidwayError: Not an array of shape (height, width, 2), or values that are not finite.
@@ -241,7 +241,7 @@ def write_npy(path: Path | str, flow: NDArray[np.floating]) -> None:
     """Write TartanAir's `.npy` of float32.
 
     Raises:
-        MidwayError: The flow has another shape or no pixels, or is unknown somewhere.
+        MidwayError: The flow has another shape or no pixels, or is unknown at some pixel.
     """
     flow = _checked(path, flow)
     if not is_known(flow).all():

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
 from midway.data.clips.frame_folder import FrameSequence, read_image
-from midway.data.video.header import REMUX, bad_clip_errors, open_stream
+from midway.data.video.colours import with_known_colours
+from midway.data.video.frame_times import MISSING_SECONDS
+from midway.data.video.header import COPY_AGAIN, REENCODE, bad_clip_errors, open_stream
 from midway.data.video.orientation import Orientation
 
 T = TypeVar("T")
-
-_MISSING_SECONDS = 1.0
-"""Difference from the duration in the header beyond which a video is truncated."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def scaled_size(width: int, height: int, short_side: int) -> tuple[int, int]:
 def _video_frames(location: str, fps: float, short_side: int, threads: int) -> Iterator[Frame]:
     with bad_clip_errors(location), closing(open_stream(location)) as opened:
         opened.stream.codec_context.thread_count = threads
-        stated_seconds = opened.timing().duration_seconds
+        stated_seconds = opened.header().stated_seconds
         opened.stream.codec_context.skip_frame = "DEFAULT"
         first: VideoFrame | None = None
         scale = _Scaler(short_side)
@@ -123,7 +122,7 @@ def _video_frames(location: str, fps: float, short_side: int, threads: int) -> I
                 for frame in packet.decode():
                     first = first or frame
                     if frame.pts is None or first.pts is None:
-                        raise BadClipError(location, "has frames without timestamps", REMUX)
+                        raise BadClipError(location, "has frames without timestamps", REENCODE)
                     last_seconds = float((frame.pts - first.pts) * opened.tick_seconds)
                     yield last_seconds, frame
 
@@ -136,11 +135,11 @@ def _video_frames(location: str, fps: float, short_side: int, threads: int) -> I
                 )
             assert first is not None
             yield Frame(Orientation.of(location, first).apply(scale(frame)), seconds)
-        if last_seconds < stated_seconds - _MISSING_SECONDS:
+        if stated_seconds is not None and last_seconds < stated_seconds - MISSING_SECONDS:
             raise BadClipError(
                 location,
                 f"ends at {last_seconds:.2f} s, but its header states {stated_seconds:.2f} s",
-                "copy it again, remux it or remove it",
+                COPY_AGAIN,
             )
 
 
@@ -167,7 +166,7 @@ class _Scaler:
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
         width, height = scaled_size(frame.width, frame.height, self._short_side)
         # By default a conversion starts its own threads.
-        full = self._colours.reformat(frame, format="rgb24", threads=1)
+        full = self._colours.reformat(with_known_colours(frame), format="rgb24", threads=1)
         small = self._resize.reformat(
             full, width, height, interpolation=Interpolation.BICUBIC, threads=1
         )

@@ -9,16 +9,17 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from midway.atomic import write_atomically
 from midway.data.clip import BadClipError
 from midway.data.clips.index import (
-    VERSION,
     Record,
+    head_of_index,
     index_of,
+    is_timed,
     is_video,
     read_header,
     read_index,
@@ -81,6 +82,8 @@ def build_index(
     if not os.access(file.parent, os.W_OK):
         raise MidwayError(f"{file}: cannot be written; give another file after {root}")
     before = read_index(destination)[1] if file.exists() else {}
+    if before and not is_timed(destination):
+        before = {}  # an older version took all videos for evenly timed
     usable = {name: record for name, record in before.items() if not record.error}
     known = unchanged_records(usable, videos)
     new = [video for video in videos if video.name not in known]
@@ -112,10 +115,10 @@ def _read_header(file: FoundFile, reading: Reading) -> Record:
         error = BadClipError(file.location, reason, "re-encode it or remove it")
         return Record(name=file.name, size=file.size, modified=file.modified, error=str(error))
     reading(file.location)
-    return read_header(file)
+    # A file of hours is announced again and again, so that it does not time out.
+    return read_header(file, lambda: reading(file.location))
 
 
 def _write(opened: BinaryIO, root: str, records: Iterable[Record]) -> None:
-    lines: list[dict[str, Any]] = [{"midway_index": VERSION, "root": root}]
-    lines += [asdict(record) for record in records]
+    lines = [head_of_index(root), *(record.line() for record in records)]
     opened.write("".join(json.dumps(line) + "\n" for line in lines).encode())

@@ -223,7 +223,7 @@ def _direct_clip(source: ClipSource) -> Clip:
     if not isinstance(source, VideoSource):
         return source
     timing = read_timing(source.location)
-    return VideoClip(source.name, source.location, timing.duration_seconds, timing.fps)
+    return VideoClip.of(source.name, source.location, timing)
 
 
 def make_trial_store(

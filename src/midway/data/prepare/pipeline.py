@@ -6,13 +6,15 @@ adds the same rows in the same order.
 """
 
 import json
+import logging
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
+from midway.data.clips.episodes import has_episodes
 from midway.data.clips.frame_folder import group_sequences, natural_key
-from midway.data.clips.index import is_video
+from midway.data.clips.listing import list_kinds, tell_passed_over
 from midway.data.clips.skipped import SkippedClip
 from midway.data.clips.store import StoreConfig, is_store, read_store
 from midway.data.files import absolute, find_files, is_url
@@ -29,6 +31,7 @@ TASK_BYTES = 256 * 2**20
 """Source bytes per task of several clips."""
 TIMEOUT_SECONDS = 120.0
 """Time without a new frame after which a clip counts as hanging."""
+_log = logging.getLogger(__name__)
 _TASKS_PER_JOB = 4
 """Smallest number of tasks per job; with fewer, a long last task leaves the other jobs idle."""
 
@@ -93,14 +96,20 @@ def find_sources(root: str, *, source_fps: float) -> list[SizedSource]:
         raise MidwayError(f"{root}: is already a frame store; give its source videos")
     files = find_files(root)
     sizes = {file.location: file.size for file in files}
+    listing = list_kinds(files)
+    tell_passed_over(root, listing)
+    if has_episodes(files):
+        _log.warning(
+            "%s: a frame store does not keep the episodes of LeRobot videos apart; train on the "
+            "folder itself",
+            root,
+        )
     found = [
-        SizedSource(VideoSource(file.name, file.location), file.size)
-        for file in files
-        if is_video(file)
+        SizedSource(VideoSource(file.name, file.location), file.size) for file in listing.videos
     ]
     found += [
         SizedSource(sequence, sum(sizes[frame] for frame in sequence.frames))
-        for sequence in group_sequences(files, fps=source_fps)
+        for sequence in group_sequences(listing.images, fps=source_fps)
     ]
     if not found:
         raise MidwayError(

@@ -20,7 +20,7 @@ from midway.data.views.render import Clips, render_views, stack_windows
 from midway.data.views.spec import ClipSpec, ViewParameters, stack_views
 
 _FRAMES_PER_TASK = 16
-"""Maximum frames of a task, because workers return results through shared memory of fixed size."""
+"""Frames of a task unless one item has more: workers return results in memory of fixed size."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,14 @@ from midway.config import require
 from midway.data.clip import BadClipError, Clip, Frame
 from midway.data.clips.find import ClipList
 from midway.data.clips.skipped import SkippedClip
-from midway.data.clips.timing import Gap, followed_by, partners, start_frames
+from midway.data.clips.timing import (
+    Gap,
+    followed_by,
+    follows,
+    partners,
+    shortest_step,
+    start_frames,
+)
 from midway.data.signals import read_signals
 from midway.data.views.spec import ClipSpec, ViewParameters, cut_regions, draw_views
 from midway.data.workers.pool import Reading
@@ -165,7 +173,8 @@ class ClipDataset:
                 chosen = rng.choice(timeline.starts, self.config.draws_per_clip)
             asked = [self._seconds(clip.fps, timeline, start, rng) for start in np.sort(chosen)]
             try:
-                frames = _read_frames(clip, asked, reading)
+                frames = _read_frames(clip, asked, reading, timeline.margin_seconds)
+                _check_gaps(clip, frames, self.config.gap_seconds)
                 return self._samples(clip, frames, epoch, index, tuple(skipped))
             except (BadClipError, OSError) as error:
                 skipped.append(SkippedClip(clip.name, str(error)))
@@ -227,25 +236,39 @@ class _Timeline:
     seconds: NDArray[np.float64]
     starts: NDArray[np.intp]
     followed_by: list[NDArray[np.bool_]]
+    margin_seconds: float
+    """Time after the start of a frame within which no other frame starts."""
 
 
 @lru_cache(maxsize=16)
 def _timeline(clip: Clip, gap_seconds: Gap, num_frames: int) -> _Timeline:
     """Return the timeline of a clip, cached: hours of video have half a million frames."""
     found = followed_by(clip, num_frames - 1, gap_seconds)
-    return _Timeline(clip.frame_seconds, np.flatnonzero(found[-1]), found)
+    margin_seconds = min(0.5 / clip.fps, 0.5 * shortest_step(clip))
+    return _Timeline(clip.frame_seconds, np.flatnonzero(found[-1]), found, margin_seconds)
+
+
+def _check_gaps(clip: Clip, samples: Sequence[Sequence[Frame]], gap_seconds: Gap) -> None:
+    for sample in samples:
+        for before, after in pairwise(sample):
+            if not follows(after.seconds - before.seconds, gap_seconds, clip.fps):
+                raise BadClipError(
+                    clip.location,
+                    f"shows frames at {before.seconds:.2f} and {after.seconds:.2f} s where its "
+                    f"frame times promise {gap_seconds[0]:g} to {gap_seconds[1]:g} s between them",
+                    "write its index again, re-encode it or remove it",
+                )
 
 
 def _read_frames(
-    clip: Clip, samples: Sequence[Sequence[float]], reading: Reading
+    clip: Clip, samples: Sequence[Sequence[float]], reading: Reading, margin_seconds: float
 ) -> list[list[Frame]]:
     """Return the frames of several samples of a clip, decoded in one pass."""
     if clip.name in reading.lost:
         raise BadClipError(clip.location, reading.lost[clip.name], "re-encode it or remove it")
     reading(clip.name)
-    # Half a frame past the start of a frame, rounding of the time cannot select its predecessor.
-    half_frame_seconds = 0.5 / clip.fps
-    asked = [seconds + half_frame_seconds for sample in samples for seconds in sample]
+    # A little past the start of a frame, rounding of the time cannot select its predecessor.
+    asked = [seconds + margin_seconds for sample in samples for seconds in sample]
     with clip.open() as reader:
         frames = iter(reader.frames_at(asked))
     read = [[next(frames) for _ in sample] for sample in samples]

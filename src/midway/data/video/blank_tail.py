@@ -11,7 +11,7 @@ MAX_BLANK_SPREAD = 8
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def blank_tail_start(location: str) -> float | None:
+def blank_tail_start(location: str, last_seconds: float | None = None) -> float | None:
     """Return the time at which the blank ending of a video starts.
 
     The blank part is assumed to be contiguous. A binary search finds its start, in about 20 seeks
@@ -19,6 +19,7 @@ def blank_tail_start(location: str) -> float | None:
 
     Args:
         location: Path or URL.
+        last_seconds: Time of the last frame; None for the one in the header.
 
     Returns:
         Seconds after the first frame; 0 if the whole video is blank, None if its last frame is not.
@@ -27,7 +28,8 @@ def blank_tail_start(location: str) -> float | None:
         BadClipError: The video cannot be read, or is shorter than its header states.
     """
     with open_video(location) as video:
-        last = video.frames_at([video.duration_seconds])[0]
+        end = video.duration_seconds if last_seconds is None else last_seconds
+        last = video.frames_at([end])[0]
         if not is_blank(last.image):
             return None
         first = video.frames_at([0])[0]

@@ -16,7 +16,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from midway.data.clip import BadClipError
-from midway.data.video.header import REMUX, open_stream
+from midway.data.video.header import COPY_AGAIN, REENCODE, open_stream
+from midway.data.video.orientation import has_orientation_message
 from midway.data.video.packet_plan import PacketPlan, PlannedPacket, UnplannableError
 
 # These formats have no index of keyframes, so a seek may land at any frame.
@@ -40,10 +41,13 @@ class FrameDecoder:
 
     def __init__(self, location: str) -> None:
         self.location = location
+        self.is_turned_by_message = False
+        """True if the stream states its orientation in messages between its frames."""
         self._open()
         try:
-            self.timing = self._source.timing()
+            self.header = self._source.header()
             self.tick_seconds = self._source.tick_seconds
+            self.notes = self._source.notes()
             self.first_pts = self._find_first_pts()
             self._index_offset = self._find_index_offset()
         except BaseException:
@@ -65,7 +69,7 @@ class FrameDecoder:
             BadClipError: The frame has no timestamp.
         """
         if frame.pts is None:
-            raise BadClipError(self.location, "has frames without timestamps", REMUX)
+            raise BadClipError(self.location, "has frames without timestamps", REENCODE)
         return frame.pts
 
     def frames(self, times: Sequence[int]) -> Iterator[VideoFrame]:
@@ -100,6 +104,11 @@ class FrameDecoder:
     def _find_first_pts(self) -> int:
         packets = self._source.packets()
         first = next(packets)
+        self._source.check_unpacked(first)
+        context = self._source.stream.codec_context
+        self.is_turned_by_message = has_orientation_message(
+            bytes(first), context.name, context.extradata or b""
+        )
         pts = first.pts
         if first.size and first.is_keyframe and not first.is_discard and pts is not None:
             for packet in packets:
@@ -229,7 +238,7 @@ class FrameDecoder:
 
     def _check_end(self, last: VideoFrame, pts: int) -> None:
         shown_seconds = float((last.duration or 0) * self.tick_seconds)
-        end_seconds = self.seconds(self.pts_of(last)) + max(shown_seconds, 2 / self.timing.fps)
+        end_seconds = self.seconds(self.pts_of(last)) + max(shown_seconds, 2 / self.header.fps)
         if self.seconds(pts) > end_seconds:
             raise self._no_frame(pts, f"its last frame ends at {end_seconds:.2f} s")
 
@@ -237,7 +246,7 @@ class FrameDecoder:
         return BadClipError(
             self.location,
             f"has no frame at {self.seconds(pts):.2f} s, {reason}",
-            "copy it again, remux it or remove it",
+            COPY_AGAIN,
         )
 
 

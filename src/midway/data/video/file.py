@@ -4,6 +4,7 @@ Frames are upright, as a player shows them. Times are seconds after the first fr
 the container, so variable frame rates, late starts and edit lists are handled correctly.
 """
 
+import logging
 import math
 import os
 from collections import OrderedDict
@@ -12,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -20,12 +22,16 @@ from numpy.typing import NDArray
 from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
 from midway.data.files import is_url
 from midway.data.signals import SUFFIX
+from midway.data.video.colours import with_known_colours
 from midway.data.video.decoder import FrameDecoder
-from midway.data.video.header import COPY_AGAIN, bad_clip_errors
+from midway.data.video.frame_times import Timing as Timing
+from midway.data.video.frame_times import read_frame_seconds, unpack_times
+from midway.data.video.frame_times import read_timing as read_timing
+from midway.data.video.header import COPY_AGAIN, NOTES, bad_clip_errors
 from midway.data.video.header import VIDEO_SUFFIXES as VIDEO_SUFFIXES
-from midway.data.video.header import Timing as Timing
-from midway.data.video.header import read_timing as read_timing
 from midway.data.video.orientation import Orientation
+
+_log = logging.getLogger(__name__)
 
 
 class VideoFile(AbstractContextManager["VideoFile"]):
@@ -44,8 +50,7 @@ class VideoFile(AbstractContextManager["VideoFile"]):
         self.location = location
         with bad_clip_errors(location):
             self._decoder = FrameDecoder(location)
-        timing = self._decoder.timing
-        self.duration_seconds, self.fps = timing.duration_seconds, timing.fps
+        self.fps = self._decoder.header.fps
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -53,6 +58,22 @@ class VideoFile(AbstractContextManager["VideoFile"]):
     def close(self) -> None:
         """Close the file."""
         self._decoder.close()
+
+    @cached_property
+    def duration_seconds(self) -> float:
+        """Time from the first frame to the last, as the header states it or packets show it."""
+        stated = self._decoder.header.duration_seconds
+        return float(self.frame_seconds[-1]) if stated is None else stated
+
+    @cached_property
+    def frame_seconds(self) -> NDArray[np.float64]:
+        """Times (frames,) of all frames; the first access reads all packets of the file."""
+        return read_frame_seconds(self.location)
+
+    def warn(self) -> None:
+        """Log a warning for each way in which frames may differ from what a player shows."""
+        for note in self._decoder.notes:
+            _log.warning("%s: %s", self.location, NOTES[note])
 
     @property
     def width(self) -> int:
@@ -90,9 +111,10 @@ class VideoFile(AbstractContextManager["VideoFile"]):
         """
         shown, frame = None, None
         with bad_clip_errors(self.location):
+            upright = self._stream_orientation
             for decoded in self._decoder.frames([self._pts_at(each) for each in seconds]):
                 if frame is None or decoded is not shown:
-                    before, shown, frame = frame, decoded, self._frame(decoded)
+                    before, shown, frame = frame, decoded, self._frame(decoded, upright)
                     if before is not None and before.image.shape != frame.image.shape:
                         raise BadClipError(
                             self.location,
@@ -103,6 +125,14 @@ class VideoFile(AbstractContextManager["VideoFile"]):
                 yield frame
 
     @cached_property
+    def _stream_orientation(self) -> Orientation | None:
+        """Orientation of all frames if messages in the stream state it, perhaps only once."""
+        if not self._decoder.is_turned_by_message:
+            return None
+        first = next(self._decoder.frames([self._decoder.first_pts]))
+        return Orientation.of(self.location, first)
+
+    @cached_property
     def _shape(self) -> tuple[int, ...]:
         return self.frames_at([0])[0].image.shape
 
@@ -110,13 +140,15 @@ class VideoFile(AbstractContextManager["VideoFile"]):
         ticks = (max(seconds, 0.0) + ROUNDING_SECONDS) / self._decoder.tick_seconds
         return self._decoder.first_pts + math.floor(ticks)
 
-    def _frame(self, decoded: VideoFrame) -> Frame:
+    def _frame(self, decoded: VideoFrame, upright: Orientation | None) -> Frame:
         seconds = self._decoder.seconds(self._decoder.pts_of(decoded))
         if decoded.is_corrupt:
             raise BadClipError(self.location, f"has a damaged frame at {seconds:.2f} s", COPY_AGAIN)
         # By default the conversion starts threads, and a process forked later would wait for them.
-        image = decoded.to_ndarray(format="rgb24", threads=1).astype(np.uint8, copy=False)
-        return Frame(Orientation.of(self.location, decoded).apply(image), seconds)
+        known = with_known_colours(decoded)
+        image = known.to_ndarray(format="rgb24", threads=1).astype(np.uint8, copy=False)
+        upright = upright or Orientation.of(self.location, decoded)
+        return Frame(upright.apply(image), seconds)
 
 
 MAX_IDLE = 4
@@ -170,17 +202,31 @@ def _version(location: str) -> tuple[int, int, int] | None:
 
 @dataclass(frozen=True, slots=True)
 class VideoClip:
-    """A video of known duration and frame rate, as its header states them."""
+    """A video of known frame times."""
 
     name: str
     location: str
     duration_seconds: float
     fps: float
+    frame_times: bytes = b""
+    """Times of the frames, see `pack_times`; empty if they are even."""
+
+    @classmethod
+    def of(cls, name: str, location: str, timing: Timing) -> Self:
+        """Return the clip of a video with a known timing."""
+        return cls(name, location, timing.duration_seconds, timing.fps, timing.frame_times)
 
     @property
     def frame_seconds(self) -> NDArray[np.float64]:
-        """Times (frames,) in seconds at a constant frame rate; the header has no exact ones."""
-        return np.arange(round(self.duration_seconds * self.fps) + 1) / self.fps
+        """Times (frames,) in seconds.
+
+        Raises:
+            MidwayError: The times are damaged.
+        """
+        if not self.frame_times:
+            return np.arange(round(self.duration_seconds * self.fps) + 1) / self.fps
+        seconds = unpack_times(self.frame_times)
+        return seconds[seconds <= self.duration_seconds + ROUNDING_SECONDS]
 
     @property
     def signals_location(self) -> str:

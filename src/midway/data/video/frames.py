@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
@@ -27,12 +28,19 @@ class VideoFrames:
 
     def __init__(self, video: VideoFile, *, fps: float = 0.0) -> None:
         self._video = video
-        count = 1 + math.floor(video.duration_seconds * (fps or video.fps) + ROUNDING_SECONDS)
-        # Half a frame of margin, because the times in a file are rounded up or down.
-        times = [number / (fps or video.fps) + 0.5 / video.fps for number in range(count)]
+        if fps:
+            last = float(video.frame_seconds[-1])
+            count = 1 + math.floor(last * fps + ROUNDING_SECONDS)
+            # A margin, because the times in a file are rounded up or down.
+            margin = 0.5 * float(np.diff(video.frame_seconds).min())
+            times = [number / fps + margin for number in range(count)]
+        else:
+            times = video.frame_seconds.tolist()
         seconds = [frame.seconds for frame in video.frames_in_order(times)]
         # A video below this rate returns the same frame for several times; keep one of them.
-        kept = [place for place in range(count) if not place or seconds[place] > seconds[place - 1]]
+        kept = [
+            place for place in range(len(times)) if not place or seconds[place] > seconds[place - 1]
+        ]
         if len(kept) < 2:
             raise BadClipError(
                 video.location, "has a single frame at this rate", "give at least two frames"

@@ -32,7 +32,8 @@ MAX_PIXELS = 2**26
 MAX_FRAMES = 2**24
 """Largest number of frames that a header may state: six days at 30 fps."""
 
-REMUX = "remux it with `ffmpeg -i IN -c copy OUT`"
+REENCODE = "re-encode it or remove it"
+SINGLE_FRAME = ("has a single frame", "give at least two frames or remove it")
 COPY_AGAIN = "copy it again, re-encode it or remove it"
 
 # Allowed formats; playlists are excluded, because they make FFmpeg open other files and addresses.
@@ -41,6 +42,23 @@ TIMEOUT_SECONDS = 60
 _MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
 # The tables of an mp4 state what FFmpeg otherwise finds by decoding: opening is 20 times as fast.
 _MP4_OPTIONS = {"skip_frame": "all", "probesize": "4096"}
+NOTES = {
+    "hdr": "HDR colours are not tone-mapped and come out pale",
+    "interlaced": "interlaced frames are read as they are, and moving edges come out combed",
+    "pixels": "pixels are not square, and frames come out squeezed",
+    "streams": "of several video streams, the default or best one is read",
+}
+"""Warnings about videos that are read in a way that users may not expect, by key."""
+_HDR_TRANSFERS = (16, 18)  # PQ and HLG (ITU-T H.273)
+_INTERLACED = range(2, 6)  # AVFieldOrder
+# The codecs of thumbnails; a video of another codec is preferred.
+_STILL_CODECS = frozenset(["mjpeg", "png", "bmp", "tiff", "webp", "gif"])
+_COVERS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+# A start code that is not the pack header of an MPEG program stream. The size of a first mp4 box
+# looks alike, but a name of letters follows it.
+_BARE = re.compile(rb"\x00\x00\x00\x01|\x00\x00\x01[^\xba]", re.DOTALL)
+# Encoders with packed B-frames write such a text, in which p stands for "packed".
+_PACKED = re.compile(rb"DivX\d+(?:Build|b)\d+p")
 # PyAV 19 always accepts metadata in any encoding and no longer has this option.
 _LENIENT_METADATA: dict[str, Any] = (
     {} if av.__version__.startswith("19.") else {"metadata_errors": "ignore"}
@@ -48,18 +66,20 @@ _LENIENT_METADATA: dict[str, Any] = (
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Duration and frame rate in the header of a video."""
+class Header:
+    """Values in the header of a video; they may be wrong."""
 
-    duration_seconds: float
-    """Time from the start of the first frame to the start of the last."""
+    duration_seconds: float | None
+    """Time from the start of the first frame to the start of the last; None if not stated."""
     fps: float
     """Average frames per second."""
+    stated_seconds: float | None
+    """The same duration if the header states it for this stream alone, else None."""
 
 
 @dataclass
 class OpenStream:
-    """The first video stream of an open file, decoded by one thread."""
+    """The default or best video stream of an open file, decoded by one thread."""
 
     location: str
     container: InputContainer
@@ -91,53 +111,80 @@ class OpenStream:
                 )
             yield packet
 
-    def timing(self) -> Timing:
+    @property
+    def is_mp4(self) -> bool:
+        """True for files with the tables of an mp4 or mov."""
+        return self.container.format.name.startswith("mov,")
+
+    def check_unpacked(self, packet: "Packet[VideoStream]") -> None:
+        """Check a first packet for the mark of packed B-frames, as old DivX encoders write it.
+
+        Raises:
+            BadClipError: Packets contain two frames, whose times are unknown.
+        """
+        context = self.stream.codec_context
+        texts = (context.extradata or b"", bytes(packet)) if context.name == "mpeg4" else ()
+        if any(_PACKED.search(text) for text in texts):
+            raise BadClipError(
+                self.location,
+                "has packed B-frames, whose times cannot be read",
+                "re-encode it, or run `ffmpeg -i IN -c copy -bsf:v mpeg4_unpack_bframes OUT.avi`",
+            )
+
+    def header(self) -> Header:
         """Return the duration and the frame rate in the header.
 
         Raises:
-            BadClipError: A value is missing or implausible, or there is a single frame.
+            BadClipError: The rate is missing or implausible, or there is a single frame.
         """
         stream = self.stream
         rate = stream.average_rate or stream.guessed_rate or stream.base_rate
         if not rate or rate < 0:
-            raise BadClipError(
-                self.location, "has no frame rate in its header", "re-encode it or remove it"
-            )
+            raise BadClipError(self.location, "has no frame rate in its header", REENCODE)
         fps = float(rate)
         length = _length_seconds(self.container, stream)
         if length is None or length <= 0:
-            raise BadClipError(self.location, "has no duration in its header", REMUX)
+            if stream.frames == 1:
+                raise BadClipError(self.location, *SINGLE_FRAME)
+            return Header(None, fps, None)
         if length * fps > MAX_FRAMES:
             raise BadClipError(
                 self.location,
                 f"states a duration of {length:.3g} s at {fps:.3g} frames per second",
-                f"{REMUX} if that is wrong, or split it",
+                f"{REENCODE} if that is wrong, or split it",
             )
         if stream.frames == 1 or length * fps < 1.5:
-            raise BadClipError(
-                self.location, "has a single frame", "give at least two frames or remove it"
-            )
-        return Timing(length - 1 / fps, fps)
+            raise BadClipError(self.location, *SINGLE_FRAME)
+        duration = length - 1 / fps
+        return Header(duration, fps, self._own(duration))
 
+    def notes(self) -> tuple[str, ...]:
+        """Return the keys in `NOTES` of all that is read in a way that users may not expect."""
+        context, pixels = self.stream.codec_context, self.stream.sample_aspect_ratio
+        videos = [each for each in self.container.streams.video if not each.disposition & _COVERS]
+        found = {
+            "hdr": context.color_trc in _HDR_TRANSFERS,
+            "interlaced": context.field_order in _INTERLACED,
+            "pixels": bool(pixels) and pixels != 1,
+            "streams": len(videos) > 1,
+        }
+        return tuple(name for name, is_found in found.items() if is_found)
 
-def read_timing(location: str) -> Timing:
-    """Return the duration and the frame rate in the header of a video; no frame is decoded.
+    def _own(self, duration: float) -> float | None:
+        """Return a stated duration without the time before the first frame, if it is this stream's.
 
-    Raises:
-        BadClipError: The file is not a video, has a single frame, or lacks these values.
-    """
-    with bad_clip_errors(location):
-        opened = open_stream(location)
-        try:
-            # Only the packets show encryption.
-            next(opened.packets())
-            return opened.timing()
-        finally:
-            opened.close()
+        That of a container includes the sound. Matroska may count from the start of the sound.
+        """
+        stream = self.stream
+        if stream.duration or (len(self.container.streams) == 1 and not stream.start_time):
+            return duration
+        if "DURATION" in stream.metadata and stream.start_time is not None:
+            return duration - max(0.0, float(stream.start_time * self.tick_seconds))
+        return None
 
 
 def open_stream(location: str) -> OpenStream:
-    """Open the first video stream of a file or URL.
+    """Open the default or best video stream of a file or URL.
 
     Call this within `bad_clip_errors`: FFmpeg's errors do not share a base class with others.
 
@@ -150,6 +197,10 @@ def open_stream(location: str) -> OpenStream:
         head = file.read(8)
     if not head:
         raise BadClipError(location, "is empty", "copy it again or remove it")
+    if _BARE.match(head) and not head[4:].isalnum():
+        raise BadClipError(
+            location, "is a bare video stream without a container or timestamps", REENCODE
+        )
     with ExitStack() as opened:
         file = opened.enter_context(open_binary(location)) if is_url(location) else None
         container = opened.enter_context(
@@ -169,7 +220,7 @@ def open_stream(location: str) -> OpenStream:
         stream = _video_stream(location, container)
         tick = stream.time_base
         if not tick:
-            raise BadClipError(location, "has no time base in its header", REMUX)
+            raise BadClipError(location, "has no time base in its header", REENCODE)
         tick_seconds = Fraction(tick.numerator, tick.denominator)
         opened.pop_all()  # the caller closes them
     return OpenStream(location, container, stream, tick_seconds, size, file)
@@ -192,11 +243,10 @@ def bad_clip_errors(location: str) -> Iterator[None]:
 
 def _video_stream(location: str, container: InputContainer) -> VideoStream:
     # Music files store their cover as a video stream.
-    covers = Disposition.attached_pic
-    videos = [each for each in container.streams.video if not each.disposition & covers]
+    videos = [each for each in container.streams.video if not each.disposition & _COVERS]
     if not videos:
         raise BadClipError(location, "has no video stream", "remove it")
-    stream = videos[0]
+    stream = min(videos, key=_stream_rank)
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all
@@ -217,6 +267,19 @@ def _video_stream(location: str, container: InputContainer) -> VideoStream:
     # Every worker reads its own file, so threads within a file would only add overhead.
     context.thread_count = 1
     return stream
+
+
+def _stream_rank(stream: VideoStream) -> tuple[bool, bool, bool, int]:
+    """Return a sort key: moving pictures, then the default stream, else the largest frames.
+
+    Of several default streams players show the first.
+    """
+    context = getattr(stream, "codec_context", None)
+    if context is None:
+        return True, True, True, 0
+    is_still = stream.frames == 1 or context.name in _STILL_CODECS
+    is_default = bool(stream.disposition & Disposition.default)
+    return False, is_still, not is_default, 0 if is_default else -context.width * context.height
 
 
 def _length_seconds(container: InputContainer, stream: VideoStream) -> float | None:

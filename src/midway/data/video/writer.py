@@ -1,14 +1,17 @@
 """Writing of H.264 videos frame by frame; an unfinished file is removed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Protocol
 
 import av
 import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
+
+from midway.errors import MidwayError
 
 WRITTEN_VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv")
 """File suffixes of the containers that can be written."""
@@ -21,8 +24,22 @@ be four times as large.
 """
 
 
+_TICKS = 90_000
+"""Ticks per second of frames with times of their own."""
+
+
+class Write(Protocol):
+    """Function that appends a frame to a video."""
+
+    def __call__(self, frame: NDArray[np.uint8], seconds: float | None = None) -> None:
+        """Append a frame; `seconds` is the time at which it is shown, in increasing order.
+
+        Without times, frames follow each other at the rate of the video.
+        """
+
+
 @contextmanager
-def writing_video(path: Path, fps: float) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
+def writing_video(path: Path, fps: float) -> Iterator[Write]:
     """Open a new video and return a function that appends a frame to it.
 
     Frames are RGB (height, width, 3), all of one size. If a side is odd, its last row or column is
@@ -32,23 +49,43 @@ def writing_video(path: Path, fps: float) -> Iterator[Callable[[NDArray[np.uint8
     Args:
         path: File to write, with one of `WRITTEN_VIDEO_SUFFIXES`.
         fps: Frames per second.
+
+    Raises:
+        MidwayError: The file cannot be created.
     """
     unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
+    # FFmpeg opens the file with the first frame, and its error would not name it.
+    _create(unfinished, path)
     try:
         with av.open(str(unfinished), "w") as container:
             rate = Fraction(fps).limit_denominator(1001)
             stream = container.add_stream("libx264", rate=rate, options=ENCODER_OPTIONS)
             stream.pix_fmt = "yuv420p"
 
-            def write(frame: NDArray[np.uint8]) -> None:
+            def write(frame: NDArray[np.uint8], seconds: float | None = None) -> None:
                 height, width = frame.shape[:2]
                 if not stream.codec_context.is_open:
                     stream.height, stream.width = height + height % 2, width + width % 2
+                    if seconds is not None:
+                        stream.codec_context.time_base = Fraction(1, _TICKS)
                 even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-                container.mux(stream.encode(VideoFrame.from_ndarray(even, "rgb24")))
+                picture = VideoFrame.from_ndarray(even, "rgb24")
+                if seconds is not None:
+                    picture.pts, picture.time_base = round(seconds * _TICKS), Fraction(1, _TICKS)
+                container.mux(stream.encode(picture))
 
             yield write
             container.mux(stream.encode())
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _create(unfinished: Path, path: Path) -> None:
+    try:
+        unfinished.touch()
+    except OSError as error:
+        raise MidwayError(
+            f"{path}: cannot be written ({error.strerror or error}); give a path in a folder that "
+            "can be written to"
+        ) from error

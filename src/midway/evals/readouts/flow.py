@@ -139,8 +139,8 @@ def _from_encoder(config: FinetuneConfig, file: WeightsFile | None) -> FlowNetwo
     heads = start.release.encoder_heads if is_plain else ReleaseHints().encoder_heads
     if start.release != ReleaseHints(encoder_heads=heads):
         raise MidwayError(
-            f"{start.network}: is an encoder that determines its sizes; leave out --image-size and "
-            f"{'all --...-heads but --encoder-heads' if is_plain else 'all --...-heads'}"
+            f"{start.network}: an encoder's file contains its sizes; leave out --image-size and "
+            f"{'every --...-heads but --encoder-heads' if is_plain else 'every --...-heads'}"
         )
     encoder = load_encoder(
         start.network,

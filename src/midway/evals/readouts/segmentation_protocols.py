@@ -100,7 +100,7 @@ def config_from_json(values: Mapping[str, Any], *, where: str) -> SegmentationCo
 def bdd100k_linear() -> SegmentationConfig:
     """Evaluate on BDD100K: frozen encoder, iBOT's linear head.
 
-    FlowE's linear head has ``--readout.levels 12``.
+    FlowE's linear head reads the top level only: ``--readout.levels 12``.
     """
     return _frozen("bdd100k-linear", _driving("bdd100k", batch_size=16), "linear", 60_000)
 

@@ -76,7 +76,12 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def set_drop_path(self, p: float) -> None:
-        """Set stochastic depth for training: linear from 0 (first block) to `p` (last block)."""
+        """Set stochastic depth for training: linear from 0 (first block) to `p` (last block).
+
+        Raises:
+            MidwayError: The kind of encoder has no stochastic depth, or cannot be finetuned.
+
+        """
 
     def layer_of(self, name: str) -> int:
         """Return the layer of a parameter for layer decay: 0 for the embeddings, then the blocks.

@@ -76,9 +76,8 @@ class ResNet(Encoder):
                 "or resize it"
             )
         x = F.relu(self.bn1(self.conv1(images)))  # (batch, 64, height / 2, width / 2)
-        x = F.max_pool2d(
-            x, kernel_size=3, stride=2, padding=1
-        )  # (batch, 64, height / 4, width / 4)
+        # Pooling makes it (batch, 64, height / 4, width / 4).
+        x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         found: dict[int, Tensor] = {}
         for level in range(1, max(levels) + 1):
             # (batch, 256 * 2^(level - 1), height / 2^(level + 1), width / 2^(level + 1))

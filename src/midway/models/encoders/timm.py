@@ -99,8 +99,8 @@ class TimmEncoder(Encoder):
         """
         if not torch.allclose(self.scale, torch.ones(())) or self.shift.abs().max() > 1e-6:
             raise MidwayError(
-                f"timm:{self.name}: was trained on images of another normalisation than "
-                "ImageNet's, so its weights cannot start this encoder; take another model"
+                f"timm:{self.config.name}: was not trained on ImageNet-normalised images, so its "
+                "weights do not fit this encoder; take another model"
             )
 
     def set_drop_path(self, p: float) -> None:

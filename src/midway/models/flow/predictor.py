@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -39,9 +38,10 @@ class FlowMethod:
     method: Method = "finetuned"
     """No motion; matching of pixels, of features or of the dynamics' prediction; or a finetuned
     flow network."""
-    network: Path | None = None
-    """Network for all methods but zero and pixels: a run folder, a file or a hub id; for features
-    also any encoder, such as timm:NAME."""
+    network: str = ""
+    """Network for all methods but zero and pixels: the folder or file of a finetuned one; for
+    features and dynamics a name as elsewhere, for features also of any encoder, such as
+    timm:NAME."""
     overlap: float = 0.9
     """Fraction of a tile that the next one overlaps (finetuned)."""
     tiles_at_once: int = 8
@@ -75,7 +75,7 @@ def flow_predictor(how: FlowMethod) -> Predictor:
         MidwayError: The method needs a network and none is given, the method takes no network, or
             the network cannot be read.
     """
-    if how.network is not None and how.method in ("zero", "pixels"):
+    if how.network and how.method in ("zero", "pixels"):
         raise MidwayError(
             f"method {how.method}: takes no network; leave --network out, or add --method "
             "finetuned, features or dynamics"
@@ -85,7 +85,7 @@ def flow_predictor(how: FlowMethod) -> Predictor:
         return lambda source, target: np.zeros((*source.shape[:2], 2), np.float32)
     if how.method == "pixels":
         return lambda source, target: _array(pixel_flow(*_frames(source, target, device)))
-    if how.network is None:
+    if not how.network:
         raise MidwayError(f"method {how.method}: no network; give --network FOLDER or FILE")
     if how.method == "finetuned":
         return network_predictor(
@@ -99,7 +99,7 @@ def flow_predictor(how: FlowMethod) -> Predictor:
         network = load(how.network).to(device)
         return _matching_predictor(network.encoder, partial(dynamics_flow, network, **find))
     # The student's, as in `dynamics_flow`, so that both methods match the same features.
-    encoder = load_encoder(str(how.network), weights="student").to(device)
+    encoder = load_encoder(how.network, weights="student").to(device)
     return _matching_predictor(encoder, partial(feature_flow, encoder, **find))
 
 

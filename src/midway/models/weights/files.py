@@ -52,10 +52,10 @@ class WeightsFile:
 
 
 def read_weights(name: str | Path) -> WeightsFile:
-    """Read a release `.pth`, a run folder, a `.ckpt`, a `.safetensors` file or a hub id.
+    """Read a file of weights, or the newest checkpoint of a run folder.
 
-    The name of a network in the package ("synthetic-tiny") is accepted too, unless a file or folder
-    has that name. No code in the file is run.
+    A name that is no file or folder may be that of a network (`midway list networks`), a hub id or
+    a web address. No code in the file is run.
 
     Raises:
         MidwayError: There is no such file, folder or model, or it is not readable.

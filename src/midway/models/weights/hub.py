@@ -65,14 +65,14 @@ def fetch(name: str) -> Path:
 
     The hub's files lie in its own cache, other addresses in ``~/.cache/midway``
     (``$XDG_CACHE_HOME/midway``). An interrupted download continues where it stopped. Without
-    network, or with ``HF_HUB_OFFLINE=1``, the cached copy is taken.
+    a connection, or with ``HF_HUB_OFFLINE=1``, the cached copy is taken.
 
     Args:
         name: Name of a published network, ``owner/name[/file]`` on the hub, with or without
             ``hf://``, or a web address.
 
     Raises:
-        MidwayError: No such file, or no network to fetch it with.
+        MidwayError: There is no such file, or it cannot be downloaded.
 
     """
     if name.startswith(("http://", "https://")):

@@ -36,8 +36,8 @@ def load(
     The keywords override the arguments of a release file, where these are missing or wrong.
 
     Args:
-        path: File or folder, "owner/name" on the Hugging Face hub, or "synthetic-tiny", the small
-            network in the package.
+        path: File or folder, a name of `midway list networks`, "owner/name" on the Hugging Face
+            hub, or a web address.
         encoder_heads: Attention heads of the encoder; if None, from the file's `arch`.
         midway_heads: Attention heads of the midway path; if None, from the file, else 3 for
             published widths.

@@ -1,6 +1,7 @@
 """Sources of networks in commands and evaluations: their options, loading and hashes."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -73,18 +74,21 @@ class OpenedEncoder:
     weights_sha256: str
     """SHA-256 of names and values of its tensors, whatever file they were in."""
     file: str | None
-    """Checkpoint of the weights, if any."""
+    """File of the weights; None for a model of timm and for fresh weights."""
     file_sha256: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedNetwork:
-    """A network and the hash of its weights."""
+    """A network and the hashes of its weights and of their file."""
 
     network: MidwayNetwork
     """In evaluation mode, on its device."""
     weights_sha256: str
     """SHA-256 of names and values of its tensors, whatever file they were in."""
+    file: str | None
+    """File of the weights; None for fresh ones."""
+    file_sha256: str | None
 
 
 def load_encoder(
@@ -136,12 +140,9 @@ def open_encoder(source: EncoderSource) -> OpenedEncoder:
             f"{found[:12]} instead of {source.weights_sha256[:12]}); restore the old file or "
             "start a new run"
         )
-    path = None if file is None or source.untrained else file.path
+    path, file_sha256 = _file_hash(None if source.untrained else file)
     return OpenedEncoder(
-        encoder=encoder.eval(),
-        weights_sha256=found,
-        file=None if path is None else str(path),
-        file_sha256=None if path is None else sha256_of(path),
+        encoder=encoder.eval(), weights_sha256=found, file=path, file_sha256=file_sha256
     )
 
 
@@ -165,9 +166,12 @@ def open_network(source: NetworkSource) -> OpenedNetwork:
         network = MidwayNetwork(config)
     else:
         network = build_network(file, source.release)
+    path, file_sha256 = _file_hash(None if source.untrained else file)
     return OpenedNetwork(
         network=network.to(pick_device(source.accelerator)).eval(),
         weights_sha256=weights_hash(network),
+        file=path,
+        file_sha256=file_sha256,
     )
 
 
@@ -204,15 +208,21 @@ def encoder_state(
     if isinstance(encoder, TimmEncoder) and not isinstance(like, TimmEncoder):
         encoder.check_colours()
         state = encoder.model.state_dict()
-    own = like.state_dict()
-    other = [n for n in own.keys() | state.keys() if n not in own or n not in state]
-    other += [n for n in own if n in state and own[n].shape != state[n].shape]
-    if other:
+    if other := differing(state, like.state_dict()):
         raise MidwayError(
-            f"{name}: its encoder has other sizes ({min(other)} differs); give one of the sizes of "
+            f"{name}: its encoder has other sizes ({other[0]} differs); give one of the sizes of "
             "this experiment"
         )
     return state
+
+
+def differing(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of tensors that have another shape in the other state dict, or are absent.
+
+    The names are sorted.
+    """
+    shapes, other_shapes = ({n: t.shape for n, t in state.items()} for state in (one, other))
+    return sorted(name for name, _ in shapes.items() ^ other_shapes.items())
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -225,6 +235,11 @@ def weights_hash(module: nn.Module) -> str:
         digest.update(f"{prefix}{name} {content.dtype} {tuple(content.shape)}".encode())
         digest.update(content.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _file_hash(file: WeightsFile | None) -> tuple[str | None, str | None]:
+    """Return path and SHA-256 of a file of weights."""
+    return (None, None) if file is None else (str(file.path), sha256_of(file.path))
 
 
 def _check_named(network: str) -> None:
@@ -249,6 +264,11 @@ def _of_file(file: WeightsFile, source: EncoderSource) -> Encoder:
         return build_encoder(file, source.weights, source.release, untrained=source.untrained)
     if not file.has_network:
         _check_plain(source)
+    if source.weights not in ("student", "teacher"):
+        raise MidwayError(
+            f"{source.network}: no encoder '{source.weights}'; there are student, teacher: choose "
+            "by --weights"
+        )
     sizes = network_config(file, source.release)
     network = MidwayNetwork(sizes) if source.untrained else build_network(file, source.release)
     # Backward layers and encoder must be of one side, student or teacher.
