@@ -8,9 +8,10 @@ setup: .venv/ready
 
 # torch comes first: anything that depends on it would otherwise pull another build.
 .venv/ready: pyproject.toml constraints.txt
+	@echo 'installing into .venv; pip shows its progress'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --constraint constraints.txt torch
+	$(BIN)/pip install --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 # A new folder each time, so that an earlier report stays.

@@ -204,7 +204,7 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 
 def _no_such_field(name: str, fields: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, fields, n=1, cutoff=0.7)
     hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(fields)}"
     return f"no field '{name}'; {hint}"
 

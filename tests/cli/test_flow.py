@@ -20,11 +20,14 @@ from midway.data.synthetic.world import WorldConfig
 from midway.data.synthetic.write import write_videos
 from midway.data.video.frame_times import read_frame_seconds
 from midway.models.flow.network import FlowNetwork, save_flow_network
-from midway.models.flow.predictor import FlowMethod
+from midway.models.flow.predictor import FlowMethod, with_level
+from midway.models.midway import MidwayNetwork
+from midway.models.weights.save import save
 from midway.nn.images import normalise
 from tests.data.flow import made_flow_sets as made
 from tests.data.video.made_videos import write_video
 from tests.models.flow.test_network import CONFIG
+from tests.models.networks import tiny
 
 SIZE = (48, 64)
 
@@ -52,6 +55,23 @@ def test_two_images_give_a_flow_file_and_its_picture(images, tmp_path: Path, cap
     assert result["max_pixels"] == pytest.approx(np.hypot(*found.T).max(), rel=1e-5)
     with Image.open(picture) as image:
         np.testing.assert_array_equal(np.asarray(image), flow_to_rgb(found, result["max_pixels"]))
+
+
+@pytest.mark.parametrize("method", ["features", "dynamics"])
+def test_the_level_is_one_that_the_network_has(images, tmp_path: Path, capsys, method: str):
+    words = ["flow", *images, "-o", str(tmp_path / "out.flo"), "--method", method]
+    assert main([*words, "--network", "synthetic-tiny"]) == 0
+    assert main([*words, "--network", "synthetic-tiny", "--level", "7"]) == 2
+    assert "level" in capsys.readouterr().err
+
+
+def test_the_default_level_is_the_lowest_of_the_dynamics(tmp_path: Path):
+    config = tiny()
+    save(MidwayNetwork(config), tmp_path / "net.safetensors")
+    how = FlowMethod(method="features", network=tmp_path / "net.safetensors")
+    assert with_level(how).level == config.dynamics.levels[0]
+    assert with_level(replace(how, level=2)).level == 2
+    assert with_level(replace(how, network=Path("random"))).level == 3
 
 
 def test_a_finetuned_network_finds_flow_in_tiles_of_its_crop(images, tmp_path: Path):

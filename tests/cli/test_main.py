@@ -1,4 +1,6 @@
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -258,3 +260,25 @@ def test_a_benchmark_prints_a_table_and_one_json_object(
     (layout,) = json.loads(last)["layouts"]
     assert layout["limit"] in ("decode", "transfer", "views")
     assert "midway bench data" in _fails(["bench"], capsys)
+
+
+def _spins(**variables: str) -> int:
+    """Number of spins of a waiting thread that OpenMP reports when a command imports torch."""
+    given = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "KMP_", "GOMP_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "midway.cli", "list"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=given | {"OMP_DISPLAY_ENV": "VERBOSE"} | variables,
+    )
+    found = re.search(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)
+    if found is None:
+        pytest.skip("torch has another OpenMP than GNU's")
+    return int(found[1])
+
+
+def test_threads_wait_without_spinning_unless_the_environment_says_otherwise() -> None:
+    assert _spins() == 0
+    assert _spins(OMP_WAIT_POLICY="ACTIVE") > 0
+    assert _spins(GOMP_SPINCOUNT="1000") == 1000

@@ -42,3 +42,22 @@ def test_a_refused_option_runs_nothing(capsys):
 
 def test_a_description_ends_before_the_arguments():
     assert description(warn) == "Write to standard error."
+
+
+def rate(*, first_seed: int = 0, generate: bool = False, levels: int = 1) -> None:
+    """Take options that contain others."""
+
+
+@pytest.mark.parametrize("word", ["--rate", "--erat", "--e", "--x.seeds"])
+def test_only_a_misspelling_gets_a_suggestion(word):
+    with pytest.raises(MidwayError) as error:
+        parse(rate, [word, "2"], prog="midway rate")
+    assert word in str(error.value)
+    assert "did you mean" not in str(error.value)
+
+
+@pytest.mark.parametrize(("word", "meant"), [("--level", "--levels"), ("--first", "--first-seed")])
+def test_a_misspelling_gets_the_option(word, meant):
+    with pytest.raises(MidwayError) as error:
+        parse(rate, [word, "2"], prog="midway rate")
+    assert f"did you mean {meant}?" in str(error.value)

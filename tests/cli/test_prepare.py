@@ -95,6 +95,20 @@ def test_measure_prints_a_table_and_a_choice(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
+def test_measure_recommends_for_the_throughput_that_is_needed(tmp_path, capsys):
+    write_video(tmp_path / "a.mp4", even_times(30))
+    words = ["prepare", str(tmp_path), "--measure", "--json"]
+    for target in ("0.5", "1e9"):
+        assert main([*words, "--target", target]) == 0
+        captured = capsys.readouterr().out
+        summary = json.loads(captured.splitlines()[-1])
+        assert summary["target"] == float(target)
+        assert f"{float(target):g} pairs/s" in summary["why"]
+        assert f"{float(target):g}" in summary["layouts"][0]["cores"]
+        assert "1 clip, " in captured
+    assert "it is the fastest" in summary["why"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -104,6 +118,8 @@ def test_measure_prints_a_table_and_a_choice(tmp_path, capsys):
         (["x.lance", "--fps", "0"], "fps = 0.0; give a rate above 0"),
         (["x.mp4"], "ends in .lance"),
         (["--measure", "--index-only"], "give one of them"),
+        (["x.lance", "--target", "300"], "only with --measure"),
+        (["--measure", "--target", "0"], "--target 0: give a rate above 0"),
         (["x.lance", "--short-sid", "3"], "did you mean --short-side?"),
     ],
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from midway.cli import main, quickstart, quickstart_report
+from midway.cli.quickstart_plan import MIN_STEPS, TARGET_SECONDS, Plan, choose_steps
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,10 @@ def test_it_trains_on_video_files_and_writes_a_report_with_every_finding(
 ) -> None:
     folder = tmp_path / "quickstart"
     assert main(["quickstart", "--folder", str(folder), "--steps", "2", "--json"]) == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    printed = capsys.readouterr().out
+    assert "expected on this machine: " in printed
+    result = json.loads(printed.splitlines()[-1])
+    assert result["steps"] == 2
     assert len(list((folder / "videos").glob("*.mp4"))) == 4
     assert (folder / "run" / "metrics.jsonl").read_text().count("\n") == 2
     for name in ("untrained", "trained"):
@@ -45,6 +49,31 @@ def test_it_trains_on_video_files_and_writes_a_report_with_every_finding(
         f"{result['trained']['segmentation']['miou']:.1f}",
     ):
         assert text in html
+
+
+def test_steps_are_those_that_fit_into_the_time() -> None:
+    def plan(step_seconds: float, steps: int | None = None) -> Plan:
+        return choose_steps(steps, full_steps=1500, step_seconds=step_seconds, video_seconds=30.0)
+
+    fast, slow, slowest = plan(0.15), plan(0.47), plan(10.0)
+    assert (fast.steps, fast.reason) == (1500, "")
+    assert str(fast) == f"expected on this machine: {fast.seconds / 60:.1f} minutes."
+    assert slow.steps < 600
+    assert slow.seconds == pytest.approx(TARGET_SECONDS, abs=0.5)
+    assert f"{slow.steps} steps instead of 1,500" in str(slow)
+    assert slowest.steps == MIN_STEPS
+    asked = plan(10.0, steps=1500)
+    assert (asked.steps, asked.reason) == (1500, "")
+    assert asked.seconds > 15_000
+
+
+@pytest.mark.parametrize("steps", ["0", "-3"])
+def test_a_run_of_no_steps_is_refused(
+    steps: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["quickstart", "--folder", str(tmp_path / "new"), "--steps", steps]) == 2
+    assert f"--steps {steps}: give 1 or more" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

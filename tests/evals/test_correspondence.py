@@ -142,7 +142,7 @@ def test_the_command_says_that_gates_are_open_and_refuses_where_there_are_none(
         == 0
     )
     first, *_, last = capsys.readouterr().out.splitlines()
-    assert first == "1 pairs, gates forced open"
+    assert first == "1 pair, gates forced open"
     assert (json.loads(last)["gates"], json.loads(last)["open_gates"]) == (False, True)
     none = str(tmp_path / "none.safetensors")
     assert main(["eval", "correspondence", "--network", none, *words]) == 2

@@ -16,10 +16,11 @@ from torch.nn import functional as F
 
 from midway.analysis.inputs import check_points, fit
 from midway.analysis.track_steps import Draws, FlowStep, NetworkStep, Step
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 from midway.models.flow.correlation import feature_flow
 from midway.models.flow.predictor import FloatFlow, Predictor
 from midway.models.midway import MidwayNetwork
+from midway.progress import progress
 
 Method: TypeAlias = Literal["midway", "plain", "features", "heatmap", "flow"]
 MATCH_RADIUS = 5
@@ -115,7 +116,9 @@ def check_length(frames: Frames) -> None:
 
     """
     if len(frames) < 2:
-        raise MidwayError(f"a video of {len(frames)} frame has no motion; give at least two frames")
+        raise MidwayError(
+            f"a video of {counted(len(frames), 'frame')} has no motion; give at least two frames"
+        )
 
 
 def _follow(step: Step[Any], frames: Frames, points: Tensor, start_frames: Tensor) -> Tracks:
@@ -131,7 +134,7 @@ def _follow(step: Step[Any], frames: Frames, points: Tensor, start_frames: Tenso
     # latest.
     for numbers in (range(first, len(frames)), range(last, -1, -1)):
         source = None
-        for number in numbers if len(numbers) > 1 else ():
+        for number in progress(numbers, "frames") if len(numbers) > 1 else ():
             frame = frames[number]
             _check_size(frame.shape[1:], size, number)
             target = step.see(frame)

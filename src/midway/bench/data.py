@@ -31,6 +31,7 @@ from midway.data.prepare.measure import (
 from midway.data.prepare.pipeline import find_sources
 from midway.data.video.file import VideoClip, VideoFile
 from midway.data.video.header import OpenStream, bad_clip_errors, open_stream
+from midway.progress import progress
 
 MADE_GOPS = (30, 250)
 """Frames between the keyframes of the generated videos."""
@@ -98,7 +99,7 @@ class DataBenchmark:
                 made = Path(folder, str(gop))
                 made.mkdir()
                 self.announce(f"generating 720p videos with a keyframe every {gop} frames")
-                for seed in range(MADE_CLIPS):
+                for seed in progress(range(MADE_CLIPS), "videos"):
                     make_clip(made / f"{seed}.mp4", gop=gop, seed=seed)
                 # A store does not depend on the source's keyframes.
                 sides = self.short_sides if gop == MADE_GOPS[0] else ()

@@ -19,6 +19,7 @@ from midway.experiments.camvid import midway_tiny
 from midway.methods.base import flops_per_sample
 from midway.methods.midway import Midway, MidwayConfig
 from midway.nn.compilation import compile_regions, recompute_regions
+from midway.progress import progress as progress_of
 from midway.train.objective import Progress
 from midway.train.optim import AdamW, OptimConfig, Rates, clip_gradients
 
@@ -174,7 +175,8 @@ class StepBenchmark:
 
     def _alone(self, step: Callable[[], object]) -> tuple[float, float, float]:
         """Return wall-clock seconds of the first step; median wall-clock and CPU seconds."""
-        rows = [both_clocks(step, self.device) for _ in range(WARM_UP + self.repeats)]
+        numbers = progress_of(range(WARM_UP + self.repeats), "steps")
+        rows = [both_clocks(step, self.device) for _ in numbers]
         wall, cpu = zip(*rows, strict=True)
         return wall[0], median(wall[WARM_UP:]), median(cpu[WARM_UP:])
 

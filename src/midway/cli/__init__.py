@@ -4,10 +4,13 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from midway.config import json_text
+from midway.cores import free_cores
 from midway.errors import MidwayError
+from midway.progress import ProgressBar
 
 COMMANDS = {
     "quickstart": "train a small network on synthetic videos and write a report",
@@ -22,6 +25,13 @@ COMMANDS = {
     "perturb": "show where the dynamics move a patch: midway perturb A B --point X,Y",
     "track": "follow points through a video: midway track VIDEO --point X,Y -o out.mp4",
 }
+
+
+COMPUTING = ("quickstart", "flow", "perturb", "track")
+"""Commands that use no more threads than there are free cores when they start. A run that can be
+resumed does not: its numbers may depend on the number of threads."""
+PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+"""Settings with which waiting threads sleep, of GNU's and of Intel's and LLVM's OpenMP."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     as_json = "--json" in words
     words = [word for word in words if word != "--json"]
+    _wait_passively()
     try:
         try:
             return _run(words, as_json=as_json)
@@ -51,12 +62,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _wait_passively() -> None:
+    """Let OpenMP's threads sleep while they wait, unless the environment says otherwise.
+
+    By default they spin, which on a shared machine takes the core from the thread that they wait
+    for (docs/PERFORMANCE.md).
+    """
+    # OpenMP reads the variables once, when torch is imported.
+    if "torch" not in sys.modules and not {*PASSIVE, "GOMP_SPINCOUNT"} & {*os.environ}:
+        os.environ.update(PASSIVE)
+
+
 def _run(words: Sequence[str], *, as_json: bool) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help())
         return 0
     try:
-        result = _command(words[0])(words[1:])
+        command = _command(words[0])
+        if words[0] in COMPUTING and not {"-h", "--help"} & {*words}:
+            from midway.nn.device import limit_threads
+
+            limit_threads(free_cores())
+        result = command(words[1:])
     except MidwayError as error:
         return _failed(str(error), 2, as_json=as_json)
     except BrokenPipeError:
@@ -75,6 +102,7 @@ def _run(words: Sequence[str], *, as_json: bool) -> int:
 
 
 def _failed(message: str, code: int, *, as_json: bool) -> int:
+    ProgressBar.stop()
     print(f"midway: {message}", file=sys.stderr)
     if as_json:
         print(json_text({"error": message}))
@@ -84,7 +112,9 @@ def _failed(message: str, code: int, *, as_json: bool) -> int:
 def _command(name: str) -> Callable[[Sequence[str]], dict[str, Any] | None]:
     if name not in COMMANDS:
         raise MidwayError(f"no command '{name}'; there are {', '.join(COMMANDS)}")
-    return importlib.import_module(f"midway.cli.{name}").main
+    # Importing torch takes seconds on a busy machine; a terminal shows that something happens.
+    with ProgressBar(f"starting {name}", transient=True) if sys.stderr.isatty() else nullcontext():
+        return importlib.import_module(f"midway.cli.{name}").main
 
 
 def _help() -> str:

@@ -19,6 +19,7 @@ from midway.data.clips.store import StoreConfig, require_store_packages
 from midway.data.prepare.measure import Sampling
 from midway.errors import MidwayError
 from midway.methods.midway import MidwayConfig
+from midway.progress import ProgressBar
 from midway.train.launch import keep_freed_memory
 from midway.train.run import AUTOCAST_TYPES
 
@@ -74,15 +75,14 @@ def data(
         StoreConfig(short_side=side)  # refuses a bad size before anything is measured
     if short_sides:
         require_store_packages("--short-sides")
-    console = Console(stderr=True)
-    with console.status("measuring") as status:
+    with ProgressBar("data") as bar:
         benchmark = DataBenchmark(
             sampling=Sampling(seed=seed),
             short_sides=short_sides,
             store=StoreConfig(),
             device=torch.device(device),
             batch_size=batch_size or (8 if device == "cpu" else 128),
-            announce=lambda text: status.update(text),
+            announce=lambda text: bar.update(text=text),
         )
         layouts = benchmark.run(root)
     _print(layouts)
@@ -123,7 +123,7 @@ def step(
     keep_freed_memory()
     types = {each: AUTOCAST_TYPES.get(each) for each in precision}
     attend = PLAIN_ATTENTION.get(against)
-    with Console(stderr=True).status("measuring") as status:
+    with ProgressBar("training step") as bar:
         benchmark = StepBenchmark(
             config=_config(model),
             batch_size=batch_size,
@@ -131,7 +131,7 @@ def step(
             compile=compile,
             recompute=recompute,
             repeats=repeats,
-            announce=lambda text: status.update(text),
+            announce=lambda text: bar.update(text=text),
         )
         measured = {name: benchmark.run(each) for name, each in types.items()}
         compared = take_turns(benchmark, types, attend) if attend else None

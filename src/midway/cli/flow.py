@@ -18,8 +18,9 @@ from midway.data.flow.files import flow_suffixes, write_flow
 from midway.data.images import read_image
 from midway.data.video.file import VIDEO_SUFFIXES, VideoFile
 from midway.data.video.writer import WRITTEN_VIDEO_SUFFIXES, writing_video
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 from midway.models.flow.predictor import FlowMethod, Predictor, flow_predictor
+from midway.progress import progress
 
 LONGEST_QUANTILE = 0.99
 """Quantile of a video frame's motion that scales its colours; outliers above it are ignored."""
@@ -109,7 +110,7 @@ def _video(path: Path, out: Path, predict: Predictor, max_pixels: float) -> dict
     with VideoFile(str(path)) as video, writing_video(out, video.fps) as write:
         video.warn()
         source = None
-        for target in _frames(video):
+        for target in progress(_frames(video), "frames", len(video.frame_seconds)):
             if source is not None:
                 found = _finite(predict(source.image, target.image), path)
                 if not max_pixels:
@@ -120,7 +121,8 @@ def _video(path: Path, out: Path, predict: Predictor, max_pixels: float) -> dict
             source = target
         if not count:
             raise BadClipError(str(path), "has a single frame", "give at least two frames")
-    print(f"{out}: flow of {count} pairs of frames, full colour at {longest:.1f} px")
+    pairs = f"{counted(count, 'pair')} of frames"
+    print(f"{out}: flow of {pairs}, full colour at {longest:.1f} px")
     return {"out": str(out), "pairs": count, "max_pixels": longest}
 
 

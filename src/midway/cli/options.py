@@ -1,5 +1,6 @@
 """Parsing of command-line options with one-line errors, points and checks of output files."""
 
+import difflib
 import inspect
 import io
 import re
@@ -26,6 +27,10 @@ ReleaseOptions = Annotated[ReleaseHints, tyro.conf.OmitArgPrefixes]
 RENAMED = {"--run": "--network", "--start.network": "--network", "--flow.run": "--flow.network"}
 """Renamed options: name in version 0.1, and name today."""
 NO_HINTS = ReleaseHints()
+SIMILAR = 0.75
+"""Smallest similarity of an unknown option to one that is suggested, from 0 to 1."""
+SHORTEST = 3
+"""Smallest number of letters that are taken for the beginning of an option."""
 
 
 def parse(
@@ -109,9 +114,23 @@ def _one_line(box: str) -> str:
     _title, *body = (line for line in lines if line)
     # Without Unicode on stdout, the box is a title line above a rule of dashes.
     message = takewhile(_is_text, dropwhile(lambda line: not _is_text(line), body))
-    nearest = re.search(r"meant:\W*(--[\w.-]+)", " ".join(body))
     text = " ".join(message).rstrip(".")
-    return f"{text}; did you mean {nearest[1]}?" if nearest else text
+    unknown = re.search(r"--[\w.-]+", text)
+    nearest = re.search(r"meant:\W*(--[\w.-]+)", " ".join(body))
+    if unknown and nearest and _is_near(unknown[0], nearest[1]):
+        return f"{text}; did you mean {nearest[1]}?"
+    return text
+
+
+def _is_near(unknown: str, known: str) -> bool:
+    """Return whether an option is a likely misspelling or beginning of another one."""
+    # tyro also suggests options that merely contain the unknown one.
+    unknown, names = unknown.strip("-"), (known.strip("-"), known.rpartition(".")[2].strip("-"))
+    return any(
+        difflib.SequenceMatcher(a=unknown, b=name).ratio() >= SIMILAR
+        or (len(unknown) >= SHORTEST and name.startswith(unknown))
+        for name in names
+    )
 
 
 def _is_text(line: str) -> bool:

@@ -16,11 +16,12 @@ from midway.analysis.perturbation import check_level, fast_dtype, output_heatmap
 from midway.cli.options import check_outputs, parse, parse_points
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES
 from midway.data.images import read_image
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.load import load
 from midway.nn.device import pick_device
 from midway.nn.eval_mode import evaluating
+from midway.progress import progress
 
 SHIPPED = "synthetic-tiny"
 """Default network, which is part of the package."""
@@ -77,7 +78,8 @@ def perturb(
         {f"level {each}": heat for each, heat in maps.items()},
     )
     figure.savefig(out)
-    print(f"{out}: heatmaps of {len(points)} points at level {', '.join(map(str, levels))}")
+    heatmaps = f"heatmaps of {counted(len(points), 'point')}"
+    print(f"{out}: {heatmaps} at level {', '.join(map(str, levels))}")
     return {"out": str(out), "levels": {each: _hottest(maps[each], fitted) for each in levels}}
 
 
@@ -117,7 +119,7 @@ def _heatmaps(
             seed=seed,
             dtype=fast_dtype(fitted.images.device),
         )
-        for level in levels
+        for level in progress(levels, "levels")
     }
     return {level: heat[0].float().cpu() for level, heat in found.items()}
 

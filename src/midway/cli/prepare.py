@@ -1,32 +1,34 @@
 """Command ``midway prepare``: make a frame store or an index, or recommend a layout."""
 
-import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from math import inf
 from types import FrameType
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from midway.cli.options import parse
+from midway.cores import usable_cores
 from midway.data.clips.index import is_index
 from midway.data.clips.store import StoreConfig
 from midway.data.prepare import pipeline as preparation
 from midway.data.prepare.index import build_index
 from midway.data.prepare.measure import Measurement, Sampling, measure_layouts, recommend
-from midway.errors import INTERRUPTED, MidwayError
+from midway.errors import INTERRUPTED, MidwayError, counted
+from midway.progress import ProgressBar
 
 SHOWN_SKIPS = 5
 """Number of skipped clips that are printed."""
 RATES = (100, 500, 1000)
-"""Pairs per second for which `--measure` computes cores; one H200 should train about 1,000."""
+"""Pairs per second for which `--measure` computes cores, besides `--target`; one H200 should train
+about 1,000."""
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
@@ -45,6 +47,7 @@ def prepare(
     jobs: int | None = None,
     ray: bool = False,
     measure: bool = False,
+    target: float | None = None,
     index_only: bool = False,
 ) -> dict[str, Any]:
     """Write the frames of videos and image sequences into a frame store with fast random access.
@@ -63,6 +66,7 @@ def prepare(
         jobs: Decoding processes; one per core by default.
         ray: Decode on a running Ray cluster; all its machines need source and destination.
         measure: Write nothing; measure layouts on a sample and recommend one.
+        target: Pairs per second that training needs, for --measure; 1,000 by default.
         index_only: Write an index of the videos' headers, in the source or at a .jsonl path.
 
     """
@@ -71,15 +75,17 @@ def prepare(
     )
     if jobs is not None and jobs < 1:
         raise MidwayError(f"--jobs {jobs}: give 1 or more")
-    jobs = jobs or _num_cores()
+    jobs = jobs or usable_cores()
     if measure + index_only + ray > 1:
         raise MidwayError("--measure, --index-only, --ray: exclude each other; give one of them")
+    if target is not None and not (measure and 0 < target < inf):
+        raise MidwayError(f"--target {target:g}: give a rate above 0, and only with --measure")
     if index_only:
         return _index(source, destination, jobs)
     if measure:
         if destination is not None:
             raise MidwayError(f"--measure: writes nothing; leave {destination} out")
-        return _measure(source, config)
+        return _measure(source, config, RATES[-1] if target is None else target)
     if destination is None:
         raise MidwayError("no destination; give a name that ends in .lance after the source")
     return _store(source, destination, config, jobs=jobs, on_ray=ray)
@@ -89,16 +95,15 @@ def _store(
     source: str, destination: str, config: StoreConfig, *, jobs: int, on_ray: bool
 ) -> dict[str, Any]:
     """Write the frame store and print a summary."""
-    with _bar("clips") as bar, _sigterm_as_interrupt():
+    with ProgressBar("clips") as bar, _sigterm_as_interrupt():
         summary = preparation.prepare(
             source, destination, config, jobs=jobs, on_ray=on_ray, tell=partial(_update, bar)
         )
     _print_summary(summary)
     if not summary.clips and not summary.interrupted:
-        raise MidwayError(
-            f"{source}: all of its {len(summary.skipped)} clips are unreadable; the first: "
-            f"{summary.skipped[0].reason}"
-        )
+        count = len(summary.skipped)
+        clips = "its only clip is" if count == 1 else f"all of its {count:,} clips are"
+        raise MidwayError(f"{source}: {clips} unreadable; the first: {summary.skipped[0].reason}")
     return asdict(summary) | {
         "skipped": len(summary.skipped),
         "exit_code": INTERRUPTED if summary.interrupted else 0,
@@ -109,24 +114,19 @@ def _index(source: str, destination: str | None, jobs: int) -> dict[str, Any]:
     """Write the index and print a summary."""
     if destination is not None and not is_index(destination):
         raise MidwayError(f"{destination}: an index ends in .jsonl; rename it or leave it out")
-    with _bar("videos") as bar:
+    with ProgressBar("videos") as bar:
         summary = build_index(
             source,
             destination,
             num_workers=jobs,
             timeout_seconds=preparation.TIMEOUT_SECONDS,
-            tell=lambda done, total: bar("videos", done, total),
+            tell=lambda done, total: bar.update(done, total=total),
         )
     print(
-        f"{summary.file}: {summary.videos:,} videos, {summary.unusable:,} of them unusable; "
-        f"{summary.reused:,} entries reused"
+        f"{summary.file}: {counted(summary.videos, 'video')}, {summary.unusable:,} unusable, "
+        f"{summary.reused:,} reused from an earlier index"
     )
     return asdict(summary)
-
-
-def _num_cores() -> int:
-    # Under a scheduler, a process may use fewer cores than the machine has.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
@@ -143,26 +143,9 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-@contextmanager
-def _bar(text: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar if stderr is a terminal; yield a function of text, done and total."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(text, total=None)
-        yield lambda text, done, total: bar.update(
-            task, description=text, completed=done, total=total
-        )
-
-
-def _update(bar: Callable[[str, int, int], None], progress: preparation.Progress) -> None:
-    text = f"{progress.frames:,} frames, {progress.skipped} skipped; clips"
-    bar(text, progress.done, progress.total)
+def _update(bar: ProgressBar, progress: preparation.Progress) -> None:
+    text = f"{counted(progress.frames, 'frame')}, {progress.skipped} skipped"
+    bar.update(progress.done, total=progress.total, text=text)
 
 
 def _print_summary(summary: preparation.PrepareSummary) -> None:
@@ -183,14 +166,13 @@ def _print_summary(summary: preparation.PrepareSummary) -> None:
         print("interrupted; run the same command again to continue")
 
 
-def _measure(source: str, config: StoreConfig) -> dict[str, Any]:
+def _measure(source: str, config: StoreConfig, target: float) -> dict[str, Any]:
     """Measure layouts on a sample, and print them with a recommendation."""
-    console = Console(stderr=True)
-    with console.status("measuring") as status:
-        found = measure_layouts(source, config, Sampling(), tell=lambda text: status.update(text))
-    cores = _num_cores()
-    choice, why = recommend(found.layouts, target_pairs_per_second=RATES[-1], cores=cores)
-    _print_layouts(source, found)
+    with ProgressBar("layouts") as bar:
+        found = measure_layouts(source, config, Sampling(), tell=lambda text: bar.update(text=text))
+    cores, rates = usable_cores(), tuple(sorted({*RATES, target}))
+    choice, why = recommend(found.layouts, target_pairs_per_second=target, cores=cores)
+    _print_layouts(source, found, rates)
     print(f"recommended: {choice.name} ({why})")
     return {
         "source": source,
@@ -198,29 +180,30 @@ def _measure(source: str, config: StoreConfig) -> dict[str, Any]:
         "sampled_clips": found.sampled_clips,
         "hours": found.hours,
         "layouts": [
-            asdict(each) | {"cores": {str(rate): each.cores(rate) for rate in RATES}}
+            asdict(each) | {"cores": {f"{rate:g}": each.cores(rate) for rate in rates}}
             for each in found.layouts
         ],
+        "target": target,
         "cores": cores,
         "choice": choice.name,
         "why": why,
     }
 
 
-def _print_layouts(source: str, found: Measurement) -> None:
-    rates = " / ".join(str(rate) for rate in RATES)
-    title = f"{source}: {found.clips:,} clips, about {found.hours:.1f} h"
-    table = Table("layout", "pairs/s", "GB", f"cores for {rates}", "hours to make", title=title)
+def _print_layouts(source: str, found: Measurement, rates: Sequence[float]) -> None:
+    cores_for = f"cores for {' / '.join(f'{rate:g}' for rate in rates)}"
+    title = f"{source}: {counted(found.clips, 'clip')}, about {found.hours:.1f} h"
+    table = Table("layout", "pairs/s", "GB", cores_for, "hours to make", title=title)
     for each in found.layouts:
         table.add_row(
             each.name,
             f"{each.pairs_per_second:.1f}",
             f"{each.gigabytes:.2f}",
-            " / ".join(str(each.cores(rate)) for rate in RATES),
+            " / ".join(str(each.cores(rate)) for rate in rates),
             f"{each.prepare_core_hours:.2f}",
         )
     Console(file=sys.stdout).print(table)
     print(
-        f"pairs/s and hours of one core, measured on {found.sampled_clips} clips with their files "
-        "in memory; GB and hours are extrapolated to all clips"
+        f"pairs/s and hours of one core, measured on {counted(found.sampled_clips, 'clip')}, read "
+        "from memory; GB and hours are extrapolated to all clips"
     )

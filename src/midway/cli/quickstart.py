@@ -11,6 +11,7 @@ import torch
 
 from midway.analysis.perturbation import fast_dtype
 from midway.cli.options import parse
+from midway.cli.quickstart_plan import Plan, choose_steps, seconds_per_step, seconds_text
 from midway.cli.quickstart_report import (
     CPU,
     GAP_SECONDS,
@@ -23,12 +24,16 @@ from midway.cli.quickstart_report import (
     write_report,
 )
 from midway.data.synthetic.write import write_videos
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 from midway.evals.probes.motion import synthetic_pairs
 from midway.experiments.base import Experiment, train
 from midway.experiments.synthetic import WORLD, midway_tiny
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.load import load
+from midway.progress import progress
+
+NUM_TRIAL_VIDEOS = 4
+"""Number of videos on which the first steps are timed."""
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
@@ -37,40 +42,54 @@ def main(words: Sequence[str]) -> dict[str, Any]:
 
 
 def quickstart(
-    folder: Path = Path("quickstart"), seed: int = 0, steps: int = midway_tiny().run.steps
+    folder: Path = Path("quickstart"), seed: int = 0, steps: int | None = None
 ) -> dict[str, Any]:
     """Generate synthetic videos, pretrain a small network on them, and write a report.
 
     Args:
         folder: New or empty folder for the videos, the run and report.html.
         seed: Seed of the videos, the initial weights and the order of samples.
-        steps: Number of optimiser steps.
+        steps: Number of optimiser steps; by default 1,500, or fewer on a slow machine.
 
     """
+    if steps is not None and steps < 1:
+        raise MidwayError(f"--steps {steps}: give 1 or more")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise MidwayError(f"{folder}: is not empty; give another --folder, or remove it")
     stages = Stages()
-    with stages(f"generating {NUM_VIDEOS} synthetic videos", "videos"):
-        seeds = range(seed * NUM_VIDEOS, (seed + 1) * NUM_VIDEOS)
-        write_videos(folder / "videos", WORLD, seeds=seeds)
-    experiment = _experiment(folder, seed, steps)
-    with stages(f"pretraining for {steps} steps; its log is in {folder / 'run'}", "train"):
+    seeds = range(seed * NUM_VIDEOS, (seed + 1) * NUM_VIDEOS)
+    with stages("measuring the speed of this machine", "measure"):
+        plan = _plan(folder, seed, seeds[:NUM_TRIAL_VIDEOS], steps)
+    print(plan)
+    with stages(f"generating {counted(NUM_VIDEOS, 'synthetic video')}", "videos"):
+        _write_videos(folder / "videos", seeds[NUM_TRIAL_VIDEOS:])
+    experiment = _experiment(folder, seed, plan.steps)
+    log = f"its log is in {folder / 'run'}"
+    with stages(f"pretraining for {counted(plan.steps, 'step')}; {log}", "train"):
         if train(experiment).interrupted:
             raise MidwayError(
                 f"{folder}: training was interrupted; start again in another --folder"
             )
     networks = {"untrained": _untrained(experiment), "trained": load(experiment.run.folder)}
     with stages("probing the untrained and the trained network", "probe"):
-        train_pairs = synthetic_pairs(WORLD, PROBE_TRAIN, GAP_SECONDS, 2)
-        pairs = synthetic_pairs(WORLD, PROBE_TEST, GAP_SECONDS, 1)
-        findings = {name: probe(net, train_pairs, pairs) for name, net in networks.items()}
+        worlds = (progress(seeds, "worlds") for seeds in (PROBE_TRAIN, PROBE_TEST))
+        train_pairs = synthetic_pairs(WORLD, next(worlds), GAP_SECONDS, 2)
+        pairs = synthetic_pairs(WORLD, next(worlds), GAP_SECONDS, 1)
+        findings = {
+            name: probe(network, train_pairs, pairs)
+            for name, network in progress(networks.items(), "networks")
+        }
     path = folder / "report.html"
     with stages(f"writing {path}", "report"):
-        write_report(path, experiment, findings, pairs, stages.seconds)
-    print(f"done in {sum(stages.seconds.values()) / 60:.1f} minutes; open {path}")
-    return {"report": str(path), "run": str(experiment.run.folder), "seconds": stages.seconds} | {
-        name: numbers(finding) for name, finding in findings.items()
-    }
+        write_report(path, experiment, findings, pairs, stages.seconds, plan.reason)
+    print(f"done in {seconds_text(sum(stages.seconds.values()))}; open {path}")
+    return {
+        "report": str(path),
+        "run": str(experiment.run.folder),
+        "steps": plan.steps,
+        "expected_seconds": round(plan.seconds),
+        "seconds": stages.seconds,
+    } | {name: numbers(finding) for name, finding in findings.items()}
 
 
 @dataclass
@@ -87,6 +106,24 @@ class Stages:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 1)
+
+
+def _plan(folder: Path, seed: int, seeds: Sequence[int], steps: int | None) -> Plan:
+    """Write the first videos, time a few steps on them, and choose the number of steps."""
+    start = time.perf_counter()
+    _write_videos(folder / "videos", seeds)
+    video_seconds = (time.perf_counter() - start) / len(seeds)
+    return choose_steps(
+        steps,
+        full_steps=midway_tiny().run.steps,
+        step_seconds=seconds_per_step(_experiment(folder, seed, 1)),
+        video_seconds=video_seconds * NUM_VIDEOS,
+    )
+
+
+def _write_videos(folder: Path, seeds: Sequence[int]) -> None:
+    for seed in progress(seeds, "videos"):
+        write_videos(folder, WORLD, seeds=[seed])
 
 
 def _experiment(folder: Path, seed: int, steps: int) -> Experiment:

@@ -15,6 +15,7 @@ from midway.analysis import pictures
 from midway.analysis.perturbation import perturbation_heatmaps
 from midway.analysis.report import Report
 from midway.data.synthetic.world import CLASS_NAMES, World
+from midway.errors import counted
 from midway.evals.probes.linear import SegmentationScore, linear_segmentation
 from midway.evals.probes.motion import MotionScore, PairSet, motion_probe
 from midway.experiments.base import Experiment, clip_loader
@@ -144,6 +145,7 @@ def write_report(
     findings: dict[str, Findings],
     pairs: PairSet,
     seconds: dict[str, float],
+    reason: str,
 ) -> None:
     """Write the report of a quickstart as one HTML file.
 
@@ -153,15 +155,17 @@ def write_report(
         findings: Results of the untrained and the trained network, by name.
         pairs: The test pairs.
         seconds: Duration of each stage.
+        reason: Reason for fewer steps than in the full run; empty if there are as many.
 
     """
     lines = (experiment.run.folder / "metrics.jsonl").read_text().splitlines()
     report = Report("Midway quickstart")
     report.paragraph(
         f"A small Midway network was pretrained without labels on {NUM_VIDEOS} synthetic videos: "
-        f"{experiment.run.steps} steps of {experiment.data.batch_size} pairs of frames in "
-        f"{seconds['train'] / 60:.1f} minutes, seed {experiment.run.seed}, on this machine's CPU. "
-        "It is compared with the untrained network on synthetic worlds that it was not trained on."
+        f"{counted(experiment.run.steps, 'step')} of {experiment.data.batch_size} pairs of frames "
+        f"in {seconds['train'] / 60:.1f} minutes, seed {experiment.run.seed}, on this machine's "
+        f"CPU. {reason} The network is compared with the untrained one on synthetic worlds that it "
+        "was not trained on."
     )
     report.heading("Training")
     records = [json.loads(line) for line in lines]

@@ -21,10 +21,11 @@ from midway.data.clips.frame_folder import IMAGE_SUFFIXES
 from midway.data.video.file import VideoFile
 from midway.data.video.frames import VideoFrames
 from midway.data.video.writer import WRITTEN_VIDEO_SUFFIXES, writing_video
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 from midway.models.flow.predictor import FlowMethod, Predictor, flow_predictor
 from midway.models.weights.load import load
 from midway.nn.device import pick_device
+from midway.progress import progress
 
 PIXELS = FlowMethod(method="pixels")
 
@@ -90,7 +91,8 @@ def track(
             dtype=fast_dtype(device),
         )
         _draw(frames, tracks, out, picture)
-    print(f"{out}: {len(points)} points through {len(frames)} frames, by {method}")
+    through = f"{counted(len(points), 'point')} through {counted(len(frames), 'frame')}"
+    print(f"{out}: {through}, by {method}")
     return {"out": str(out), "picture": picture and str(picture)} | _to_json(frames, tracks)
 
 
@@ -129,7 +131,7 @@ def _number(frames: VideoFrames, seconds: float) -> int:
 
 def _draw(frames: VideoFrames, tracks: Tracks, out: Path, picture: Path | None) -> None:
     with writing_video(out, frames.fps) as write:
-        for number in range(len(frames)):
+        for number in progress(range(len(frames)), "drawn frames"):
             image = frames[number].permute(1, 2, 0).numpy()
             write(draw_tracks(image, tracks, number), frames.seconds[number])
     if picture:

@@ -8,7 +8,7 @@ from typing import Any
 
 from midway.cli.options import description, parse
 from midway.config import read_json
-from midway.errors import INTERRUPTED, MidwayError
+from midway.errors import INTERRUPTED, MidwayError, counted
 from midway.experiments.base import (
     Experiment,
     experiment_from_json,
@@ -42,7 +42,7 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     if not summary.is_main:
         raise SystemExit(0)  # the first process reports for all, including the exit code
     ended = "interrupted" if summary.interrupted else "done"
-    print(f"{ended}: {summary.steps} steps, {experiment.run.folder}")
+    print(f"{ended}: {counted(summary.steps, 'step')}, {experiment.run.folder}")
     return {
         "run": str(experiment.run.folder),
         "steps": summary.steps,
@@ -56,7 +56,7 @@ def main(words: Sequence[str]) -> dict[str, Any]:
 def _named(name: str) -> Callable[[], Experiment]:
     known = experiments()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+        near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise MidwayError(f"no experiment '{name}'; {hint}see midway list")
     return known[name]

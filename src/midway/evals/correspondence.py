@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +20,7 @@ from midway.data.flow.datasets import list_pairs
 from midway.data.flow.geometry import resize_flow
 from midway.data.flow.pairs import FlowExample, load_pair
 from midway.data.synthetic.pairs import WorldPairs
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 from midway.evals.flow import Dataset
 from midway.evals.metrics.correspondence import (
     Tally,
@@ -34,6 +34,7 @@ from midway.models.dynamics import ForwardDynamics
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.sources import NetworkSource, open_network
 from midway.nn.eval_mode import evaluating
+from midway.progress import progress
 
 VERSION = 1
 """Version of the code; increased if it computes different results from the same options."""
@@ -57,6 +58,12 @@ class PairSource:
     """Split of the dataset."""
     worlds: Annotated[WorldPairs, tyro.conf.OmitArgPrefixes] = field(default_factory=WorldPairs)
     """Synthetic worlds."""
+
+    def num_examples(self) -> int | None:
+        """Return the number of pairs of synthetic worlds; None for a dataset."""
+        if self.dataset == "worlds":
+            return self.worlds.num_worlds * self.worlds.pairs_per_world
+        return None
 
     def examples(self) -> Iterator[FlowExample]:
         """Yield the pairs.
@@ -137,7 +144,9 @@ def evaluate(
     opened = open_network(network)
     if open_gates:
         force_gates_open(opened.network)
-    scores, num_pairs = score_heatmaps(opened.network, data.examples(), how)
+    scores, num_pairs = score_heatmaps(
+        opened.network, data.examples(), how, num_examples=data.num_examples()
+    )
     settings = {"data": _data_settings(data), **to_json(how)}
     results = complete(
         {
@@ -174,7 +183,11 @@ def force_gates_open(network: MidwayNetwork) -> None:
 
 
 def score_heatmaps(
-    network: MidwayNetwork, examples: Iterator[FlowExample], how: HeatmapConfig
+    network: MidwayNetwork,
+    examples: Iterable[FlowExample],
+    how: HeatmapConfig,
+    *,
+    num_examples: int | None = None,
 ) -> tuple[dict[str, Any], int]:
     """Compute the metrics by level, group of patches and matcher.
 
@@ -182,6 +195,7 @@ def score_heatmaps(
         network: Network; its mode is restored.
         examples: Pairs with ground-truth flow.
         how: Heatmaps and scored patches.
+        num_examples: Number of pairs, for the progress bar; None if unknown.
 
     Returns:
         Metrics such as ``scores["3"]["moving"]["heatmap"]["near"]``, with the names of
@@ -197,7 +211,7 @@ def score_heatmaps(
         check_level(network, level)
     tallies: defaultdict[tuple[int, str, str], Tally] = defaultdict(Tally)
     counts, num_pairs = {"visible": Tally(), "moving": Tally()}, 0
-    for example in examples:
+    for example in progress(examples, "pairs", num_examples):
         num_pairs += 1
         pair = _prepared(network, example, how)
         if not len(pair.truth.tokens):
@@ -294,15 +308,15 @@ def _data_settings(data: PairSource) -> dict[str, Any]:
 def report(results: Mapping[str, Any]) -> str:
     """Format results as tables."""
     gates = "forced open" if results["open_gates"] else "on" if results["gates"] else "off"
-    lines = [f"{results['pairs']} pairs, gates {gates}"]
+    lines = [f"{counted(results['pairs'], 'pair')}, gates {gates}"]
     for level, groups in results["levels"].items():
         for group, scores in groups.items():
             if not scores["patches"]:
                 lines.append(f"level {level}, {group}: no patches")
                 continue
             lines.append(
-                f"level {level}, {group}: {scores['patches']} patches, near by chance "
-                f"{scores['chance']:.3f}"
+                f"level {level}, {group}: {counted(scores['patches'], 'patch', 'patches')}, near "
+                f"by chance {scores['chance']:.3f}"
             )
             lines.append(f"  {'':<10}" + "".join(f"{name:>10}" for name in _COLUMNS))
             for matcher in MATCHERS:

@@ -21,7 +21,7 @@ from midway.evals.results import (
     weights_of_run,
     write_results,
 )
-from midway.models.flow.predictor import FlowMethod, flow_predictor
+from midway.models.flow.predictor import FlowMethod, flow_predictor, with_level
 from midway.nn.device import pick_device
 
 VERSION = 2
@@ -66,7 +66,7 @@ def evaluate(
     """
     if num_pictures < 0:
         raise MidwayError(f"num_pictures = {num_pictures}; give 0 or more")
-    start = time.monotonic()
+    start, how = time.monotonic(), with_level(how)
     pairs = list_pairs(dataset, data.root, split)
     pictures = folder / "pictures" if folder else None
     scores = score_pairs(pairs, flow_predictor(how), pictures=pictures, num_pictures=num_pictures)

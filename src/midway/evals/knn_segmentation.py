@@ -19,13 +19,14 @@ import torch
 
 from midway.data.segmentation.images import SegmentationData, WalkingToursData, find_labelled
 from midway.data.segmentation.loader import whole_images
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 from midway.evals.metrics.segmentation import SegmentationMetric, scores
 from midway.evals.probes.knn import KnnConfig, build_memory, predict, side_by_side
 from midway.evals.readouts.segmentation_pictures import score_table, write_confusion
 from midway.evals.results import complete, protocol_version, weights_of, write_results
 from midway.models.weights.sources import open_encoder
 from midway.nn.device import pick_device
+from midway.progress import progress
 
 VERSION = 1
 """Version of the code; increased if it computes different results from the same options."""
@@ -68,7 +69,7 @@ def evaluate(config: KnnConfig) -> dict[str, Any]:
     start = time.perf_counter()
     memory = build_memory(
         encoder,
-        whole_images(train, config.data),
+        progress(whole_images(train, config.data), "training images", len(train)),
         config,
         num_classes=len(train.class_names),
         per_image=max(1, config.memory_size // len(train)),
@@ -76,7 +77,8 @@ def evaluate(config: KnnConfig) -> dict[str, Any]:
     built = time.perf_counter()
     metric = SegmentationMetric(len(test.class_names), device)
     predicted = partial(predict, encoder, memory, config=config)
-    for each, classes in side_by_side(predicted, whole_images(test, config.data), device):
+    images = progress(whole_images(test, config.data), "test images", len(test))
+    for each, classes in side_by_side(predicted, images, device):
         metric.add(classes, each.labels.to(device))
     confusion = metric.confusion()
     source = asdict(replace(config.encoder, weights_sha256=opened.weights_sha256))
@@ -112,8 +114,8 @@ def report(results: dict[str, Any]) -> str:
     seconds = results["seconds"]
     return (
         f"{score_table(results)}\n"
-        f"{results['memory']} patches stored in {seconds['memory']} s, "
-        f"{results['images']['test']} images scored in {seconds['test']} s"
+        f"{counted(results['memory'], 'patch', 'patches')} stored in {seconds['memory']} s, "
+        f"{counted(results['images']['test'], 'image')} scored in {seconds['test']} s"
     )
 
 

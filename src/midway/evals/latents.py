@@ -29,12 +29,13 @@ from torch import Tensor
 from midway.analysis.inputs import fit
 from midway.config import to_json
 from midway.data.synthetic.pairs import WorldPairs
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 from midway.evals.results import complete, protocol_version, weights_of, write_results
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.sources import NetworkSource, open_network
 from midway.nn.dense import normalized_mse
 from midway.nn.eval_mode import evaluating
+from midway.progress import progress
 
 VERSION = 1
 """Version of the code; increased if it computes different results from the same options."""
@@ -153,7 +154,8 @@ def _outputs(
     """Run the network on all pairs, one world per forward pass; return the outputs by level."""
     levels = network.config.dynamics.levels
     found: dict[int, list[_Output]] = {level: [] for level in levels}
-    examples = worlds.examples(look_seed=look_seed)
+    count = worlds.num_worlds * worlds.pairs_per_world
+    examples = progress(worlds.examples(look_seed=look_seed), "pairs", count)
     while batch := list(islice(examples, worlds.pairs_per_world)):
         source = _frames(network, [example.source for example in batch])
         target = _frames(network, [example.target for example in batch])
@@ -223,7 +225,7 @@ def report(results: Mapping[str, Any]) -> str:
     """Format results as a table."""
     names = (*LATENTS, "copy", "transfer", "alike_wins")
     lines = [
-        f"dense loss of {results['pairs']} pairs by latents",
+        f"dense loss of {counted(results['pairs'], 'pair')} by latents",
         f"  {'level':<7}" + "".join(f"{name:>14}" for name in names),
     ]
     for level, scores in results["levels"].items():

@@ -32,6 +32,7 @@ from midway.models.encoders.base import Encoder
 from midway.models.weights.sources import EncoderSource, open_encoder
 from midway.nn.device import Accelerator, pick_device
 from midway.nn.images import normalise
+from midway.progress import progress
 
 VERSION = 2
 """Version of the code; increased if it computes different results from the same options."""
@@ -103,7 +104,7 @@ def evaluate(
     network = opened.encoder.to(pick_device(features.accelerator))
     videos = find_mask_videos(data.root, data.split)
     found: dict[str, dict[str, Any]] = {}
-    for video in videos:
+    for video in progress(videos, "videos"):
         video_start = time.monotonic()
         masks, objects = carry(network, video, features, how)
         if folder:

@@ -29,6 +29,7 @@ from midway.evals.readouts.segmentation_protocols import (
 from midway.evals.results import complete, weights_of, write_results
 from midway.models.weights.sources import EncoderSource, OpenedEncoder, open_encoder
 from midway.nn.eval_mode import evaluating
+from midway.progress import progress
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -127,7 +128,10 @@ def _test(
     shown = shown_indices(len(test), config.num_pictures)
     metric = SegmentationMetric(len(test.class_names), fabric.device)
     with evaluating(readout):
-        for each in whole_images(test, config.data, **_ranks(fabric)):
+        images = whole_images(test, config.data, **_ranks(fabric))
+        if fabric.is_global_zero:  # one bar for all ranks
+            images = progress(images, "test images", -(-len(test) // fabric.world_size))
+        for each in images:
             with autocast(fabric.device, config.run):
                 logits = predict_logits(
                     lambda images: readout.outputs(images)[0],

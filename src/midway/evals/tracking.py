@@ -15,11 +15,12 @@ from midway.analysis.tracking import Method, Tracks, track_points
 from midway.config import require, to_json
 from midway.data.labelled_videos.tracks import TrackedVideo, read_tap_vid, world_video
 from midway.data.synthetic.world import WorldConfig
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 from midway.evals.metrics.tracking import SIDE, Mode, mean_scores, queries, tap_vid_scores
 from midway.evals.results import complete, protocol_version, weights_of, write_results
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.sources import NetworkSource, open_network
+from midway.progress import progress
 
 VERSION = 1
 """Version of the code; increased if it computes different results from the same options."""
@@ -132,7 +133,8 @@ def evaluate(
     """
     start = time.monotonic()
     opened = open_network(network)
-    videos = score_videos(opened.network, data.videos(), how)
+    count = data.worlds.num_worlds if data.root is None else None
+    videos = score_videos(opened.network, data.videos(), how, num_videos=count)
     # The file's folder does not affect the results.
     source = to_json(data.worlds) if data.root is None else {"file": data.root.name}
     settings = {"data": source, **to_json(how)}
@@ -164,16 +166,26 @@ def evaluate(
 
 
 def score_videos(
-    network: MidwayNetwork, videos: Iterable[TrackedVideo], how: TrackerConfig
+    network: MidwayNetwork,
+    videos: Iterable[TrackedVideo],
+    how: TrackerConfig,
+    *,
+    num_videos: int | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return the number of `queries` and the scores `tracked` and `still` of each video, by name.
+
+    Args:
+        network: Network that tracks the points.
+        videos: Videos with ground-truth tracks.
+        how: Tracking method and queries.
+        num_videos: Number of videos, for the progress bar; None if unknown.
 
     Raises:
         MidwayError: There are no videos, or no point is ever visible.
 
     """
     found: dict[str, dict[str, Any]] = {}
-    for video in videos:
+    for video in progress(videos, "videos", num_videos):
         numbers, starts = queries(video.occluded, how.mode)
         if 0 < how.queries_per_video < len(numbers):
             chosen = np.linspace(0, len(numbers) - 1, how.queries_per_video).round().astype(int)
@@ -248,8 +260,8 @@ def _tracked(
 def report(results: Mapping[str, Any]) -> str:
     """Format results as a short table."""
     lines = [
-        f"{results['queries']} queries ({results['mode']}) in {results['num_videos']} videos, by "
-        f"{results['method']}",
+        f"{counted(results['queries'], 'query', 'queries')} ({results['mode']}) in "
+        f"{counted(results['num_videos'], 'video')}, by {results['method']}",
         f"  {'':<10}" + "".join(f"{name:>20}" for name in _COLUMNS),
     ]
     for name in ("tracked", "still"):

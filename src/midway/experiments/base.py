@@ -1,6 +1,7 @@
 """Experiments: configurations of pretraining runs, their registry, and their training."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from inspect import getmembers, isfunction, signature
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from midway.data.segmentation.sample import LabelsConfig
 from midway.data.views.spec import ClipSpec
 from midway.errors import MidwayError
 from midway.methods.base import MethodConfig, build_method, flops_per_sample, method_config
+from midway.progress import ProgressBar
 from midway.registry import available, find
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
@@ -95,13 +97,15 @@ def clip_loader(
 
     """
     data = experiment.data
-    found = find_clips(
-        data.root,
-        fps=data.fps,
-        gap_seconds=data.gap_seconds,
-        num_frames=spec.num_frames,
-        cut_blank_tail=data.cut_blank_tail,
-    )
+    # Without an index, the headers of all files are read.
+    with ProgressBar("finding clips", transient=True) if rank == 0 else nullcontext():
+        found = find_clips(
+            data.root,
+            fps=data.fps,
+            gap_seconds=data.gap_seconds,
+            num_frames=spec.num_frames,
+            cut_blank_tail=data.cut_blank_tail,
+        )
     dataset = ClipDataset(found, data, spec, seed=experiment.run.seed)
     return ClipLoader(dataset, rank=rank, world_size=world_size, folder=experiment.run.folder)
 

@@ -1,5 +1,6 @@
-"""Device of evaluations and commands (Fabric selects that of a training); means over ranks."""
+"""Device of evaluations and commands (Fabric selects that of a training); threads; means."""
 
+import os
 from typing import Literal
 
 import torch
@@ -13,6 +14,21 @@ def pick_device(accelerator: Accelerator = "auto") -> torch.device:
     """Return the current CUDA device if "auto" is given and there is one, else the CPU."""
     use_gpu = accelerator == "auto" and torch.cuda.is_available()
     return torch.device("cuda" if use_gpu else "cpu")
+
+
+def limit_threads(cores: int) -> None:
+    """Limit torch's threads to a number of cores, unless ``OMP_NUM_THREADS`` is set.
+
+    The threads of an operator wait for the slowest of them. One thread too many, on a core that
+    another process uses, slows all of them down (docs/PERFORMANCE.md).
+
+    Args:
+        cores: Cores that this process may use, from `midway.cores`.
+
+    """
+    # Fabric and torchrun set the variable too, when several processes share a machine.
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > cores:
+        torch.set_num_threads(cores)
 
 
 def mean_over_ranks(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -210,6 +210,8 @@ class _Training:
             health = self.health.measure(self.objective, batch, step)
             if health or self.is_logged(step):
                 self.report(log, replace(progress, step=step), rates, scalars | health)
+            elif log:
+                log.advance(step)
             self.checkpoint(step, start=start, interrupted=interrupted)
 
         return self.finish(step, log)

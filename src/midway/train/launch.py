@@ -16,7 +16,9 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.strategy import Strategy
 
+from midway.cores import usable_cores
 from midway.errors import MidwayError
+from midway.nn.device import limit_threads
 from midway.train.run import RunConfig
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
@@ -58,6 +60,7 @@ def launch(run: RunConfig) -> Fabric:
     fabric.launch()
     if fabric.device.type == "cpu":
         keep_freed_memory()
+        limit_threads(usable_cores())
     # Fabric does this for NCCL only; gloo aborts a process that exits while its threads run.
     atexit.register(_leave_process_group)
     return fabric

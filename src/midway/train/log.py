@@ -6,18 +6,13 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as ProgressBar
 from torch.utils.tensorboard import SummaryWriter
 
 from midway.atomic import write_atomically
 from midway.config import json_text
 from midway.errors import MidwayError
+from midway.progress import ProgressBar
 from midway.train.objective import Progress
-
-SECONDS_BETWEEN_LINES = 30.0
-"""Interval of the lines on a stderr that is not a terminal."""
 
 
 class Log:
@@ -35,19 +30,13 @@ class Log:
         self._file = path.open("a")
         # TensorBoard hides the events of repeated steps.
         self._events = SummaryWriter(str(folder), purge_step=start_step + 1)
-        console = Console(stderr=True)
-        self._bar = _bar(console) if console.is_terminal else None
-        if self._bar:
-            self._task = self._bar.add_task("", total=steps, completed=start_step)
-        self._console = console
-        self._steps = steps
+        # The first record is shown at once: a loss that is wrong from the start is seen early.
+        self._bar = ProgressBar("step", steps, done=start_step, quiet_seconds=0.0)
         self._epochs_per_step = epochs_per_step
         self._start = perf_counter()
-        self._last_line = -SECONDS_BETWEEN_LINES
 
     def __enter__(self) -> Self:
-        if self._bar:
-            self._bar.start()
+        self._bar.__enter__()
         return self
 
     def __exit__(
@@ -56,14 +45,17 @@ class Log:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._bar:
-            self._bar.stop()
+        self._bar.__exit__(kind, error, traceback)
         self._events.close()
         self._file.close()
 
     def print(self, line: str) -> None:
         """Print a line on stderr."""
-        self._console.print(line, soft_wrap=True)
+        self._bar.print(line)
+
+    def advance(self, step: int) -> None:
+        """Show the number of completed steps, between two records."""
+        self._bar.update(step)
 
     def write(self, progress: Progress, values: dict[str, float]) -> None:
         """Add one record.
@@ -83,12 +75,7 @@ class Log:
         self._file.flush()
         for key, value in values.items():
             self._events.add_scalar(key, value, progress.step)
-        summary = _summary(values)
-        if self._bar:
-            self._bar.update(self._task, completed=progress.step, description=summary)
-        elif seconds - self._last_line >= SECONDS_BETWEEN_LINES or progress.step == self._steps:
-            self._last_line = seconds
-            self._console.print(f"step {progress.step}/{self._steps}  {summary}", soft_wrap=True)
+        self._bar.update(progress.step, text=_summary(values))
 
 
 def _summary(values: dict[str, float]) -> str:
@@ -106,16 +93,6 @@ def _summary(values: dict[str, float]) -> str:
     if values["skipped_steps"]:
         parts.append(f"{values['skipped_steps']:.0f} steps skipped")
     return "  ".join(parts)
-
-
-def _bar(console: Console) -> ProgressBar:
-    return ProgressBar(
-        MofNCompleteColumn(),
-        BarColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-        console=console,
-    )
 
 
 def _keep_until(path: Path, step: int) -> float:

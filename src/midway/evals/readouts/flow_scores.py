@@ -13,9 +13,10 @@ from PIL import Image
 from midway.data.flow.checks import is_known
 from midway.data.flow.colours import flow_to_rgb, longest_pixels
 from midway.data.flow.pairs import FlowExample, FlowPair, load_pair
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 from midway.evals.metrics.flow import PairErrors, Scores, pair_errors
 from midway.models.flow.predictor import Predictor
+from midway.progress import progress
 
 GAP_PIXELS = 4
 """Width of the white gap between the images of a picture."""
@@ -78,7 +79,7 @@ def score_pairs(
     """
     scores = Scores()
     shown = set(np.linspace(0, len(pairs) - 1, num_pictures).round().astype(int).tolist())
-    for number, pair in enumerate(pairs):
+    for number, pair in enumerate(progress(pairs, "pairs")):
         example = load_pair(pair)
         predicted = predict(example.source, example.target)
         errors = _errors(pair, example, predicted)
@@ -114,13 +115,13 @@ def results_of(scores: Scores) -> dict[str, Any]:
 def report(results: Mapping[str, Any]) -> str:
     """Format results as a short table."""
     if "epe" not in results:
-        return f"interrupted after {results['steps']} steps: {results['run']}"
+        return f"interrupted after {counted(results['steps'], 'step')}: {results['run']}"
     metrics = [f"{name} {x:.2f}" for name, x in results["by_pixels"].items() if x is not None]
     groups = results["renderings"] | results["sequences"]
     tests = results.get("tests", {})
     return "\n".join(
         [
-            f"EPE {results['epe']:.3f} px, mean over {results['pairs']} pairs",
+            f"EPE {results['epe']:.3f} px, mean over {counted(results['pairs'], 'pair')}",
             f"  {'  '.join(metrics)}",
             *(f"  {name:<24} {epe:8.3f}" for name, epe in groups.items()),
             *(f"{name}: {report(each)}" for name, each in tests.items()),

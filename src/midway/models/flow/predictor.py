@@ -1,7 +1,7 @@
 """Optical flow of two RGB images by any method, behind one interface."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -17,13 +17,15 @@ from midway.models.flow.correlation import dynamics_flow, feature_flow
 from midway.models.flow.network import FlowNetwork, load_flow_network
 from midway.models.flow.pixels import pixel_flow
 from midway.models.flow.tiles import TileConfig, predict_tiled
-from midway.models.weights.load import load
-from midway.models.weights.sources import load_encoder
+from midway.models.weights.load import load, network_config
+from midway.models.weights.sources import load_encoder, read_source
 from midway.nn.device import pick_device
 from midway.nn.images import normalise
 
 FloatFlow: TypeAlias = NDArray[np.float32]
 """Flow in memory, shape (height, width, 2): u to the right and v down, in pixels."""
+ENCODER_LEVEL = 3
+"""Default level of an encoder without dynamics, as the lowest level of the paper's networks."""
 Method: TypeAlias = Literal["zero", "pixels", "features", "dynamics", "finetuned"]
 Predictor: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.uint8]], FloatFlow]
 """Function from two RGB images (height, width, 3) to flow (height, width, 2) in pixels."""
@@ -44,8 +46,9 @@ class FlowMethod:
     """Fraction of a tile that the next one overlaps (finetuned)."""
     tiles_at_once: int = 8
     """Batch size in tiles (finetuned)."""
-    level: int = 3
-    """Encoder level to match (features, dynamics)."""
+    level: int | None = None
+    """Encoder level to match (features, dynamics); by default the lowest that the dynamics predict,
+    or the third of an encoder without dynamics."""
     radius: int = 5
     """Search radius in patches (features, dynamics)."""
 
@@ -53,8 +56,11 @@ class FlowMethod:
         if self.radius < 1:
             raise MidwayError(f"radius {self.radius}: too small; give 1 patch or more")
 
-    def settings(self) -> dict[str, float]:
-        """Return the options that affect the flow of a given network."""
+    def settings(self) -> dict[str, float | None]:
+        """Return the options that affect the flow of a given network.
+
+        The level is that of `with_level`.
+        """
         if self.method == "finetuned":
             return {"overlap": self.overlap}
         if self.method in ("features", "dynamics"):
@@ -74,7 +80,7 @@ def flow_predictor(how: FlowMethod) -> Predictor:
             f"method {how.method}: takes no network; leave --network out, or add --method "
             "finetuned, features or dynamics"
         )
-    device = pick_device()
+    device, how = pick_device(), with_level(how)
     if how.method == "zero":
         return lambda source, target: np.zeros((*source.shape[:2], 2), np.float32)
     if how.method == "pixels":
@@ -87,6 +93,7 @@ def flow_predictor(how: FlowMethod) -> Predictor:
             overlap=how.overlap,
             tiles_at_once=how.tiles_at_once,
         )
+    assert how.level is not None, "set by with_level"
     find = {"level": how.level, "radius": how.radius}
     if how.method == "dynamics":
         network = load(how.network).to(device)
@@ -94,6 +101,23 @@ def flow_predictor(how: FlowMethod) -> Predictor:
     # The student's, as in `dynamics_flow`, so that both methods match the same features.
     encoder = load_encoder(how.network, weights="student").to(device)
     return _matching_predictor(encoder, partial(feature_flow, encoder, **find))
+
+
+def with_level(how: FlowMethod) -> FlowMethod:
+    """Return the method with the default level of its network, unless it has a level or needs none.
+
+    Raises:
+        MidwayError: The network cannot be read.
+
+    """
+    if how.level is not None or how.network is None or how.method not in ("features", "dynamics"):
+        return how
+    file = read_source(str(how.network))
+    if file is not None and file.has_network:
+        level = network_config(file).dynamics.levels[0]
+    else:
+        level = min(ENCODER_LEVEL, load_encoder(str(how.network), weights="student").depth)
+    return replace(how, level=level)
 
 
 def network_predictor(network: FlowNetwork, *, overlap: float, tiles_at_once: int) -> Predictor:

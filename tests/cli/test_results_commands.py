@@ -1,0 +1,69 @@
+"""Commands and snippets of docs/RESULTS.md can be pasted: names, options and imports exist."""
+
+import ast
+import importlib
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from midway.cli import options
+
+RESULTS = Path(__file__).parents[2] / "docs/RESULTS.md"
+STUB = """#!/usr/bin/env python3
+import json, os, sys
+with open(os.environ["COMMANDS"], "a") as file:
+    file.write(json.dumps(sys.argv[1:]) + "\\n")
+"""
+"""Stands for `midway`, and notes its words."""
+
+
+class ParsedError(Exception):
+    """The options of a command are right."""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", RESULTS.read_text(), flags=re.DOTALL)
+
+
+def only_parse(
+    kind: Any, words: list[str], *, prog: str, default: Any = None, **_: Any
+) -> NoReturn:
+    if isinstance(kind, type):
+        options._parsed(kind, words, prog, default)
+    else:
+        options._parsed(options._deferred(kind), words, prog, options.MISSING)
+    raise ParsedError
+
+
+@pytest.mark.parametrize("block", blocks("bash"))
+def test_commands_parse(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = tmp_path / "midway"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    noted = tmp_path / "commands"
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "COMMANDS": str(noted)}
+    subprocess.run(["bash", "-euc", block], check=True, env=environment, cwd=tmp_path)
+    commands = [json.loads(line) for line in noted.read_text().splitlines()]
+    assert commands
+    for name, *words in commands:
+        module = importlib.import_module(f"midway.cli.{name}")
+        monkeypatch.setattr(module, "parse", only_parse)
+        with pytest.raises(ParsedError):
+            module.main(words)
+    # A run refuses the folder of another one.
+    folders = [words[words.index("--run.folder") + 1] for words in commands if words[0] == "train"]
+    folders += [w[w.index("--run.folder") + 1] for w in commands if "--protocol" in w]
+    assert len({*folders}) == len(folders)
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_snippets_import_what_exists(block: str) -> None:
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names)
