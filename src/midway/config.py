@@ -83,6 +83,15 @@ def check_at_most(part: str, config: object, **most: float) -> None:
             raise MidwayError(f"{part}: {name} {value} is too large; give {bound} or less")
 
 
+def finite(value: Any) -> Any:
+    """Replace numbers that are not finite by None, also in mappings, lists and tuples."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def json_text(value: object, *, indent: int | None = None) -> str:
     """Return JSON of plain values, with null for numbers that are not finite, which JSON lacks.
 
@@ -91,7 +100,7 @@ def json_text(value: object, *, indent: int | None = None) -> str:
         '{"loss": null}'
 
     """
-    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+    return json.dumps(finite(value), indent=indent, allow_nan=False)
 
 
 def to_json(config: object) -> dict[str, Any]:
@@ -207,14 +216,6 @@ def _no_such_field(name: str, fields: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(name, fields, n=1, cutoff=0.7)
     hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(fields)}"
     return f"no field '{name}'; {hint}"
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _to_plain(value: object) -> object:

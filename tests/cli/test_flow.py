@@ -201,7 +201,7 @@ def test_a_network_that_predicts_nan_is_an_error_and_leaves_nothing(
     images, video, tmp_path: Path, capsys
 ):
     network = FlowNetwork(replace(CONFIG, crop=(32, 32)))
-    network.head.before.weight.data.fill_(torch.nan)
+    network.head.before.weight.data.fill_(torch.finfo(torch.float32).max)
     save_flow_network(network, tmp_path / "net.safetensors")
     words = [
         "--method",

@@ -149,7 +149,7 @@ DAMAGES = {
     ),
     "records": (
         changed(action=np.zeros(16, [("x", "f4"), ("y", "f4")])),
-        r"cannot be read as signals \(Cannot cast",
+        r"cannot be read as signals \(arrays of type records",
     ),
     "words": (changed(action=np.array([["a", "b"]] * 16)), "cannot be read as signals"),
     "shape": (changed(action=np.zeros((16, 3))), r"has action of shape \(3,\), not \(2,\)"),

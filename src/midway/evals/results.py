@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from midway.atomic import write_atomically
-from midway.config import json_text
+from midway.config import finite, json_text
 from midway.models.flow.network import BEST
 from midway.models.weights.files import sha256_of
 from midway.train.run import environment
@@ -108,7 +108,7 @@ def complete(
     software = environment(device)
     return {
         "protocol": {"name": protocol, "version": version_hash},
-        **measured,
+        **finite(measured),
         **asdict(weights),
         "midway": version("midway-network"),
         "date": software["date"],

@@ -13,6 +13,7 @@ def test_a_name_reaches_the_loader_as_it_was_given(monkeypatch, name, method):
     def refuse(network, **_):
         raise MidwayError(f"asked for {network}")
 
+    monkeypatch.setattr(predictor, "read_source", refuse)
     monkeypatch.setattr(predictor, "load", refuse)
     monkeypatch.setattr(predictor, "load_encoder", refuse)
     with pytest.raises(MidwayError, match=f"asked for {name}"):
