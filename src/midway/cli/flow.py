@@ -10,6 +10,7 @@ import tyro
 from numpy.typing import NDArray
 from PIL import Image
 
+from midway.atomic import write_picture
 from midway.cli.options import check_outputs, parse
 from midway.data.clip import BadClipError
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES, read_image
@@ -94,7 +95,8 @@ def _pair(
     lengths = np.hypot(found[..., 0], found[..., 1])
     print(f"{out}: motion of {lengths.mean():.2f} px in the mean, {lengths.max():.2f} at most")
     if picture:
-        Image.fromarray(flow_to_rgb(found, longest or longest_pixels(found))).save(picture)
+        colours = flow_to_rgb(found, longest or longest_pixels(found))
+        write_picture(picture, Image.fromarray(colours))
     return {
         "out": str(out),
         "picture": str(picture) if picture else None,

@@ -1,6 +1,7 @@
 """midway perturb A B --point X,Y: where the dynamics carry a patch of one image in another."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,11 +9,13 @@ import numpy as np
 import torch
 import tyro
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 
 from midway.analysis import pictures
 from midway.analysis.inputs import Fitted, check_points, fit
 from midway.analysis.perturbation import check_level, fast_dtype, output_heatmaps
+from midway.atomic import write_picture
 from midway.cli.options import check_outputs, parse, parse_points
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES, read_image
 from midway.errors import MidwayError
@@ -75,7 +78,9 @@ def perturb(
         points,
         {f"level {each}": heat for each, heat in maps.items()},
     )
-    figure.savefig(out)
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png")
+    write_picture(out, Image.open(drawn).convert("RGB"))
     print(f"{out}: heatmaps of {len(points)} points at level {', '.join(map(str, levels))}")
     return {"out": str(out), "levels": {each: _hottest(maps[each], fitted) for each in levels}}
 

@@ -14,6 +14,7 @@ from PIL import Image
 from midway.analysis.perturbation import fast_dtype
 from midway.analysis.track_pictures import draw_tracks, track_strip
 from midway.analysis.tracking import Method, Tracks, track_points
+from midway.atomic import write_picture
 from midway.cli.options import check_outputs, parse, parse_points
 from midway.cli.perturb import SHIPPED
 from midway.data.clip import ROUNDING_SECONDS
@@ -133,7 +134,7 @@ def _draw(frames: VideoFrames, tracks: Tracks, out: Path, picture: Path | None) 
             image = frames[number].permute(1, 2, 0).numpy()
             write(draw_tracks(image, tracks, number))
     if picture:
-        Image.fromarray(track_strip(frames, tracks)).save(picture)
+        write_picture(picture, Image.fromarray(track_strip(frames, tracks)))
 
 
 def _told(frames: VideoFrames, tracks: Tracks) -> dict[str, Any]:

@@ -8,6 +8,7 @@ flow by NaN, such a file is damaged.
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from midway.atomic import write_atomically
 from midway.errors import MidwayError
 
 FloatFlow = NDArray[np.float32]
@@ -98,7 +100,7 @@ def write_flo(path: Path | str, flow: NDArray[np.floating]) -> None:
     height, width = flow.shape[:2]
     size = np.array([width, height], "<i4").tobytes()
     marked = np.where(is_known(flow)[..., None], flow, FLO_UNKNOWN).astype("<f4")
-    Path(path).write_bytes(FLO_TAG + size + marked.tobytes())
+    _write(path, FLO_TAG + size + marked.tobytes())
 
 
 def read_pfm(path: Path | str) -> FloatFlow:
@@ -133,7 +135,7 @@ def write_pfm(path: Path | str, flow: NDArray[np.floating]) -> None:
     rows = np.zeros((height, width, 3), "<f4")
     rows[..., :2] = np.where(is_known(flow)[..., None], flow, np.nan)
     header = f"PF\n{width} {height}\n-1.0\n".encode()
-    Path(path).write_bytes(header + rows[::-1].tobytes())
+    _write(path, header + rows[::-1].tobytes())
 
 
 def read_kitti(path: Path | str) -> FloatFlow:
@@ -185,7 +187,7 @@ def write_kitti(path: Path | str, flow: NDArray[np.floating]) -> None:
     encoder.height, encoder.width = known.shape
     encoder.pix_fmt, encoder.framerate = "rgb48be", Fraction(1)
     packets = [*encoder.encode(VideoFrame.from_ndarray(values, "rgb48be")), *encoder.encode(None)]
-    Path(path).write_bytes(b"".join(map(bytes, packets)))
+    _write(path, b"".join(map(bytes, packets)))
 
 
 def read_flo5(path: Path | str) -> FloatFlow:
@@ -216,8 +218,10 @@ def write_flo5(path: Path | str, flow: NDArray[np.floating]) -> None:
     h5py = _h5py(path)
     flow = _checked(path, flow)
     marked = np.where(is_known(flow)[..., None], flow, np.nan).astype(np.float32)
-    with h5py.File(str(path), "w") as file:
+    content = BytesIO()
+    with h5py.File(content, "w") as file:
         file.create_dataset("flow", data=marked, compression="gzip")
+    _write(path, content.getvalue())
 
 
 def read_npy(path: Path | str) -> FloatFlow:
@@ -248,8 +252,9 @@ def write_npy(path: Path | str, flow: NDArray[np.floating]) -> None:
         raise MidwayError(
             f"unknown flow in a .npy file: {path} cannot mark it; write .flo or .pfm instead"
         )
-    with Path(path).open("wb") as file:
-        np.save(file, flow.astype(np.float32))
+    content = BytesIO()
+    np.save(content, flow.astype(np.float32))
+    _write(path, content.getvalue())
 
 
 _FORMATS: dict[str, tuple[Callable[..., FloatFlow], Callable[..., None]]] = {
@@ -288,6 +293,10 @@ def _check_length(
             f"damaged flow file: {path} has {len(data)} bytes, {width} x {height} pixels need "
             f"{expected_bytes}; {_AGAIN}"
         )
+
+
+def _write(path: Path | str, content: bytes) -> None:
+    write_atomically(Path(path), lambda file: file.write(content))
 
 
 def _check_shape(path: Path | str, flow: NDArray[Any]) -> None:

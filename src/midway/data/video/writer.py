@@ -1,6 +1,7 @@
 """Writing of H.264 videos frame by frame; an unfinished file is removed."""
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +23,13 @@ be four times as large.
 
 
 @contextmanager
-def writing_video(path: Path, fps: float) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
+def writing_video(
+    path: Path,
+    fps: float,
+    *,
+    options: Mapping[str, str] = ENCODER_OPTIONS,
+    keyframe_every: int | None = None,
+) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
     """Open a new video and return a function that appends a frame to it.
 
     Frames are RGB (height, width, 3), all of one size. If a side is odd, its last row or column is
@@ -32,13 +39,20 @@ def writing_video(path: Path, fps: float) -> Iterator[Callable[[NDArray[np.uint8
     Args:
         path: File to write, with one of `WRITTEN_VIDEO_SUFFIXES`.
         fps: Frames per second.
+        options: Options of libx264.
+        keyframe_every: Frames from one keyframe to the next; by default the encoder decides.
+
+    Raises:
+        OSError: The file cannot be written; it names `path`.
     """
     unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
     try:
-        with av.open(str(unfinished), "w") as container:
+        with _naming(path, unfinished), av.open(str(unfinished), "w") as container:
             rate = Fraction(fps).limit_denominator(1001)
-            stream = container.add_stream("libx264", rate=rate, options=ENCODER_OPTIONS)
+            stream = container.add_stream("libx264", rate=rate, options=dict(options))
             stream.pix_fmt = "yuv420p"
+            if keyframe_every:
+                stream.gop_size = keyframe_every
 
             def write(frame: NDArray[np.uint8]) -> None:
                 height, width = frame.shape[:2]
@@ -49,6 +63,25 @@ def writing_video(path: Path, fps: float) -> Iterator[Callable[[NDArray[np.uint8
 
             yield write
             container.mux(stream.encode())
+            container.close()
+            _flush(unfinished)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path, unfinished: Path) -> Iterator[None]:
+    """Name the finished file in errors of FFmpeg, which name the unfinished one or none."""
+    try:
+        yield
+    except (OSError, av.error.FFmpegError) as error:
+        if error.filename not in (None, "", str(unfinished)):
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file is on disk; some full disks report the error only now."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from midway.atomic import write_atomically
 from midway.data.flow.datasets import FlowPair
 from midway.data.flow.loader import FlowBatch
 from midway.errors import MidwayError
@@ -184,4 +185,6 @@ def _write_line(path: Path, values: dict[str, Any]) -> None:
     """Append to the validation log; lines of later steps, from before a resume, are dropped."""
     lines = path.read_text().splitlines() if path.exists() else []
     kept = [line for line in lines if json.loads(line)["step"] < values["step"]]
-    path.write_text("\n".join([*kept, json.dumps(values)]) + "\n")
+    text = "\n".join([*kept, json.dumps(values)]) + "\n"
+    # Rewritten as a whole, so that neither a kill nor a full disk loses the earlier lines.
+    write_atomically(path, lambda file: file.write(text.encode()))
