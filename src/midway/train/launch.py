@@ -16,7 +16,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.strategy import Strategy
 
-from midway.errors import MidwayError
+from midway.errors import MidwayError, one_line
 from midway.train.run import RunConfig
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
@@ -75,15 +75,15 @@ def on_first_rank(fabric: Fabric, check: Callable[[], None]) -> None:
     """Run a check on the first rank only.
 
     Raises:
-        MidwayError: On every rank, if the check raised one on the first.
+        MidwayError: On every rank, if the check raised one or an `OSError` on the first.
 
     """
     problem = None
     if fabric.is_global_zero:
         try:
             check()
-        except MidwayError as error:
-            problem = str(error)
+        except (MidwayError, OSError) as error:
+            problem = str(error) if isinstance(error, MidwayError) else one_line(error)
     # The other ranks must stop too, else they would wait for the first one for ever.
     if problem := fabric.broadcast(problem):
         raise MidwayError(problem)
