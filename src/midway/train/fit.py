@@ -15,7 +15,7 @@ from midway.errors import MidwayError
 from midway.nn.compilation import compile_regions, recompute_regions
 from midway.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from midway.train.health import Health, Probe
-from midway.train.launch import Interruption
+from midway.train.launch import Interruption, StoppedWaitingError
 from midway.train.log import Log
 from midway.train.meter import Meter, peak_flops
 from midway.train.objective import Loader, Objective, ParameterGroup, Progress, StepOutput
@@ -93,7 +93,12 @@ def fit(
     newest = fabric.broadcast(newest)
     start = training.load(newest) if newest else 0
     with Interruption() as interruption, training.open_log(start) as log:
-        return training.loop(start, loader, interruption, log)
+        try:
+            return training.loop(start, loader, interruption, log)
+        except StoppedWaitingError as stopped:
+            if stopped.step > start:
+                training.checkpoint(stopped.step, interrupted=True)
+            return training.finish(stopped.step, log)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +173,7 @@ class _Training:
             # Forward and backward: accumulate the gradients of the micro-batches.
             outputs, samples, batch = [], 0, None
             for micro_batch in range(run.accumulate):
-                with self.meter.waiting():
+                with self.meter.waiting(), interruption.waiting(step, enabled=not micro_batch):
                     batch = next(batches).to(fabric.device)
                 is_last = micro_batch == run.accumulate - 1
                 # DDP exchanges gradients in the last backward pass only.

@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from midway.config import to_json
 from midway.train.fit import FitSummary, fit
 from midway.train.health import Probe
-from midway.train.launch import launch, on_first_rank
+from midway.train.launch import launch, lost_ranks_named, on_first_rank
 from midway.train.lock import locked
 from midway.train.objective import Loader, Objective
 from midway.train.optim import OptimConfig
@@ -66,7 +66,7 @@ def launch_and_fit(
     """
     run, values = config.run, to_json(config)
     fabric = launch(run)
-    with ExitStack() as stack:
+    with lost_ranks_named(run.folder), ExitStack() as stack:
         # One rank checks, because it also creates the folder: a later check elsewhere would fail.
         on_first_rank(fabric, partial(_claim, stack, run.folder, values, resume=resume))
         # Fresh weights depend on the seed only, and are the same on every rank.
