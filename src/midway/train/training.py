@@ -14,7 +14,7 @@ from midway.config import to_json
 from midway.train.fit import FitSummary, fit
 from midway.train.health import Probe
 from midway.train.launch import launch, lost_ranks_named, on_first_rank
-from midway.train.lock import locked
+from midway.train.lock import LOCK_NAME, locked
 from midway.train.objective import Loader, Objective
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig, check_run_folder
@@ -88,7 +88,8 @@ def launch_and_fit(
 
 def _claim(stack: ExitStack, folder: Path, config: Mapping[str, Any], *, resume: bool) -> None:
     """Check the folder of a run, and lock it until the stack is closed."""
-    check_run_folder(folder, config, resume=resume)
+    if not (folder / LOCK_NAME).exists():
+        # Before the lock creates a file in what may be any folder.
+        check_run_folder(folder, config, resume=resume)
     stack.enter_context(locked(folder))
-    # Again, as another run may have begun and ended before the lock.
     check_run_folder(folder, config, resume=resume)
