@@ -102,7 +102,7 @@ def test_pictures_have_the_format_of_their_suffix_and_others_are_refused(tmp_pat
 
 def test_the_validation_log_is_rewritten_as_a_whole(tmp_path, full_disk):
     path = tmp_path / "validation.jsonl"
-    _write_line(path, {"step": 1})
+    path.write_text('{"step": 1}\n{"st')
     _write_line(path, {"step": 2})
     with pytest.raises(OSError, match="File too large"):
         _write_line(path, {"step": 3, "text": "x" * 8000})

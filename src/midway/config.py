@@ -101,6 +101,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device may never end
+            raise OSError("not a regular file")
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise MidwayError(f"{path}: cannot be read as JSON ({error}); is the path right?") from None

@@ -1,13 +1,15 @@
 """The command line: ``midway COMMAND ...``; each command is one file beside this one."""
 
 import importlib
+import io
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from midway.errors import MidwayError
+from midway.errors import MidwayError, one_line, printable
 
 COMMANDS = {
     "quickstart": "make synthetic videos, train on them, and report what was learnt",
@@ -25,11 +27,13 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 2 for what a user can mend, told in one line.
+    """Run a command; the exit code is 2 for an error that a user can correct, in one line.
 
-    A command may give its own under "exit_code" in what it returns (3: a run asked to stop, which
-    has a checkpoint). 130 is an interruption, 1 a reader of the output that has gone.
+    A command may return its own as "exit_code" (3: a run asked to stop, which has a checkpoint).
+    130 is an interruption. 1 is a closed pipe behind the output, or a mistake in this package; its
+    traceback is printed if the environment variable MIDWAY_TRACEBACK is set.
     """
+    _print_safely()
     # Not `list(...)`: the command of that name is a module of this package.
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     as_json = "--json" in words
@@ -39,10 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(words, as_json=as_json)
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # Python flushes once more at its end, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        if isinstance(error, BrokenPipeError):
+            return 1
+        return _failed(one_line(error, "standard output"), 2, as_json=False)
 
 
 def _run(words: Sequence[str], *, as_json: bool) -> int:
@@ -56,10 +62,21 @@ def _run(words: Sequence[str], *, as_json: bool) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return _failed(what, 2, as_json=as_json)
+        return _failed(one_line(error), 2, as_json=as_json)
     except KeyboardInterrupt:
         return _failed("interrupted", 130, as_json=as_json)
+    except Exception as error:
+        if os.environ.get("MIDWAY_TRACEBACK"):
+            raise
+        if _is_out_of_memory(error):
+            what = (
+                f"{words[0]}: not enough memory ({one_line(error)}); give smaller batches or sizes"
+            )
+            return _failed(what, 2, as_json=as_json)
+        what = f"{words[0]}: failed unexpectedly with {type(error).__name__} ({one_line(error)})"
+        return _failed(
+            f"{what}; report it with the traceback of MIDWAY_TRACEBACK=1", 1, as_json=as_json
+        )
     if result is None:  # another process of the run tells
         return 0
     code = result.pop("exit_code", 0)
@@ -68,8 +85,31 @@ def _run(words: Sequence[str], *, as_json: bool) -> int:
     return code
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    # By name and text, because importing torch takes seconds.
+    is_of_gpu = type(error).__name__ == "OutOfMemoryError"
+    return isinstance(error, MemoryError) or is_of_gpu or "can't allocate memory" in str(error)
+
+
+def _print_safely() -> None:
+    """Escape what the encoding of the terminal lacks, and let each warning be one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    log = logging.getLogger("midway")
+    if not log.handlers:
+        log.addHandler(_OneLine(logging.WARNING))
+
+
+class _OneLine(logging.Handler):
+    """Handler that prints each message as one line on the current standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(printable(record.getMessage()), file=sys.stderr)
+
+
 def _failed(message: str, code: int, *, as_json: bool) -> int:
-    print(f"midway: {message}", file=sys.stderr)
+    print(f"midway: {printable(message)}", file=sys.stderr)
     if as_json:
         print(json.dumps({"error": message}))
     return code

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from midway.atomic import write_picture
-from midway.cli.options import check_outputs, parse
+from midway.cli.options import check_outputs, parse, say
 from midway.data.clip import BadClipError
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES, read_image
 from midway.data.flow.colours import flow_to_rgb, longest_pixels
@@ -93,7 +93,7 @@ def _pair(
     found = _finite(predict(source, target), first)
     write_flow(out, found)
     lengths = np.hypot(found[..., 0], found[..., 1])
-    print(f"{out}: motion of {lengths.mean():.2f} px in the mean, {lengths.max():.2f} at most")
+    say(f"{out}: motion of {lengths.mean():.2f} px in the mean, {lengths.max():.2f} at most")
     if picture:
         colours = flow_to_rgb(found, longest or longest_pixels(found))
         write_picture(picture, Image.fromarray(colours))
@@ -121,7 +121,7 @@ def _video(path: Path, out: Path, predict: Predictor, max_pixels: float) -> dict
             source = target
         if not count:
             raise BadClipError(str(path), "has a single frame", "give at least two frames")
-    print(f"{out}: flow of {count} pairs of frames, full colour at {longest:.1f} px")
+    say(f"{out}: flow of {count} pairs of frames, full colour at {longest:.1f} px")
     return {"out": str(out), "pairs": count, "max_pixels": longest}
 
 

@@ -16,7 +16,7 @@ from midway.analysis import pictures
 from midway.analysis.inputs import Fitted, check_points, fit
 from midway.analysis.perturbation import check_level, fast_dtype, output_heatmaps
 from midway.atomic import write_picture
-from midway.cli.options import check_outputs, parse, parse_points
+from midway.cli.options import check_outputs, parse, parse_points, say
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES, read_image
 from midway.errors import MidwayError
 from midway.models.midway import MidwayNetwork
@@ -81,7 +81,7 @@ def perturb(
     drawn = BytesIO()
     figure.savefig(drawn, format="png")
     write_picture(out, Image.open(drawn).convert("RGB"))
-    print(f"{out}: heatmaps of {len(points)} points at level {', '.join(map(str, levels))}")
+    say(f"{out}: heatmaps of {len(points)} points at level {', '.join(map(str, levels))}")
     return {"out": str(out), "levels": {each: _hottest(maps[each], fitted) for each in levels}}
 
 

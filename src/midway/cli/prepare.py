@@ -11,16 +11,18 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from midway.cli.options import parse
+from midway.cli.options import parse, say
 from midway.data.clips.index import is_index
 from midway.data.clips.store import StoreConfig
 from midway.data.prepare import pipeline as preparation
 from midway.data.prepare.index import build_index
 from midway.data.prepare.measure import Measurement, Sampling, measure_layouts, recommend
-from midway.errors import INTERRUPTED, MidwayError
+from midway.errors import INTERRUPTED, MidwayError, printable
 
 SHOWN_SKIPS = 5
 RATES = (100, 500, 1000)
@@ -108,7 +110,7 @@ def _index(source: str, destination: str | None, jobs: int) -> dict[str, Any]:
             timeout_seconds=preparation.TIMEOUT_SECONDS,
             tell=lambda done, total: bar("videos", done, total),
         )
-    print(
+    say(
         f"{summary.file}: {summary.videos:,} videos, {summary.unusable:,} of them unusable, "
         f"{summary.reused:,} known from before"
     )
@@ -157,7 +159,9 @@ def _tell(bar: Callable[[str, int, int], None], progress: preparation.Progress) 
 
 
 def _print_summary(summary: preparation.PrepareSummary) -> None:
-    table = Table("", "clips", "frames", "GB", "skipped", title=summary.destination)
+    table = Table(
+        "", "clips", "frames", "GB", "skipped", title=escape(printable(summary.destination))
+    )
     table.add_row(
         "in the store",
         f"{summary.clips:,}",
@@ -167,9 +171,9 @@ def _print_summary(summary: preparation.PrepareSummary) -> None:
     )
     Console(file=sys.stdout).print(table)
     for skipped in summary.skipped[:SHOWN_SKIPS]:
-        print(f"skipped: {skipped.reason}")
+        say(f"skipped: {skipped.reason}")
     if summary.skipped_list:
-        print(f"all {len(summary.skipped)} skipped: {summary.skipped_list}")
+        say(f"all {len(summary.skipped)} skipped: {summary.skipped_list}")
     if summary.interrupted:
         print("interrupted; run the same command to go on")
 
@@ -177,11 +181,13 @@ def _print_summary(summary: preparation.PrepareSummary) -> None:
 def _measure(source: str, config: StoreConfig) -> dict[str, Any]:
     console = Console(stderr=True)
     with console.status("measuring") as status:
-        found = measure_layouts(source, config, Sampling(), tell=lambda what: status.update(what))
+        found = measure_layouts(
+            source, config, Sampling(), tell=lambda what: status.update(Text(printable(what)))
+        )
     cores = _num_cores()
     choice, why = recommend(found.layouts, target_pairs_per_second=RATES[-1], cores=cores)
     _print_layouts(source, found)
-    print(f"choose {choice.name}: {why}")
+    say(f"choose {choice.name}: {why}")
     return {
         "source": source,
         "clips": found.clips,
@@ -200,7 +206,8 @@ def _measure(source: str, config: StoreConfig) -> dict[str, Any]:
 def _print_layouts(source: str, found: Measurement) -> None:
     rates = " / ".join(str(rate) for rate in RATES)
     title = f"{source}: {found.clips:,} clips, about {found.hours:.1f} h"
-    table = Table("layout", "pairs/s", "GB", f"cores for {rates}", "hours to make", title=title)
+    columns = ("layout", "pairs/s", "GB", f"cores for {rates}", "hours to make")
+    table = Table(*columns, title=escape(printable(title)))
     for each in found.layouts:
         table.add_row(
             each.name,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from midway.analysis.perturbation import fast_dtype
-from midway.cli.options import parse
+from midway.cli.options import parse, say
 from midway.cli.quickstart_report import (
     CPU,
     GAP_SECONDS,
@@ -65,7 +65,7 @@ def quickstart(
     path = folder / "report.html"
     with stages(f"writing {path}", "report"):
         write_report(path, experiment, findings, pairs, stages.seconds)
-    print(f"done in {sum(stages.seconds.values()) / 60:.1f} minutes; open {path}")
+    say(f"done in {sum(stages.seconds.values()) / 60:.1f} minutes; open {path}")
     return {"report": str(path), "run": str(experiment.run.folder), "seconds": stages.seconds} | {
         name: numbers(finding) for name, finding in findings.items()
     }
@@ -80,7 +80,7 @@ class Stages:
     @contextmanager
     def __call__(self, text: str, name: str) -> Iterator[None]:
         """Announce a stage and time it."""
-        print(text, flush=True)
+        say(text)
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 1)

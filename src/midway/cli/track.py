@@ -15,7 +15,7 @@ from midway.analysis.perturbation import fast_dtype
 from midway.analysis.track_pictures import draw_tracks, track_strip
 from midway.analysis.tracking import Method, Tracks, track_points
 from midway.atomic import write_picture
-from midway.cli.options import check_outputs, parse, parse_points
+from midway.cli.options import check_outputs, parse, parse_points, say
 from midway.cli.perturb import SHIPPED
 from midway.data.clip import ROUNDING_SECONDS
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES
@@ -91,7 +91,7 @@ def track(
             dtype=fast_dtype(device),
         )
         _draw(frames, tracks, out, picture)
-    print(f"{out}: {len(points)} points through {len(frames)} frames, by {method}")
+    say(f"{out}: {len(points)} points through {len(frames)} frames, by {method}")
     return {"out": str(out), "picture": picture and str(picture)} | _told(frames, tracks)
 
 

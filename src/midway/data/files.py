@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
-
 from midway.data.clip import BadClipError
-from midway.errors import MidwayError
+from midway.data.remote import RemoteFile, file_system
+from midway.errors import MidwayError, one_line
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,13 @@ def open_binary(location: str) -> BinaryIO:
 
     Raises:
         OSError: The file is missing or cannot be read.
-        BadClipError: The path is not a regular file.
+        BadClipError: The path is not a regular file, or the server cannot send parts of a file.
+        UnavailableError: The server does not answer, after several attempts.
         MidwayError: The scheme of the URL is not supported by this installation.
     """
+    location = location.removeprefix("file://")
     if is_url(location):
-        files, path = _file_system(location)
-        return cast("BinaryIO", files.open(path, "rb"))
+        return cast("BinaryIO", RemoteFile(location))
     path = Path(location)
     # Opening a pipe would block until a process writes to it, and a device may never end.
     if path.exists() and not path.is_file():
@@ -98,20 +97,12 @@ def _local_file(path: str, name: str, status: os.stat_result) -> FoundFile:
     return FoundFile(path, name, status.st_size, str(status.st_mtime_ns))
 
 
-def _file_system(url: str) -> tuple[AbstractFileSystem, str]:
-    """Return the file system of a URL, and the path within it."""
-    try:
-        return url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise MidwayError(f"{url}: cannot be opened ({error}); check the URL") from error
-
-
 def _remote_files(root: str) -> list[FoundFile]:
-    files, base = _file_system(root)
+    files, base = file_system(root)
     try:
         found = cast("dict[str, dict[str, Any]]", files.find(base, detail=True))
     except Exception as error:  # each file system has its own errors
-        raise MidwayError(f"{root}: cannot be listed ({error}); check the URL") from error
+        raise MidwayError(f"{root}: cannot be listed ({one_line(error)}); check the URL") from error
     if not found:
         raise MidwayError(f"{root}: does not exist or is empty; give a folder with files")
     listed = []

@@ -1,6 +1,7 @@
 """Log of a run: JSON lines, TensorBoard events, and progress on stderr."""
 
 import json
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as ProgressBar
 from torch.utils.tensorboard import SummaryWriter
 
-from midway.atomic import write_atomically
+from midway.atomic import naming, write_atomically
 from midway.errors import MidwayError
 from midway.train.objective import Progress
 
@@ -28,7 +29,7 @@ class Log:
     """
 
     def __init__(self, folder: Path, *, start_step: int, steps: int) -> None:
-        path = folder / "metrics.jsonl"
+        self._path = path = folder / "metrics.jsonl"
         self._seconds_before = _keep_until(path, start_step)
         self._file = path.open("a")
         # TensorBoard hides the events of repeated steps.
@@ -55,8 +56,11 @@ class Log:
     ) -> None:
         if self._bar:
             self._bar.stop()
-        self._events.close()
-        self._file.close()
+        # On a full disk closing fails like the write before, whose error is the one to report.
+        with suppress(OSError) if error else naming(self._path):
+            self._events.close()
+        with suppress(OSError) if error else naming(self._path):
+            self._file.close()
 
     def print(self, line: str) -> None:
         """Print a line on stderr."""
@@ -75,11 +79,12 @@ class Log:
         record: dict[str, Any] = place | values | {"seconds": self._seconds_before + seconds}
         # JSON has neither NaN nor infinity.
         finite = {key: value if isfinite(value) else None for key, value in record.items()}
-        self._file.write(json.dumps(finite) + "\n")
-        # A killed process loses no complete record.
-        self._file.flush()
-        for key, value in values.items():
-            self._events.add_scalar(key, value, progress.step)
+        with naming(self._path):
+            self._file.write(json.dumps(finite) + "\n")
+            # A killed process loses no complete record.
+            self._file.flush()
+            for key, value in values.items():
+                self._events.add_scalar(key, value, progress.step)
         summary = _summary(values)
         if self._bar:
             self._bar.update(self._task, completed=progress.step, description=summary)
@@ -117,7 +122,7 @@ def _bar(console: Console) -> ProgressBar:
 
 def _keep_until(path: Path, step: int) -> float:
     """Drop the records after `step`, and return the run time in seconds at the last one kept."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
     # A killed process may leave an incomplete last line.
     whole = [line for line in lines if line.endswith(b"\n")]
     records = [(line, _record(path, number, line)) for number, line in enumerate(whole, 1)]

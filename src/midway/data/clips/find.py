@@ -167,6 +167,10 @@ def _too_short(clip: Clip, wanted: str) -> SkippedClip:
 def _nothing_usable(
     root: str, readable: Sequence[Clip], skipped: Sequence[SkippedClip], wanted: str
 ) -> MidwayError:
+    if not readable and not skipped:
+        return MidwayError(
+            f"{root}: contains no clip; prepare it again, and see which clips it skips"
+        )
     if not readable:
         return MidwayError(
             f"{root}: no usable clip among {len(skipped)}; the first: {skipped[0].reason}"

@@ -8,9 +8,10 @@ adds the same rows in the same order.
 import json
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from midway.atomic import naming
 from midway.data.clips.frame_folder import group_sequences, natural_key
 from midway.data.clips.index import is_video
 from midway.data.clips.skipped import SkippedClip
@@ -218,8 +219,8 @@ class _SkipList:
     def add(self, skipped: Iterable[SkippedClip]) -> None:
         for clip in skipped:
             self.clips.append(clip)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(clip)) + "\n")
+            with naming(self.path), self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"clip": clip.clip, "reason": clip.reason}) + "\n")
 
 
 def _summary(

@@ -18,6 +18,7 @@ from midway.data.clip import BadClipError, Clip, Frame
 from midway.data.clips.find import ClipList
 from midway.data.clips.skipped import SkippedClip
 from midway.data.clips.timing import Gap, followed_by, partners, start_frames
+from midway.data.remote import UnavailableError
 from midway.data.signals import read_signals
 from midway.data.views.spec import ClipSpec, ViewParameters, cut_regions, draw_views
 from midway.data.workers.pool import Reading
@@ -168,7 +169,8 @@ class ClipDataset:
                 frames = _read_frames(clip, asked, reading)
                 return self._samples(clip, frames, epoch, index, tuple(skipped))
             except (BadClipError, OSError) as error:
-                skipped.append(SkippedClip(clip.name, str(error)))
+                is_temporary = isinstance(error, UnavailableError)
+                skipped.append(SkippedClip(clip.name, str(error), is_temporary))
         raise MidwayError(
             f"{len(skipped)} clips in a row could not be read; the last: {skipped[-1].reason}"
         )

@@ -48,7 +48,8 @@ def writing_video(
     """
     unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
     try:
-        with _naming(path, unfinished), av.open(str(unfinished), "w") as container:
+        # Without the prefix, FFmpeg takes the part before a colon in a path for a protocol.
+        with _naming(path, unfinished), av.open(f"file:{unfinished}", "w") as container:
             rate = Fraction(fps).limit_denominator(1001)
             stream = container.add_stream("libx264", rate=rate, options=dict(options))
             stream.pix_fmt = "yuv420p"
@@ -77,7 +78,7 @@ def _naming(path: Path, unfinished: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, av.error.FFmpegError) as error:
-        if error.filename not in (None, "", str(unfinished)):
+        if error.filename not in (None, "", str(unfinished), f"file:{unfinished}"):
             raise
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
