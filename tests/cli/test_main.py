@@ -1,7 +1,10 @@
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -269,6 +272,20 @@ def test_an_interruption_is_130_and_told_as_json_too(
     _command_that(monkeypatch, KeyboardInterrupt())
     assert main(["list", "--json"]) == 130
     assert json.loads(capsys.readouterr().out) == {"error": "interrupted"}
+
+
+def test_sigterm_ends_a_command_as_an_interruption_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(_words: list[str]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    monkeypatch.setattr("midway.cli.list.main", command)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["list"]) == 130
+    assert capsys.readouterr().err == "midway: interrupted\n"
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_command_chooses_its_exit_code(

@@ -126,12 +126,12 @@ def test_failures_of_the_network_are_counted_apart_from_bad_clips(tmp_path, capl
 class Quiet(http.server.SimpleHTTPRequestHandler):
     """Python's own server, which knows no ranges."""
 
-    def log_message(self, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Print nothing."""
 
 
 class QuietServer(http.server.ThreadingHTTPServer):
-    def handle_error(self, *args: object) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:
         """Print nothing when the client goes away in the middle of a file."""
 
 

@@ -5,8 +5,12 @@ import io
 import json
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import current_thread, main_thread
+from types import FrameType
 from typing import Any
 
 from midway.errors import MidwayError, one_line, printable
@@ -40,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [word for word in words if word != "--json"]
     try:
         try:
-            return _run(words, as_json=as_json)
+            with _sigterm_as_interrupt():
+                return _run(words, as_json=as_json)
         finally:
             sys.stdout.flush()
     except OSError as error:
@@ -83,6 +88,23 @@ def _run(words: Sequence[str], *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(result))
     return code
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, so that it leaves no unfinished file."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if current_thread() is not main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

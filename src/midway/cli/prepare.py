@@ -1,13 +1,11 @@
 """midway prepare SRC DST.lance | midway prepare SRC --measure | midway prepare SRC --index-only."""
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -83,7 +81,7 @@ def prepare(
         return _measure(source, config)
     if destination is None:
         raise MidwayError("no destination; give a name that ends in .lance behind the source")
-    with _bar("clips") as bar, _sigterm_as_interrupt():
+    with _bar("clips") as bar:
         summary = preparation.prepare(
             source, destination, config, jobs=jobs, on_ray=ray, tell=partial(_tell, bar)
         )
@@ -120,20 +118,6 @@ def _index(source: str, destination: str | None, jobs: int) -> dict[str, Any]:
 def _num_cores() -> int:
     # Where a scheduler gives a part of a machine, only that part counts.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 @contextmanager
