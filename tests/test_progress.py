@@ -83,3 +83,8 @@ def test_an_error_inside_leaves_no_bar_behind(capsys):
     with ProgressBar("clips", 3) as bar:
         bar.update(3)
     assert "clips 3/3" in capsys.readouterr().err
+
+
+def test_a_line_may_come_before_the_work_begins(capsys):
+    ProgressBar("step", 3).print("a warning")
+    assert capsys.readouterr().err == "a warning\n"

@@ -1,6 +1,7 @@
 """Progress of long work on stderr: a bar on a terminal, plain lines otherwise."""
 
 from collections.abc import Iterable, Iterator, Sized
+from functools import cached_property
 from time import perf_counter
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
@@ -51,11 +52,8 @@ class ProgressBar:
         self._is_outermost = False
 
     def __enter__(self) -> Self:
-        from rich.console import Console  # late, because it is not needed for a help text
-
         self._start = perf_counter()
         self._next_line = self._start + self._quiet_seconds
-        self._console = Console(stderr=True)
         # A dumb terminal cannot move its cursor.
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             if ProgressBar._display is None:
@@ -109,6 +107,12 @@ class ProgressBar:
         display = ProgressBar._display
         console = self._console if display is None else display.console
         console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    @cached_property
+    def _console(self) -> Any:
+        from rich.console import Console  # late, because it is not needed for a help text
+
+        return Console(stderr=True)
 
     def _fields(self, speed: float | None) -> dict[str, str]:
         """Return the texts of the bar, with the rate and the remaining time at a speed."""
