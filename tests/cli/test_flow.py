@@ -5,8 +5,10 @@ import tracemalloc
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
+import av.error
 import numpy as np
 import pytest
 import torch
@@ -201,7 +203,8 @@ def test_a_network_that_predicts_nan_is_an_error_and_leaves_nothing(
     images, video, tmp_path: Path, capsys
 ):
     network = FlowNetwork(replace(CONFIG, crop=(32, 32)))
-    network.head.before.weight.data.fill_(torch.finfo(torch.float32).max)
+    # Finite, because weights with NaN are refused, but too large for the activations.
+    network.head.before.weight.data.fill_(3e38)
     save_flow_network(network, tmp_path / "net.safetensors")
     words = [
         "--method",
@@ -262,3 +265,26 @@ def test_what_is_wrong_is_one_line(images, tmp_path: Path, capsys, words, messag
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.glob("x.*"))
+
+
+def test_a_colon_in_the_name_of_the_output_is_no_protocol(
+    video, tmp_path: Path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["flow", str(video), "-o", "http:x.mp4"]) == 0
+    assert [path.name for path in tmp_path.glob("http*")] == ["http:x.mp4"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_that_names_the_output(
+    video, tmp_path: Path, capsys, monkeypatch
+):
+    opened = av.open
+
+    def refuse_to_write(*words: Any, **options: Any) -> Any:
+        if "w" in words:
+            raise av.error.PermissionError(13, "Permission denied")
+        return opened(*words, **options)
+
+    monkeypatch.setattr(av, "open", refuse_to_write)
+    assert main(["flow", str(video), "-o", str(tmp_path / "o.mp4")]) == 2
+    assert capsys.readouterr().err == f"midway: {tmp_path / 'o.mp4'}: Permission denied\n"

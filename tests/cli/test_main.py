@@ -1,8 +1,11 @@
 import json
+import logging
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -205,12 +208,85 @@ def test_an_error_of_the_system_is_printed_with_file_and_reason(
     assert json.loads(capsys.readouterr().out) == {"error": "some/file: Permission denied"}
 
 
+def test_a_mistake_in_the_package_is_one_line_with_a_way_to_report_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _command_that(monkeypatch, KeyError("no such\nthing"))
+    assert main(["list", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("midway: list: failed unexpectedly with KeyError (")
+    assert printed.err.endswith("report it with the traceback of MIDWAY_TRACEBACK=1\n")
+    assert printed.err.count("\n") == 1
+    assert "KeyError" in json.loads(printed.out)["error"]
+    monkeypatch.setenv("MIDWAY_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        main(["list"])
+
+
+def test_memory_that_does_not_suffice_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+        _command_that(monkeypatch, error)
+        assert "list: not enough memory (" in _fails(["list"], capsys)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_the_output_is_one_line() -> None:
+    command = [sys.executable, "-m", "midway.cli", "list"]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 2
+    assert "No space left on device; free some space" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\n\x1b[2J\x9b.pth", r"a\n\x1b[2J\x9b.pth: no such file"),
+        (b"caf\xe9.pth".decode(errors="surrogateescape"), r"caf\xe9.pth: no such file"),
+        ("gpj.\u202ehtp.pth", r"gpj.\u202ehtp.pth: no such file"),
+    ],
+)
+def test_names_are_escaped_where_they_are_printed(
+    name: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shown in _fails(["info", name], capsys)
+
+
+def test_warnings_are_one_line_each_and_escaped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(_words: list[str]) -> None:
+        logging.getLogger("midway.data").warning("%s: is\nodd", "a\x1b[2J.mp4")
+
+    monkeypatch.setattr("midway.cli.list.main", command)
+    for _ in range(2):
+        assert main(["list"]) == 0
+        assert capsys.readouterr().err == r"a\x1b[2J.mp4: is\nodd" + "\n"
+
+
 def test_an_interruption_is_130_and_printed_as_json_too(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _command_that(monkeypatch, KeyboardInterrupt())
     assert main(["list", "--json"]) == 130
     assert json.loads(capsys.readouterr().out) == {"error": "interrupted"}
+
+
+def test_sigterm_ends_a_command_as_an_interruption_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(_words: list[str]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    monkeypatch.setattr("midway.cli.list.main", command)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["list"]) == 130
+    assert capsys.readouterr().err == "midway: interrupted\n"
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_command_chooses_its_exit_code(

@@ -169,3 +169,36 @@ def test_a_source_of_which_nothing_can_be_read_ends_in_an_error(tmp_path, capsys
     assert (
         f"{videos}: all of its 2 clips are unreadable; the first: {videos}/a.mp4: cannot" in error
     )
+
+
+def test_names_that_are_no_utf8_or_hold_markup_are_printed_escaped_and_the_rest_is_done(
+    tmp_path, capsys
+):
+    videos = tmp_path / "videos[/b]"
+    videos.mkdir(parents=True)
+    path = write_video(videos / "a.mp4", even_times(11))
+    try:
+        (Path(os.fsdecode(os.fsencode(videos) + b"/caf\xe9.mp4"))).write_bytes(path.read_bytes())
+    except OSError:
+        pytest.skip("this file system has no such names")
+    (tmp_path / "a[").mkdir()
+    destination = tmp_path / "a[" / "b].lance"
+    assert main(["prepare", str(videos), str(destination), *SMALL]) == 0
+    printed = capsys.readouterr()
+    assert r"caf\xe9.mp4: has a name that is not valid UTF-8; rename it" in printed.out
+    assert "b].lance" in printed.out
+    assert printed.err == ""
+
+
+def test_a_folder_of_bad_clips_and_the_empty_store_it_gives_are_one_line_each(tmp_path, capsys):
+    videos, destination = tmp_path / "videos", tmp_path / "s.lance"
+    videos.mkdir()
+    (videos / "bad.mp4").write_text("no video")
+    assert main(["prepare", str(videos), str(destination), *SMALL]) == 2
+    assert "its only clip is unreadable" in capsys.readouterr().err
+    words = ["synthetic.midway_tiny", "--data.root", str(destination)]
+    assert main(["train", *words, "--run.folder", str(tmp_path / "run")]) == 2
+    printed = capsys.readouterr().err
+    assert "s.lance: contains no clip; prepare it again" in printed
+    assert "Traceback" not in printed
+    assert not (tmp_path / "run").exists()

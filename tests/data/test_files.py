@@ -3,14 +3,17 @@
 import io
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import fsspec
 import pytest
 
 from midway.data.clip import BadClipError
-from midway.data.files import RemoteFile, find_files, open_binary
+from midway.data.files import find_files, open_binary
+from midway.data.remote import RemoteFile, UnavailableError
 from midway.errors import MidwayError
 
 
@@ -104,36 +107,44 @@ class Unsteady(io.BytesIO):
         return data
 
 
+def _open_by(monkeypatch: pytest.MonkeyPatch, open_file: Callable[[], object]) -> None:
+    files = SimpleNamespace(open=lambda path, mode: open_file())
+    monkeypatch.setattr("midway.data.remote.file_system", lambda url: (files, url))
+
+
 def test_reads_of_a_remote_file_are_repeated(monkeypatch):
-    monkeypatch.setattr("midway.data.files.RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("midway.data.remote.RETRY_SECONDS", (0.0, 0.0))
     content = bytes(range(256))
+    _open_by(monkeypatch, lambda: Unsteady(content))
     for failures in range(3):
         Unsteady.failures = failures
-        with RemoteFile(lambda: Unsteady(content)) as file:
+        with RemoteFile("unsteady://a") as file:
             file.seek(10)
             assert file.read(5) == content[10:15]
             assert file.read() == content[15:]
     Unsteady.failures = 3
     with (
-        RemoteFile(lambda: Unsteady(content)) as file,
-        pytest.raises(OSError, match=r"^ClientPayloadError$"),
+        RemoteFile("unsteady://a") as file,
+        pytest.raises(UnavailableError, match=r"\(ClientPayloadError of the driver\)"),
     ):
         file.read(5)
 
 
 def test_an_error_without_a_text_is_named_by_its_kind_and_a_missing_file_at_once(monkeypatch):
-    monkeypatch.setattr("midway.data.files.RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("midway.data.remote.RETRY_SECONDS", (0.0, 0.0))
     opened = []
 
     def fail(error: Exception) -> None:
         opened.append(error)
         raise error
 
-    with pytest.raises(OSError, match=r"^TimeoutError$"):
-        RemoteFile(lambda: fail(TimeoutError()))
+    _open_by(monkeypatch, lambda: fail(TimeoutError()))
+    with pytest.raises(UnavailableError, match=r"\(TimeoutError\) after 3 attempts"):
+        RemoteFile("unsteady://a")
     assert len(opened) == 3
+    _open_by(monkeypatch, lambda: fail(FileNotFoundError("gone")))
     with pytest.raises(FileNotFoundError):
-        RemoteFile(lambda: fail(FileNotFoundError("gone")))
+        RemoteFile("unsteady://a")
     assert len(opened) == 4
 
 

@@ -1,15 +1,20 @@
 """Command line ``midway COMMAND ...``; each command is a module of this package."""
 
 import importlib
+import io
+import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from threading import current_thread, main_thread
+from types import FrameType
 from typing import Any
 
 from midway.config import json_text
 from midway.cores import free_cores
-from midway.errors import MidwayError
+from midway.errors import MidwayError, one_line, printable
 from midway.progress import ProgressBar
 
 COMMANDS = {
@@ -42,10 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 for success; 2 after a one-line message about an error that the user can correct; 130
-        after Ctrl-C; 1 if the reader of the output has closed its pipe; or the "exit_code" in the
-        command's result (3: interrupted, can be resumed).
+        after Ctrl-C or SIGTERM; 1 if the reader of the output has closed its pipe, or for a mistake
+        in this package, whose traceback is printed if the environment variable MIDWAY_TRACEBACK is
+        set; or the "exit_code" in the command's result (3: interrupted, can be resumed).
 
     """
+    _print_safely()
     # Not `list(...)`: the command of that name is a module of this package.
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     as_json = "--json" in words
@@ -53,13 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _wait_passively()
     try:
         try:
-            return _run(words, as_json=as_json)
+            with _sigterm_as_interrupt():
+                return _run(words, as_json=as_json)
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # Python flushes stdout again at exit, which would print a second error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        if isinstance(error, BrokenPipeError):
+            return 1
+        return _failed(one_line(error, "standard output"), 2, as_json=False)
 
 
 def _wait_passively() -> None:
@@ -89,10 +99,21 @@ def _run(words: Sequence[str], *, as_json: bool) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return _failed(what, 2, as_json=as_json)
+        return _failed(one_line(error), 2, as_json=as_json)
     except KeyboardInterrupt:
         return _failed("interrupted", 130, as_json=as_json)
+    except Exception as error:
+        if os.environ.get("MIDWAY_TRACEBACK"):
+            raise
+        if _is_out_of_memory(error):
+            what = (
+                f"{words[0]}: not enough memory ({one_line(error)}); give smaller batches or sizes"
+            )
+            return _failed(what, 2, as_json=as_json)
+        what = f"{words[0]}: failed unexpectedly with {type(error).__name__} ({one_line(error)})"
+        return _failed(
+            f"{what}; report it with the traceback of MIDWAY_TRACEBACK=1", 1, as_json=as_json
+        )
     if result is None:  # only the first process of a run prints results
         return 0
     code = result.pop("exit_code", 0)
@@ -101,9 +122,49 @@ def _run(words: Sequence[str], *, as_json: bool) -> int:
     return code
 
 
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, so that it leaves no unfinished file."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if current_thread() is not main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # By name and text, because importing torch takes seconds.
+    is_of_gpu = type(error).__name__ == "OutOfMemoryError"
+    return isinstance(error, MemoryError) or is_of_gpu or "can't allocate memory" in str(error)
+
+
+def _print_safely() -> None:
+    """Escape what the encoding of the terminal lacks, and let each warning be one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    log = logging.getLogger("midway")
+    if not log.handlers:
+        log.addHandler(_OneLine(logging.WARNING))
+
+
+class _OneLine(logging.Handler):
+    """Handler that prints each message as one line on the current standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(printable(record.getMessage()), file=sys.stderr)
+
+
 def _failed(message: str, code: int, *, as_json: bool) -> int:
     ProgressBar.stop()
-    print(f"midway: {message}", file=sys.stderr)
+    print(f"midway: {printable(message)}", file=sys.stderr)
     if as_json:
         print(json_text({"error": message}))
     return code

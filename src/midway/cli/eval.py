@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from midway.cli.options import description, parse
+from midway.cli.options import description, parse, say
 from midway.config import read_config
 from midway.errors import MidwayError
 from midway.registry import available, find
@@ -45,7 +45,8 @@ def main(words: Sequence[str]) -> dict[str, Any] | None:
     else:
         results = parse(module.evaluate, rest, prog=prog, about=description(module.evaluate))
     if results is not None and hasattr(module, "report"):
-        print(module.report(results))
+        for line in module.report(results).splitlines():
+            say(line)
     return results
 
 

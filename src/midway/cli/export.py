@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from midway.cli.options import NO_HINTS, ReleaseOptions, parse
+from midway.cli.options import NO_HINTS, ReleaseOptions, parse, say
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder
 from midway.models.midway import MidwayNetwork
@@ -43,7 +43,7 @@ def export(
     if target.exists() and not overwrite:
         raise MidwayError(f"{target}: exists already; choose another name or give --overwrite")
     save(_opened(network, weights, release), target, half=half)
-    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+    say(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
     return {"network": network, "target": str(target), "bytes": target.stat().st_size}
 
 

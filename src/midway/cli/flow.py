@@ -9,7 +9,8 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from midway.cli.options import check_outputs, parse
+from midway.atomic import write_picture
+from midway.cli.options import check_outputs, parse, say
 from midway.data.clip import BadClipError, Frame
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES
 from midway.data.flow.checks import FloatFlow
@@ -93,9 +94,10 @@ def _pair(
     found = _finite(predict(source, target), first)
     write_flow(out, found)
     lengths = np.hypot(found[..., 0], found[..., 1])
-    print(f"{out}: mean motion {lengths.mean():.2f} px, largest {lengths.max():.2f} px")
+    say(f"{out}: mean motion {lengths.mean():.2f} px, largest {lengths.max():.2f} px")
     if picture:
-        Image.fromarray(flow_to_rgb(found, longest or longest_pixels(found))).save(picture)
+        colours = flow_to_rgb(found, longest or longest_pixels(found))
+        write_picture(picture, Image.fromarray(colours))
     return {
         "out": str(out),
         "picture": str(picture) if picture else None,
@@ -122,7 +124,7 @@ def _video(path: Path, out: Path, predict: Predictor, max_pixels: float) -> dict
         if not count:
             raise BadClipError(str(path), "has a single frame", "give at least two frames")
     pairs = f"{counted(count, 'pair')} of frames"
-    print(f"{out}: flow of {pairs}, full colour at {longest:.1f} px")
+    say(f"{out}: flow of {pairs}, full colour at {longest:.1f} px")
     return {"out": str(out), "pairs": count, "max_pixels": longest}
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 from torch import Tensor, nn
 
-from midway.cli.options import NO_HINTS, ReleaseOptions, parse
+from midway.cli.options import NO_HINTS, ReleaseOptions, parse, say
 from midway.config import read_json, to_json
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder
@@ -44,11 +44,11 @@ def info(
         encoder = load_encoder(network, untrained=True)
         found, lines = {"kind": encoder.kind, "parameters": {"encoder": _count(encoder)}}, []
         lines.append(f"encoder: {_sizes(encoder)}")
-    print(network)
+    say(network)
     for name, count in found["parameters"].items():
-        print(f"  {name:<9} {count / 1e6:6.1f} M parameters")
+        say(f"  {name:<9} {count / 1e6:6.1f} M parameters")
     for line in lines:
-        print(f"  {line}")
+        say(f"  {line}")
     return {"network": network, "file": network if file is None else str(file.path)} | found
 
 

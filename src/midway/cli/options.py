@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from midway.cli.short_help import short_help
-from midway.errors import MidwayError
+from midway.errors import MidwayError, printable
 from midway.models.weights.release import ReleaseHints
 
 O = TypeVar("O")  # noqa: E741
@@ -157,6 +157,11 @@ def parse_points(words: Sequence[str]) -> Float[Tensor, "points 2"]:
             raise MidwayError(f"point '{word}': is not X,Y; give two numbers like 120,80") from None
         points.append((x, y))
     return torch.tensor(points)
+
+
+def say(line: str) -> None:
+    """Print one line on standard output, with what a terminal would interpret escaped."""
+    print(printable(line), flush=True)
 
 
 def check_outputs(written: Sequence[Path], read: Sequence[Path]) -> None:

@@ -1,6 +1,7 @@
 """Command ``midway perturb A B --point X,Y``: heatmaps of forwarded feature perturbation."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,12 +9,14 @@ import numpy as np
 import torch
 import tyro
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 
 from midway.analysis import pictures
 from midway.analysis.inputs import Fitted, check_points, fit
 from midway.analysis.perturbation import check_level, fast_dtype, output_heatmaps
-from midway.cli.options import check_outputs, parse, parse_points
+from midway.atomic import write_picture
+from midway.cli.options import check_outputs, parse, parse_points, say
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES
 from midway.data.images import read_image
 from midway.errors import MidwayError, counted
@@ -77,9 +80,11 @@ def perturb(
         points,
         {f"level {each}": heat for each, heat in maps.items()},
     )
-    figure.savefig(out)
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png")
+    write_picture(out, Image.open(drawn).convert("RGB"))
     heatmaps = f"heatmaps of {counted(len(points), 'point')}"
-    print(f"{out}: {heatmaps} at level {', '.join(map(str, levels))}")
+    say(f"{out}: {heatmaps} at level {', '.join(map(str, levels))}")
     return {"out": str(out), "levels": {each: _hottest(maps[each], fitted) for each in levels}}
 
 

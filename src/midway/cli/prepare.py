@@ -1,27 +1,25 @@
 """Command ``midway prepare``: make a frame store or an index, or recommend a layout."""
 
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from math import inf
-from types import FrameType
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from midway.cli.options import parse
+from midway.cli.options import parse, say
 from midway.cores import usable_cores
 from midway.data.clips.index import is_index
 from midway.data.clips.store import StoreConfig
 from midway.data.prepare import pipeline as preparation
 from midway.data.prepare.index import build_index
 from midway.data.prepare.measure import Measurement, Sampling, measure_layouts, recommend
-from midway.errors import INTERRUPTED, MidwayError, counted
+from midway.errors import INTERRUPTED, MidwayError, counted, printable
 from midway.progress import ProgressBar
 
 SHOWN_SKIPS = 5
@@ -95,7 +93,7 @@ def _store(
     source: str, destination: str, config: StoreConfig, *, jobs: int, on_ray: bool
 ) -> dict[str, Any]:
     """Write the frame store and print a summary."""
-    with ProgressBar("clips") as bar, _sigterm_as_interrupt():
+    with ProgressBar("clips") as bar:
         summary = preparation.prepare(
             source, destination, config, jobs=jobs, on_ray=on_ray, tell=partial(_update, bar)
         )
@@ -122,25 +120,11 @@ def _index(source: str, destination: str | None, jobs: int) -> dict[str, Any]:
             timeout_seconds=preparation.TIMEOUT_SECONDS,
             tell=lambda done, total: bar.update(done, total=total),
         )
-    print(
+    say(
         f"{summary.file}: {counted(summary.videos, 'video')}, {summary.unusable:,} unusable, "
         f"{summary.reused:,} reused from an earlier index"
     )
     return asdict(summary)
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM, as on Ctrl-C."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _update(bar: ProgressBar, progress: preparation.Progress) -> None:
@@ -149,7 +133,9 @@ def _update(bar: ProgressBar, progress: preparation.Progress) -> None:
 
 
 def _print_summary(summary: preparation.PrepareSummary) -> None:
-    table = Table("", "clips", "frames", "GB", "skipped", title=summary.destination)
+    table = Table(
+        "", "clips", "frames", "GB", "skipped", title=escape(printable(summary.destination))
+    )
     table.add_row(
         "in the store",
         f"{summary.clips:,}",
@@ -159,9 +145,9 @@ def _print_summary(summary: preparation.PrepareSummary) -> None:
     )
     Console(file=sys.stdout).print(table)
     for skipped in summary.skipped[:SHOWN_SKIPS]:
-        print(f"skipped: {skipped.reason}")
+        say(f"skipped: {skipped.reason}")
     if summary.skipped_list:
-        print(f"all {len(summary.skipped)} skipped: {summary.skipped_list}")
+        say(f"all {len(summary.skipped)} skipped: {summary.skipped_list}")
     if summary.interrupted:
         print("interrupted; run the same command again to continue")
 
@@ -169,11 +155,13 @@ def _print_summary(summary: preparation.PrepareSummary) -> None:
 def _measure(source: str, config: StoreConfig, target: float) -> dict[str, Any]:
     """Measure layouts on a sample, and print them with a recommendation."""
     with ProgressBar("layouts") as bar:
-        found = measure_layouts(source, config, Sampling(), tell=lambda text: bar.update(text=text))
+        found = measure_layouts(
+            source, config, Sampling(), tell=lambda text: bar.update(text=printable(text))
+        )
     cores, rates = usable_cores(), tuple(sorted({*RATES, target}))
     choice, why = recommend(found.layouts, target_pairs_per_second=target, cores=cores)
     _print_layouts(source, found, rates)
-    print(f"recommended: {choice.name} ({why})")
+    say(f"recommended: {choice.name} ({why})")
     return {
         "source": source,
         "clips": found.clips,
@@ -193,7 +181,8 @@ def _measure(source: str, config: StoreConfig, target: float) -> dict[str, Any]:
 def _print_layouts(source: str, found: Measurement, rates: Sequence[float]) -> None:
     cores_for = f"cores for {' / '.join(f'{rate:g}' for rate in rates)}"
     title = f"{source}: {counted(found.clips, 'clip')}, about {found.hours:.1f} h"
-    table = Table("layout", "pairs/s", "GB", cores_for, "hours to make", title=title)
+    columns = ("layout", "pairs/s", "GB", cores_for, "hours to make")
+    table = Table(*columns, title=escape(printable(title)))
     for each in found.layouts:
         table.add_row(
             each.name,

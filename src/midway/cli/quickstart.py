@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from midway.analysis.perturbation import fast_dtype
-from midway.cli.options import parse
+from midway.cli.options import parse, say
 from midway.cli.quickstart_plan import Plan, choose_steps, seconds_per_step, seconds_text
 from midway.cli.quickstart_report import (
     CPU,
@@ -82,7 +82,7 @@ def quickstart(
     path = folder / "report.html"
     with stages(f"writing {path}", "report"):
         write_report(path, experiment, findings, pairs, stages.seconds, plan.reason)
-    print(f"done in {seconds_text(sum(stages.seconds.values()))}; open {path}")
+    say(f"done in {seconds_text(sum(stages.seconds.values()))}; open {path}")
     return {
         "report": str(path),
         "run": str(experiment.run.folder),
@@ -102,7 +102,7 @@ class Stages:
     @contextmanager
     def __call__(self, text: str, name: str) -> Iterator[None]:
         """Announce a stage and time it."""
-        print(text, flush=True)
+        say(text)
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 1)

@@ -14,7 +14,8 @@ from PIL import Image
 from midway.analysis.perturbation import fast_dtype
 from midway.analysis.track_pictures import draw_tracks, track_strip
 from midway.analysis.tracking import Method, Tracks, track_points
-from midway.cli.options import check_outputs, parse, parse_points
+from midway.atomic import write_picture
+from midway.cli.options import check_outputs, parse, parse_points, say
 from midway.cli.perturb import SHIPPED
 from midway.data.clip import ROUNDING_SECONDS
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES
@@ -92,7 +93,7 @@ def track(
         )
         _draw(frames, tracks, out, picture)
     through = f"{counted(len(points), 'point')} through {counted(len(frames), 'frame')}"
-    print(f"{out}: {through}, by {method}")
+    say(f"{out}: {through}, by {method}")
     return {"out": str(out), "picture": picture and str(picture)} | _to_json(frames, tracks)
 
 
@@ -135,7 +136,7 @@ def _draw(frames: VideoFrames, tracks: Tracks, out: Path, picture: Path | None) 
             image = frames[number].permute(1, 2, 0).numpy()
             write(draw_tracks(image, tracks, number), frames.seconds[number])
     if picture:
-        Image.fromarray(track_strip(frames, tracks)).save(picture)
+        write_picture(picture, Image.fromarray(track_strip(frames, tracks)))
 
 
 def _to_json(frames: VideoFrames, tracks: Tracks) -> dict[str, Any]:

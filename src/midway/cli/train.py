@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from midway.cli.options import description, parse
+from midway.cli.options import description, parse, say
 from midway.config import read_json
 from midway.errors import INTERRUPTED, MidwayError, counted
 from midway.experiments.base import (
@@ -42,7 +42,7 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     if not summary.is_main:
         raise SystemExit(0)  # the first process reports for all, including the exit code
     ended = "interrupted" if summary.interrupted else "done"
-    print(f"{ended}: {counted(summary.steps, 'step')}, {experiment.run.folder}")
+    say(f"{ended}: {counted(summary.steps, 'step')}, {experiment.run.folder}")
     return {
         "run": str(experiment.run.folder),
         "steps": summary.steps,

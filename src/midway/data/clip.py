@@ -28,7 +28,7 @@ class BadClipError(MidwayError):
         self.location, self.reason, self.remedy = location, reason, remedy
 
     def __reduce__(self) -> tuple[type["BadClipError"], tuple[str, str, str]]:
-        return BadClipError, (self.location, self.reason, self.remedy)
+        return type(self), (self.location, self.reason, self.remedy)
 
 
 @dataclass(frozen=True)

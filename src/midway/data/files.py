@@ -1,24 +1,15 @@
 """Access to files by local path, or by URL of any file system that fsspec supports."""
 
-import io
 import os
-import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
-
-from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
+from typing import Any, BinaryIO, cast
 
 from midway.data.clip import BadClipError
-from midway.errors import MidwayError
+from midway.data.remote import RemoteFile, file_system
+from midway.errors import MidwayError, one_line
 
-ResultT = TypeVar("ResultT")
-
-RETRY_SECONDS = (0.5, 2.0)
-"""Pauses before a failed read of a remote file is repeated."""
 _ARCHIVES = frozenset(["zip", "tar", "libarchive"])
 """Schemes of the files in archives, whose URLs cannot be opened one by one."""
 
@@ -52,83 +43,18 @@ def open_binary(location: str) -> BinaryIO:
 
     Raises:
         OSError: The file is missing or cannot be read.
-        BadClipError: The path is not a regular file.
+        BadClipError: The path is not a regular file, or the server cannot send parts of a file.
+        UnavailableError: The server does not answer, after several attempts.
         MidwayError: The scheme of the URL is not supported by this installation.
     """
+    location = location.removeprefix("file://")
     if is_url(location):
-        files, path = _file_system(location)
-        return cast("BinaryIO", RemoteFile(lambda: files.open(path, "rb")))
+        return cast("BinaryIO", RemoteFile(location))
     path = Path(location)
     # Opening a pipe would block until a process writes to it, and a device may never end.
     if path.exists() and not path.is_file():
         raise BadClipError(location, "is not a regular file", "replace it by a file or remove it")
     return path.open("rb")
-
-
-class RemoteFile(io.RawIOBase):
-    """Remote file whose reads are repeated after a failure of the network.
-
-    Args:
-        open_file: Function that opens the file for reading.
-
-    Raises:
-        OSError: The file is missing, or opening or reading it fails repeatedly; drivers have errors
-            of their own.
-    """
-
-    def __init__(self, open_file: Callable[[], Any]) -> None:
-        self._file = _repeated(open_file)
-        self.name = str(getattr(self._file, "name", "<none>"))
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return whether the file system can read parts of the file."""
-        return bool(self._file.seekable())
-
-    def readinto(self, buffer: Any) -> int:
-        """Read at most as many bytes as fit into `buffer`; return their number."""
-        start = self.tell()
-
-        def read() -> bytes:
-            if self._file.tell() != start:
-                self._file.seek(start)
-            return self._file.read(len(buffer))
-
-        data = _repeated(read)
-        buffer[: len(data)] = data
-        return len(data)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a position."""
-        return _repeated(lambda: self._file.seek(offset, whence))
-
-    def tell(self) -> int:
-        """Return the position."""
-        return int(self._file.tell())
-
-    def close(self) -> None:
-        """Close the file."""
-        if not self.closed:
-            self._file.close()
-        super().close()
-
-
-def _repeated(action: Callable[[], ResultT]) -> ResultT:
-    """Return the result of an action, which is repeated with growing pauses if it fails."""
-    for pause in (*RETRY_SECONDS, None):
-        try:
-            return action()
-        except (FileNotFoundError, PermissionError, IsADirectoryError):
-            raise
-        except Exception as error:  # each file system has its own errors
-            if pause is None or isinstance(error, ValueError):
-                text = str(error).partition("\n")[0] or type(error).__name__
-                raise OSError(text) from error
-        time.sleep(pause)
-    raise AssertionError("unreachable")
 
 
 def find_files(root: str) -> list[FoundFile]:
@@ -191,23 +117,15 @@ def _local_file(path: str, name: str, status: os.stat_result) -> FoundFile:
     return FoundFile(path, name, status.st_size, str(status.st_mtime_ns))
 
 
-def _file_system(url: str) -> tuple[AbstractFileSystem, str]:
-    """Return the file system of a URL, and the path within it."""
-    try:
-        return url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise MidwayError(f"{url}: cannot be opened ({error}); check the URL") from error
-
-
 def _remote_files(root: str) -> list[FoundFile]:
-    files, base = _file_system(root)
+    files, base = file_system(root)
     protocols = [files.protocol] if isinstance(files.protocol, str) else files.protocol
     if _ARCHIVES.intersection(protocols):
         raise MidwayError(f"{root}: archives are not read; extract it and give the folder")
     try:
         found = cast("dict[str, dict[str, Any]]", files.find(base, detail=True))
     except Exception as error:  # each file system has its own errors
-        raise MidwayError(f"{root}: cannot be listed ({error}); check the URL") from error
+        raise MidwayError(f"{root}: cannot be listed ({one_line(error)}); check the URL") from error
     if not found:
         raise MidwayError(f"{root}: does not exist or is empty; give a folder with files")
     listed = []

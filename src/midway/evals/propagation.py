@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from midway.analysis.label_propagation import PropagationConfig, hard_masks, propagate, soft_labels
+from midway.atomic import write_picture
 from midway.config import to_json
 from midway.data.flow.colours import flow_to_rgb
 from midway.data.labelled_videos.masks import (
@@ -287,7 +288,7 @@ def _write_masks(folder: Path, video: MaskVideo, masks: Masks) -> None:
     for path, mask in zip(video.frames, masks, strict=True):
         image = Image.fromarray(mask)
         image.putpalette(colours.tobytes())
-        image.save(folder / f"{path.stem}.png")
+        write_picture(folder / f"{path.stem}.png", image)
 
 
 _COLUMNS = {

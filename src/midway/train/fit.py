@@ -15,7 +15,7 @@ from midway.errors import MidwayError
 from midway.nn.compilation import compile_regions, recompute_regions
 from midway.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, step_of
 from midway.train.health import Health, Probe
-from midway.train.launch import Interruption
+from midway.train.launch import Interruption, StoppedWaitingError
 from midway.train.log import Log
 from midway.train.meter import Meter, peak_flops
 from midway.train.objective import Loader, Objective, ParameterGroup, Progress, StepOutput
@@ -100,7 +100,12 @@ def fit(
     with Interruption() as interruption, training.open_log(start, loader) as log:
         if log and resume and not start:
             log.print(f"{run.folder}: has no checkpoint yet, so the run starts at step 0")
-        return training.loop(start, loader, interruption, log)
+        try:
+            return training.loop(start, loader, interruption, log)
+        except StoppedWaitingError as stopped:
+            if stopped.step > start:
+                training.checkpoint(stopped.step, start=start, interrupted=True)
+            return training.finish(stopped.step, log)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +180,7 @@ class _Training:
             # Forward and backward: accumulate the gradients of the micro-batches.
             outputs, samples, batch = [], 0, None
             for micro_batch in range(run.accumulate):
-                with self.meter.waiting():
+                with self.meter.waiting(), interruption.waiting(step, enabled=not micro_batch):
                     batch = next(batches).to(fabric.device)
                 is_last = micro_batch == run.accumulate - 1
                 # DDP exchanges gradients in the last backward pass only.

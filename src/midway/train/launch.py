@@ -4,7 +4,11 @@ import atexit
 import ctypes
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from threading import Timer, get_ident
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -17,10 +21,14 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.strategy import Strategy
 
 from midway.cores import usable_cores
-from midway.errors import MidwayError
+from midway.errors import MidwayError, one_line
 from midway.nn.device import limit_threads
 from midway.train.run import RunConfig
 
+PATIENCE_SECONDS = 10.0
+"""Time from a signal until the wait for a batch is given up; batches usually come earlier."""
+GROUP_TIMEOUT = timedelta(minutes=30)
+"""Time that ranks wait for another; the first one may measure or write while the others wait."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 """Parameters of mallopt, from glibc's malloc.h."""
 _NEVER = -1
@@ -71,25 +79,62 @@ def distributed_strategy(world_size: int) -> Strategy | str:
 
     Gradients are views of DDP's buckets, which saves one copy of them in memory and one pass.
     """
-    return DDPStrategy(gradient_as_bucket_view=True) if world_size > 1 else "auto"
+    if world_size == 1:
+        return "auto"
+    return DDPStrategy(gradient_as_bucket_view=True, timeout=GROUP_TIMEOUT)
+
+
+@contextmanager
+def lost_ranks_named(folder: Path) -> Iterator[None]:
+    """Convert errors of the communication between ranks into one line.
+
+    Args:
+        folder: Folder of the run, which can be resumed.
+
+    Raises:
+        MidwayError: Another rank ended or does not answer.
+
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in reason:
+            raise
+        raise MidwayError(
+            f"{folder}: another process of the run ended or does not answer ({reason[:200]}); see "
+            f"its output, then continue by --resume {folder}"
+        ) from error
 
 
 def on_first_rank(fabric: Fabric, check: Callable[[], None]) -> None:
     """Run a check on the first rank only.
 
     Raises:
-        MidwayError: On every rank, if the check raised one on the first.
+        MidwayError: On every rank, if the check raised one or an `OSError` on the first.
 
     """
     problem = None
     if fabric.is_global_zero:
         try:
             check()
-        except MidwayError as error:
-            problem = str(error)
+        except (MidwayError, OSError) as error:
+            problem = str(error) if isinstance(error, MidwayError) else one_line(error)
     # The other ranks must stop too, else they would wait for the first one for ever.
     if problem := fabric.broadcast(problem):
         raise MidwayError(problem)
+
+
+class StoppedWaitingError(Exception):
+    """The run was asked to stop, and the batch of `step` does not come.
+
+    Args:
+        step: Optimiser steps completed.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped while waiting for the batch of step {step}")
+        self.step = step
 
 
 class Interruption:
@@ -101,10 +146,13 @@ class Interruption:
 
     def __init__(self) -> None:
         self._noted = False
+        self._is_patient = True
+        self._waits_for: int | None = None
+        self._timer: Timer | None = None
         self._group = None
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # gloo reduces between the hosts, so that asking does not wait for the devices.
-            self._group = torch.distributed.new_group(backend="gloo")
+            self._group = torch.distributed.new_group(timeout=GROUP_TIMEOUT, backend="gloo")
 
     def __enter__(self) -> Self:
         self._previous = {
@@ -120,6 +168,28 @@ class Interruption:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self._timer:
+            self._timer.cancel()
+
+    @contextmanager
+    def waiting(self, step: int, *, enabled: bool) -> Iterator[None]:
+        """Let a signal end the wait for a batch that does not come for `PATIENCE_SECONDS`.
+
+        Several ranks go on to wait, because all of them must stop after the same step.
+
+        Args:
+            step: Optimiser steps completed.
+            enabled: False within a step, whose forward passes may have changed buffers.
+
+        Raises:
+            StoppedWaitingError: The run was asked to stop, and the batch did not come in time.
+
+        """
+        self._waits_for = step if enabled and self._group is None else None
+        try:
+            yield
+        finally:
+            self._waits_for = None
 
     def requested(self) -> bool:
         """Return whether any rank has received a signal; every rank must call it after each step.
@@ -133,9 +203,20 @@ class Interruption:
         return bool(flag)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._noted and not self._is_patient and self._waits_for is not None:
+            raise StoppedWaitingError(self._waits_for)
         self._noted = True
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._timer is None:
+            self._timer = Timer(PATIENCE_SECONDS, self._insist, args=(get_ident(),))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _insist(self, main_thread: int) -> None:
+        self._is_patient = False
+        # To the main thread itself, as only this interrupts its wait.
+        signal.pthread_kill(main_thread, signal.SIGTERM)
 
 
 def _leave_process_group() -> None:

@@ -1,6 +1,7 @@
 """Log of a run: JSON lines, TensorBoard events, and progress on stderr."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -8,7 +9,7 @@ from typing import Any, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
-from midway.atomic import write_atomically
+from midway.atomic import naming, write_atomically
 from midway.config import json_text
 from midway.errors import MidwayError
 from midway.progress import ProgressBar
@@ -25,7 +26,7 @@ class Log:
     def __init__(
         self, folder: Path, *, start_step: int, steps: int, epochs_per_step: float
     ) -> None:
-        path = folder / "metrics.jsonl"
+        self._path = path = folder / "metrics.jsonl"
         self._seconds_before = _keep_until(path, start_step)
         self._file = path.open("a")
         # TensorBoard hides the events of repeated steps.
@@ -46,8 +47,11 @@ class Log:
         traceback: TracebackType | None,
     ) -> None:
         self._bar.__exit__(kind, error, traceback)
-        self._events.close()
-        self._file.close()
+        # On a full disk closing fails like the write before, whose error is the one to report.
+        with suppress(OSError) if error else naming(self._path):
+            self._events.close()
+        with suppress(OSError) if error else naming(self._path):
+            self._file.close()
 
     def print(self, line: str) -> None:
         """Print a line on stderr."""
@@ -70,11 +74,12 @@ class Log:
         epoch = progress.step * self._epochs_per_step
         place = {"step": progress.step, "epoch": epoch, "progress": progress.fraction}
         record: dict[str, Any] = place | values | {"seconds": self._seconds_before + seconds}
-        self._file.write(json_text(record) + "\n")
-        # A killed process loses no complete record.
-        self._file.flush()
-        for key, value in values.items():
-            self._events.add_scalar(key, value, progress.step)
+        with naming(self._path):
+            self._file.write(json_text(record) + "\n")
+            # A killed process loses no complete record.
+            self._file.flush()
+            for key, value in values.items():
+                self._events.add_scalar(key, value, progress.step)
         self._bar.update(progress.step, text=_summary(values))
 
 
@@ -97,7 +102,7 @@ def _summary(values: dict[str, float]) -> str:
 
 def _keep_until(path: Path, step: int) -> float:
     """Drop the records after `step`, and return the run time in seconds at the last one kept."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
     # A killed process may leave an incomplete last line.
     whole = [line for line in lines if line.endswith(b"\n")]
     records = [(line, _record(path, number, line)) for number, line in enumerate(whole, 1)]

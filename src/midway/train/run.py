@@ -18,6 +18,7 @@ import torch
 from midway.atomic import write_atomically
 from midway.config import check_at_most, json_text, read_config
 from midway.errors import MidwayError
+from midway.train.lock import LOCK_NAME
 
 AUTOCAST_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Autocast type of a forward pass, by precision; other precisions have no autocast."""
@@ -130,8 +131,9 @@ def check_run_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -
             raise MidwayError(f"no run to resume: {folder}; give the folder of an earlier run")
         _check_changes(folder / "config.json", config)
         return
-    # A run that stopped before its first step leaves only the list of skipped clips.
-    is_taken = folder.is_dir() and {path.name for path in folder.iterdir()} - {"skipped.jsonl"}
+    # A run that stopped before its first step leaves only these.
+    leftovers = {"skipped.jsonl", LOCK_NAME}
+    is_taken = folder.is_dir() and {path.name for path in folder.iterdir()} - leftovers
     if is_taken or (folder.exists() and not folder.is_dir()):
         raise MidwayError(
             f"run folder is not empty: {folder}; choose another --run.folder, "

@@ -1,9 +1,11 @@
 """One training from launch to end, for experiments and readouts alike."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -11,7 +13,8 @@ from lightning_fabric import Fabric
 from midway.config import to_json
 from midway.train.fit import FitSummary, fit
 from midway.train.health import Probe
-from midway.train.launch import launch, on_first_rank
+from midway.train.launch import launch, lost_ranks_named, on_first_rank
+from midway.train.lock import LOCK_NAME, locked
 from midway.train.objective import Loader, Objective
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig, check_run_folder
@@ -57,26 +60,36 @@ def launch_and_fit(
         Summary of the training, and Fabric's handle on the processes, for an evaluation.
 
     Raises:
-        MidwayError: The folder is not empty, or contains no run that `config` can resume; or the
-            training fails, see `fit`.
+        MidwayError: The folder is not empty, contains no run that `config` can resume, or belongs
+            to a run that another process is writing; or the training fails, see `fit`.
 
     """
     run, values = config.run, to_json(config)
     fabric = launch(run)
-    # One rank checks, because it also creates the folder: a later check elsewhere would fail.
-    on_first_rank(fabric, partial(check_run_folder, run.folder, values, resume=resume))
-    # Fresh weights depend on the seed only, and are the same on every rank.
-    torch.manual_seed(run.seed)
-    parts = build(fabric)
-    summary = fit(
-        parts.objective,
-        parts.loader,
-        fabric=fabric,
-        optim=config.optim,
-        run=run,
-        config=values,
-        resume=resume,
-        flops_per_sample=parts.flops_per_sample,
-        probe=parts.probe,
-    )
+    with lost_ranks_named(run.folder), ExitStack() as stack:
+        # One rank checks, because it also creates the folder: a later check elsewhere would fail.
+        on_first_rank(fabric, partial(_claim, stack, run.folder, values, resume=resume))
+        # Fresh weights depend on the seed only, and are the same on every rank.
+        torch.manual_seed(run.seed)
+        parts = build(fabric)
+        summary = fit(
+            parts.objective,
+            parts.loader,
+            fabric=fabric,
+            optim=config.optim,
+            run=run,
+            config=values,
+            resume=resume,
+            flops_per_sample=parts.flops_per_sample,
+            probe=parts.probe,
+        )
     return summary, fabric
+
+
+def _claim(stack: ExitStack, folder: Path, config: Mapping[str, Any], *, resume: bool) -> None:
+    """Check the folder of a run, and lock it until the stack is closed."""
+    if not (folder / LOCK_NAME).exists():
+        # Before the lock creates a file in what may be any folder.
+        check_run_folder(folder, config, resume=resume)
+    stack.enter_context(locked(folder))
+    check_run_folder(folder, config, resume=resume)

@@ -15,6 +15,7 @@ import simplejpeg
 from PIL import Image
 
 from midway.data.clip import BadClipError
+from midway.data.clips.find import find_clips
 from midway.data.clips.store import StoreConfig, is_store, open_store, read_store, store_schema
 from midway.errors import MidwayError
 from tests.data.video.made_videos import grey, number_of
@@ -103,8 +104,27 @@ def test_a_clip_longer_than_a_batch_of_rows_is_one_clip(tmp_path):
         np.testing.assert_array_equal(clip.frame_seconds, clips[clip.name])
 
 
-def test_an_empty_store_has_no_clips(tmp_path):
-    assert read_store(write_store(tmp_path / "s.lance", {})) == []
+def test_an_empty_store_has_no_clips_which_training_says_in_one_line(tmp_path):
+    location = write_store(tmp_path / "s.lance", {})
+    assert read_store(location) == []
+    with pytest.raises(MidwayError, match=r"s\.lance: contains no clip; prepare it again"):
+        find_clips(location, fps=5, gap_seconds=(0.2, 0.4))
+
+
+def test_a_store_without_a_column_or_with_another_type_is_refused(tmp_path):
+    schema = store_schema(CONFIG)
+    rows = {"clip": ["a"], "seconds": ["0.0"], "width": [64], "height": [48]}
+    table = pa.table(rows).replace_schema_metadata(schema.metadata)
+    lance.write_dataset(table, str(tmp_path / "s.lance"))
+    message = r"s\.lance: has no column seconds, width, height, jpeg of the right type"
+    with pytest.raises(MidwayError, match=message):
+        read_store(str(tmp_path / "s.lance"))
+
+
+def test_settings_that_are_no_object_are_refused(tmp_path):
+    location = write_store(tmp_path / "s.lance", {}, **{"midway.settings": "[1]"})
+    with pytest.raises(MidwayError, match=r"s\.lance: has damaged settings"):
+        read_store(location)
 
 
 def sized(data: bytes, height: int, width: int) -> bytes:

@@ -17,8 +17,7 @@ class File:
 
     def __exit__(self, *error: object) -> None:
         if self._mode == "w":
-            with open(self._file, "wb") as opened:  # noqa: PTH123
-                np.savez(opened, **self._arrays)
+            np.savez(self._file, **self._arrays)
 
     def __getitem__(self, name: str):
         return self._arrays[name]

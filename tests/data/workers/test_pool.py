@@ -308,3 +308,70 @@ def test_workers_end_with_a_parent_that_was_killed():
         # The pipe is at its end once the worker, too, has let go of it.
         assert parent.stdout.read() == b""
     assert not Path(f"/proc/{worker}/exe").exists()
+
+
+def stop_at_first(task: tuple[str, Path], reading: Reading) -> str:
+    clip, flag = task
+    if clip in reading.lost:
+        return "lost"
+    reading(clip)
+    if clip != "b" or flag.exists():
+        return clip
+    flag.touch()
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return clip
+
+
+def stop_always(task: str, reading: Reading) -> str:
+    if task in reading.lost:
+        return "lost"
+    reading(task)
+    if task == "b":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return task
+
+
+@pytest.mark.timeout(60)
+def test_a_stopped_worker_is_killed_by_the_parent_and_its_clip_is_read_once_more(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(workers_module, "_GRACE_SECONDS", 0.0)
+    with closing(Workers(stop_at_first, num_workers=1, timeout_seconds=1)) as workers:
+        tasks = [(clip, tmp_path / "stopped") for clip in "abc"]
+        assert list(workers.map(tasks)) == ["a", "b", "c"]
+        assert workers.lost == {}
+    with closing(Workers(stop_always, num_workers=1, timeout_seconds=1)) as workers:
+        assert list(workers.map("abc")) == ["a", "lost", "c"]
+        assert list(workers.lost) == ["b"]
+
+
+def stop_before_any_clip(task: int, reading: Reading) -> int:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return task
+
+
+@pytest.mark.timeout(60)
+def test_workers_that_stop_before_they_read_are_an_error(monkeypatch):
+    monkeypatch.setattr(workers_module, "_GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(workers_module, "_SILENT_SECONDS", 0.0)
+    with (
+        closing(Workers(stop_before_any_clip, num_workers=1, timeout_seconds=2.5)) as workers,
+        pytest.raises(MidwayError, match="before they begin to read"),
+    ):
+        list(workers.map([0]))
+
+
+def full(task: str, reading: Reading) -> str:
+    if task:
+        reading(task)
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(("task", "line"), [("a.mp4", "^a.mp4: No space"), ("", "^No space")])
+def test_an_error_of_the_system_is_one_line_with_the_clip(task, line, capfd):
+    with (
+        closing(Workers(full, num_workers=1, timeout_seconds=60)) as workers,
+        pytest.raises(MidwayError, match=line),
+    ):
+        list(workers.map([task]))
+    assert "Traceback" not in capfd.readouterr().err

@@ -1,12 +1,16 @@
 """Log of the clips that cannot be used, with a limit that stops the run."""
 
 import json
-from collections.abc import Iterable
+import logging
+from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from midway.atomic import naming
 from midway.errors import MidwayError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -15,6 +19,8 @@ class SkippedClip:
 
     clip: str
     reason: str
+    is_temporary: bool = False
+    """True for a failure of the network, which says nothing about the clip."""
 
 
 class SkipLog:
@@ -32,11 +38,17 @@ class SkipLog:
         self._max_share = max_share
         self._path = None if folder is None else folder / "skipped.jsonl"
         self._clips: dict[str, SkippedClip] = {}
+        self._temporary_failures = 0
 
     def __len__(self) -> int:
         return len(self._clips)
 
-    def add(self, skipped: Iterable[SkippedClip], *, write: bool) -> None:
+    @property
+    def temporary_failures(self) -> int:
+        """Number of failures of the network, which are counted apart from bad clips."""
+        return self._temporary_failures
+
+    def add(self, skipped: Collection[SkippedClip], *, write: bool) -> None:
         """Count clips that are not in the log yet, and append them to the file.
 
         Args:
@@ -46,7 +58,12 @@ class SkipLog:
         Raises:
             MidwayError: More than `max_share` of all clips are bad.
         """
-        new = {clip.clip: clip for clip in skipped if clip.clip not in self._clips}
+        bad = [clip for clip in skipped if not clip.is_temporary]
+        for clip in skipped:
+            if clip.is_temporary:
+                self._temporary_failures += 1
+                _log.warning("%s; another clip replaced it this time", clip.reason)
+        new = {clip.clip: clip for clip in bad if clip.clip not in self._clips}
         self._clips |= new
         if new and write and self._path:
             _list(new, self._path)
@@ -63,10 +80,10 @@ class SkipLog:
 def _list(clips: dict[str, SkippedClip], path: Path) -> None:
     listed = _listed_clips(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with naming(path), path.open("a", encoding="utf-8") as file:
         for name, clip in clips.items():
             if name not in listed:
-                file.write(json.dumps(asdict(clip)) + "\n")
+                file.write(json.dumps({"clip": name, "reason": clip.reason}) + "\n")
 
 
 def _listed_clips(path: Path) -> set[str]:

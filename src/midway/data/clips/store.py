@@ -225,9 +225,18 @@ def open_store(location: str) -> tuple["lance.LanceDataset", StoreConfig]:
         )
     try:
         settings = json.loads(metadata[_SETTINGS_KEY.encode()])
+        if not isinstance(settings, dict):
+            raise ValueError("no JSON object")
     except (ValueError, KeyError) as error:
         raise MidwayError(f"{location}: has damaged settings ({error}); prepare it again") from None
-    return dataset, from_json(StoreConfig, settings, where=location)
+    config = from_json(StoreConfig, settings, where=location)
+    found = {field.name: field.type for field in dataset.schema}
+    wrong = [field.name for field in store_schema(config) if found.get(field.name) != field.type]
+    if wrong:
+        raise MidwayError(
+            f"{location}: has no column {', '.join(wrong)} of the right type; prepare it again"
+        )
+    return dataset, config
 
 
 def require_store_packages(location: str) -> None:
@@ -281,10 +290,12 @@ def _process_dataset(location: str, process: int) -> "lance.LanceDataset":
 
 @contextmanager
 def lance_errors() -> Iterator[None]:
-    """Convert errors of Lance about missing or damaged files or a full disk into `LanceError`."""
+    """Convert errors of Lance, as for missing or damaged files or a full disk, to `LanceError`."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:
+    except MidwayError:
+        raise
+    except Exception as error:  # also Arrow's errors for missing columns and ill-typed values
         raise LanceError(_first_line(error)) from error
     except BaseException as error:
         # On some damaged files Lance panics; this exception is not a subclass of `Exception`.

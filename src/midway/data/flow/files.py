@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Callable
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from midway.atomic import write_atomically
 from midway.data import arrays
 from midway.data.flow.checks import (
     AGAIN,
@@ -107,7 +109,7 @@ def write_flo(path: Path | str, flow: NDArray[np.floating]) -> None:
     height, width = flow.shape[:2]
     size = np.array([width, height], "<i4").tobytes()
     marked = np.where(is_known(flow)[..., None], flow, FLO_UNKNOWN).astype("<f4")
-    Path(path).write_bytes(FLO_TAG + size + marked.tobytes())
+    _write(path, FLO_TAG + size + marked.tobytes())
 
 
 def read_pfm(path: Path | str) -> FloatFlow:
@@ -147,7 +149,7 @@ def write_pfm(path: Path | str, flow: NDArray[np.floating]) -> None:
     rows = np.zeros((height, width, 3), "<f4")
     rows[..., :2] = np.where(is_known(flow)[..., None], flow, np.nan)
     header = f"PF\n{width} {height}\n-1.0\n".encode()
-    Path(path).write_bytes(header + rows[::-1].tobytes())
+    _write(path, header + rows[::-1].tobytes())
 
 
 def read_kitti(path: Path | str) -> FloatFlow:
@@ -212,7 +214,7 @@ def write_kitti(path: Path | str, flow: NDArray[np.floating]) -> None:
     encoder.height, encoder.width = known.shape
     encoder.pix_fmt, encoder.framerate = "rgb48be", Fraction(1)
     packets = [*encoder.encode(VideoFrame.from_ndarray(values, "rgb48be")), *encoder.encode(None)]
-    Path(path).write_bytes(b"".join(map(bytes, packets)))
+    _write(path, b"".join(map(bytes, packets)))
 
 
 def read_flo5(path: Path | str) -> FloatFlow:
@@ -251,8 +253,10 @@ def write_flo5(path: Path | str, flow: NDArray[np.floating]) -> None:
     h5py = _h5py(path)
     flow = checked(path, flow)
     marked = np.where(is_known(flow)[..., None], flow, np.nan).astype(np.float32)
-    with h5py.File(str(path), "w") as file:
+    content = BytesIO()
+    with h5py.File(content, "w") as file:
         file.create_dataset("flow", data=marked, compression="gzip")
+    _write(path, content.getvalue())
 
 
 def read_npy(path: Path | str) -> FloatFlow:
@@ -286,8 +290,9 @@ def write_npy(path: Path | str, flow: NDArray[np.floating]) -> None:
         raise MidwayError(
             f"unknown flow in a .npy file: {path} cannot mark it; write .flo or .pfm instead"
         )
-    with Path(path).open("wb") as file:
-        np.save(file, flow.astype(np.float32))
+    content = BytesIO()
+    np.save(content, flow.astype(np.float32))
+    _write(path, content.getvalue())
 
 
 _FORMATS: dict[str, tuple[Callable[..., FloatFlow], Callable[..., None]]] = {
@@ -311,6 +316,10 @@ def _format(path: Path | str) -> tuple[Callable[..., FloatFlow], Callable[..., N
             f"no flow format: {path} ends in '{suffix}'; the suffixes are {', '.join(_FORMATS)}"
         )
     return _FORMATS[suffix]
+
+
+def _write(path: Path | str, content: bytes) -> None:
+    write_atomically(Path(path), lambda file: file.write(content))
 
 
 def _h5py(path: Path | str) -> Any:

@@ -9,9 +9,10 @@ import json
 import logging
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from midway.atomic import naming
 from midway.data.clips.episodes import has_episodes
 from midway.data.clips.frame_folder import group_sequences, natural_key
 from midway.data.clips.listing import list_kinds, tell_passed_over
@@ -227,8 +228,8 @@ class _SkipList:
     def add(self, skipped: Iterable[SkippedClip]) -> None:
         for clip in skipped:
             self.clips.append(clip)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(clip)) + "\n")
+            with naming(self.path), self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"clip": clip.clip, "reason": clip.reason}) + "\n")
 
 
 def _summary(

@@ -26,6 +26,7 @@ from midway.data.clips.timing import (
     shortest_step,
     start_frames,
 )
+from midway.data.remote import UnavailableError
 from midway.data.signals import read_signals
 from midway.data.views.spec import ClipSpec, ViewParameters, cut_regions, draw_views
 from midway.data.workers.pool import Reading
@@ -187,7 +188,8 @@ class ClipDataset:
                 _check_gaps(clip, frames, self.config.gap_seconds)
                 return self._samples(clip, frames, epoch, index, tuple(skipped))
             except (BadClipError, OSError) as error:
-                skipped.append(SkippedClip(clip.name, str(error)))
+                is_temporary = isinstance(error, UnavailableError)
+                skipped.append(SkippedClip(clip.name, str(error), is_temporary))
         raise MidwayError(
             f"{len(skipped)} clips in a row could not be read; the last: {skipped[-1].reason}"
         )

@@ -1,15 +1,15 @@
 """Writers of synthetic worlds, in the on-disk layouts that the dataloaders read."""
 
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image
 
+from midway.atomic import write_picture
 from midway.data.flow.files import write_flo
 from midway.data.synthetic.world import World, WorldConfig, WorldFrame
+from midway.data.video.writer import writing_video
 from midway.errors import MidwayError
 
 
@@ -37,14 +37,14 @@ def write_videos(folder: Path | str, config: WorldConfig, *, seeds: Iterable[int
     paths = []
     for seed in seeds:
         paths.append(folder / f"{scene_name(seed)}.mp4")
-        with av.open(str(paths[-1]), "w") as container:
-            rate = Fraction(config.fps).limit_denominator(1001)
-            stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
-            stream.width, stream.height, stream.pix_fmt = config.width, config.height, "yuv420p"
-            stream.gop_size = max(1, round(config.fps))
+        with writing_video(
+            paths[-1],
+            config.fps,
+            options={"crf": "18"},
+            keyframe_every=max(1, round(config.fps)),
+        ) as write:
             for frame in _frames(config, seed):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.image, "rgb24")))
-            container.mux(stream.encode())
+                write(frame.image)
     return paths
 
 
@@ -64,12 +64,12 @@ def write_flow_dataset(folder: Path | str, config: WorldConfig, *, seeds: Iterab
             path.mkdir(parents=True, exist_ok=True)
         for number, frame in enumerate(_frames(config, seed), start=1):
             name = f"frame_{number:04d}"
-            Image.fromarray(frame.image).save(clean / f"{name}.png")
+            write_picture(clean / f"{name}.png", Image.fromarray(frame.image))
             if number < config.num_frames:
                 motion = world.flow(frame.seconds, number / config.fps)
                 write_flo(flow / f"{name}.flo", motion.flow)
                 occluded = motion.occluded.astype(np.uint8) * 255
-                Image.fromarray(occluded).save(occlusions / f"{name}.png")
+                write_picture(occlusions / f"{name}.png", Image.fromarray(occluded))
 
 
 def write_segmentation_dataset(
@@ -91,8 +91,8 @@ def write_segmentation_dataset(
         for seed in seeds:
             for number, frame in enumerate(_frames(config, seed), start=1):
                 name = f"{scene_name(seed)}_{number:04d}.png"
-                Image.fromarray(frame.image).save(images / name)
-                Image.fromarray(frame.classes).save(labels / name)
+                write_picture(images / name, Image.fromarray(frame.image))
+                write_picture(labels / name, Image.fromarray(frame.classes))
 
 
 def _frames(config: WorldConfig, seed: int) -> Iterator[WorldFrame]:

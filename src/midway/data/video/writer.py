@@ -1,12 +1,14 @@
 """Writing of H.264 videos frame by frame; an unfinished file is removed."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
 import av
+import av.error
 import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
@@ -39,7 +41,13 @@ class Write(Protocol):
 
 
 @contextmanager
-def writing_video(path: Path, fps: float) -> Iterator[Write]:
+def writing_video(
+    path: Path,
+    fps: float,
+    *,
+    options: Mapping[str, str] = ENCODER_OPTIONS,
+    keyframe_every: int | None = None,
+) -> Iterator[Write]:
     """Open a new video and return a function that appends a frame to it.
 
     Frames are RGB (height, width, 3), all of one size. If a side is odd, its last row or column is
@@ -49,18 +57,25 @@ def writing_video(path: Path, fps: float) -> Iterator[Write]:
     Args:
         path: File to write, with one of `WRITTEN_VIDEO_SUFFIXES`.
         fps: Frames per second.
+        options: Options of libx264.
+        keyframe_every: Frames from one keyframe to the next; by default the encoder decides.
 
     Raises:
         MidwayError: The file cannot be created.
+        OSError: The file cannot be written; it names `path`.
+
     """
     unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
     # FFmpeg opens the file with the first frame, and its error would not name it.
     _create(unfinished, path)
     try:
-        with av.open(str(unfinished), "w") as container:
+        # Without the prefix, FFmpeg takes the part before a colon in a path for a protocol.
+        with _naming(path, unfinished), av.open(f"file:{unfinished}", "w") as container:
             rate = Fraction(fps).limit_denominator(1001)
-            stream = container.add_stream("libx264", rate=rate, options=ENCODER_OPTIONS)
+            stream = container.add_stream("libx264", rate=rate, options=dict(options))
             stream.pix_fmt = "yuv420p"
+            if keyframe_every:
+                stream.gop_size = keyframe_every
 
             def write(frame: NDArray[np.uint8], seconds: float | None = None) -> None:
                 height, width = frame.shape[:2]
@@ -76,6 +91,8 @@ def writing_video(path: Path, fps: float) -> Iterator[Write]:
 
             yield write
             container.mux(stream.encode())
+            container.close()
+            _flush(unfinished)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -89,3 +106,20 @@ def _create(unfinished: Path, path: Path) -> None:
             f"{path}: cannot be written ({error.strerror or error}); give a path in a folder that "
             "can be written to"
         ) from error
+
+
+@contextmanager
+def _naming(path: Path, unfinished: Path) -> Iterator[None]:
+    """Name the finished file in errors of FFmpeg, which name the unfinished one or none."""
+    try:
+        yield
+    except (OSError, av.error.FFmpegError) as error:
+        if error.filename not in (None, "", str(unfinished), f"file:{unfinished}"):
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file is on disk; some full disks report the error only now."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -4,7 +4,8 @@ Each worker is a spawned process with a pipe and shared memory to its parent. It
 file before it reads it. If the worker dies on the file, or an alarm ends it after a timeout, the
 file is quarantined and a new worker repeats the tasks without it. After SIGKILL the file is tried
 once more, because users and out-of-memory killers send this signal rather than decoders, and the
-samples must not depend on them.
+samples must not depend on them. A stopped worker (SIGSTOP, a disk that never answers) cannot end
+itself: the parent kills it when its timeout has passed.
 
 The arrays of a result are transferred in shared memory, from which the parent copies them.
 """
@@ -25,10 +26,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from queue import SimpleQueue
 from threading import Thread
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from midway.data.workers.shared_memory import Packed, SharedMemory
-from midway.errors import MidwayError
+from midway.errors import MidwayError, one_line
 
 TaskT = TypeVar("TaskT")
 ResultT = TypeVar("ResultT")
@@ -41,6 +43,11 @@ MAX_SILENT_DEATHS = 3
 """Number of consecutive workers that may die before they announce a file."""
 TASKS_PER_TRIM = 100
 """Interval of `malloc_trim`; without it, glibc keeps freed memory and workers grow slowly."""
+_GRACE_SECONDS = 10.0
+"""Time beyond the timeout after which the parent kills a worker that did not end itself."""
+_SILENT_SECONDS = 600.0
+"""Time without any file after which the parent kills a worker; the start may take minutes."""
+_POLL_SECONDS = 1.0
 _GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -147,8 +154,15 @@ class Workers(Generic[TaskT, ResultT]):
     def _receive(self) -> Iterator[tuple[int, ResultT | MidwayError]]:
         """Wait for messages of the workers; yield the results among them with their numbers."""
         by_connection = {worker.connection: worker for worker in self._workers}
-        for connection in wait(list(by_connection)):
+        begin = monotonic()
+        ready = wait(list(by_connection), _POLL_SECONDS)
+        # Only the time that this process waited counts, not that in which it was busy or stopped.
+        waited = min(monotonic() - begin, _POLL_SECONDS)
+        silent = [by for connection, by in by_connection.items() if connection not in ready]
+        self._kill_stopped(silent, waited)
+        for connection in ready:
             worker = by_connection[connection]  # pyright: ignore[reportArgumentType]
+            worker.silent_seconds = 0.0
             try:
                 message = worker.connection.recv()
             except (EOFError, OSError):  # the worker died, perhaps within a message
@@ -165,6 +179,14 @@ class Workers(Generic[TaskT, ResultT]):
                 message = message.load(worker.memory[job.slot])
             worker.free.append(job.slot)
             yield job.number, message
+
+    def _kill_stopped(self, silent: list["_Worker"], waited: float) -> None:
+        """Kill the workers that sent nothing for so long that their own alarm cannot have fired."""
+        for worker in silent:
+            worker.silent_seconds += waited if worker.jobs else 0.0
+            limit = self._timeout_seconds + _GRACE_SECONDS
+            if worker.silent_seconds > (limit if worker.reading else max(limit, _SILENT_SECONDS)):
+                worker.process.kill()
 
     def _replace(self, worker: "_Worker") -> None:
         """Replace a dead worker, and quarantine the file it died on."""
@@ -227,6 +249,8 @@ class _Worker:
     """Shared memory blocks that no task uses."""
     reading: str | None = None
     """File that it has announced; None between tasks."""
+    silent_seconds: float = 0.0
+    """Time that the parent has waited for a message."""
 
     def submit(self, job: tuple[int, Any], lost: Mapping[str, str]) -> None:
         number, task = job
@@ -251,6 +275,7 @@ def _serve(
         torch.set_num_threads(1)  # the other cores run other workers
     inbox: SimpleQueue[bytes] = SimpleQueue()
     Thread(target=_receive_tasks, args=(inbox, connection), daemon=True).start()
+    reading = ""
 
     def send(message: str | MidwayError | Packed) -> None:
         # Stop the timeout, because `send` blocks while the parent is busy.
@@ -259,6 +284,8 @@ def _serve(
             connection.send(message)
 
     def announce(clip: str) -> None:
+        nonlocal reading
+        reading = clip
         send(clip)
         # Unhandled, so that it ends the process even inside a decoder's C code.
         signal.setitimer(signal.ITIMER_REAL, timeout_seconds)
@@ -266,10 +293,13 @@ def _serve(
     trim, done = _trim(), 0
     while True:
         task, slot, lost = pickle.loads(inbox.get())
+        reading = ""
         try:
             result = Packed.into(memory[slot], work(task, Reading(lost, announce)))
         except MidwayError as error:
             result = error
+        except (OSError, MemoryError) as error:  # a full disk or memory, not a mistake in the code
+            result = MidwayError(one_line(error, reading))
         send(result)
         if (done := done + 1) % TASKS_PER_TRIM == 0:
             trim()

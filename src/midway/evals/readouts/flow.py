@@ -4,12 +4,14 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
+from midway.atomic import write_atomically
 from midway.config import json_text
 from midway.data.flow.loader import FlowBatch
 from midway.data.flow.pairs import FlowPair
@@ -183,6 +185,16 @@ def _rank() -> tuple[int, int]:
 
 def _write_line(path: Path, values: dict[str, Any]) -> None:
     """Append to the validation log; lines of later steps, from before a resume, are dropped."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    kept = [line for line in lines if json.loads(line)["step"] < values["step"]]
-    path.write_text("\n".join([*kept, json_text(values)]) + "\n")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    kept = [line for line in lines if _step_of(line) < values["step"]]
+    text = "\n".join([*kept, json_text(values)]) + "\n"
+    # Rewritten as a whole, so that neither a kill nor a full disk loses the earlier lines.
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line of the log; infinity if the line is damaged."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return inf

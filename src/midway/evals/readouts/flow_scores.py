@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
+from midway.atomic import write_picture
 from midway.data.flow.checks import is_known
 from midway.data.flow.colours import flow_to_rgb, longest_pixels
 from midway.data.flow.pairs import FlowExample, FlowPair, load_pair
@@ -88,7 +89,7 @@ def score_pairs(
             pictures.mkdir(parents=True, exist_ok=True)
             name = "_".join(filter(None, (pair.sequence, pair.rendering, Path(pair.flow).stem)))
             image = Image.fromarray(flow_picture(example, predicted))
-            image.save(pictures / f"{number:05d}_{name.replace('/', '_')}.png")
+            write_picture(pictures / f"{number:05d}_{name.replace('/', '_')}.png", image)
     return scores
 
 
