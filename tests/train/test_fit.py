@@ -338,3 +338,18 @@ def test_the_log_counts_the_passes_that_were_seen(tmp_path):
     train(run_config(tmp_path, steps=5, accumulate=2), Uneven(steps_per_epoch=2))
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == pytest.approx([0.8, 1.6, 2.4, 3.2, 4])
+
+
+@pytest.mark.parametrize("resumed_at", [None, 3])
+def test_before_each_step_the_objective_gets_the_progress_of_that_step(tmp_path, resumed_at):
+    seen: list[tuple[int, int]] = []
+
+    class Scheduled(Toy):
+        def before_step(self, progress: Progress) -> None:
+            seen.append((progress.step, progress.samples))
+
+    if resumed_at:
+        train(run_config(tmp_path, steps=resumed_at, accumulate=2))
+    train(run_config(tmp_path, steps=5, accumulate=2), toy=Scheduled(), resume=bool(resumed_at))
+    # Two micro-batches of 8 samples are one step.
+    assert seen == [(step, 16) for step in range(resumed_at or 0, 5)]

@@ -88,6 +88,10 @@ class ToyLoader:
     signal_number: int = signal.SIGTERM
 
     @property
+    def samples_per_step(self) -> int:
+        return self.batch_size * self.world_size
+
+    @property
     def epochs_per_step(self) -> float:
         return 1 / self.steps_per_epoch
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from midway.bench.stopwatch import median_seconds
 from midway.data.views.render import Clips
 from midway.methods.midway import Midway
-from midway.nn.dense import normalized_mse
+from midway.nn.losses.dense import normalized_mse
 
 
 def time_parts(

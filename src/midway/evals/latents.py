@@ -33,8 +33,8 @@ from midway.errors import MidwayError, counted
 from midway.evals.results import complete, protocol_version, weights_of, write_results
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.sources import NetworkSource, open_network
-from midway.nn.dense import normalized_mse
 from midway.nn.eval_mode import evaluating
+from midway.nn.losses.dense import normalized_mse
 from midway.progress import progress
 
 VERSION = 1

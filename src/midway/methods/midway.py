@@ -20,7 +20,7 @@ from midway.models.encoders.vit import EncoderConfig
 from midway.models.midway import HeadConfig, MidwayNetwork, NetworkConfig
 from midway.models.weights.load import build_network
 from midway.models.weights.sources import differing, read_source
-from midway.nn.dense import normalized_mse
+from midway.nn.losses.dense import normalized_mse
 from midway.train.health import effective_rank, spread
 from midway.train.objective import ParameterGroup, Progress, StepOutput, parameter_groups
 from midway.train.schedules import cosine

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from midway.config import check_at_least, check_at_most
 from midway.errors import MidwayError
 from midway.nn.blocks import Block, CrossBlock, Gate, GatedBlock, init_transformer
-from midway.nn.dense import normalized_mse
 from midway.nn.embed import resample_positions
 from midway.nn.linear import Linear
+from midway.nn.losses.dense import normalized_mse
 from midway.nn.mimetic import AMPLITUDE, sincos_positions, start_carrying, start_comparing
 
 NORM_EPS = 1e-5

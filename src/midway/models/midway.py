@@ -14,8 +14,8 @@ from midway.models.dynamics import Dynamics, DynamicsConfig, LevelOutput, Target
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer
 from midway.nn.blocks import init_transformer
-from midway.nn.dino import DinoHead, DinoPairLoss
 from midway.nn.ema import update_ema
+from midway.nn.losses.dino import DinoHead, DinoPairLoss
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,8 +80,8 @@ def fit(
 
     Raises:
         MidwayError: The checkpoint or the log is damaged or of another model; `run.compile` or
-            `run.recompute` has nothing to apply to; or ten steps in a row are not finite (see
-            `_Training.check_finite`).
+            `run.recompute` has nothing to apply to; the learning rate would rise; or ten steps in
+            a row are not finite (see `_Training.check_finite`).
 
     """
     training = _Training.build(
@@ -93,6 +93,7 @@ def fit(
         flops_per_sample=flops_per_sample,
         health=Health(run=run, probe=probe),
     )
+    check_falling(optim, loader.samples_per_step * run.accumulate)
     start = training.resume() if resume else 0
     # Only now, so that a refused resume leaves the folder as it was.
     if fabric.is_global_zero:
@@ -178,7 +179,9 @@ class _Training:
             torch.manual_seed(_step_seed(run.seed, fabric.global_rank, step))
 
             # Forward and backward: accumulate the gradients of the micro-batches.
-            outputs, samples, batch = [], 0, None
+            progress = self.progress(step, loader.samples_per_step * run.accumulate)
+            self.objective.before_step(progress)
+            outputs, batch = [], None
             for micro_batch in range(run.accumulate):
                 with self.meter.waiting(), interruption.waiting(step, enabled=not micro_batch):
                     batch = next(batches).to(fabric.device)
@@ -189,11 +192,7 @@ class _Training:
                         out: StepOutput = self.model(batch)
                     fabric.backward(scaler.scale(out.loss / run.accumulate))
                 outputs.append({"loss": out.loss.detach(), **out.logs})
-                samples += len(batch) * fabric.world_size
             scalars = _mean(outputs)
-            progress = self.progress(step, samples)
-            if step == start:
-                check_falling(self.optim, samples)
             self.objective.after_backward(progress)
 
             # Update, unless the step is not finite; the device decides, so the host never waits.
@@ -211,7 +210,7 @@ class _Training:
             # Measure, log and save.
             step += 1
             interrupted = interruption.requested()
-            self.meter.count(samples)
+            self.meter.count(progress.samples)
             health = self.health.measure(self.objective, batch, step)
             if health or self.is_logged(step):
                 self.report(log, replace(progress, step=step), rates, scalars | health)

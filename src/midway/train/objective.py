@@ -140,6 +140,13 @@ class Objective(nn.Module, ABC):
         """
         return {}
 
+    def before_step(self, progress: Progress) -> None:
+        """Set values that depend on the progress of the run, such as scheduled temperatures.
+
+        The loop calls it before the forward passes of a step. Change tensors or attributes that
+        are not saved: the first step after a resume calls it too.
+        """
+
     def after_backward(self, progress: Progress) -> None:
         """Edit the complete, unclipped gradients; may set some to None.
 
@@ -172,6 +179,11 @@ class Loader(Protocol):
     @property
     def steps_per_epoch(self) -> int:
         """Micro-batches of one rank in one pass over the data."""
+        ...
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of a micro-batch of all ranks; every micro-batch has as many."""
         ...
 
     @property

@@ -15,7 +15,7 @@ from midway.data.views.render import Clips
 from midway.data.views.spec import ClipSpec, Region, View
 from midway.methods.base import Method, MethodConfig
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer
-from midway.nn.dense import normalized_mse
+from midway.nn.losses.dense import normalized_mse
 from midway.train.objective import StepOutput
 
 SMALL = EncoderConfig(image_size=(32, 32), patch_size=8, width=24, depth=2, heads=2, drop_path=0.0)

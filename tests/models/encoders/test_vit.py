@@ -135,3 +135,16 @@ def test_layers_are_the_embeddings_then_the_blocks_then_the_rest():
         assert {name for name, layer in layers.items() if layer == block + 1} == inside
     behind = {name for name, layer in layers.items() if layer == 5}
     assert behind == {"norm.weight", "norm.bias"}
+
+
+def test_dropped_and_replaced_patches_run_through_the_blocks() -> None:
+    vit = VisionTransformer(SMALL).eval()
+    images = torch.randn(2, 3, 32, 32)
+    # Without a change in between, the parts give the levels.
+    grid = vit.grid(images)
+    tokens = vit.with_positions(vit.patch_embed(images), grid)
+    torch.testing.assert_close(vit.run_blocks(tokens, (1, -1))[1], vit.levels(images, (-1,))[0])
+    # Attention has no order: dropping a patch is not the same as replacing it, but needs no other code.
+    kept = vit.run_blocks(tokens[:, :-1], (-1,))[0]
+    assert kept.shape[1] == tokens.shape[1] - 1
+    assert not torch.allclose(kept, vit.levels(images, (-1,))[0][:, :-1])

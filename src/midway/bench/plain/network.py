@@ -15,7 +15,7 @@ from midway.models.dynamics import ForwardDynamics, TargetSide
 from midway.models.encoders.vit import VisionTransformer
 from midway.models.midway import MidwayNetwork
 from midway.nn.blocks import Attention, Block, CrossAttention, CrossBlock, Gate, Mlp
-from midway.nn.dino import DinoHead
+from midway.nn.losses.dino import DinoHead
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Attention function of queries, keys and values of shape (batch, heads, tokens, head_dim)."""

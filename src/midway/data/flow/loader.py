@@ -20,7 +20,7 @@ from midway.data.sampling.ahead import Batch, read_ahead
 from midway.data.sampling.stream import Stream
 from midway.data.workers.pool import Reading
 from midway.errors import MidwayError
-from midway.nn.laplacian import is_valid
+from midway.nn.losses.laplacian import is_valid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +136,11 @@ class FlowLoader:
     def steps_per_epoch(self) -> int:
         """Steps in one epoch, at least 1."""
         return self._stream.steps_per_epoch
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of a step over all processes."""
+        return self._stream.batch_size
 
     @property
     def epochs_per_step(self) -> float:

@@ -81,6 +81,11 @@ class SegmentationLoader:
         return self._stream.steps_per_epoch
 
     @property
+    def samples_per_step(self) -> int:
+        """Samples of a step over all processes."""
+        return self._stream.batch_size
+
+    @property
     def epochs_per_step(self) -> float:
         """Samples of a step as a fraction of an epoch."""
         return self._stream.epochs_per_step

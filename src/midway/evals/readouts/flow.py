@@ -34,7 +34,7 @@ from midway.models.weights.release import ReleaseHints
 from midway.models.weights.sources import load_encoder, read_source
 from midway.nn.eval_mode import evaluating
 from midway.nn.images import normalise
-from midway.nn.laplacian import bounded_laplacian, is_valid
+from midway.nn.losses.laplacian import bounded_laplacian, is_valid
 from midway.train.objective import Objective, Progress, StepOutput
 
 VALIDATION_LOG = "validation.jsonl"

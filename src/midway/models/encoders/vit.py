@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from midway.config import check_at_least, check_at_most
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder, Images, Map, as_map
-from midway.nn.blocks import Block, init_transformer
+from midway.nn.blocks import Block, Tokens, init_transformer
 from midway.nn.embed import PatchEmbed, resample_positions
 from midway.nn.mimetic import sincos_positions
 
@@ -130,15 +130,8 @@ class VisionTransformer(Encoder):
             MidwayError: A level that the encoder does not have, or sides that do not fit.
 
         """
-        levels = self.resolved(levels)
-        x = self._embed(images)
-        found: dict[int, Tensor] = {}
-        # Blocks above the highest level are not computed.
-        for level, block in enumerate(self.blocks[: max(levels)], start=1):
-            x = block(x)
-            if level in levels:
-                found[level] = self._without_registers(self.norm(x))
-        return [found[level] for level in levels]
+        features = self.run_blocks(self.embed(images), levels)
+        return [self._without_registers(each) for each in features]
 
     def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
         """Return one map per level, without the class token."""
@@ -183,14 +176,20 @@ class VisionTransformer(Encoder):
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         """Return the class token of the last level, one vector per image."""
-        x = self._embed(images)
+        x = self.embed(images)
         *blocks, last = self.blocks
         for block in blocks:
             x = block(x)
         # The last block computes the class token only; nothing reads the others.
         return self.norm(last(x, 1)[:, 0])
 
-    def _embed(self, images: Tensor) -> Tensor:
+    def grid(self, images: Images) -> tuple[int, int]:
+        """Return rows and columns of patches in images of this size.
+
+        Raises:
+            MidwayError: The sides are no multiples of the patch size.
+
+        """
         height, width = images.shape[-2:]
         patch = self.config.patch_size
         if height % patch or width % patch:
@@ -198,16 +197,51 @@ class VisionTransformer(Encoder):
                 f"image of {height}x{width} pixels: sides must be multiples of the patch size "
                 f"{patch}; crop or resize it"
             )
-        patches = self.patch_embed(images)  # (batch, rows * columns, dim)
-        grid = (height // patch, width // patch)
+        return height // patch, width // patch
+
+    def embed(self, images: Images) -> Tokens:
+        """Return the tokens of whole images, ready for `run_blocks`."""
+        grid = self.grid(images)
+        return self.with_positions(self.patch_embed(images), grid)
+
+    def with_positions(
+        self, patches: Float[Tensor, "batch patches dim"], grid: tuple[int, int]
+    ) -> Tokens:
+        """Add positions to embedded patches, behind the class token and the registers.
+
+        Args:
+            patches: Output of `patch_embed`, of which a method may replace some by a mask token.
+            grid: Rows and columns of patches.
+
+        """
         positions = resample_positions(self.pos_embed, self.config.grid, grid)
-        cls = self.cls_token.expand(len(images), -1, -1)
+        cls = self.cls_token.expand(len(patches), -1, -1)
         x = torch.cat([cls, patches], dim=1) + positions  # (batch, 1 + patches, dim)
         if not self.config.num_registers:
             return x
         # Registers have no position; they stand between class token and patches.
-        registers = self.reg_token.expand(len(images), -1, -1)
+        registers = self.reg_token.expand(len(patches), -1, -1)
         return torch.cat([x[:, :1], registers, x[:, 1:]], dim=1)
+
+    def run_blocks(self, tokens: Tokens, levels: Sequence[int]) -> list[Tokens]:
+        """Return the tokens after the given blocks, normalised by the encoder's final norm.
+
+        Args:
+            tokens: Output of `embed` or `with_positions`; a method may drop patches from it.
+            levels: As in `levels`.
+
+        Raises:
+            MidwayError: A level does not exist.
+
+        """
+        levels = self.resolved(levels)
+        found: dict[int, Tensor] = {}
+        # Blocks above the highest level are not computed.
+        for level, block in enumerate(self.blocks[: max(levels)], start=1):
+            tokens = block(tokens)
+            if level in levels:
+                found[level] = self.norm(tokens)
+        return [found[level] for level in levels]
 
     def _without_registers(self, x: Tensor) -> Tensor:
         if not self.config.num_registers:

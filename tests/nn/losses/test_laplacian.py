@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from midway.nn.laplacian import bounded_laplacian
+from midway.nn.losses.laplacian import bounded_laplacian
 
 
 def slow(output, flow):

@@ -1,7 +1,7 @@
 import torch
 from torch.nn import functional as F
 
-from midway.nn.dense import normalized_mse
+from midway.nn.losses.dense import normalized_mse
 
 
 def test_it_equals_the_squared_distance_of_unit_vectors() -> None:

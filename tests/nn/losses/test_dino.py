@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from midway.nn.dino import DinoHead, DinoPairLoss, crop_pairs
+from midway.nn.losses.dino import DinoHead, DinoPairLoss, crop_pairs
 
 
 def _double_loop(loss: DinoPairLoss, student: Tensor, teacher: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Losses of the methods, and the heads and statistics that belong to them."""
