@@ -234,8 +234,9 @@ def read_labelled(location: str) -> Image.Image:
 
     """
     with open_image(location) as picture:
-        refuse_orientation(picture, location)
+        # Before EXIF is read, as this loads a PNG, which then no longer states its depth.
         refuse_depth(picture, location)
+        refuse_orientation(picture, location)
         return picture.convert("RGB")
 
 
