@@ -20,6 +20,8 @@ from av.video.stream import VideoStream
 
 from midway.data.clip import BadClipError
 from midway.data.files import is_url, open_binary
+from midway.data.video.mp4_tables import MAX_FRAMES as MAX_FRAMES
+from midway.data.video.mp4_tables import check_tables
 
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg",
@@ -28,9 +30,6 @@ VIDEO_SUFFIXES = frozenset({
 
 MAX_PIXELS = 2**26
 """Largest frame (height x width), so that a header cannot make the decoder allocate gigabytes."""
-
-MAX_FRAMES = 2**24
-"""Largest number of frames that a header may state: six days at 30 fps."""
 
 REENCODE = "re-encode it or remove it"
 SINGLE_FRAME = ("has a single frame", "give at least two frames or remove it")
@@ -195,6 +194,8 @@ def open_stream(location: str) -> OpenStream:
     size = None if is_url(location) else Path(location).stat().st_size
     with open_binary(location) as file:
         head = file.read(8)
+        if size is not None and head[4:].isalnum():
+            check_tables(location, file.fileno(), size)
     if not head:
         raise BadClipError(location, "is empty", "copy it again or remove it")
     if _BARE.match(head) and not head[4:].isalnum():
