@@ -52,6 +52,9 @@ _HDR_TRANSFERS = (16, 18)  # PQ and HLG (ITU-T H.273)
 _INTERLACED = range(2, 6)  # AVFieldOrder
 # The codecs of thumbnails; a video of another codec is preferred.
 _STILL_CODECS = frozenset(["mjpeg", "png", "bmp", "tiff", "webp", "gif"])
+# Their decoders report damage only if they are asked to; those of the other codecs always do.
+_TOLERANT_CODECS = frozenset(["wmv1", "wmv2", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3"])
+_STRICT = {"err_detect": "crccheck+bitstream+buffer"}
 _COVERS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 # A start code that is not the pack header of an MPEG program stream. The size of a first mp4 box
 # looks alike, but a name of letters follows it.
@@ -264,7 +267,10 @@ def _video_stream(location: str, container: InputContainer) -> VideoStream:
             f"has no frame size in its header, or one of more than {MAX_PIXELS} pixels",
             "re-encode it smaller or remove it",
         )
-    context.options = {"max_pixels": str(MAX_PIXELS)}
+    context.options = {
+        "max_pixels": str(MAX_PIXELS),
+        **(_STRICT if context.name in _TOLERANT_CODECS else {}),
+    }
     # Every worker reads its own file, so threads within a file would only add overhead.
     context.thread_count = 1
     return stream
