@@ -195,18 +195,12 @@ def open_stream(location: str) -> OpenStream:
         OSError: The file cannot be read.
     """
     size = None if is_url(location) else Path(location).stat().st_size
-    with open_binary(location) as file:
-        head = file.read(8)
-        if size is not None and head[4:].isalnum():
-            check_tables(location, file.fileno(), size)
-    if not head:
-        raise BadClipError(location, "is empty", "copy it again or remove it")
-    if _BARE.match(head) and not head[4:].isalnum():
-        raise BadClipError(
-            location, "is a bare video stream without a container or timestamps", REENCODE
-        )
     with ExitStack() as opened:
-        file = opened.enter_context(open_binary(location)) if is_url(location) else None
+        file = opened.enter_context(open_binary(location))
+        head = _checked_head(location, file, size)
+        if size is not None:
+            file.close()
+            file = None  # FFmpeg reads local files itself
         container = opened.enter_context(
             av.open(
                 # Without the prefix, FFmpeg takes the part before a colon in a path for a protocol.
@@ -228,6 +222,25 @@ def open_stream(location: str) -> OpenStream:
         tick_seconds = Fraction(tick.numerator, tick.denominator)
         opened.pop_all()  # the caller closes them
     return OpenStream(location, container, stream, tick_seconds, size, file)
+
+
+def _checked_head(location: str, file: BinaryIO, size: int | None) -> bytes:
+    """Return the first bytes of a file, whose position stays at its start.
+
+    Raises:
+        BadClipError: The file is empty, a bare stream, or states tables of an absurd size.
+    """
+    head = file.read(8)
+    if size is not None and head[4:].isalnum():
+        check_tables(location, file.fileno(), size)
+    if not head:
+        raise BadClipError(location, "is empty", "copy it again or remove it")
+    if _BARE.match(head) and not head[4:].isalnum():
+        raise BadClipError(
+            location, "is a bare video stream without a container or timestamps", REENCODE
+        )
+    file.seek(0)
+    return head
 
 
 @contextmanager
