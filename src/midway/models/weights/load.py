@@ -15,6 +15,7 @@ from midway.models.encoders.timm import TimmEncoder
 from midway.models.midway import MidwayNetwork, NetworkConfig
 from midway.models.weights.check import check_tensors, meta_state, shown
 from midway.models.weights.files import RUN_PREFIX, WeightsFile, read_weights
+from midway.models.weights.poodle import unwrap_poodle
 from midway.models.weights.release import ReleaseHints, release_sizes, to_release_name
 from midway.models.weights.safe_pickle import named_tensors
 from midway.models.weights.unwrap import unwrap
@@ -162,7 +163,8 @@ def _of_others(
     file: WeightsFile, name: str, hints: ReleaseHints
 ) -> tuple[EncoderSpec, dict[str, Tensor]]:
     """Find an encoder in a file of someone else; its sizes follow from names and shapes."""
-    found, spec = unwrap(file.tensors, name, where=str(file.path)), None
+    found, spec = unwrap_poodle(file.tensors, name, where=str(file.path)), None
+    found = found or unwrap(file.tensors, name, where=str(file.path))
     try:
         if found is not None:
             spec = recognise(found.tensors, heads=hints.encoder_heads)
