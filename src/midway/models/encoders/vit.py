@@ -91,6 +91,20 @@ class EncoderConfig:
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
 
 
+@dataclass(frozen=True, kw_only=True)
+class TopAttention:
+    """Output of a ViT with the attention of its last block."""
+
+    cls: Float[Tensor, "batch dim"]
+    """Class token after the final norm."""
+    patches: Float[Tensor, "batch patches dim"]
+    """Patch tokens after the final norm."""
+    cls_attention: Float[Tensor, "batch heads patches"]
+    """Attention of the class token to the patches, float32; its rest goes to the other tokens."""
+    queries: Float[Tensor, "batch heads patches head_dim"]
+    keys: Float[Tensor, "batch heads patches head_dim"]
+
+
 class VisionTransformer(Encoder):
     """Pre-norm ViT with a class token and learned positions, for images of any size.
 
@@ -201,6 +215,35 @@ class VisionTransformer(Encoder):
             x = block(x)
         # The last block computes the class token only; nothing reads the others.
         return self.norm(last(x, 1)[:, 0])
+
+    def top_attention(self, images: Images) -> TopAttention:
+        """Return the tokens of the top level, and queries, keys and attention of the last block.
+
+        For networks that are not trained: stochastic depth does not apply to the last block.
+
+        Args:
+            images: ImageNet-normalised; sides are multiples of the patch size.
+
+        """
+        x = self.embed(images)
+        *blocks, last = self.blocks
+        assert isinstance(last, Block)
+        for block in blocks:
+            x = block(x)
+        x, queries, keys = last.with_queries_and_keys(x)  # (batch, heads, tokens, head_dim)
+        x = self.norm(x)
+        # The fused kernel has no probabilities; one query of each head is little work. As products
+        # and a sum, because autocast would round a matrix product.
+        scores = (queries[:, :, :1].float() * keys.float()).sum(-1)  # (batch, heads, tokens)
+        attention = (scores * queries.shape[-1] ** -0.5).softmax(-1)
+        first = 1 + self.config.num_registers
+        return TopAttention(
+            cls=x[:, 0],
+            patches=x[:, first:],
+            cls_attention=attention[..., first:],
+            queries=queries[:, :, first:],
+            keys=keys[:, :, first:],
+        )
 
     def grid(self, images: Images) -> tuple[int, int]:
         """Return rows and columns of patches in images of this size.
