@@ -69,10 +69,11 @@ def test_backbone_and_decoder_are_read_strictly_and_the_rest_is_reported(file, o
     with torch.no_grad():
         for ours, theirs, level in ((backbone, wanted.backbone, -1), (decoder, wanted, 5)):
             assert torch.equal(ours.maps(images, (level,))[0], theirs.maps(images, (level,))[0])
-    place = "teacher_backbone" if owner == "teacher" else "backbone"
-    assert f"the encoder is read from model.{place}, not " in caplog.text
-    other = "backbone" if owner == "teacher" else "decoder_blocks"
-    assert other in caplog.text
+    read, other = ("teacher_backbone", "backbone")[:: 1 if owner == "teacher" else -1]
+    assert f"the encoder is read from model.{read}; left out: " in caplog.text
+    assert f"of {other} (model.{other}.bn1.bias, " in caplog.text
+    assert "2 of dense_projector (" in caplog.text
+    assert "1 of flow_model (model.flow_model.fnet." in caplog.text
 
 
 def test_missing_tensors_and_unknown_encoders_are_named(file):
