@@ -15,7 +15,7 @@ from midway.data.views.boxes import Box
 from midway.data.views.photometric import Photometric
 from midway.data.views.render import Clips
 from midway.data.views.spec import ClipSpec, Region, View
-from midway.methods.base import Method, MethodConfig
+from midway.methods.base import About, Method, MethodConfig
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.poodle import SpatialDecoder, SpatialDecoderConfig
 from midway.models.encoders.resnet import ResNetConfig
@@ -139,6 +139,16 @@ class Poodle(Method):
     """
 
     Config: ClassVar[type[MethodConfig]] = PoodleConfig
+    about = About(
+        paper="Wang et al., ICLR 2025, arXiv 2408.11208",
+        code_licence="none stated",
+        weights_licence="none stated",
+        weights="PooDLe checkpoints, ResNet or with decoder",
+        sample="2 frames",
+        giga_multiply_adds=246.2,
+        paper_giga_multiply_adds=202.3,
+        activation_megabytes=1272,
+    )
 
     def __init__(self, config: PoodleConfig) -> None:
         super().__init__()
