@@ -199,8 +199,9 @@ class Poodle(Method):
                 seconds=clips.seconds,
                 signals=clips.signals,
             )
-        forward, backward = (known(each) for each in _both_orders(flow))
-        source, target = _both_orders(clips.views["distorted"][:, 0])
+        # The first half of the batch goes from the first frame to the second, the rest back.
+        forward, backward = (known(each) for each in _both_orders(flow))  # (2 * batch, 2, H, W)
+        source, target = _both_orders(clips.views["distorted"][:, 0])  # (2 * batch, 3, H, W)
         dense, share = self._dense(source, target, forward, backward)
         pooled = self._pooled(source, target, forward)
         weight = self.config.dense_weight
@@ -221,6 +222,7 @@ class Poodle(Method):
             for _ in range(2)
         ]
         own, others = views
+        # Maps of (2 * batch, projection, H / 8, W / 8) for a ResNet.
         predicted = self.dense_predictor(self.student.dense(own.render(source)))
         with torch.no_grad():
             seen = self.teacher.dense(others.render(target))
@@ -237,8 +239,10 @@ class Poodle(Method):
 
     def _pooled(self, source: Frames, target: Frames, forward: Tensor) -> Tensor:
         config = self.config.subcrops
+        # In the frames without affine views, for which the flow holds.
         crops = draw_subcrops(config, forward)
         here = cut(source, crops.source, config.size)  # (2 * batch, crops, 3, rows, columns)
+        # Both frames are cut, because which one it is depends on the values of the flow.
         both = cut(torch.cat([source, target], dim=1), crops.target, config.size)
         still, moved = both.chunk(2, dim=2)
         there = torch.where(crops.moved[..., None, None, None], moved, still)
