@@ -105,7 +105,7 @@ def measure_layouts(
     config: StoreConfig,
     sampling: Sampling,
     *,
-    tell: Callable[[str], None] = lambda step: None,
+    report: Callable[[str], None] = lambda step: None,
 ) -> Measurement:
     """Read a sample of a folder's clips directly, and from trial stores of several frame sizes.
 
@@ -113,14 +113,14 @@ def measure_layouts(
         root: Path or URL of a folder of videos or frames.
         config: Rate and quality of the stores.
         sampling: Settings of the benchmark.
-        tell: Called with the name of each step.
+        report: Called with the name of each step.
 
     Raises:
         MidwayError: No clip of the sample can be read, or an extra is not installed.
     """
     require_store_packages(root)
     found = find_sources(root, source_fps=config.source_fps)
-    tell("choosing clips")
+    report("choosing clips")
     chosen = readable_sample(root, found, sampling)
     clips = [clip for _, clip, _ in chosen]
     native = max(short_side for _, _, short_side in chosen)
@@ -130,7 +130,7 @@ def measure_layouts(
         each.size for each, _, _ in chosen
     )
     folder_seconds = num_bytes * seconds_per_byte
-    tell(f"reading {DIRECT}")
+    report(f"reading {DIRECT}")
     layouts = [
         Layout(
             name=DIRECT,
@@ -142,7 +142,7 @@ def measure_layouts(
     ]
     sources = [each.source for each, _, _ in chosen]
     for short_side in sorted({min(side, native) for side in SHORT_SIDES}):
-        tell(f"writing and reading a store of short side {short_side}")
+        report(f"writing and reading a store of short side {short_side}")
         trial = replace(config, short_side=short_side)
         layouts.append(_try_store(sources, trial, sampling, folder_seconds))
     return Measurement(

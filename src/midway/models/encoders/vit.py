@@ -12,12 +12,15 @@ from midway.config import check_at_least, check_at_most
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder, Images, Map, as_map
 from midway.nn.blocks import Block, Tokens, init_transformer
-from midway.nn.embed import PatchEmbed, resample_positions
+from midway.nn.embed import Colours, PatchEmbed, Resampling, resample_positions
+from midway.nn.images import IMAGENET_MEAN, IMAGENET_STD
 from midway.nn.mimetic import sincos_positions
 
 NORM_EPS = 1e-6
 MAX_SIDE = 2**15
 """Largest side of the images of a position table, in pixels."""
+SIDE = 224
+"""Side of the images of a ViT whose tensors do not determine it, in pixels."""
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}
 """Attention heads by width, where all published ViTs of a width have one number."""
 
@@ -36,6 +39,16 @@ class EncoderConfig:
     """Number of register tokens; no output contains them."""
     drop_path: float = 0.1
     """Stochastic depth of the last block in training; linear from 0 in the first block."""
+    layer_scale: bool = False
+    """If True, the branches of each block have learned factors, as in DINOv2."""
+    norm_eps: float = NORM_EPS
+    """Epsilon of all layer norms."""
+    resampling: Resampling = "offset"
+    """Interpolation of the position table for images of another size."""
+    mean: Colours = IMAGENET_MEAN
+    """Mean of the normalisation in training; callers give ImageNet-normalised images anyway."""
+    std: Colours = IMAGENET_STD
+    """Standard deviation of the normalisation in training."""
 
     init_std: float = 0.02
     """Standard deviation of the initial weights of linear layers."""
@@ -50,6 +63,10 @@ class EncoderConfig:
         if max(self.image_size) > MAX_SIDE:
             raise MidwayError(
                 f"encoder: image_size {self.image_size} is too large; give {MAX_SIDE} or less"
+            )
+        if not (min(self.std) > 0 and 0 < self.norm_eps < 1):
+            raise MidwayError(
+                f"encoder: std {self.std} and norm_eps {self.norm_eps} must be above 0; change them"
             )
         if not 0 <= self.drop_path < 1:
             raise MidwayError(f"encoder: drop_path {self.drop_path} must be 0 or more, and below 1")
@@ -74,6 +91,20 @@ class EncoderConfig:
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
 
 
+@dataclass(frozen=True, kw_only=True)
+class TopAttention:
+    """Output of a ViT with the attention of its last block."""
+
+    cls: Float[Tensor, "batch dim"]
+    """Class token after the final norm."""
+    patches: Float[Tensor, "batch patches dim"]
+    """Patch tokens after the final norm."""
+    cls_attention: Float[Tensor, "batch heads patches"]
+    """Attention of the class token to the patches, float32; its rest goes to the other tokens."""
+    queries: Float[Tensor, "batch heads patches head_dim"]
+    keys: Float[Tensor, "batch heads patches head_dim"]
+
+
 class VisionTransformer(Encoder):
     """Pre-norm ViT with a class token and learned positions, for images of any size.
 
@@ -95,18 +126,19 @@ class VisionTransformer(Encoder):
             nn.init.trunc_normal_(self.reg_token, std=0.02)
         positions = torch.zeros(1, 1 + rows_columns[0] * rows_columns[1], dim)
         self.pos_embed = nn.Parameter(positions)
-        self.patch_embed = PatchEmbed(config.patch_size, dim)
+        self.patch_embed = PatchEmbed(config.patch_size, dim, mean=config.mean, std=config.std)
         self.blocks = nn.ModuleList(
             Block(
                 dim,
                 config.heads,
                 qkv_bias=True,
-                norm_eps=NORM_EPS,
+                norm_eps=config.norm_eps,
                 drop_path=config.drop_path * index / max(config.depth - 1, 1),
+                layer_scale=config.layer_scale,
             )
             for index in range(config.depth)
         )
-        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
         init_transformer(self, config.init_std)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         if config.sincos_positions:
@@ -172,6 +204,7 @@ class VisionTransformer(Encoder):
             depth=len(blocks),
             heads=heads,
             num_registers=tensors["reg_token"].shape[1] if "reg_token" in tensors else 0,
+            layer_scale="blocks.0.ls1.gamma" in tensors,
         )
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
@@ -182,6 +215,35 @@ class VisionTransformer(Encoder):
             x = block(x)
         # The last block computes the class token only; nothing reads the others.
         return self.norm(last(x, 1)[:, 0])
+
+    def top_attention(self, images: Images) -> TopAttention:
+        """Return the tokens of the top level, and queries, keys and attention of the last block.
+
+        For networks that are not trained: stochastic depth does not apply to the last block.
+
+        Args:
+            images: ImageNet-normalised; sides are multiples of the patch size.
+
+        """
+        x = self.embed(images)
+        *blocks, last = self.blocks
+        assert isinstance(last, Block)
+        for block in blocks:
+            x = block(x)
+        x, queries, keys = last.with_queries_and_keys(x)  # (batch, heads, tokens, head_dim)
+        x = self.norm(x)
+        # The fused kernel has no probabilities; one query of each head is little work. As products
+        # and a sum, because autocast would round a matrix product.
+        scores = (queries[:, :, :1].float() * keys.float()).sum(-1)  # (batch, heads, tokens)
+        attention = (scores * queries.shape[-1] ** -0.5).softmax(-1)
+        first = 1 + self.config.num_registers
+        return TopAttention(
+            cls=x[:, 0],
+            patches=x[:, first:],
+            cls_attention=attention[..., first:],
+            queries=queries[:, :, first:],
+            keys=keys[:, :, first:],
+        )
 
     def grid(self, images: Images) -> tuple[int, int]:
         """Return rows and columns of patches in images of this size.
@@ -214,7 +276,9 @@ class VisionTransformer(Encoder):
             grid: Rows and columns of patches.
 
         """
-        positions = resample_positions(self.pos_embed, self.config.grid, grid)
+        positions = resample_positions(
+            self.pos_embed, self.config.grid, grid, self.config.resampling
+        )
         cls = self.cls_token.expand(len(patches), -1, -1)
         x = torch.cat([cls, patches], dim=1) + positions  # (batch, 1 + patches, dim)
         if not self.config.num_registers:
