@@ -144,6 +144,7 @@ def test_dropped_and_replaced_patches_run_through_the_blocks() -> None:
     grid = vit.grid(images)
     tokens = vit.with_positions(vit.patch_embed(images), grid)
     torch.testing.assert_close(vit.run_blocks(tokens, (1, -1))[1], vit.levels(images, (-1,))[0])
+    # A dropped patch is not seen by the others.
     kept = vit.run_blocks(tokens[:, :-1], (-1,))[0]
     assert kept.shape[1] == tokens.shape[1] - 1
     assert not torch.allclose(kept, vit.levels(images, (-1,))[0][:, :-1])
