@@ -197,11 +197,11 @@ def open_foreign(file: WeightsFile, name: str, hints: ReleaseHints = NO_HINTS) -
     found = unwrap(file.tensors, name, where=where)
     recognised = spec = heads = None
     if found is not None:
-        recognised = recognise_layout(found.tensors, found.outside)
         beside = config_beside(file.path)
         stated = beside.pop("heads", None)
         heads = stated if hints.encoder_heads is None else hints.encoder_heads
         try:
+            recognised = recognise_layout(found.tensors, found.outside, found.others)
             spec = recognise(recognised.tensors, heads=heads)
         except MidwayError as error:
             raise MidwayError(f"{where}: {error}") from None
