@@ -150,8 +150,8 @@ def _check_periods(periods: Tensor | None) -> None:
     """Check that stored periods of rotary positions are those of our formula, to bfloat16."""
     if periods is None:
         return
-    ours = BASE ** (torch.arange(len(periods)) / len(periods))
-    if periods.ndim != 1 or not torch.allclose(periods.float(), ours, rtol=0.01):
+    ours = BASE ** (torch.arange(periods.numel()) / max(periods.numel(), 1))
+    if not torch.allclose(periods.float().flatten(), ours, rtol=0.01):
         raise MidwayError(
             f"its rope_embed.periods are not those of base {BASE:g}, as in DINOv3; such a model is "
             "not supported"
