@@ -62,7 +62,7 @@ def test_a_file_of_dino_is_described_by_layout_authors_licence_and_left_out_part
         "made by: Caron et al., 2021 (Meta AI), or DoRA",
         "licence: Apache-2.0 (DINO)",
         "other encoders: student.module.backbone (choose by --weights",
-        f"left out: {len(state)} of other encoders (student.module.backbone.cls_token, ...)",
+        f"left out: {len(state)} of other encoders (student.module.backbone.blocks.0.attn.proj.",
         "1 of head (teacher.head.last_layer.weight_g), 1 of centre (dino_loss.center)",
     ):
         assert line in printed

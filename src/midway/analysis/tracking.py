@@ -97,20 +97,12 @@ def track_points(
         return _follow(FlowStep(flow), frames, points, start_frames)
     if network is None:
         raise MidwayError(f"tracking by {method}: no network; give one")
-    is_midway = isinstance(network, MidwayNetwork)
-    if level is None:
-        level = network.config.dynamics.levels[-1] if is_midway else network.depth
+    level = _top_level(network) if level is None else level
     if method == "flow":
-        encoder = network.encoder if is_midway else network
-        step = FlowStep(_matching(encoder, level, short_side))
+        step = FlowStep(_matching(network, level, short_side))
         return _follow(step, frames, points, start_frames)
-    step = NetworkStep(
-        network,
-        method,
-        level=level,
-        short_side=short_side,
-        draws=Draws(number=num_draws, seed=seed, dtype=dtype),
-    )
+    draws = Draws(number=num_draws, seed=seed, dtype=dtype)
+    step = NetworkStep(network, method, level=level, short_side=short_side, draws=draws)
     return _follow(step, frames, points, start_frames)
 
 
@@ -158,8 +150,15 @@ def _follow(step: Step[Any], frames: Frames, points: Tensor, start_frames: Tenso
     return Tracks(points=found, confidence=confidence)
 
 
-def _matching(encoder: Encoder, level: int, short_side: int) -> Predictor:
-    """Return a flow predictor that matches features of the encoder."""
+def _top_level(network: MidwayNetwork | Encoder) -> int:
+    """Return the highest objective level of a network, or the top level of an encoder."""
+    is_midway = isinstance(network, MidwayNetwork)
+    return network.config.dynamics.levels[-1] if is_midway else network.depth
+
+
+def _matching(network: MidwayNetwork | Encoder, level: int, short_side: int) -> Predictor:
+    """Return a flow predictor that matches features of an encoder."""
+    encoder = network.encoder if isinstance(network, MidwayNetwork) else network
 
     def predict(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> FloatFlow:
         both = torch.from_numpy(np.stack([source, target])).permute(0, 3, 1, 2)

@@ -65,10 +65,9 @@ def track(
         picture: Strip of four frames as an image, written in addition.
         start_seconds: Time of the points, in seconds after the first frame.
         method: The paper's rule (midway), features only, heatmaps only, or optical flow.
-        network: Midway network: a run folder, a file, a hub id, or a name of midway list networks;
-            for --method features also any encoder, such as a file of DINO or timm:NAME.
-        level: Level of features and heatmaps; by default the highest with a forward model, or the
-            top of an encoder alone.
+        network: Run folder, file, hub id, or a name of midway list networks; a Midway network, or
+            for --method features any encoder.
+        level: Level of features and heatmaps; by default the highest objective level, or the top.
         fps: Frames per second to process; 0 for all frames.
         short_side: Shorter side of the network's input in pixels; 0 for its training size.
         draws: Number of perturbations averaged in a heatmap.

@@ -144,7 +144,7 @@ class VisionTransformer(Encoder):
                 norm_eps=config.norm_eps,
                 drop_path=config.drop_path * index / max(config.depth - 1, 1),
                 layer_scale=config.layer_scale,
-                **({"halves": True} if is_rotary else {"qkv_bias": True}),
+                **({"pairs": "halves"} if is_rotary else {"qkv_bias": True}),
             )
             for index in range(config.depth)
         )
@@ -200,10 +200,11 @@ class VisionTransformer(Encoder):
             width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
             is_rotary = "pos_embed" not in tensors and "cls_token" in tensors
             # Without a table, no tensor depends on the size of the images.
-            num_patches = (SIDE // patch) ** 2 if is_rotary else tensors["pos_embed"].shape[1] - 1
-            side = round(num_patches**0.5)
+            table = tensors["pos_embed"].shape[1] if not is_rotary else (SIDE // patch) ** 2 + 1
+            side = round(max(table - 1, 0) ** 0.5)
             blocks = {int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")}
-        except (KeyError, ValueError, IndexError):
+            num_registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
+        except (KeyError, ValueError, IndexError, ZeroDivisionError):
             return None
         heads = HEADS.get(width) if heads is None else heads
         if heads is None:
@@ -217,7 +218,7 @@ class VisionTransformer(Encoder):
             width=width,
             depth=len(blocks),
             heads=heads,
-            num_registers=tensors["reg_token"].shape[1] if "reg_token" in tensors else 0,
+            num_registers=num_registers,
             layer_scale="blocks.0.ls1.gamma" in tensors,
             positions="rotary" if is_rotary else "learned",
         )

@@ -87,6 +87,13 @@ def _encoders() -> dict[str, PublishedNetwork]:
             file="model.pt",
             terms="published by Robbyant, 2026, under Apache-2.0",
         )
+    for size in ("b", "l"):
+        found[f"vjepa2.1-vit{size}16"] = PublishedNetwork(
+            about=f"V-JEPA 2.1, {_SIZES[size]}/16, distilled from ViT-G, for images",
+            repo=f"{_META}/vjepa2",
+            file=f"vjepa2_1_vit{size}_dist_vitG_384.pt",
+            terms="published by Mur-Labadia et al., 2026 (Meta AI); code under MIT",
+        )
     return found
 
 
