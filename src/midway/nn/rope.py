@@ -106,7 +106,8 @@ class RotaryAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int, *, pairs: Pairs = "axes") -> None:
         super().__init__()
-        self.heads, self.pairs = heads, pairs
+        self.heads = heads
+        self.pairs: Pairs = pairs
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
 
