@@ -133,11 +133,12 @@ def build_network(config: FinetuneConfig) -> FlowNetwork:
 
 def _from_encoder(config: FinetuneConfig, file: WeightsFile | None) -> FlowNetwork:
     start = config.start
-    if start.encoder != "student" and (file is None or len(file.encoders) < 2):
+    is_plain = file is not None and file.layout == "plain"
+    has_teacher = file is not None and (is_plain or len(file.encoders) > 1)
+    if start.encoder != "student" and not has_teacher:
         raise MidwayError(
             f"{start.network}: is an encoder without a teacher; leave out --start.encoder"
         )
-    is_plain = file is not None and file.layout == "plain"
     # A plain state dict determines all sizes except the number of attention heads.
     heads = start.release.encoder_heads if is_plain else ReleaseHints().encoder_heads
     if start.release != ReleaseHints(encoder_heads=heads):

@@ -36,3 +36,8 @@ DINOV3 = Family(
     licence="DINOv3 License (DINOv3); Apache-2.0 (LingBot-Vision)",
 )
 POODLE = Family(name="PooDLe", makers="Wang et al., 2025 (NYU)", licence="none stated")
+VJEPA = Family(
+    name="V-JEPA 2.1",
+    makers="Mur-Labadia et al., 2026 (Meta AI)",
+    licence="MIT (code of its repository; the weights state none of their own)",
+)
