@@ -36,6 +36,22 @@ def midway_tiny() -> Experiment:
     )
 
 
+def poodle_tiny() -> Experiment:
+    """Small PooDLe on CamVid's frames or any folder of videos, 300 steps, with flow by matching.
+
+    Command: ``midway train camvid.poodle_tiny --data.root CamVid/train``
+    Cost: 5 minutes on 2 CPU cores.
+    Expect: dense and pooled loss that fall from 2 (docs/methods/poodle.md).
+    """
+    base = synthetic.poodle_tiny()
+    return replace(
+        base,
+        method=replace(base.method, frame_area=(0.3, 0.9)),
+        data=midway_tiny().data,
+        run=replace(base.run, folder=Path("runs/camvid.poodle_tiny"), log_every=10),
+    )
+
+
 def dino_tiny() -> Experiment:
     """DINO on pairs of CamVid's frames or any folder of videos, 300 steps.
 

@@ -148,8 +148,24 @@ class DropPath(nn.Module):
         return some.new_zeros(len(x), *some.shape[1:]).index_copy(0, kept, some)
 
 
+class LayerScale(nn.Module):
+    """Learned factor for each channel of a residual branch (Touvron et al., 2021)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        # DINOv2 starts at 1e-5, which would make an untrained network nearly the identity.
+        self.gamma = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Float[Tensor, "batch wanted dim"]) -> Float[Tensor, "batch wanted dim"]:
+        """Return the branch, scaled."""
+        return x * self.gamma
+
+
 class Block(Region):
-    """Pre-norm transformer block: self-attention, causal or not, then an MLP with ratio 4."""
+    """Pre-norm transformer block: self-attention, causal or not, then an MLP with ratio 4.
+
+    With `layer_scale`, both branches have learned factors, named as in timm.
+    """
 
     def __init__(
         self,
@@ -160,26 +176,31 @@ class Block(Region):
         norm_eps: float,
         drop_path: float = 0.0,
         causal: bool = False,
+        layer_scale: bool = False,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, heads, qkv_bias=qkv_bias, causal=causal)
+        self.ls1 = LayerScale(dim) if layer_scale else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, 4 * dim)
+        self.ls2 = LayerScale(dim) if layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path)
 
     def forward(
         self, x: Tokens, num_wanted: int | None = None
     ) -> Float[Tensor, "batch wanted dim"]:
         """Return all tokens refined, or the first `num_wanted` of them."""
-        x = x[:, :num_wanted] + self.drop_path(x, lambda x: self.attn(self.norm1(x), num_wanted))
-        return x + self.drop_path(x, lambda x: self.mlp(self.norm2(x)))
+        x = x[:, :num_wanted] + self.drop_path(
+            x, lambda x: self.ls1(self.attn(self.norm1(x), num_wanted))
+        )
+        return x + self.drop_path(x, lambda x: self.ls2(self.mlp(self.norm2(x))))
 
     def with_queries_and_keys(self, x: Tokens) -> tuple[Tokens, Heads, Heads]:
         """Return all tokens refined, without stochastic depth, and the queries and keys."""
         q, k, v = self.attn.project(self.norm1(x))
-        x = x + self.attn.mix(q, k, v)
-        return x + self.mlp(self.norm2(x)), q, k
+        x = x + self.ls1(self.attn.mix(q, k, v))
+        return x + self.ls2(self.mlp(self.norm2(x))), q, k
 
 
 class CrossBlock(Region):
