@@ -257,3 +257,16 @@ def init_transformer(module: nn.Module, std: float) -> None:
             nn.init.trunc_normal_(part.weight, std=std)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+def init_xavier(module: nn.Module) -> None:
+    """Draw all linear weights and patch projections of `module` from Xavier's uniform law.
+
+    Biases are set to 0. It is the initialisation of MAE, and of the methods that follow it.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d):
+            # A patch projection is a linear layer on the pixels of a patch.
+            nn.init.xavier_uniform_(part.weight.view(len(part.weight), -1))
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
