@@ -7,10 +7,14 @@ import torch
 from torch import nn
 
 from midway.errors import MidwayError
+from midway.methods.croco import CrocoConfig
+from midway.methods.videomae import VideoMaeConfig
 from midway.models.encoders.backward import BackwardEncoder
 from midway.models.encoders.base import PACKAGE, EncoderSpec, describe, recognise
+from midway.models.encoders.croco import CrocoEncoder
 from midway.models.encoders.resnet import ResNet, ResNetConfig
 from midway.models.encoders.timm import TimmEncoder
+from midway.models.encoders.videomae import VideoMaeEncoder
 from midway.models.encoders.vit import VisionTransformer
 from midway.registry import available, find
 from tests.models.encoders.fake_timm import install_timm
@@ -29,6 +33,8 @@ def encoders(monkeypatch):
         "resnet": ResNet(ResNetConfig(blocks=(1, 1, 1, 1), width=4)),
         "timm": TimmEncoder("vit_tiny", pretrained=True),
         "backward": BackwardEncoder(network.encoder, network.dynamics),
+        "croco": CrocoEncoder(CrocoConfig.tiny().encoder),
+        "videomae": VideoMaeEncoder(VideoMaeConfig.tiny().encoder),
     }
 
 
