@@ -68,6 +68,12 @@ def test_with_json_an_error_is_the_last_line_too(capsys: pytest.CaptureFixture[s
     assert "no such file" in json.loads(last)["error"]
 
 
+def test_the_version_is_shown_with_that_of_torch(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    shown = capsys.readouterr().out
+    assert re.fullmatch(r"midway \d+\.\d+\.\d+, torch 2\.\S+\n", shown)
+
+
 def test_list_describes_every_method(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "methods"]) == 0
     shown = capsys.readouterr().out

@@ -2,7 +2,9 @@
 
 import math
 import random
+import sys
 from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from midway.nn.masking import (
     scatter_tokens,
     tube_mask,
 )
+from tests.lightly_files import lightly_file
 
 GRID = (14, 14)
 DRAWS = 10_000
@@ -109,13 +112,8 @@ def test_a_rectangle_may_lie_anywhere_and_is_shorter_than_the_grid() -> None:
         assert stats.chisquare(places).pvalue > LEAST_P
 
 
-@pytest.mark.parametrize("ratio", [0.1, 0.3, 0.5])
-def test_block_masks_are_distributed_as_those_of_a_slow_loop(ratio: float) -> None:
-    rng = random.Random(0)
-    slow = np.stack([_slow_block_mask(ratio, rng) for _ in range(DRAWS // 5)])
-    fast = block_mask(torch.full((DRAWS,), ratio), GRID).unflatten(1, GRID).numpy()
-    share = fast.mean((1, 2))
-    assert share.max() <= ratio
+def _assert_alike(masks: np.ndarray, wanted: np.ndarray) -> None:
+    """Compare the distributions of sizes and forms of two sets of masks."""
     measures: list[Callable[[np.ndarray], np.ndarray]] = [
         lambda masks: masks.sum((1, 2)),
         # Rows and columns touched, and edges between masked and kept: the form of the blocks.
@@ -126,7 +124,34 @@ def test_block_masks_are_distributed_as_those_of_a_slow_loop(ratio: float) -> No
         lambda masks: masks[:, 7, 7],
     ]
     for measure in measures:
-        assert stats.ks_2samp(measure(fast), measure(slow)).pvalue > LEAST_P / len(measures)
+        assert stats.ks_2samp(measure(masks), measure(wanted)).pvalue > LEAST_P / len(measures)
+
+
+def _block_masks(ratio: float) -> np.ndarray:
+    return block_mask(torch.full((DRAWS,), ratio), GRID).unflatten(1, GRID).numpy()
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.3, 0.5])
+def test_block_masks_are_distributed_as_those_of_a_slow_loop(ratio: float) -> None:
+    rng = random.Random(0)
+    slow = np.stack([_slow_block_mask(ratio, rng) for _ in range(DRAWS // 5)])
+    fast = _block_masks(ratio)
+    assert fast.mean((1, 2)).max() <= ratio
+    _assert_alike(fast, slow)
+
+
+def test_block_masks_are_distributed_as_those_of_lightly(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Only the file's own import of torchvision is replaced; its masks do not use it.
+    monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
+    ops = ModuleType("torchvision.ops")
+    ops.StochasticDepth = object
+    monkeypatch.setitem(sys.modules, "torchvision.ops", ops)
+    draw = lightly_file("models.utils", monkeypatch).random_block_mask_image
+    monkeypatch.setattr("random.uniform", random.Random(0).uniform)
+    monkeypatch.setattr("random.randint", random.Random(1).randint)
+    # Its count is a whole number, and its smallest area an option.
+    theirs = [draw(GRID, num_masks=98, min_num_masks_per_block=16) for _ in range(DRAWS // 10)]
+    _assert_alike(_block_masks(0.5), torch.stack(theirs).numpy())
 
 
 def test_each_sample_has_its_own_ratio() -> None:

@@ -260,13 +260,12 @@ def init_transformer(module: nn.Module, std: float) -> None:
 
 
 def init_xavier(module: nn.Module) -> None:
-    """Draw all linear weights and patch projections of `module` from Xavier's uniform law.
-
-    Biases are set to 0. It is the initialisation of MAE, and of the methods that follow it.
-    """
+    """Initialise linear layers and patch embeddings by Xavier's uniform rule, as MAE does."""
     for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d):
-            # A patch projection is a linear layer on the pixels of a patch.
-            nn.init.xavier_uniform_(part.weight.view(len(part.weight), -1))
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Conv2d | nn.Conv3d):
+            # As a linear layer from the pixels of a patch.
+            nn.init.xavier_uniform_(part.weight.flatten(1))

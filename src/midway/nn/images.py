@@ -24,11 +24,7 @@ def normalise(images: Tensor, *, white: float = 1, out: Tensor | None = None) ->
 
 
 def denormalise(images: Tensor) -> Tensor:
-    """Undo `normalise`: return intensities in [0, 1].
-
-    Args:
-        images: ImageNet-normalised, shape (..., 3, H, W).
-    """
+    """Return the colours, in [0, 1], of images (..., 3, H, W) that `normalise` returned."""
     mean, std = send(images.device, np.array((IMAGENET_MEAN, IMAGENET_STD)))[0][..., None, None]
     return images * std + mean
 

@@ -115,8 +115,9 @@ def kept_and_masked(mask: Mask, num_masked: int) -> tuple[Index, Index]:
     """Return the indices of the kept and of the masked patches of each sample, in ascending order.
 
     Args:
-        mask: Masks of equally many patches.
-        num_masked: Their number, from `count_masked`.
+        mask: Masks of equally many patches, or of at most `num_masked`.
+        num_masked: Number of masked patches, from `count_masked`. If a mask has fewer, the last
+            kept patches stand before its masked ones.
 
     """
     order = mask.byte().argsort(dim=1, stable=True)  # kept patches first

@@ -39,3 +39,4 @@ DINOV3 = Family(
     makers="Simeoni et al., 2025 (Meta AI), or LingBot-Vision (Robbyant, 2026), alike in layout",
     licence="DINOv3 License (DINOv3); Apache-2.0 (LingBot-Vision)",
 )
+POODLE = Family(name="PooDLe", makers="Wang et al., 2025 (NYU)", licence="none stated")

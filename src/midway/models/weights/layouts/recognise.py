@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from midway.errors import MidwayError
 from midway.models.weights.check import shown
 from midway.models.weights.layouts.families import (
     BACKBONE,
@@ -22,6 +23,7 @@ from midway.models.weights.layouts.families import (
     Family,
 )
 from midway.models.weights.layouts.names import is_of_transformers, to_timm
+from midway.nn.rope import BASE
 
 LEFT_OUT = {
     "decoder": r"(decoder|dec_(blocks|norm)\.)",
@@ -39,7 +41,7 @@ OUTSIDE = {
     "optimiser": r"(optimizer|fp16_scaler)\.",
 }
 """Parts of known layouts outside of the encoder."""
-OTHER = "other parts"
+OTHER, OTHER_ENCODERS = "other parts", "other encoders"
 ROPE_EPS = 1e-5
 """Epsilon of the layer norms of DINOv3."""
 
@@ -58,14 +60,21 @@ class Recognised:
     """Names of the tensors of the file that are not read, by kind of part."""
 
 
-def recognise_layout(inner: Mapping[str, Tensor], outside: Iterable[str]) -> Recognised:
+def recognise_layout(
+    inner: Mapping[str, Tensor], outside: Iterable[str], others: tuple[str, ...] = ()
+) -> Recognised:
     """Recognise the layout of an encoder, and convert its names.
 
     Args:
         inner: Tensors of the encoder without their common prefix.
         outside: Names of all other tensors of the file.
+        others: Prefixes of other encoders in the file.
+
+    Raises:
+        MidwayError: It has rotary positions of another formula than ours.
 
     """
+    _check_periods(inner.get("rope_embed.periods"))
     left_out: dict[str, list[str]] = {}
     kept: dict[str, Tensor] = {}
     for name, tensor in inner.items():
@@ -75,7 +84,8 @@ def recognise_layout(inner: Mapping[str, Tensor], outside: Iterable[str]) -> Rec
             kept[name] = tensor
     outside = list(outside)
     for name in outside:
-        left_out.setdefault(_kind_of(name, OUTSIDE) or OTHER, []).append(name)
+        kind = OTHER_ENCODERS if others and name.startswith(others) else _kind_of(name, OUTSIDE)
+        left_out.setdefault(kind or OTHER, []).append(name)
     family, form, config = _family(kept, [*inner, *outside])
     return Recognised(
         tensors=to_timm(kept),
@@ -88,7 +98,10 @@ def recognise_layout(inner: Mapping[str, Tensor], outside: Iterable[str]) -> Rec
 
 def summary(left_out: Mapping[str, list[str]]) -> str:
     """Return counts and examples of tensors that are not read, in one line."""
-    return "; ".join(f"{len(names)} of {kind} ({shown(names)})" for kind, names in left_out.items())
+    return ", ".join(
+        f"{len(names)} of {kind} ({shown(names[:1])}{', ...' * (len(names) > 1)})"
+        for kind, names in left_out.items()
+    )
 
 
 def _kind_of(name: str, kinds: Mapping[str, str]) -> str:
@@ -138,6 +151,18 @@ def _form_of_dinov2(
 
 def _joined(*words: str) -> str:
     return ", ".join(word for word in words if word)
+
+
+def _check_periods(periods: Tensor | None) -> None:
+    """Check that stored periods of rotary positions are those of our formula, to bfloat16."""
+    if periods is None:
+        return
+    ours = BASE ** (torch.arange(len(periods)) / len(periods))
+    if periods.ndim != 1 or not torch.allclose(periods.float(), ours, rtol=0.01):
+        raise MidwayError(
+            f"its rope_embed.periods are not those of base {BASE:g}, as in DINOv3; such a model is "
+            "not supported"
+        )
 
 
 def _is_table_of_mae(table: Tensor) -> bool:
