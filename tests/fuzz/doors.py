@@ -21,6 +21,8 @@ from midway.data.segmentation.layouts import DATASETS
 from midway.data.signals import read_signals
 from midway.data.video.file import VideoClip, VideoFile, read_timing
 from midway.experiments.base import experiment_from_json
+from midway.models.weights.load import NO_HINTS
+from midway.models.weights.release import ReleaseHints
 from midway.models.weights.sources import EncoderSource, open_encoder
 from midway.train.checkpoint import load_checkpoint
 from midway.train.log import Log
@@ -87,6 +89,12 @@ def encoder(path: Path) -> None:
     open_encoder(EncoderSource(network=str(path)))
 
 
+def others(path: Path) -> None:
+    hints = ReleaseHints(encoder_heads=HEADS["encoder_heads"])
+    source = EncoderSource(network=str(path), release=hints if path.suffix == ".pth" else NO_HINTS)
+    open_encoder(source)
+
+
 def checkpoint(path: Path) -> None:
     toy, scaler = Toy(), torch.amp.GradScaler("cpu", enabled=False)
     optimizer = AdamW(toy, toy.parameter_groups(), OptimConfig())
@@ -120,7 +128,7 @@ DOORS: dict[str, Callable[[Path], None]] = {
     read.__name__: read
     for read in (
         *(video, decoding, picture, labelled_picture, label, mask, flow, tracks, signals),
-        *(network, encoder, checkpoint, config, log, clips, store),
+        *(network, encoder, others, checkpoint, config, log, clips, store),
     )
 }
 

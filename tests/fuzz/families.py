@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from midway.models.weights.layouts.beside import CONFIG, PREPROCESSOR
 from tests.fuzz.mutations import (
     mutate,
     mutate_entry,
@@ -18,7 +19,7 @@ from tests.fuzz.mutations import (
     mutate_safetensors,
     with_checksums,
 )
-from tests.fuzz.seeds import FLOW_SUFFIXES, PNG_IDS, STEP, TRACKS
+from tests.fuzz.seeds import FLOW_SUFFIXES, PNG_IDS, TRACKS, WEIGHTS
 
 INDEX = "midway-index.jsonl"
 
@@ -94,20 +95,25 @@ def _signals(maker: Maker, number: int, rng: random.Random) -> tuple[str, Path]:
 
 
 def _weights(maker: Maker, number: int, rng: random.Random) -> tuple[str, Path]:
-    names = ("network.safetensors", "network.pth", "encoder.safetensors", "checkpoint")
-    name = names[number % len(names)]
-    door = {"encoder.safetensors": "encoder", "checkpoint": "checkpoint"}.get(name, "network")
-    folder = maker.seeds
-    if name == "checkpoint":
-        folder, name = folder / "checkpoints", f"step_{STEP:08d}.ckpt"
-    data = (folder / name).read_bytes()
+    doors = [*WEIGHTS.items()]
+    name, door = doors[number % len(doors)]
+    data = (maker.seeds / name).read_bytes()
     if name.endswith(".safetensors") and rng.random() < 0.5:
         data = mutate_safetensors(data, rng)
     elif not name.endswith(".safetensors") and rng.random() < 0.7:
         data = mutate_entry(data, rng, zipfile.ZIP_STORED)
     else:
         data = mutate(data, rng)
-    return door, maker.write(f"{number}/{name}", data)
+    return door, maker.write(f"{number}/{Path(name).name}", data)
+
+
+def _beside(maker: Maker, number: int, rng: random.Random) -> tuple[str, Path]:
+    """Sound weights with the configuration files of transformers or timm beside them."""
+    folder = maker.scratch / f"{number}_beside"
+    shutil.copytree(maker.seeds / "others", folder)
+    changed = folder / rng.choice([CONFIG, CONFIG, PREPROCESSOR])
+    changed.write_text(mutate_json(json.loads(changed.read_text()), rng))
+    return "others", folder / "model.safetensors"
 
 
 def _config(maker: Maker, number: int, rng: random.Random) -> tuple[str, Path]:
@@ -172,6 +178,7 @@ FAMILIES: dict[str, Callable[[Maker, int, random.Random], tuple[str, Path]]] = {
     "tracks": _tracks,
     "signals": _signals,
     "weights": _weights,
+    "beside": _beside,
     "config": _config,
     "log": _log,
     "index": _index,
@@ -181,13 +188,14 @@ FAMILIES: dict[str, Callable[[Maker, int, random.Random], tuple[str, Path]]] = {
 }
 
 SHARES = {
-    "video": 0.26,
+    "video": 0.24,
     "image": 0.13,
     "ids": 0.06,
     "flow": 0.11,
     "tracks": 0.14,
     "signals": 0.03,
     "weights": 0.10,
+    "beside": 0.02,
     "config": 0.05,
     "log": 0.02,
     "index": 0.03,

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from midway.config import json_text, to_json
 from midway.data.clips.store import StoreConfig
@@ -18,6 +19,7 @@ from midway.data.prepare.index import build_index
 from midway.data.prepare.pipeline import prepare
 from midway.experiments.synthetic import midway_tiny
 from midway.models.midway import MidwayNetwork
+from midway.models.weights.layouts.beside import CONFIG, PREPROCESSOR
 from midway.models.weights.save import save
 from midway.train.checkpoint import save_checkpoint
 from midway.train.optim import AdamW, OptimConfig
@@ -29,6 +31,15 @@ FLOW_SUFFIXES = (".flo", ".pfm", ".png", ".npy")
 PNG_IDS = ("label.png", "mask.png", "bits.png")
 TRACKS = ("dict4.pkl", "list2.pkl", "dict5.pkl", "lists0.pkl", "stored.npz", "deflated.npz")
 STEP = 3
+WEIGHTS = {
+    "network.safetensors": "network",
+    "network.pth": "network",
+    "encoder.safetensors": "encoder",
+    "others.pth": "others",
+    "others/model.safetensors": "others",
+    f"checkpoints/step_{STEP:08d}.ckpt": "checkpoint",
+}
+"""Files of weights, and their doors."""
 NUM_FRAMES = 16
 
 
@@ -137,6 +148,17 @@ def _weights(folder: Path) -> None:
     save(network, folder / "network.safetensors")
     save(network, folder / "network.pth")
     save(network.encoder, folder / "encoder.safetensors")
+    state = network.encoder.state_dict()
+    torch.save(
+        {"teacher": {f"module.backbone.{name}": state[name] for name in state}},
+        folder / "others.pth",
+    )
+    (folder / "others").mkdir()
+    save_file(state, folder / "others" / "model.safetensors")
+    config = {"num_attention_heads": 2, "layer_norm_eps": 1e-6, "hidden_act": "gelu"}
+    colours = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+    for name, values in ((CONFIG, config), (PREPROCESSOR, colours)):
+        (folder / "others" / name).write_text(json.dumps(values))
     toy, scaler = Toy(), torch.amp.GradScaler("cpu", enabled=False)
     optimizer = AdamW(toy, toy.parameter_groups(), OptimConfig())
     save_checkpoint(folder, step=STEP, objective=toy, optimizer=optimizer, scaler=scaler, keep=1)

@@ -11,7 +11,7 @@ from tests.fuzz import driver
 from tests.fuzz.doors import DOORS
 from tests.fuzz.driver import is_bad, run
 from tests.fuzz.families import FAMILIES, INDEX, SHARES, counts
-from tests.fuzz.seeds import FLOW_SUFFIXES, PNG_IDS, TRACKS, write_seeds
+from tests.fuzz.seeds import FLOW_SUFFIXES, PNG_IDS, TRACKS, WEIGHTS, write_seeds
 
 TOTAL = 500
 
@@ -61,6 +61,7 @@ def sound(seeds):
         "signals": [seeds / "walk.signals.npz"],
         "network": [seeds / f"network{suffix}" for suffix in (".safetensors", ".pth")],
         "encoder": [seeds / "encoder.safetensors"],
+        "others": [seeds / name for name, door in WEIGHTS.items() if door == "others"],
         "checkpoint": list((seeds / "checkpoints").iterdir()),
         "config": [seeds / "config.json"],
         "log": [seeds / "metrics.jsonl"],
