@@ -19,7 +19,7 @@ from midway.nn.rope import RotaryBlock, Rotation, centred_rotation
 
 SIDE = 224
 """Side of the images of a ViT whose tensors do not determine it, in pixels."""
-HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1536: 24}
 """Attention heads by width, where all published ViTs of a width have one number."""
 
 
@@ -122,6 +122,8 @@ class VisionTransformer(Encoder):
             side = round(max(table - 1, 0) ** 0.5)
             blocks = {int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")}
             num_registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
+            gate = "blocks.0.mlp.fc1_g.weight"
+            swiglu = tensors[gate].shape[0] if gate in tensors else 0
         except (KeyError, ValueError, IndexError, ZeroDivisionError):
             return None
         heads = HEADS.get(width) if heads is None else heads
@@ -137,6 +139,7 @@ class VisionTransformer(Encoder):
             depth=len(blocks),
             heads=heads,
             num_registers=num_registers,
+            swiglu=swiglu,
             layer_scale="blocks.0.ls1.gamma" in tensors,
             positions="rotary" if is_rotary else "learned",
         )
@@ -266,12 +269,13 @@ class VisionTransformer(Encoder):
 
 
 def _block(config: EncoderConfig, drop_path: float) -> Block | RotaryBlock:
-    dim, heads, eps, scale = config.width, config.heads, config.norm_eps, config.layer_scale
+    sizes = {"dim": config.width, "heads": config.heads, "swiglu": config.swiglu}
+    eps, scale = config.norm_eps, config.layer_scale
     if config.positions == "rotary":
         return RotaryBlock(
-            dim, heads, norm_eps=eps, drop_path=drop_path, layer_scale=scale, pairs="halves"
+            **sizes, norm_eps=eps, drop_path=drop_path, layer_scale=scale, pairs="halves"
         )
-    return Block(dim, heads, qkv_bias=True, norm_eps=eps, drop_path=drop_path, layer_scale=scale)
+    return Block(**sizes, qkv_bias=True, norm_eps=eps, drop_path=drop_path, layer_scale=scale)
 
 
 ENCODER = VisionTransformer
