@@ -7,11 +7,15 @@ import torch
 from torch import nn
 
 from midway.errors import MidwayError
+from midway.methods.croco import CrocoConfig
+from midway.methods.videomae import VideoMaeConfig
 from midway.models.encoders.backward import BackwardEncoder
 from midway.models.encoders.base import PACKAGE, EncoderSpec, describe, recognise
+from midway.models.encoders.croco import CrocoEncoder
 from midway.models.encoders.poodle import SpatialDecoder, SpatialDecoderConfig
 from midway.models.encoders.resnet import ResNet, ResNetConfig
 from midway.models.encoders.timm import TimmEncoder
+from midway.models.encoders.videomae import VideoMaeEncoder
 from midway.models.encoders.vit import VisionTransformer
 from midway.models.encoders.vjepa import VJepaConfig, VJepaEncoder
 from midway.registry import available, find
@@ -35,6 +39,8 @@ def encoders(monkeypatch):
         "timm": TimmEncoder("vit_tiny", pretrained=True),
         "poodle": SpatialDecoder(SpatialDecoderConfig(resnet=SMALL_RESNET)),
         "backward": BackwardEncoder(network.encoder, network.dynamics),
+        "croco": CrocoEncoder(CrocoConfig.tiny().encoder),
+        "videomae": VideoMaeEncoder(VideoMaeConfig.tiny().encoder),
     }
 
 

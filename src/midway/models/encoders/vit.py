@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from midway.errors import MidwayError
-from midway.models.encoders.base import Encoder, Images, Map, as_map
+from midway.models.encoders.base import Encoder, Images, Map, as_map, patch_grid
 from midway.models.vit_config import NORM_EPS as NORM_EPS
 from midway.models.vit_config import EncoderConfig as EncoderConfig
 from midway.nn.blocks import Block, Tokens, init_transformer
@@ -191,14 +191,7 @@ class VisionTransformer(Encoder):
             MidwayError: The sides are no multiples of the patch size.
 
         """
-        height, width = images.shape[-2:]
-        patch = self.config.patch_size
-        if height % patch or width % patch:
-            raise MidwayError(
-                f"image of {height}x{width} pixels: sides must be multiples of the patch size "
-                f"{patch}; crop or resize it"
-            )
-        return height // patch, width // patch
+        return patch_grid(images, self.config.patch_size)
 
     def embed(self, images: Images) -> Tokens:
         """Return the tokens of whole images, ready for `run_blocks`."""

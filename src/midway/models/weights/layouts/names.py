@@ -45,6 +45,9 @@ def to_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if is_of_transformers(found):
         found = {_from_transformers(name): tensor for name, tensor in found.items()}
     found = {_with_timms_tokens(name): tensor for name, tensor in _unchunked(found).items()}
+    patches = found.get("patch_embed.proj.weight")
+    if patches is not None and patches.ndim == 5:
+        return found  # VideoMAE keeps the biases of queries and values apart
     for block in sorted({name.split(".")[1] for name in found if name.startswith("blocks.")}):
         _fuse_projections(found, f"blocks.{block}.attn.")
         _name_gates(found, f"blocks.{block}.mlp.")

@@ -13,12 +13,14 @@ from midway.models.weights.check import shown
 from midway.models.weights.layouts import vjepa
 from midway.models.weights.layouts.families import (
     BACKBONE,
+    CROCO,
     DINO,
     DINOV2,
     DINOV3,
     IBOT,
     MAE,
     PLAIN,
+    VIDEOMAE,
     VJEPA,
     Family,
 )
@@ -26,15 +28,16 @@ from midway.models.weights.layouts.names import is_of_transformers, to_timm
 from midway.nn.rope import BASE
 
 LEFT_OUT = {
-    "decoder": r"decoder",
+    "decoder": r"(decoder|dec_(blocks|norm)\.)",
     "mask token": r"(embeddings\.)?mask(ed|_token)",
-    "head": r"(head|dino_head|ibot_head|fc_norm|head_dist|fc|classifier|pooler)\.",
+    "head": r"(head|dino_head|ibot_head|prediction_head|fc_norm|head_dist|fc|classifier|pooler)\.",
     "positions of a fixed formula": r"rope(_embed)?\.",
     "norm of local crops": r"local_cls_norm\.",
 }
 """Parts of known layouts beside the encoder that no evaluation needs: beginnings of their names."""
 OUTSIDE = {
-    "decoder": r"(.*\.)?decoder",
+    "decoder": r"(.*\.)?(encoder_to_)?decoder",
+    "mask token": r"(.*\.)?mask_token$",
     "head": r"(.*\.)?(head|dino_head|ibot_head|classifier|predictor\w*)\.",
     "centre": r"(dino|ibot)_loss\.",
     "optimiser": r"(optimizer|fp16_scaler)\.",
@@ -120,6 +123,10 @@ def _family(kept: Mapping[str, Tensor], names: list[str]) -> tuple[Family, str, 
     if any("gamma_1" in name for name in kept):
         library = "timm's names"
     table = kept.get("pos_embed", kept.get("embeddings.position_embeddings"))
+    if any(name.startswith("enc_blocks.") for name in kept):
+        return CROCO, "", {}
+    if kept.get("patch_embed.proj.weight", torch.empty(0)).ndim == 5:
+        return VIDEOMAE, "", {}
     if table is None:
         is_vit = any("patch_embed" in name for name in kept)
         return (DINOV3, library, {"norm_eps": ROPE_EPS}) if is_vit else (PLAIN, "", {})
