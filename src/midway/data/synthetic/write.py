@@ -8,9 +8,12 @@ from PIL import Image
 
 from midway.atomic import write_picture
 from midway.data.flow.files import write_flo
-from midway.data.synthetic.world import World, WorldConfig, WorldFrame
+from midway.data.synthetic.shape_world import ShapeWorldConfig
+from midway.data.synthetic.world import WorldConfig, WorldFrame
 from midway.data.video.writer import writing_video
 from midway.errors import MidwayError
+
+AnyWorldConfig = WorldConfig | ShapeWorldConfig
 
 
 def scene_name(seed: int) -> str:
@@ -18,7 +21,7 @@ def scene_name(seed: int) -> str:
     return f"world_{seed:04d}"
 
 
-def write_videos(folder: Path | str, config: WorldConfig, *, seeds: Iterable[int]) -> list[Path]:
+def write_videos(folder: Path | str, config: AnyWorldConfig, *, seeds: Iterable[int]) -> list[Path]:
     """Write `world_SEED.mp4` (H.264, one keyframe a second) for each seed.
 
     Returns:
@@ -30,7 +33,7 @@ def write_videos(folder: Path | str, config: WorldConfig, *, seeds: Iterable[int
     if config.height % 2 or config.width % 2:
         raise MidwayError(
             f"odd video size: {config.height} x {config.width} pixels; "
-            "make height and width of WorldConfig even"
+            "make height and width of the world even"
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,14 +51,14 @@ def write_videos(folder: Path | str, config: WorldConfig, *, seeds: Iterable[int
     return paths
 
 
-def write_flow_dataset(folder: Path | str, config: WorldConfig, *, seeds: Iterable[int]) -> None:
+def write_flow_dataset(folder: Path | str, config: AnyWorldConfig, *, seeds: Iterable[int]) -> None:
     """Write worlds in the layout of MPI-Sintel: `training/{clean,flow,occlusions}/world_SEED`.
 
     Flow is from each frame to the next, so `config.fps` sets the gap: 2 frames per second make
     0.5 s, and large enough motion to measure.
     """
     for seed in seeds:
-        world = World(config, seed)
+        world = config.build(seed)
         clean, flow, occlusions = (
             Path(folder) / "training" / part / scene_name(seed)
             for part in ("clean", "flow", "occlusions")
@@ -74,7 +77,7 @@ def write_flow_dataset(folder: Path | str, config: WorldConfig, *, seeds: Iterab
 
 def write_segmentation_dataset(
     folder: Path | str,
-    config: WorldConfig,
+    config: AnyWorldConfig,
     *,
     train_seeds: Iterable[int],
     val_seeds: Iterable[int],
@@ -95,6 +98,6 @@ def write_segmentation_dataset(
                 write_picture(labels / name, Image.fromarray(frame.classes))
 
 
-def _frames(config: WorldConfig, seed: int) -> Iterator[WorldFrame]:
-    world = World(config, seed)
+def _frames(config: AnyWorldConfig, seed: int) -> Iterator[WorldFrame]:
+    world = config.build(seed)
     return (world.frame(i / config.fps) for i in range(config.num_frames))
