@@ -4,12 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from midway.models.dino import HeadConfig as HeadConfig
     from midway.models.dynamics import Dynamics as Dynamics
     from midway.models.dynamics import DynamicsConfig as DynamicsConfig
     from midway.models.encoders.base import Encoder as Encoder
     from midway.models.encoders.vit import EncoderConfig as EncoderConfig
     from midway.models.encoders.vit import VisionTransformer as VisionTransformer
-    from midway.models.midway import HeadConfig as HeadConfig
     from midway.models.midway import MidwayNetwork as MidwayNetwork
     from midway.models.midway import NetworkConfig as NetworkConfig
     from midway.models.weights.load import load as load
@@ -22,7 +22,7 @@ _HOMES = {
     "DynamicsConfig": "midway.models.dynamics",
     "Encoder": "midway.models.encoders.base",
     "EncoderConfig": "midway.models.encoders.vit",
-    "HeadConfig": "midway.models.midway",
+    "HeadConfig": "midway.models.dino",
     "MidwayNetwork": "midway.models.midway",
     "NetworkConfig": "midway.models.midway",
     "ReleaseHints": "midway.models.weights.release",

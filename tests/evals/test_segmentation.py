@@ -66,7 +66,7 @@ def test_every_protocol_runs_from_one_command(protocol, place, tmp_path, capsys)
     assert results["protocol"]["name"] == protocol
     assert (results["steps"], results["seed"]) == (20, 0)
     assert 0 <= results["miou"] <= 100
-    assert len(results["encoder"]["checkpoint_sha256"]) == 64
+    assert len(results["checkpoint_sha256"]) == 64
     assert results["images"] == {"train": 4, "test": 2}
     with Image.open(folder / "confusion.png") as picture:
         assert picture.format == "PNG"

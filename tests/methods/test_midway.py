@@ -33,22 +33,18 @@ def test_the_last_layer_gets_no_gradient_in_the_first_epoch_and_then_does() -> N
         assert all((p.grad is None) is is_frozen for p in layer.parameters())
 
 
-def test_the_momentum_reaches_its_end_by_steps_and_a_fortieth_of_it_by_samples() -> None:
-    config = replace(CONFIG, teacher_momentum=0.996, final_teacher_momentum=1.0)
-    by_steps = Midway(replace(config, momentum_clock="steps"))
-    assert by_steps.teacher_momentum(_position(1000)) == pytest.approx(1.0)
-    by_samples = Midway(replace(config, momentum_clock="samples"))
-    # The published run, 2 x 20 pairs a step, ended at 0.996006.
-    assert by_samples.teacher_momentum(_position(1000)) == pytest.approx(0.996006, abs=1e-6)
-
-
-def test_the_teacher_follows_after_a_step() -> None:
-    method = Midway(replace(CONFIG, teacher_momentum=0.5, momentum_clock="steps"))
-    teacher = method.network.teacher.encoder.norm.bias
-    with torch.no_grad():
-        method.encoders["student"].norm.bias.fill_(1.0)
-    method.after_step(_position(0))
-    assert teacher.unique().tolist() == [0.5]
+def test_the_teacher_follows_after_a_step_and_its_head_at_a_momentum_of_its_own() -> None:
+    for own, wanted in (("as_encoder", 0.5), (0.75, 0.25)):
+        method = Midway(
+            replace(CONFIG, teacher_momentum=0.5, head_momentum=own, momentum_clock="steps")
+        )
+        teacher, head = method.network.teacher, method.network.head
+        with torch.no_grad():
+            method.encoders["student"].norm.bias.fill_(1.0)
+            head.mlp[0].bias.fill_(1.0)
+        method.after_step(_position(0))
+        assert teacher.encoder.norm.bias.unique().tolist() == [0.5]
+        assert teacher.head.mlp[0].bias.unique().tolist() == [wanted]
 
 
 @pytest.mark.parametrize(
@@ -101,6 +97,8 @@ def test_micro_batches_move_the_centre_and_lose_as_one_batch_does() -> None:
         {"dynamics_weight_decay": -1.0},
         {"frozen_last_layer_epochs": -1.0},
         {"dino_weight": -1.0},
+        {"dense_weight": float("nan")},
+        {"head_momentum": 1.1},
         {"encoder_lr_scale": float("inf")},
     ],
 )

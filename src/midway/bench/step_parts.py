@@ -10,6 +10,7 @@ from midway.bench.stopwatch import median_seconds
 from midway.data.views.render import Clips
 from midway.methods.midway import Midway
 from midway.nn.losses.dense import normalized_mse
+from midway.nn.losses.dino import multi_crop_loss
 
 
 def time_parts(
@@ -132,7 +133,9 @@ class _Parts:
         if torch.is_autocast_enabled(student.device.type):
             dtype = torch.get_autocast_dtype(student.device.type)
             student, teacher = student.to(dtype), teacher.to(dtype)
-        return [self.network.dino_loss(student, teacher)]
+        targets = self.network.dino_loss
+        temperature = targets.config.student_temperature
+        return [multi_crop_loss(student, targets(teacher), temperature=temperature, num_frames=2)]
 
     def _features(self) -> Tensor:
         return self._random(len(self.frames), self.tokens, self._dim)

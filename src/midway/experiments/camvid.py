@@ -34,3 +34,31 @@ def midway_tiny() -> Experiment:
         ),
         run=replace(base.run, folder=Path("runs/camvid.midway_tiny"), steps=200, log_every=10),
     )
+
+
+def poodle_tiny() -> Experiment:
+    """Small PooDLe on CamVid's frames or any folder of videos, 300 steps, with flow by matching.
+
+    Command: ``midway train camvid.poodle_tiny --data.root CamVid/train``
+    Cost: 5 minutes on 2 CPU cores.
+    Expect: dense and pooled loss that fall from 2 (docs/methods/poodle.md).
+    """
+    base = synthetic.poodle_tiny()
+    return replace(
+        base,
+        method=replace(base.method, frame_area=(0.3, 0.9)),
+        data=midway_tiny().data,
+        run=replace(base.run, folder=Path("runs/camvid.poodle_tiny"), log_every=10),
+    )
+
+
+def dino_tiny() -> Experiment:
+    """DINO on pairs of CamVid's frames or any folder of videos, 300 steps.
+
+    Command: ``midway train camvid.dino_tiny --data.root CamVid/train``
+    Cost: 2 minutes on 2 CPU cores.
+    Expect: a loss below log(256) = 5.55 (docs/methods/dino.md).
+    """
+    base, recipe = midway_tiny(), synthetic.dino_tiny()
+    run = replace(base.run, folder=Path("runs/camvid.dino_tiny"), steps=300)
+    return replace(base, method=recipe.method, optim=recipe.optim, run=run)

@@ -1,12 +1,12 @@
 """Contract of a pretraining method: its configuration, views and loss."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from midway.config import from_json
@@ -34,6 +34,28 @@ class MethodConfig:
         raise NotImplementedError
 
 
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """Publication of a method, and costs of a sample of its default configuration."""
+
+    paper: str
+    """Authors, venue and arXiv number."""
+    code_licence: str
+    """Licence of the authors' code; ours is Apache-2.0 throughout."""
+    weights_licence: str
+    """Licence of the authors' weights."""
+    weights: str
+    """Published files that `--network` opens; empty if there are none."""
+    sample: str
+    """Frames of a sample, in words."""
+    giga_multiply_adds: float
+    """Multiply-adds in units of 1e9 of the forward passes of all networks, the teacher included."""
+    paper_giga_multiply_adds: float | None
+    """The same in table 9 of the paper ("GFLOPs"), which counts tokens that nothing reads."""
+    activation_megabytes: float
+    """Memory in units of 1e6 bytes that the backward pass needs, in float32."""
+
+
 class Method(Objective):
     """An objective that pretrains encoders on clips.
 
@@ -45,6 +67,8 @@ class Method(Objective):
     """
 
     Config: ClassVar[type[MethodConfig]]
+    about: ClassVar[About | None] = None
+    """Entry of `midway list methods`; each method of this package has one."""
     spec: ClipSpec
     """Samples that the method trains on."""
 
@@ -109,11 +133,21 @@ def method_config(values: Mapping[str, Any], *, where: str) -> MethodConfig:
 
 def flops_per_sample(config: MethodConfig) -> float:
     """Count the floating-point operations of one sample, forward and backward."""
+    return _count(config, lambda loss: loss.backward())
+
+
+def forward_multiply_adds(config: MethodConfig) -> float:
+    """Count the multiply-adds of one sample in the forward pass: the "GFLOPs" of table 9."""
+    # The counter takes a multiply-add for two operations.
+    return _count(config, lambda _: None) / 2
+
+
+def _count(config: MethodConfig, follow: Callable[[Tensor], None]) -> float:
     # Tensors on the meta device have shapes only, so nothing is computed.
     with torch.device("meta"):
         method = build_method(config)
         # One sample is too few for the batch norm of a vector.
         clips = example_clips(method.spec, 2)
     with FlopCounterMode(display=False) as counter:
-        method.loss(clips).loss.backward()
+        follow(method.loss(clips).loss)
     return counter.get_total_flops() / 2

@@ -13,24 +13,30 @@ from midway.data.sampling.loader import ClipBatch
 from midway.data.views.pair_crops import ViewsConfig
 from midway.data.views.render import Clips
 from midway.errors import MidwayError
-from midway.methods.base import Method, MethodConfig
+from midway.methods.base import About, Method, MethodConfig
+from midway.models.dino import HeadConfig
 from midway.models.dynamics import Dynamics, DynamicsConfig, mean_or_sum
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig
-from midway.models.midway import HeadConfig, MidwayNetwork, NetworkConfig
+from midway.models.midway import MidwayNetwork, NetworkConfig
 from midway.models.weights.load import build_network
 from midway.models.weights.sources import differing, read_source
 from midway.nn.losses.dense import normalized_mse
-from midway.train.health import effective_rank, spread
+from midway.nn.losses.dino import Terms
+from midway.train.distillation import (
+    HEALTH_SAMPLES,
+    TeacherConfig,
+    few,
+    invariance_condition,
+    invariance_health,
+    invariance_term,
+)
+from midway.train.health import feature_health
 from midway.train.objective import ParameterGroup, Progress, StepOutput, parameter_groups
-from midway.train.schedules import cosine
-
-HEALTH_PAIRS = 32
-"""Largest number of pairs of a batch for health metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MidwayConfig(MethodConfig):
+class MidwayConfig(TeacherConfig, MethodConfig):
     """Configuration of the objective; the defaults follow the release where the paper differs."""
 
     name: Literal["midway"] = "midway"
@@ -40,29 +46,26 @@ class MidwayConfig(MethodConfig):
     """Reduction of the dense loss over levels: sum in the release, mean in the paper."""
     dino_weight: float = 1.0
     """Weight of the DINO term; 0 disables it. Its crops are still drawn and rendered."""
+    dense_weight: float = 1.0
+    """Weight of the dense term; 0 disables it and freezes the dynamics. Its crops are still drawn
+    and rendered."""
+    terms: Terms = "same_and_cross"
+    """Crops that the DINO term compares: those of both frames, 72 terms as in the release, or those
+    of different frames only, 40 terms as in the paper's text."""
     encoder_lr_scale: float = 1.0
     """Factor on the learning rate of the encoder; 0 freezes it and trains the dynamics only."""
-    teacher_momentum: float = 0.996
-    """EMA momentum at the start; rises along a cosine."""
-    final_teacher_momentum: float = 1.0
-    """EMA momentum at the end of the cosine."""
-    momentum_clock: Literal["steps", "samples"] = "samples"
-    """Unit of the length of the momentum's cosine, which advances once per step. The run covers all
-    of it with "steps", as in the paper, and 1 / batch with "samples", as in the release."""
     dynamics_weight_decay: float | Literal["scheduled"] = 0.01
     """Weight decay of the dynamics: constant in the release, scheduled in the paper."""
     clip_dynamics: bool = False
     """If True, gradient clipping covers the dynamics; in the release it does not."""
-    frozen_last_layer_epochs: float = 1.0
-    """Epochs during which the prototype layer is frozen."""
 
     def __post_init__(self) -> None:
-        for name in ("teacher_momentum", "final_teacher_momentum"):
-            value = getattr(self, name)
-            require("method", {f"{name} = {value}; give 0 to 1": 0 <= value <= 1})
-        for name in ("dino_weight", "encoder_lr_scale", "frozen_last_layer_epochs"):
+        super().__post_init__()
+        for name in ("dino_weight", "dense_weight", "encoder_lr_scale"):
             value = getattr(self, name)
             require("method", {f"{name} = {value}; give 0 or more": 0 <= value < inf})
+        some = self.dino_weight > 0 or self.dense_weight > 0
+        require("method", {"dino_weight and dense_weight = 0; give one of them above 0": some})
         if (decay := self.dynamics_weight_decay) != "scheduled":
             rule = f"dynamics_weight_decay = {decay}; give 0 or more"
             require("method", {rule: 0 <= decay < inf})
@@ -113,14 +116,26 @@ class Midway(Method):
     """The paper's objective over a `MidwayNetwork` (section 3, Algorithm 1)."""
 
     Config: ClassVar[type[MethodConfig]] = MidwayConfig
+    about = About(
+        paper="Hoang and Ren, ICLR 2026, arXiv 2510.05558",
+        code_licence="GPL-3.0",
+        weights_licence="see the hub page",
+        weights="midway-bdd-vits, midway-bdd-vitb, midway-wt-vits",
+        sample="2 frames",
+        giga_multiply_adds=87.3,
+        paper_giga_multiply_adds=90.8,
+        activation_megabytes=982,
+    )
 
     def __init__(self, config: MidwayConfig) -> None:
         super().__init__()
         self.config = config
         self.spec = config.views.spec()
-        self.network = MidwayNetwork(config.network)
+        self.network = MidwayNetwork(config.network, config.targets)
         if config.dino_weight == 0:
             self.network.head.requires_grad_(False)
+        if config.dense_weight == 0:
+            self.network.dynamics.requires_grad_(False)
         if config.encoder_lr_scale == 0:
             self.network.encoder.requires_grad_(False)
 
@@ -141,17 +156,22 @@ class Midway(Method):
 
     def loss(self, clips: Clips) -> StepOutput:
         """Return the DINO term plus the dense term, equally weighted in the paper (section 3)."""
-        source, target = clips.views["motion"][:, 0]  # (batch, 3, height, width) each
-        # Both (s, t) and (t, s) are trained; each frame is encoded once.
-        outputs = self.network.forward_both_orders(source, target).levels
-        dense = mean_or_sum(outputs, self.config.dense_over_levels)
-        by_level = {f"dense_loss_{level}": out.loss.detach() for level, out in outputs.items()}
-        logs = {"dense_loss": dense.detach()} | by_level
-        if self.config.dino_weight == 0:
-            return StepOutput(loss=dense, logs=logs)
-        dino = self._dino(clips)
-        loss = self.config.dino_weight * dino + dense
-        return StepOutput(loss=loss, logs={"dino_loss": dino.detach()} | logs)
+        config, weighted, logs = self.config, [], {}
+        if config.dense_weight:
+            source, target = clips.views["motion"][:, 0]  # (batch, 3, height, width) each
+            # Both (s, t) and (t, s) are trained; each frame is encoded once.
+            outputs = self.network.forward_both_orders(source, target).levels
+            dense = mean_or_sum(outputs, config.dense_over_levels)
+            weighted.append(config.dense_weight * dense)
+            by_level = {f"dense_loss_{level}": out.loss.detach() for level, out in outputs.items()}
+            logs = {"dense_loss": dense.detach()} | by_level
+        if config.dino_weight:
+            dino = invariance_term(self.network, clips, config.terms)
+            weighted.append(config.dino_weight * dino)
+            logs = {"dino_loss": dino.detach()} | logs
+        return StepOutput(
+            loss=weighted[0] if len(weighted) == 1 else weighted[0] + weighted[1], logs=logs
+        )
 
     def start_from(self, network: str) -> None:
         """Load all weights of a Midway network, or the encoder of another network.
@@ -176,9 +196,20 @@ class Midway(Method):
         self.network.load_state_dict(state)
 
     def health(self, batch: ClipBatch) -> dict[str, Tensor]:
-        """Return `pair_health` of the motion crops of a batch."""
-        source, target = batch.render(self.spec).views["motion"][:, 0, :HEALTH_PAIRS]
-        return self.pair_health(source, target)
+        """Return `pair_health` of the motion crops of a batch, and the DINO term's health."""
+        config, clips = self.config, few(batch.render(self.spec), HEALTH_SAMPLES)
+        found: dict[str, Tensor] = {}
+        if config.dense_weight:
+            found |= self.pair_health(*clips.views["motion"][:, 0])
+        if config.dino_weight:
+            found |= invariance_health(self.network, clips, config.terms)
+        return found
+
+    def starting_health(self, batch: ClipBatch) -> dict[str, Tensor]:
+        """Return the condition of the DINO term, if there is one."""
+        if not self.config.dino_weight:
+            return {}
+        return invariance_condition(self.network, batch.render(self.spec), self.config.terms)
 
     def pair_health(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Return health metrics of the teacher's features and of their prediction.
@@ -202,9 +233,8 @@ class Midway(Method):
         levels = network.config.levels
         seen = network.teacher.encoder.levels(frames, levels)
         for level, features in zip(levels, seen, strict=True):
-            patches = features[:, 1:].flatten(0, 1)  # (2 * batch * patches, dim)
-            found[f"rank_{level}"] = effective_rank(patches)
-            found[f"spread_{level}"] = spread(patches)
+            # (2 * batch * patches, dim)
+            found |= feature_health(features[:, 1:].flatten(0, 1), level)
             if level in outputs:
                 copied = normalized_mse(*features.chunk(2))  # source against target
                 found[f"copy_loss_{level}"] = copied
@@ -214,23 +244,6 @@ class Midway(Method):
                 for block, gate in enumerate(outputs[level].gates, start=2):
                     found[f"gate_{level}_{block}"] = gate.float().mean()
         return found
-
-    def _dino(self, clips: Clips) -> Tensor:
-        """Return the invariance term: the student sees all crops, the teacher the global ones."""
-        network, batch = self.network, len(clips)
-        # Crops of the source come first: (2 frames * crops * batch, 3, height, width).
-        global_crops = clips.views["globals"].flatten(0, 2)
-        local_crops = clips.views["locals"].flatten(0, 2)
-        # Two sizes of crops, so two passes; their class tokens share one pass of the head.
-        classes = [network.encoder(global_crops), network.encoder(local_crops)]
-        student = network.head(torch.cat(classes)).unflatten(0, (-1, batch))
-        with torch.no_grad():
-            teacher = network.teacher.head(network.teacher.encoder(global_crops))
-        teacher = teacher.unflatten(0, (-1, batch))  # (crops, batch, prototypes)
-        loss = network.dino_loss(student, teacher)
-        # The centre of this step must not contain its own logits.
-        network.dino_loss.collect(teacher)
-        return loss
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return groups of encoder, head and dynamics, which have a separate weight decay."""
@@ -246,9 +259,13 @@ class Midway(Method):
             ),
         ]
 
+    def before_step(self, progress: Progress) -> None:
+        """Set the teacher's temperature."""
+        self.network.dino_loss.set_temperature(progress.epoch)
+
     def after_backward(self, progress: Progress) -> None:
         """Drop the gradients of the prototype layer during the first epochs."""
-        if progress.epoch < self.config.frozen_last_layer_epochs:
+        if self.config.freezes_last_layer(progress):
             for parameter in self.network.head.last_layer.parameters():
                 parameter.grad = None
 
@@ -256,16 +273,7 @@ class Midway(Method):
         """Update the centre of the teacher's logits, then the teacher."""
         if self.config.dino_weight:
             self.network.dino_loss.move_center()
-        self.network.update_teacher(self.teacher_momentum(progress))
-
-    def teacher_momentum(self, progress: Progress) -> float:
-        """Return the EMA momentum of a step."""
-        config = self.config
-        # The release counts the length in samples but advances per step: momentum ends at 0.99601.
-        share = 1 / progress.samples if config.momentum_clock == "samples" else 1.0
-        return cosine(
-            progress.fraction * share, config.teacher_momentum, config.final_teacher_momentum
-        )
+        self.network.update_teacher(*self.config.momenta(progress))
 
 
 METHOD = Midway

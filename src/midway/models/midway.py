@@ -2,35 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from midway.config import check_at_least, check_at_most
 from midway.errors import MidwayError
+from midway.models.dino import HeadConfig, dino_head, update_all
 from midway.models.dynamics import Dynamics, DynamicsConfig, LevelOutput, TargetSide
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer
-from midway.nn.blocks import init_transformer
-from midway.nn.ema import update_ema
-from midway.nn.losses.dino import DinoHead, DinoPairLoss
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadConfig:
-    """Sizes of the DINO head."""
-
-    hidden: int = 2048
-    bottleneck: int = 256
-    num_prototypes: int = 65536
-    init_std: float = 0.02
-    """Standard deviation of the initial weights of linear layers."""
-
-    def __post_init__(self) -> None:
-        check_at_least("head", self, hidden=1, bottleneck=1, num_prototypes=1)
-        check_at_most("head", self, hidden=2**17, bottleneck=2**16, num_prototypes=2**24)
+from midway.nn.losses.dino import DEFAULT_TARGETS, TargetsConfig, TeacherTargets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +56,7 @@ class Teacher(TargetSide):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config.encoder.width, config.dynamics)
         self.encoder = VisionTransformer(config.encoder)
-        self.head = _dino_head(config)
+        self.head = dino_head(config.encoder.width, config.head)
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Teacher":
@@ -98,13 +80,13 @@ class MidwayNetwork(nn.Module):
 
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, targets: TargetsConfig = DEFAULT_TARGETS) -> None:
         super().__init__()
         self.config = config
         self.encoder = VisionTransformer(config.encoder)
         self.dynamics = Dynamics(config.encoder.width, config.encoder.grid, config.dynamics)
-        self.head = _dino_head(config)
-        self.dino_loss = DinoPairLoss(config.head.num_prototypes)
+        self.head = dino_head(config.encoder.width, config.head)
+        self.dino_loss = TeacherTargets(config.head.num_prototypes, targets)
         self.teacher = Teacher(config)
         # The teacher starts as a copy of the student.
         self.update_teacher(momentum=0.0)
@@ -175,29 +157,19 @@ class MidwayNetwork(nn.Module):
         patch = self.config.encoder.patch_size
         return images.shape[-2] // patch, images.shape[-1] // patch
 
-    def update_teacher(self, momentum: float) -> None:
-        """Update the teacher by the EMA of the student; a momentum of 0 copies it."""
-        # Parameters only: none of these parts has running statistics.
-        pairs = (
+    def update_teacher(self, momentum: float, head_momentum: float | None = None) -> None:
+        """Update the teacher by the EMA of the student; a momentum of 0 copies it.
+
+        Args:
+            momentum: EMA momentum of the parts, in [0, 1].
+            head_momentum: That of the DINO head; None takes `momentum`.
+
+        """
+        parts = [
             (self.teacher.encoder, self.encoder),
-            (self.teacher.head, self.head),
             (self.teacher.down, self.dynamics.down),
             (self.teacher.backward_layers, self.dynamics.backward_layers),
-        )
-        teachers, students = zip(*pairs, strict=True)
-        update_ema(
-            chain.from_iterable(part.parameters() for part in teachers),
-            chain.from_iterable(part.parameters() for part in students),
-            momentum,
-        )
-
-
-def _dino_head(config: NetworkConfig) -> DinoHead:
-    head = DinoHead(
-        config.encoder.width,
-        hidden=config.head.hidden,
-        bottleneck=config.head.bottleneck,
-        num_prototypes=config.head.num_prototypes,
-    )
-    init_transformer(head, config.head.init_std)
-    return head
+        ]
+        update_all(parts, momentum)
+        head = [(self.teacher.head, self.head)]
+        update_all(head, momentum if head_momentum is None else head_momentum)

@@ -14,22 +14,35 @@ Tokens = Float[Tensor, "batch tokens dim"]
 Heads = Float[Tensor, "batch heads tokens head_dim"]
 
 
-def attend(q: Heads, k: Heads, v: Heads) -> Heads:
-    """Return softmax(q k^T / sqrt(head_dim)) v, by torch's fused kernel where that is fastest."""
+def attend(q: Heads, k: Heads, v: Heads, *, causal: bool = False) -> Heads:
+    """Return softmax(q k^T / sqrt(head_dim)) v, by torch's fused kernel where that is fastest.
+
+    Args:
+        q: Queries.
+        k: Keys.
+        v: Values.
+        causal: If True, a query meets no key behind it; queries and keys are the same tokens.
+
+    """
     # For bfloat16 on a CPU the fused kernel takes 2 to 7 times as long, forward and backward, as
     # two matrix products and a softmax (torch 2.13, 37 to 404 tokens).
     if q.dtype != torch.bfloat16 or q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (batch, heads, queries, keys)
+    if causal:
+        scores = scores + torch.full_like(scores[0, 0], float("-inf")).triu(1)
     return scores.softmax(-1) @ v
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with fused query, key and value weights (timm's layout)."""
+    """Multi-head self-attention with fused query, key and value weights (timm's layout).
 
-    def __init__(self, dim: int, heads: int, *, qkv_bias: bool) -> None:
+    With `causal`, a token attends to itself and to the tokens before it only.
+    """
+
+    def __init__(self, dim: int, heads: int, *, qkv_bias: bool, causal: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = Linear(dim, dim)
 
@@ -37,12 +50,21 @@ class Attention(nn.Module):
         self, x: Tokens, num_wanted: int | None = None
     ) -> Float[Tensor, "batch wanted dim"]:
         """Attend among the tokens of each sample; return all tokens, or the first `num_wanted`."""
+        q, k, v = self.project(x)
+        # All tokens are keys and values, but only the wanted ones are queries.
+        return self.mix(q[:, :, :num_wanted], k, v)
+
+    def project(self, x: Tokens) -> tuple[Heads, Heads, Heads]:
+        """Return the queries, keys and values of all heads."""
         # (batch, tokens, 3 * dim) -> (3, batch, heads, tokens, head_dim)
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
-        # All tokens are keys and values, but only the wanted ones are queries.
-        mixed = attend(q[:, :, :num_wanted], k, v)
-        return self.proj(mixed.transpose(1, 2).flatten(2))  # (batch, wanted, dim)
+        return q, k, v
+
+    def mix(self, q: Heads, k: Heads, v: Heads) -> Tokens:
+        """Attend from the queries to the keys, and project the result back to tokens."""
+        mixed = attend(q, k, v, causal=self.causal)
+        return self.proj(mixed.transpose(1, 2).flatten(2))  # (batch, queries, dim)
 
 
 class CrossAttention(nn.Module):
@@ -126,25 +148,59 @@ class DropPath(nn.Module):
         return some.new_zeros(len(x), *some.shape[1:]).index_copy(0, kept, some)
 
 
+class LayerScale(nn.Module):
+    """Learned factor for each channel of a residual branch (Touvron et al., 2021)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        # DINOv2 starts at 1e-5, which would make an untrained network nearly the identity.
+        self.gamma = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Float[Tensor, "batch wanted dim"]) -> Float[Tensor, "batch wanted dim"]:
+        """Return the branch, scaled."""
+        return x * self.gamma
+
+
 class Block(Region):
-    """Pre-norm transformer block: self-attention, then an MLP with ratio 4."""
+    """Pre-norm transformer block: self-attention, causal or not, then an MLP with ratio 4.
+
+    With `layer_scale`, both branches have learned factors, named as in timm.
+    """
 
     def __init__(
-        self, dim: int, heads: int, *, qkv_bias: bool, norm_eps: float, drop_path: float = 0.0
+        self,
+        dim: int,
+        heads: int,
+        *,
+        qkv_bias: bool,
+        norm_eps: float,
+        drop_path: float = 0.0,
+        causal: bool = False,
+        layer_scale: bool = False,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = Attention(dim, heads, qkv_bias=qkv_bias)
+        self.attn = Attention(dim, heads, qkv_bias=qkv_bias, causal=causal)
+        self.ls1 = LayerScale(dim) if layer_scale else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, 4 * dim)
+        self.ls2 = LayerScale(dim) if layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path)
 
     def forward(
         self, x: Tokens, num_wanted: int | None = None
     ) -> Float[Tensor, "batch wanted dim"]:
         """Return all tokens refined, or the first `num_wanted` of them."""
-        x = x[:, :num_wanted] + self.drop_path(x, lambda x: self.attn(self.norm1(x), num_wanted))
-        return x + self.drop_path(x, lambda x: self.mlp(self.norm2(x)))
+        x = x[:, :num_wanted] + self.drop_path(
+            x, lambda x: self.ls1(self.attn(self.norm1(x), num_wanted))
+        )
+        return x + self.drop_path(x, lambda x: self.ls2(self.mlp(self.norm2(x))))
+
+    def with_queries_and_keys(self, x: Tokens) -> tuple[Tokens, Heads, Heads]:
+        """Return all tokens refined, without stochastic depth, and the queries and keys."""
+        q, k, v = self.attn.project(self.norm1(x))
+        x = x + self.ls1(self.attn.mix(q, k, v))
+        return x + self.ls2(self.mlp(self.norm2(x))), q, k
 
 
 class CrossBlock(Region):

@@ -1,4 +1,4 @@
-"""Device of evaluations and commands (Fabric selects that of a training); threads; means."""
+"""Device of evaluations and commands (Fabric selects that of a training); threads; reductions."""
 
 import os
 from typing import Literal
@@ -38,3 +38,15 @@ def mean_over_ranks(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     total = x.detach().clone()
     distributed.all_reduce(total)
     return total / distributed.get_world_size()
+
+
+def logsumexp_over_ranks(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return log(sum(exp(x))) over all ranks, without gradient; `x` itself in a single process."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return x
+    # The largest is subtracted, because exp overflows above 88 in float32.
+    largest = x.detach().clone()
+    distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+    total = (x.detach() - largest).exp()
+    distributed.all_reduce(total)
+    return largest + total.log()

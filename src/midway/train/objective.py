@@ -132,10 +132,23 @@ class Objective(nn.Module, ABC):
         """Return health metrics: scalars by name, the same names on every rank.
 
         The loop calls it every `run.health_every` steps after the optimiser's, in evaluation mode
-        and without gradients. It warns if ``rank_LEVEL`` or ``spread_LEVEL`` indicate a collapse.
+        and without gradients. It warns if ``rank_LEVEL``, ``spread_LEVEL``, ``spread_head`` or
+        ``dino_entropy`` indicate a collapse.
 
         Args:
             batch: Last micro-batch of the step.
+
+        """
+        return {}
+
+    def starting_health(self, batch: Any) -> dict[str, Tensor]:
+        """Return health metrics of the start of a run, such as conditions that its loss needs.
+
+        The loop calls it like `health`, after the first step only, unless `run.health_every` is 0.
+        It warns if ``dino_rho`` is below ``dino_rho_needed``.
+
+        Args:
+            batch: Last micro-batch of the first step.
 
         """
         return {}

@@ -48,7 +48,7 @@ def test_three_steps_of_both_end_at_the_same_weights_teacher_and_centre() -> Non
     for _ in range(3):
         clips = small_clips()
         fast.step(clips)
-        plain.step(clips, theirs.teacher_momentum(progress(clips)))
+        plain.step(clips, theirs.config.momenta(progress(clips))[0])
     assert (ours.network.encoder.blocks[0].attn.qkv.weight - before).abs().max() > 1e-4
     for name, value in theirs.state_dict().items():
         # Adam divides by the gradient's own size: where that is rounding alone, so is the step.

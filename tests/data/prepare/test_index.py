@@ -97,7 +97,7 @@ def test_progress_is_told(videos):
         str(videos),
         num_workers=0,
         timeout_seconds=60,
-        tell=lambda done, total: told.append((done, total)),
+        report=lambda done, total: told.append((done, total)),
     )
     assert told == [(4, 4)]
 

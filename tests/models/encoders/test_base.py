@@ -9,6 +9,7 @@ from torch import nn
 from midway.errors import MidwayError
 from midway.models.encoders.backward import BackwardEncoder
 from midway.models.encoders.base import PACKAGE, EncoderSpec, describe, recognise
+from midway.models.encoders.poodle import SpatialDecoder, SpatialDecoderConfig
 from midway.models.encoders.resnet import ResNet, ResNetConfig
 from midway.models.encoders.timm import TimmEncoder
 from midway.models.encoders.vit import VisionTransformer
@@ -16,6 +17,7 @@ from midway.registry import available, find
 from tests.models.encoders.fake_timm import install_timm
 from tests.models.networks import ENCODER, random_network
 
+SMALL_RESNET = ResNetConfig(blocks=(1, 1, 1, 1), width=4)
 IMAGES = torch.randn(1, 3, 32, 64, generator=torch.Generator().manual_seed(0))
 
 
@@ -26,8 +28,9 @@ def encoders(monkeypatch):
     network = random_network()
     return {
         "vit": VisionTransformer(ENCODER),
-        "resnet": ResNet(ResNetConfig(blocks=(1, 1, 1, 1), width=4)),
+        "resnet": ResNet(SMALL_RESNET),
         "timm": TimmEncoder("vit_tiny", pretrained=True),
+        "poodle": SpatialDecoder(SpatialDecoderConfig(resnet=SMALL_RESNET)),
         "backward": BackwardEncoder(network.encoder, network.dynamics),
     }
 

@@ -144,7 +144,28 @@ def test_dropped_and_replaced_patches_run_through_the_blocks() -> None:
     grid = vit.grid(images)
     tokens = vit.with_positions(vit.patch_embed(images), grid)
     torch.testing.assert_close(vit.run_blocks(tokens, (1, -1))[1], vit.levels(images, (-1,))[0])
-    # Attention has no order: dropping a patch is not the same as replacing it, but needs no other code.
+    # A dropped patch is not seen by the others.
     kept = vit.run_blocks(tokens[:, :-1], (-1,))[0]
     assert kept.shape[1] == tokens.shape[1] - 1
     assert not torch.allclose(kept, vit.levels(images, (-1,))[0][:, :-1])
+
+
+@pytest.mark.parametrize("num_registers", [0, 2])
+def test_the_top_attention_is_that_of_a_plain_forward_pass(num_registers: int) -> None:
+    vit = VisionTransformer(replace(SMALL, num_registers=num_registers)).eval()
+    for parameter in vit.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    images = torch.randn(2, 3, 32, 48)
+    seen = {}
+    last = vit.blocks[-1].get_submodule("attn.qkv")
+    last.register_forward_hook(lambda _, __, out: seen.update(qkv=out))
+    (tokens,) = vit.levels(images, (-1,))
+    found = vit.top_attention(images)
+    torch.testing.assert_close(torch.cat([found.cls[:, None], found.patches], 1), tokens)
+    # Column c of the fused projection: query, key or value, then head, then channel.
+    q, k, _ = seen["qkv"].reshape(2, -1, 3, 3, 8).permute(2, 0, 3, 1, 4)
+    first = 1 + num_registers
+    torch.testing.assert_close(found.queries, q[:, :, first:])
+    torch.testing.assert_close(found.keys, k[:, :, first:])
+    attention = (q @ k.transpose(-2, -1) / 8**0.5).softmax(-1)
+    torch.testing.assert_close(found.cls_attention, attention[:, :, 0, first:])

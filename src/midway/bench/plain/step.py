@@ -107,15 +107,14 @@ class PlainStep:
         dino = self.method.network.dino_loss
         total, terms = torch.zeros((), device=student[0].device), 0
         targets = [
-            F.softmax((logits - dino.center) / dino.teacher_temperature, dim=-1)
-            for logits in teacher
+            F.softmax((logits - dino.center) / dino.temperature, dim=-1) for logits in teacher
         ]
         for q, target in enumerate(targets):
             for v, logits in enumerate(student):
                 same_window = v < len(teacher) and abs(v - q) in (0, len(teacher) // 2)
                 if same_window:
                     continue
-                log_probability = F.log_softmax(logits / dino.student_temperature, dim=-1)
+                log_probability = F.log_softmax(logits / dino.config.student_temperature, dim=-1)
                 total = total + torch.sum(-target * log_probability, dim=-1).mean()
                 terms += 1
         self.batch_center = torch.cat(teacher).mean(dim=0, keepdim=True)
@@ -125,9 +124,8 @@ class PlainStep:
     def _move_averages(self, momentum: float) -> None:
         network = self.method.network
         dino = network.dino_loss
-        dino.center = dino.center * dino.center_momentum + self.batch_center * (
-            1 - dino.center_momentum
-        )
+        share = dino.config.center_momentum
+        dino.center = dino.center * share + self.batch_center * (1 - share)
         followed = (
             (network.teacher.encoder, network.encoder),
             (network.teacher.head, network.head),

@@ -66,7 +66,7 @@ def take_turns(
             autocast_type=autocast_type,
             attend=attend,
         )
-        momentum = ours.method.teacher_momentum(progress(clips))
+        momentum = ours.method.config.momenta(progress(clips))[0]
         steps["ours"][name] = partial(ours.step, clips)
         steps["plain"][name] = partial(plain.step, clips, momentum)
     benchmark.announce("measuring our step and the plain step alternately")

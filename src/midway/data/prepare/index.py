@@ -52,7 +52,7 @@ def build_index(
     *,
     num_workers: int,
     timeout_seconds: float,
-    tell: Callable[[int, int], None] = lambda done, total: None,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> IndexSummary:
     """Read the headers of all videos below a folder, and write its index.
 
@@ -64,7 +64,7 @@ def build_index(
         destination: File to write the index to; None writes it into the folder.
         num_workers: Number of worker processes; 0 reads in this process.
         timeout_seconds: Time after which a file counts as unusable.
-        tell: Called with the number of finished files and of all files.
+        report: Called with the number of finished files and of all files.
 
     Raises:
         MidwayError: There is no video, or the index cannot be written.
@@ -96,7 +96,7 @@ def build_index(
     with closing(workers):
         for records in workers.map(groups):
             known |= {record.name: record for record in records}
-            tell(len(known), len(videos))
+            report(len(known), len(videos))
     write_atomically(file, lambda opened: _write(opened, root, known.values()))
     return IndexSummary(
         file=str(file),

@@ -126,7 +126,7 @@ def prepare(
     *,
     jobs: int = 1,
     on_ray: bool = False,
-    tell: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[Progress], None] = lambda progress: None,
     commit_seconds: float = COMMIT_SECONDS,
     task_bytes: int = TASK_BYTES,
 ) -> PrepareSummary:
@@ -141,7 +141,7 @@ def prepare(
         config: Settings of the store.
         jobs: Number of decoding processes; 0 decodes in this one, which a damaged video may crash.
         on_ray: If True, decode on the Ray cluster that this process has joined or can join.
-        tell: Called after each task.
+        report: Called after each task.
         commit_seconds: Time between two commits.
         task_bytes: Source bytes per task of several clips.
 
@@ -163,7 +163,9 @@ def prepare(
                 store.add(written.fragments)
                 skips.add(written.skipped)
                 done, frames = done + written.num_sources, frames + written.frames
-                tell(Progress(done=done, total=len(found), frames=frames, skipped=len(skips.clips)))
+                report(
+                    Progress(done=done, total=len(found), frames=frames, skipped=len(skips.clips))
+                )
                 if store.pending_seconds > commit_seconds:
                     store.commit()
     except KeyboardInterrupt:

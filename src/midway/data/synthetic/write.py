@@ -8,6 +8,8 @@ from PIL import Image
 
 from midway.atomic import write_picture
 from midway.data.flow.files import write_flo
+from midway.data.flow.recorded import write_recorded_flow
+from midway.data.signals import SUFFIX
 from midway.data.synthetic.shape_world import ShapeWorldConfig
 from midway.data.synthetic.world import WorldConfig, WorldFrame
 from midway.data.video.writer import writing_video
@@ -21,8 +23,21 @@ def scene_name(seed: int) -> str:
     return f"world_{seed:04d}"
 
 
-def write_videos(folder: Path | str, config: AnyWorldConfig, *, seeds: Iterable[int]) -> list[Path]:
+def write_videos(
+    folder: Path | str,
+    config: AnyWorldConfig,
+    *,
+    seeds: Iterable[int],
+    recorded_gap_seconds: float | None = None,
+) -> list[Path]:
     """Write `world_SEED.mp4` (H.264, one keyframe a second) for each seed.
+
+    Args:
+        folder: Destination, created if needed.
+        config: Options of the worlds.
+        seeds: Seeds of the worlds.
+        recorded_gap_seconds: If given, also write the exact flow across this time as signals,
+            `world_SEED.signals.npz`; occluded points have the flow of their surface.
 
     Returns:
         Paths of the videos, in the order of `seeds`.
@@ -48,7 +63,22 @@ def write_videos(folder: Path | str, config: AnyWorldConfig, *, seeds: Iterable[
         ) as write:
             for frame in _frames(config, seed):
                 write(frame.image)
+        if recorded_gap_seconds is not None:
+            _record_flow(folder, config, seed, recorded_gap_seconds)
     return paths
+
+
+def _record_flow(folder: Path, config: AnyWorldConfig, seed: int, gap_seconds: float) -> None:
+    world, seconds = config.build(seed), [i / config.fps for i in range(config.num_frames)]
+    write_recorded_flow(
+        folder / f"{scene_name(seed)}{SUFFIX}",
+        seconds,
+        (
+            (world.flow(t, t + gap_seconds).flow, world.flow(t, t - gap_seconds).flow)
+            for t in seconds
+        ),
+        gap_seconds=gap_seconds,
+    )
 
 
 def write_flow_dataset(folder: Path | str, config: AnyWorldConfig, *, seeds: Iterable[int]) -> None:

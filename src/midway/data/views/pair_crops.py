@@ -1,6 +1,8 @@
-"""Crops of frame pairs as in the paper (section B.1)."""
+"""Crops of frames and frame pairs, as in DINO and in the paper (section B.1)."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from midway.data.views.boxes import Box
 from midway.data.views.photometric import Photometric
@@ -14,22 +16,19 @@ P_FLIP = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewsConfig:
-    """Sizes and areas of the crops.
+class MultiCropConfig:
+    """Sizes and areas of DINO's global and local crops.
 
     Sizes are (height, width) in pixels, areas are fractions, aspect ratios are width / height.
     """
 
-    motion_size: tuple[int, int] = (224, 224)
     global_size: tuple[int, int] = (224, 224)
     local_size: tuple[int, int] = (96, 96)
     num_local: int = 8
     """Number of local crops per frame."""
-    motion_area: tuple[float, float] = (0.2, 0.4)
-    """Area of the motion crop, as a fraction of the frame."""
-    initial_area: tuple[float, float] = (0.05, 0.2)
+    initial_area: tuple[float, float] | Literal["frame"] = (0.05, 0.2)
     """Area of the initial crop, which contains the global and local crops, as a fraction of the
-    frame."""
+    frame; "frame" is the whole frame, at any aspect ratio."""
     global_area: tuple[float, float] = (0.4, 1.0)
     """Area of a global crop, as a fraction of the initial crop."""
     local_area: tuple[float, float] = (0.05, 0.4)
@@ -39,29 +38,22 @@ class ViewsConfig:
     """If True, jitter the colours, and blur and solarise the crops."""
 
     def __post_init__(self) -> None:
-        for name in ("motion_size", "global_size", "local_size"):
-            if min(getattr(self, name)) < 1:
-                raise MidwayError(f"crop without pixels: {name}; give a height and width above 0")
-        for name in ("motion_area", "initial_area", "global_area", "local_area"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= 1:
-                raise MidwayError(f"bad range: {name} is {low}-{high}; give 0 < low <= high <= 1")
+        initial = ["initial_area"] if self.initial_area != "frame" else []
+        self._check(("global_size", "local_size"), (*initial, "global_area", "local_area"))
         low, high = self.aspect
         if not 0 < low <= high:
             raise MidwayError(f"bad range: aspect is {low}-{high}; give 0 < low <= high")
         if self.num_local < 0:
             raise MidwayError(f"bad count: num_local is {self.num_local}; give 0 or more")
 
-    def spec(self) -> ClipSpec:
-        """Return the regions and views of source and target.
+    def spec(self, num_frames: int = 2) -> ClipSpec:
+        """Return the region and views of DINO's loss.
 
-        "motion" is one crop at the same position in both frames, for the dense loss. All crops of
-        the DINO loss lie in the region "initial": per frame 2 "globals" at the same positions in
-        both frames, and `num_local` "locals" that are drawn independently.
+        All crops lie in the region "initial": per frame 2 "globals" at the same positions in all
+        frames, and `num_local` "locals" that are drawn independently.
         """
         two = self._photometric(ALWAYS_BLURRED, SOLARISED)
         views = {
-            "motion": View(size=self.motion_size, region="motion", aligned=True, photometric=two),
             "globals": View(
                 size=self.global_size,
                 region="initial",
@@ -80,14 +72,50 @@ class ViewsConfig:
                 photometric=self._photometric(OFTEN_BLURRED),
             ),
         }
-        regions = {
-            "motion": Region(box=self._box(self.motion_area)),
-            "initial": Region(box=self._box(self.initial_area)),
-        }
-        return ClipSpec(num_frames=2, regions=regions, views=views)
+        initial = None if self.initial_area == "frame" else self._box(self.initial_area)
+        regions = {"initial": Region(box=initial)}
+        return ClipSpec(num_frames=num_frames, regions=regions, views=views)
+
+    def _check(self, sizes: Sequence[str], areas: Sequence[str]) -> None:
+        for name in sizes:
+            if min(getattr(self, name)) < 1:
+                raise MidwayError(f"crop without pixels: {name}; give a height and width above 0")
+        for name in areas:
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise MidwayError(f"bad range: {name} is {low}-{high}; give 0 < low <= high <= 1")
 
     def _box(self, area: tuple[float, float]) -> Box:
         return Box(area=area, aspect=self.aspect)
 
     def _photometric(self, *recipes: Photometric) -> tuple[Photometric, ...]:
         return recipes if self.distort_colours else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsConfig(MultiCropConfig):
+    """Sizes and areas of the crops of a pair: DINO's, and the motion crop of the dense loss."""
+
+    motion_size: tuple[int, int] = (224, 224)
+    motion_area: tuple[float, float] = (0.2, 0.4)
+    """Area of the motion crop, as a fraction of the frame."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check(("motion_size",), ("motion_area",))
+
+    def spec(self, num_frames: int = 2) -> ClipSpec:
+        """Return the regions and views of all frames, with one "motion" crop at one position."""
+        crops = super().spec(num_frames)
+        motion = View(
+            size=self.motion_size,
+            region="motion",
+            aligned=True,
+            photometric=self._photometric(ALWAYS_BLURRED, SOLARISED),
+        )
+        # Random numbers are drawn in this order.
+        return replace(
+            crops,
+            regions={"motion": Region(box=self._box(self.motion_area)), **crops.regions},
+            views={"motion": motion, **crops.views},
+        )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -12,12 +12,16 @@ from midway.config import check_at_least, check_at_most
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder, Images, Map, as_map
 from midway.nn.blocks import Block, Tokens, init_transformer
-from midway.nn.embed import PatchEmbed, resample_positions
+from midway.nn.embed import Colours, PatchEmbed, Resampling, resample_positions
+from midway.nn.images import IMAGENET_MEAN, IMAGENET_STD
 from midway.nn.mimetic import sincos_positions
+from midway.nn.rope import RotaryBlock, Rotation, centred_rotation
 
 NORM_EPS = 1e-6
 MAX_SIDE = 2**15
 """Largest side of the images of a position table, in pixels."""
+SIDE = 224
+"""Side of the images of a ViT whose tensors do not determine it, in pixels."""
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}
 """Attention heads by width, where all published ViTs of a width have one number."""
 
@@ -36,6 +40,18 @@ class EncoderConfig:
     """Number of register tokens; no output contains them."""
     drop_path: float = 0.1
     """Stochastic depth of the last block in training; linear from 0 in the first block."""
+    layer_scale: bool = False
+    """If True, the branches of each block have learned factors, as in DINOv2."""
+    norm_eps: float = NORM_EPS
+    """Epsilon of all layer norms."""
+    positions: Literal["learned", "rotary"] = "learned"
+    """A table that is added to the patches, or rotations in the attention, as in DINOv3."""
+    resampling: Resampling = "offset"
+    """Interpolation of the position table for images of another size."""
+    mean: Colours = IMAGENET_MEAN
+    """Mean of the normalisation in training; callers give ImageNet-normalised images anyway."""
+    std: Colours = IMAGENET_STD
+    """Standard deviation of the normalisation in training."""
 
     init_std: float = 0.02
     """Standard deviation of the initial weights of linear layers."""
@@ -51,6 +67,10 @@ class EncoderConfig:
             raise MidwayError(
                 f"encoder: image_size {self.image_size} is too large; give {MAX_SIDE} or less"
             )
+        if not (min(self.std) > 0 and 0 < self.norm_eps < 1):
+            raise MidwayError(
+                f"encoder: std {self.std} and norm_eps {self.norm_eps} must be above 0; change them"
+            )
         if not 0 <= self.drop_path < 1:
             raise MidwayError(f"encoder: drop_path {self.drop_path} must be 0 or more, and below 1")
         if self.width % self.heads:
@@ -62,6 +82,11 @@ class EncoderConfig:
                 f"encoder: width {self.width} is not a multiple of 4, as sincos_positions needs; "
                 "change one"
             )
+        if self.positions == "rotary" and (self.width // self.heads % 4 or self.sincos_positions):
+            raise MidwayError(
+                f"encoder: rotary positions need heads of a multiple of 4 channels, not "
+                f"{self.width // self.heads}, and no sincos_positions; change one"
+            )
         if any(side < 1 or side % self.patch_size for side in self.image_size):
             raise MidwayError(
                 f"encoder: image_size {self.image_size} is not a multiple of patch_size "
@@ -72,6 +97,20 @@ class EncoderConfig:
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches in the position table."""
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopAttention:
+    """Output of a ViT with the attention of its last block."""
+
+    cls: Float[Tensor, "batch dim"]
+    """Class token after the final norm."""
+    patches: Float[Tensor, "batch patches dim"]
+    """Patch tokens after the final norm."""
+    cls_attention: Float[Tensor, "batch heads patches"]
+    """Attention of the class token to the patches, float32; its rest goes to the other tokens."""
+    queries: Float[Tensor, "batch heads patches head_dim"]
+    keys: Float[Tensor, "batch heads patches head_dim"]
 
 
 class VisionTransformer(Encoder):
@@ -93,22 +132,26 @@ class VisionTransformer(Encoder):
         if config.num_registers:
             self.reg_token = nn.Parameter(torch.zeros(1, config.num_registers, dim))
             nn.init.trunc_normal_(self.reg_token, std=0.02)
-        positions = torch.zeros(1, 1 + rows_columns[0] * rows_columns[1], dim)
-        self.pos_embed = nn.Parameter(positions)
-        self.patch_embed = PatchEmbed(config.patch_size, dim)
+        is_rotary = config.positions == "rotary"
+        if not is_rotary:
+            positions = torch.zeros(1, 1 + rows_columns[0] * rows_columns[1], dim)
+            self.pos_embed = nn.Parameter(positions)
+        self.patch_embed = PatchEmbed(config.patch_size, dim, mean=config.mean, std=config.std)
         self.blocks = nn.ModuleList(
-            Block(
+            (RotaryBlock if is_rotary else Block)(
                 dim,
                 config.heads,
-                qkv_bias=True,
-                norm_eps=NORM_EPS,
+                norm_eps=config.norm_eps,
                 drop_path=config.drop_path * index / max(config.depth - 1, 1),
+                layer_scale=config.layer_scale,
+                **({"halves": True} if is_rotary else {"qkv_bias": True}),
             )
             for index in range(config.depth)
         )
-        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
         init_transformer(self, config.init_std)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if not is_rotary:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
         if config.sincos_positions:
             self.pos_embed.data.copy_(sincos_positions(config.grid, dim))
         nn.init.trunc_normal_(self.cls_token, std=0.02)
@@ -130,7 +173,7 @@ class VisionTransformer(Encoder):
             MidwayError: A level that the encoder does not have, or sides that do not fit.
 
         """
-        features = self.run_blocks(self.embed(images), levels)
+        features = self.run_blocks(self.embed(images), levels, self.grid(images))
         return [self._without_registers(each) for each in features]
 
     def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
@@ -140,7 +183,7 @@ class VisionTransformer(Encoder):
     def set_drop_path(self, p: float) -> None:
         """Set stochastic depth: linear from 0 in the first block to `p` in the last."""
         for index, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
+            assert isinstance(block, Block | RotaryBlock)
             block.drop_path.p = p * index / max(self.depth - 1, 1)
 
     @classmethod
@@ -155,7 +198,10 @@ class VisionTransformer(Encoder):
         """
         try:
             width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
-            side = round((tensors["pos_embed"].shape[1] - 1) ** 0.5)
+            is_rotary = "pos_embed" not in tensors and "cls_token" in tensors
+            # Without a table, no tensor depends on the size of the images.
+            num_patches = (SIDE // patch) ** 2 if is_rotary else tensors["pos_embed"].shape[1] - 1
+            side = round(num_patches**0.5)
             blocks = {int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")}
         except (KeyError, ValueError, IndexError):
             return None
@@ -172,16 +218,49 @@ class VisionTransformer(Encoder):
             depth=len(blocks),
             heads=heads,
             num_registers=tensors["reg_token"].shape[1] if "reg_token" in tensors else 0,
+            layer_scale="blocks.0.ls1.gamma" in tensors,
+            positions="rotary" if is_rotary else "learned",
         )
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         """Return the class token of the last level, one vector per image."""
         x = self.embed(images)
+        if self.config.positions == "rotary":
+            return self.run_blocks(x, (-1,), self.grid(images))[0][:, 0]
         *blocks, last = self.blocks
         for block in blocks:
             x = block(x)
         # The last block computes the class token only; nothing reads the others.
         return self.norm(last(x, 1)[:, 0])
+
+    def top_attention(self, images: Images) -> TopAttention:
+        """Return the tokens of the top level, and queries, keys and attention of the last block.
+
+        For networks that are not trained: stochastic depth does not apply to the last block.
+
+        Args:
+            images: ImageNet-normalised; sides are multiples of the patch size.
+
+        """
+        x = self.embed(images)
+        *blocks, last = self.blocks
+        assert isinstance(last, Block)
+        for block in blocks:
+            x = block(x)
+        x, queries, keys = last.with_queries_and_keys(x)  # (batch, heads, tokens, head_dim)
+        x = self.norm(x)
+        # The fused kernel has no probabilities; one query of each head is little work. As products
+        # and a sum, because autocast would round a matrix product.
+        scores = (queries[:, :, :1].float() * keys.float()).sum(-1)  # (batch, heads, tokens)
+        attention = (scores * queries.shape[-1] ** -0.5).softmax(-1)
+        first = 1 + self.config.num_registers
+        return TopAttention(
+            cls=x[:, 0],
+            patches=x[:, first:],
+            cls_attention=attention[..., first:],
+            queries=queries[:, :, first:],
+            keys=keys[:, :, first:],
+        )
 
     def grid(self, images: Images) -> tuple[int, int]:
         """Return rows and columns of patches in images of this size.
@@ -214,34 +293,52 @@ class VisionTransformer(Encoder):
             grid: Rows and columns of patches.
 
         """
-        positions = resample_positions(self.pos_embed, self.config.grid, grid)
         cls = self.cls_token.expand(len(patches), -1, -1)
-        x = torch.cat([cls, patches], dim=1) + positions  # (batch, 1 + patches, dim)
+        x = torch.cat([cls, patches], dim=1)  # (batch, 1 + patches, dim)
+        if self.config.positions == "learned":
+            table, config = self.pos_embed, self.config
+            x = x + resample_positions(table, config.grid, grid, config.resampling)
         if not self.config.num_registers:
             return x
         # Registers have no position; they stand between class token and patches.
         registers = self.reg_token.expand(len(patches), -1, -1)
         return torch.cat([x[:, :1], registers, x[:, 1:]], dim=1)
 
-    def run_blocks(self, tokens: Tokens, levels: Sequence[int]) -> list[Tokens]:
+    def run_blocks(
+        self, tokens: Tokens, levels: Sequence[int], grid: tuple[int, int] | None = None
+    ) -> list[Tokens]:
         """Return the tokens after the given blocks, normalised by the encoder's final norm.
 
         Args:
             tokens: Output of `embed` or `with_positions`; a method may drop patches from it.
             levels: As in `levels`.
+            grid: Rows and columns of patches, if none were dropped; rotary positions need it.
 
         Raises:
-            MidwayError: A level does not exist.
+            MidwayError: A level does not exist, or the grid is missing.
 
         """
         levels = self.resolved(levels)
         found: dict[int, Tensor] = {}
+        rotation = self._rotation(tokens, grid)
         # Blocks above the highest level are not computed.
         for level, block in enumerate(self.blocks[: max(levels)], start=1):
-            tokens = block(tokens)
+            tokens = block(tokens, *rotation)
             if level in levels:
                 found[level] = self.norm(tokens)
         return [found[level] for level in levels]
+
+    def _rotation(self, tokens: Tokens, grid: tuple[int, int] | None) -> tuple[Rotation, ...]:
+        """Return the rotation as a further argument of the blocks; none for learned positions."""
+        if self.config.positions == "learned":
+            return ()
+        if grid is None:
+            raise MidwayError(
+                "this method drops patches, which a ViT with rotary positions does not support; "
+                "take one with learned positions"
+            )
+        num_prefix, head_dim = 1 + self.config.num_registers, self.width // self.config.heads
+        return (centred_rotation(grid, num_prefix, head_dim, tokens.device),)
 
     def _without_registers(self, x: Tensor) -> Tensor:
         if not self.config.num_registers:
