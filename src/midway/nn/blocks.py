@@ -257,3 +257,15 @@ def init_transformer(module: nn.Module, std: float) -> None:
             nn.init.trunc_normal_(part.weight, std=std)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+def init_xavier(module: nn.Module) -> None:
+    """Initialise linear layers and patch embeddings by Xavier's uniform rule, as MAE does."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Conv2d | nn.Conv3d):
+            # As a linear layer from the pixels of a patch.
+            nn.init.xavier_uniform_(part.weight.flatten(1))

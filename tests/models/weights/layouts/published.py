@@ -168,5 +168,33 @@ def dinov3_of_timm(state: dict[str, Tensor], *, bias: bool) -> dict[str, Tensor]
     return found
 
 
+def vjepa(model: Any) -> dict[str, Any]:
+    """A checkpoint of V-JEPA 2.1: parts for images and videos, norms of four levels, predictor."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in model.encoder.state_dict().items():
+        new = name.replace("embeddings.patch_embeddings.proj.", "patch_embed_img.proj.")
+        new = new.replace("layer.", "blocks.").replace("layernorm.", "norms_block.3.")
+        found[new.replace("attention.proj.", "attn.proj.")] = tensor
+    for block in range(DEPTH):
+        for end in ("weight", "bias"):
+            names = [f"blocks.{block}.attention.{p}.{end}" for p in ("query", "key", "value")]
+            found[f"blocks.{block}.attn.qkv.{end}"] = torch.cat([found.pop(n) for n in names])
+    # The mark of images takes its share of the bias.
+    found["img_mod_embed"] = torch.randn(1, 1, WIDTH)
+    found["patch_embed_img.proj.bias"] = (
+        found["patch_embed_img.proj.bias"] - found["img_mod_embed"].flatten()
+    )
+    found |= {
+        f"norms_block.{n}.{end}": torch.ones(2) for n in range(3) for end in ("weight", "bias")
+    }
+    found |= {"patch_embed.proj.weight": torch.ones(WIDTH, 3, 2, 16, 16)}
+    found |= {"patch_embed.proj.bias": torch.ones(2), "video_mod_embed": torch.ones(1, 1, WIDTH)}
+    return {
+        "ema_encoder": below("module.backbone.", found),
+        "predictor": {"module.backbone.predictor_embed.weight": torch.ones(2)},
+        "epoch": 1,
+    }
+
+
 def _block_names(state: dict[str, Tensor]) -> list[str]:
     return [n.removeprefix("blocks.0.") for n in state if n.startswith("blocks.0.")]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 from midway.models.weights.release import ReleaseHints
@@ -165,3 +166,46 @@ def antialiased(old: int, new: int) -> Tensor:
         for column in range(old):
             matrix[row, column] = kernel(column + 0.5 - centre, -0.5)
     return matrix / matrix.sum(1, keepdim=True)
+
+
+def test_v_jepa_2_1_gives_the_features_of_version_2_with_its_rotation_mended(tmp_path, monkeypatch):
+    module = transformers.models.vjepa2.modeling_vjepa2
+    torch.manual_seed(0)
+    config = transformers.VJEPA2Config(
+        **{**made.SIZES, "hidden_size": made.WIDTH, "patch_size": 16, "mlp_ratio": 4},
+        crop_size=256,
+        frames_per_clip=1,
+        tubelet_size=1,
+        pred_hidden_size=12,
+        pred_num_attention_heads=2,
+        pred_num_hidden_layers=1,
+    )
+    model = transformers.VJEPA2Model(config).eval()
+    for name, parameter in model.named_parameters():
+        parameter.data.normal_(1 if "norm" in name else 0, 0.2)
+    torch.save(made.vjepa(model), tmp_path / "net.pt")
+    # Version 2 repeats frequencies in an order that does not belong to its pairs of channels.
+    monkeypatch.setattr(module, "rotate_queries_or_keys", turned)
+    x = images(256, 256)
+    with torch.no_grad():
+        expected = model(x[:, None], skip_predictor=True).last_hidden_state
+    agree(ours(tmp_path / "net.pt", x), expected)
+    # Smaller images span the same rows and columns.
+    x = images(128, 128)
+    places = torch.cartesian_prod(torch.arange(8), torch.arange(8)).T * (15 / 7)
+    monkeypatch.setattr(
+        module.VJEPA2RopeAttention,
+        "get_position_ids",
+        lambda *_, **__: (torch.zeros(64), *places),
+    )
+    with torch.no_grad():
+        expected = model(x[:, None], skip_predictor=True).last_hidden_state
+    agree(ours(tmp_path / "net.pt", x), expected)
+
+
+def turned(x: Tensor, pos: Tensor) -> Tensor:
+    """Rotation of neighbouring channels as complex numbers."""
+    half = x.shape[-1] // 2
+    angles = pos[..., None] * 10000.0 ** (-torch.arange(half) / half)
+    pairs = torch.view_as_complex(x.unflatten(-1, (half, 2)).contiguous())
+    return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2)

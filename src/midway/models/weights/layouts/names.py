@@ -1,7 +1,7 @@
 """Conversion of the tensor names of other libraries to timm's, which are ours."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isqrt
 
 import torch
@@ -45,6 +45,9 @@ def to_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if is_of_transformers(found):
         found = {_from_transformers(name): tensor for name, tensor in found.items()}
     found = {_with_timms_tokens(name): tensor for name, tensor in _unchunked(found).items()}
+    patches = found.get("patch_embed.proj.weight")
+    if patches is not None and patches.ndim == 5:
+        return found  # VideoMAE keeps the biases of queries and values apart
     for block in sorted({name.split(".")[1] for name in found if name.startswith("blocks.")}):
         _fuse_projections(found, f"blocks.{block}.attn.")
     _add_class_position(found)
@@ -75,7 +78,7 @@ def _unchunked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _fuse_projections(tensors: dict[str, Tensor], attn: str) -> None:
     """Replace separate queries, keys and values, or separate biases, of a block in place."""
     parts = [f"{attn}{part}.weight" for part in "qkv"]
-    if all(part in tensors for part in parts):
+    if all(part in tensors for part in parts) and _are_alike(tensors[part] for part in parts):
         tensors[f"{attn}qkv.weight"] = torch.cat([tensors.pop(part) for part in parts])
         biases = [f"{attn}{part}.bias" for part in "qkv"]
     else:
@@ -85,12 +88,22 @@ def _fuse_projections(tensors: dict[str, Tensor], attn: str) -> None:
         return
     dim = weight.shape[0] // 3
     if bias not in tensors:
-        given = [tensors.pop(part, None) for part in biases]
-        tensors[bias] = torch.cat([weight.new_zeros(dim) if b is None else b for b in given])
-    elif tensors.pop(f"{attn}qkv.bias_mask", None) is not None and len(tensors[bias]) == 3 * dim:
+        given = [tensors.get(part, weight.new_zeros(dim)) for part in biases]
+        # Others stay as they are, and are reported.
+        if _are_alike([*given, weight.new_zeros(dim)]):
+            tensors[bias] = torch.cat(given)
+            for part in biases:
+                tensors.pop(part, None)
+    elif tensors.pop(f"{attn}qkv.bias_mask", None) is not None and tensors[bias].shape == (
+        3 * dim,
+    ):
         # DINOv3 stores a bias of the keys, but multiplies it by zero.
         tensors[bias] = tensors[bias].clone()
         tensors[bias][dim : 2 * dim] = 0
+
+
+def _are_alike(tensors: Iterable[Tensor]) -> bool:
+    return len({(tensor.shape, tensor.dtype) for tensor in tensors}) == 1
 
 
 def _add_class_position(tensors: dict[str, Tensor]) -> None:
