@@ -12,7 +12,7 @@ from midway.data.views.boxes import Box
 from midway.data.views.pair_crops import P_FLIP
 from midway.data.views.render import Clips
 from midway.data.views.spec import ClipSpec, Region, View
-from midway.methods.base import Method, MethodConfig
+from midway.methods.base import About, Method, MethodConfig
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import NORM_EPS, EncoderConfig, VisionTransformer
 from midway.nn.blocks import Block, Tokens
@@ -127,6 +127,16 @@ class Mae(Method):
     """He et al., Masked autoencoders are scalable vision learners (2022), on frames of videos."""
 
     Config: ClassVar[type[MethodConfig]] = MaeConfig
+    about = About(
+        paper="He et al., CVPR 2022, arXiv 2111.06377",
+        code_licence="CC BY-NC 4.0",
+        weights_licence="CC BY-NC 4.0",
+        weights="ViT-B, L and H of the release, encoder alone or with the decoder",
+        sample="1 frame",
+        giga_multiply_adds=2.575,
+        paper_giga_multiply_adds=None,
+        activation_megabytes=53.8,
+    )
 
     def __init__(self, config: MaeConfig) -> None:
         super().__init__()
