@@ -36,7 +36,7 @@ def _masked_tokens(method: Ibot, image: Tensor, mask: Tensor) -> Tensor:
     encoder = method.network.encoder
     tokens = [encoder.cls_token[0, 0] + encoder.pos_embed[0, 0]]
     for place, patch in enumerate(encoder.patch_embed(image[None])[0]):
-        content = method.mask_token if mask[place] else patch
+        content = method.mask_token[0] if mask[place] else patch
         tokens.append(content + encoder.pos_embed[0, 1 + place])
     return encoder.run_blocks(torch.stack(tokens)[None], (-1,))[0][0]
 

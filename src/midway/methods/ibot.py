@@ -144,8 +144,8 @@ class Ibot(Method):
         self.spec = config.views.spec(num_frames=1)
         self.network = DinoNetwork(config.encoder, config.head, config.targets)
         self.patch_targets = TeacherTargets(config.head.num_prototypes, config.patch_targets)
-        # Outside the encoder, which then opens as any ViT.
-        self.mask_token = nn.Parameter(torch.empty(config.encoder.width))
+        # Outside the encoder, which then opens as any ViT; decayed as in the release: two axes.
+        self.mask_token = nn.Parameter(torch.empty(1, config.encoder.width))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         if not config.share_prototypes:
             head = config.head

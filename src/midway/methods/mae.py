@@ -93,7 +93,8 @@ class Decoder(nn.Module):
     def __init__(self, encoder: EncoderConfig, config: DecoderConfig) -> None:
         super().__init__()
         self.embed = Linear(encoder.width, config.width)
-        self.mask_token = nn.Parameter(torch.zeros(config.width))
+        # Two axes, as in the release: with one it would not be decayed.
+        self.mask_token = nn.Parameter(torch.zeros(1, config.width))
         self.register_buffer(
             "positions", grid_sinusoids(encoder.grid, config.width), persistent=False
         )
@@ -115,7 +116,7 @@ class Decoder(nn.Module):
 
         """
         number = kept.shape[1] + masked.shape[1]
-        embedded = scatter_tokens(self.embed(patches), kept, self.mask_token, number)
+        embedded = scatter_tokens(self.embed(patches), kept, self.mask_token[0], number)
         x = torch.cat([self.embed(cls), embedded], dim=1) + self.positions
         for block in self.blocks:
             x = block(x)
