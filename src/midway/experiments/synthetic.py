@@ -97,8 +97,8 @@ def ibot_tiny() -> Experiment:
 
     Command: ``midway train synthetic.ibot_tiny --data.root quickstart/videos``
     Cost: 2 minutes of one CPU core.
-    Expect: a class loss that ends at log(256) = 5.5, where nothing is learnt: two crops of a frame of
-    these worlds have too little in common (docs/experiments/recognition.md).
+    Expect: a class loss that ends at log(256) = 5.5, where nothing is learnt: two crops of a frame
+    of these worlds have too little in common (docs/experiments/recognition.md).
     """
     base = midway_tiny()
     return replace(
