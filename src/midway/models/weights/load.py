@@ -18,6 +18,7 @@ from midway.models.midway import MidwayNetwork, NetworkConfig
 from midway.models.weights.check import check_tensors, meta_state, shown
 from midway.models.weights.files import RUN_PREFIX, WeightsFile, read_weights
 from midway.models.weights.layouts.beside import config_beside
+from midway.models.weights.layouts.poodle import recognise_poodle
 from midway.models.weights.layouts.recognise import Recognised, recognise_layout, summary
 from midway.models.weights.release import ReleaseHints, release_sizes, to_release_name
 from midway.models.weights.safe_pickle import named_tensors
@@ -170,9 +171,9 @@ class Foreign:
     spec: EncoderSpec
     place: str
     """Part of the file and prefix of the names, such as "teacher.backbone"; may be empty."""
-    others: tuple[str, ...]
+    others: tuple[str, ...] = ()
     """Places of other encoders in the file."""
-    guessed_heads: bool
+    guessed_heads: bool = False
     """True if the number of attention heads was taken from the width."""
 
 
@@ -188,14 +189,19 @@ def open_foreign(file: WeightsFile, name: str, hints: ReleaseHints = NO_HINTS) -
         MidwayError: There is no encoder with known names, or not the one of this name.
 
     """
-    found, where = unwrap(file.tensors, name, where=str(file.path)), str(file.path)
+    where = str(file.path)
+    if of_poodle := recognise_poodle(file.tensors, name, where=where):
+        recognised, place = of_poodle
+        if spec := recognise(recognised.tensors):
+            return Foreign(recognised=recognised, spec=spec, place=place)
+    found = unwrap(file.tensors, name, where=where)
     recognised = spec = heads = None
     if found is not None:
-        recognised = recognise_layout(found.tensors, found.outside)
         beside = config_beside(file.path)
         stated = beside.pop("heads", None)
         heads = stated if hints.encoder_heads is None else hints.encoder_heads
         try:
+            recognised = recognise_layout(found.tensors, found.outside, found.others)
             spec = recognise(recognised.tensors, heads=heads)
         except MidwayError as error:
             raise MidwayError(f"{where}: {error}") from None
