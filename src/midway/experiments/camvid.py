@@ -68,7 +68,7 @@ def mae_tiny() -> Experiment:
     """Small ViT by MAE on CamVid's frames or any folder of videos, 300 steps.
 
     Command: ``midway train camvid.mae_tiny --data.root CamVid/train``
-    Cost: 2 minutes of one CPU core, most of it for decoding.
+    Cost: 70 s of one CPU core, most of it for decoding.
     Expect: a loss that falls from 1.4 to 0.6; scores are in docs/methods/mae.md.
     """
     return _on_frames(synthetic.mae_tiny(), "mae_tiny")

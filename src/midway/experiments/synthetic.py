@@ -121,9 +121,9 @@ def poodle_tiny() -> Experiment:
 
 
 def mae_tiny() -> Experiment:
-    """Small ViT by MAE on the videos of `midway quickstart`, 300 steps.
+    """Small ViT by MAE on videos of `WORLD`, from `write_videos`, 300 steps.
 
-    Command: ``midway train synthetic.mae_tiny --data.root quickstart/videos``
+    Command: ``midway train synthetic.mae_tiny --data.root videos``
     Cost: a minute of one CPU core.
     Expect: a loss that falls from 1.5 to 0.94: little of these textures can be predicted
     (docs/methods/mae.md).
@@ -149,9 +149,9 @@ def mae_tiny() -> Experiment:
 
 
 def ibot_tiny() -> Experiment:
-    """Small ViT by iBOT on the videos of `midway quickstart`, 300 steps.
+    """Small ViT by iBOT on videos of `WORLD`, from `write_videos`, 300 steps.
 
-    Command: ``midway train synthetic.ibot_tiny --data.root quickstart/videos``
+    Command: ``midway train synthetic.ibot_tiny --data.root videos``
     Cost: 2 minutes of one CPU core.
     Expect: a class loss that ends at log(256) = 5.5, where nothing is learnt: two crops of a frame
     of these worlds have too little in common (docs/experiments/recognition.md).
