@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder, Images, Map, as_map, patch_grid
+from midway.models.vit_config import MAX_SIDE as MAX_SIDE
 from midway.models.vit_config import NORM_EPS as NORM_EPS
 from midway.models.vit_config import EncoderConfig as EncoderConfig
 from midway.nn.blocks import Block, Tokens, init_transformer
