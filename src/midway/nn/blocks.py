@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from midway.errors import MidwayError
 from midway.nn.compilation import Region
 from midway.nn.linear import Linear
 
@@ -272,7 +273,13 @@ class GatedBlock(Block):
 
 
 def init_transformer(module: nn.Module, std: float) -> None:
-    """Draw all linear weights of `module` from a truncated normal; set their biases to 0."""
+    """Draw all linear weights of `module` from a truncated normal; set their biases to 0.
+
+    Raises:
+        MidwayError: The standard deviation is not from above 0 to 1.
+    """
+    if not 0 < std <= 1:
+        raise MidwayError(f"init_std {std} is out of range; give a number above 0, up to 1")
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=std)

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from midway.config import check_at_least, check_at_most, require
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder, Images, Map, as_map, patch_grid
-from midway.models.encoders.vit import HEADS, MAX_SIDE, NORM_EPS
+from midway.models.encoders.vit import HEADS, NORM_EPS
+from midway.models.vit_config import MAX_SIDE
 from midway.nn.blocks import Attention, Block, Tokens, attend, init_xavier
 from midway.nn.linear import linear
 from midway.nn.positions import line_sinusoids

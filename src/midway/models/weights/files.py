@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from midway.config import from_json, read_json
-from midway.errors import MidwayError
+from midway.errors import MidwayError, one_line
 from midway.models.encoders.base import ENCODERS, EncoderSpec
 from midway.models.pair_encoders.base import PAIR_ENCODER, PairEncoderSpec
 from midway.models.weights.check import shown
@@ -98,7 +98,7 @@ def open_safetensors(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             return opened.metadata() or {}, tensors
     except (SafetensorError, OSError) as error:
-        raise MidwayError(f"{file}: not a readable safetensors file ({error})") from None
+        raise MidwayError(f"{file}: not a readable safetensors file ({one_line(error)})") from None
 
 
 def sha256_of(path: Path) -> str:
