@@ -138,9 +138,9 @@ def build_network(config: FinetuneConfig) -> FlowModule:
 def _from_encoder(config: FinetuneConfig, file: WeightsFile | None) -> FlowModule:
     start = config.start
     is_plain = file is not None and file.layout == "plain"
-    has_teacher = file is not None and len(file.encoders) > 1
-    if is_plain:
-        has_teacher = has_several_encoders(file.tensors)
+    has_teacher = file is not None and (
+        has_several_encoders(file.tensors) if is_plain else len(file.encoders) > 1
+    )
     if start.encoder != "student" and not has_teacher:
         raise MidwayError(
             f"{start.network}: is an encoder without a teacher; leave out --start.encoder"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -263,13 +263,16 @@ class VisionTransformer(Encoder):
 
 
 def _block(config: EncoderConfig, drop_path: float) -> Block | RotaryBlock:
-    sizes = {"dim": config.width, "heads": config.heads, "swiglu": config.swiglu}
-    eps, scale = config.norm_eps, config.layer_scale
+    dim, heads = config.width, config.heads
+    options: dict[str, Any] = {
+        "norm_eps": config.norm_eps,
+        "drop_path": drop_path,
+        "layer_scale": config.layer_scale,
+        "swiglu": config.swiglu,
+    }
     if config.positions == "rotary":
-        return RotaryBlock(
-            **sizes, norm_eps=eps, drop_path=drop_path, layer_scale=scale, pairs="halves"
-        )
-    return Block(**sizes, qkv_bias=True, norm_eps=eps, drop_path=drop_path, layer_scale=scale)
+        return RotaryBlock(dim, heads, pairs="halves", **options)
+    return Block(dim, heads, qkv_bias=True, **options)
 
 
 ENCODER = VisionTransformer
