@@ -166,6 +166,7 @@ class VisionTransformer(Encoder):
 
         """
         x = self.embed(images)
+        self._rotation(x, None)  # refuses rotary positions
         *blocks, last = self.blocks
         assert isinstance(last, Block)
         for block in blocks:
@@ -250,8 +251,8 @@ class VisionTransformer(Encoder):
             return ()
         if grid is None:
             raise MidwayError(
-                "this method drops patches, which a ViT with rotary positions does not support; "
-                "take one with learned positions"
+                "encoder: rotary positions do not serve where patches are dropped or attention is "
+                "read, as this method does; take learned ones"
             )
         num_prefix, head_dim = 1 + self.config.num_registers, self.width // self.config.heads
         return (centred_rotation(grid, num_prefix, head_dim, tokens.device),)
