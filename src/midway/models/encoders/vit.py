@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder, Images, Map, as_map, patch_grid
+from midway.models.vit_config import MAX_SIDE as MAX_SIDE
 from midway.models.vit_config import NORM_EPS as NORM_EPS
 from midway.models.vit_config import EncoderConfig as EncoderConfig
 from midway.nn.blocks import Block, Tokens, init_transformer
@@ -166,6 +167,7 @@ class VisionTransformer(Encoder):
 
         """
         x = self.embed(images)
+        self._rotation(x, None)  # refuses rotary positions
         *blocks, last = self.blocks
         assert isinstance(last, Block)
         for block in blocks:
@@ -250,8 +252,8 @@ class VisionTransformer(Encoder):
             return ()
         if grid is None:
             raise MidwayError(
-                "this method drops patches, which a ViT with rotary positions does not support; "
-                "take one with learned positions"
+                "encoder: rotary positions do not serve where patches are dropped or attention is "
+                "read, as this method does; take learned ones"
             )
         num_prefix, head_dim = 1 + self.config.num_registers, self.width // self.config.heads
         return (centred_rotation(grid, num_prefix, head_dim, tokens.device),)
