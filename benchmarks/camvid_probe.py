@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path)
     parser.add_argument("networks", nargs="+")
-    parser.add_argument("--weights", nargs="+", default=["student", "teacher"])
+    parser.add_argument("--weights", nargs="*", default=["student", "teacher"])
     parser.add_argument("--untrained", nargs="*", type=int, default=[])
     options = parser.parse_args()
     train, test = read(options.root, "train", every=3), read(options.root, "test", every=1)
