@@ -99,7 +99,7 @@ def poodle_tiny() -> Experiment:
         base,
         method=replace(
             PoodleConfig.tiny(),
-            size=(96, 128),
+            size=(64, 96),
             frame_area=(1.0, 1.0),
             subcrops=SubcropConfig(count=3, size=(64, 64), area=(0.1, 0.4)),
             # With the paper's momentum the teacher would lag behind in a run this short.
