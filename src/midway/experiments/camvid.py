@@ -57,7 +57,8 @@ def dino_tiny() -> Experiment:
 
     Command: ``midway train camvid.dino_tiny --data.root CamVid/train``
     Cost: 2 minutes on 2 CPU cores.
-    Expect: a loss below log(256) = 5.55 (docs/methods/dino.md).
+    Expect: a loss between 4.3 and 5.2, below log(256) = 5.55, and a linear probe no better than
+    that of the untrained network (docs/methods/dino.md).
     """
     base, recipe = midway_tiny(), synthetic.dino_tiny()
     run = replace(base.run, folder=Path("runs/camvid.dino_tiny"), steps=300)
