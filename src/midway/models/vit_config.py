@@ -29,6 +29,8 @@ class EncoderConfig:
     """Stochastic depth of the last block in training; linear from 0 in the first block."""
     layer_scale: bool = False
     """If True, the branches of each block have learned factors, as in DINOv2."""
+    swiglu: int = 0
+    """Hidden channels of MLPs with a gate, as in DINOv2 g; 0 for the usual MLP of ratio 4."""
     norm_eps: float = NORM_EPS
     """Epsilon of all layer norms."""
     positions: Literal["learned", "rotary"] = "learned"
@@ -47,6 +49,8 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         check_at_least("encoder", self, patch_size=1, width=1, depth=1, heads=1, num_registers=0)
+        check_at_least("encoder", self, swiglu=0)
+        check_at_most("encoder", self, swiglu=2**18)
         check_at_most(
             *("encoder", self), patch_size=1024, width=2**16, depth=256, num_registers=4096
         )

@@ -104,6 +104,25 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
+class SwiGlu(nn.Module):
+    """MLP whose hidden layer is multiplied by a gate (Shazeer, 2020), named as in timm."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1_g = Linear(dim, hidden)
+        self.fc1_x = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, dim)
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """Transform each token independently; shape unchanged."""
+        return self.fc2(F.silu(self.fc1_g(x)) * self.fc1_x(x))
+
+
+def block_mlp(dim: int, swiglu: int) -> Mlp | SwiGlu:
+    """Return the MLP of a block: of ratio 4, or with a gate and `swiglu` hidden channels."""
+    return SwiGlu(dim, swiglu) if swiglu else Mlp(dim, 4 * dim)
+
+
 class DropPath(nn.Module):
     """Stochastic depth: drops a residual branch per sample during training.
 
@@ -165,7 +184,8 @@ class LayerScale(nn.Module):
 class Block(Region):
     """Pre-norm transformer block: self-attention, causal or not, then an MLP with ratio 4.
 
-    With `layer_scale`, both branches have learned factors, named as in timm.
+    With `layer_scale`, both branches have learned factors, named as in timm. With `swiglu` above 0,
+    the MLP has a gate and so many hidden channels.
     """
 
     def __init__(
@@ -178,13 +198,14 @@ class Block(Region):
         drop_path: float = 0.0,
         causal: bool = False,
         layer_scale: bool = False,
+        swiglu: int = 0,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, heads, qkv_bias=qkv_bias, causal=causal)
         self.ls1 = LayerScale(dim) if layer_scale else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = Mlp(dim, 4 * dim)
+        self.mlp = block_mlp(dim, swiglu)
         self.ls2 = LayerScale(dim) if layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path)
 

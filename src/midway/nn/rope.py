@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from midway.nn.blocks import DropPath, Heads, LayerScale, Mlp, Tokens, attend
+from midway.nn.blocks import DropPath, Heads, LayerScale, Mlp, Tokens, attend, block_mlp
 from midway.nn.compilation import Region
 from midway.nn.linear import Linear
 
@@ -150,6 +150,7 @@ class RotaryBlock(Region):
         norm_eps: Epsilon of the layer norms.
         drop_path: Probability of stochastic depth.
         layer_scale: If True, both branches have learned factors, as in `Block`.
+        swiglu: Hidden channels of an MLP with a gate, as in `Block`; 0 for the usual one.
         pairs: Order of the channels of a head, see `rotate`.
 
     """
@@ -162,6 +163,7 @@ class RotaryBlock(Region):
         norm_eps: float,
         drop_path: float = 0.0,
         layer_scale: bool = False,
+        swiglu: int = 0,
         pairs: Pairs = "axes",
     ) -> None:
         super().__init__()
@@ -169,7 +171,7 @@ class RotaryBlock(Region):
         self.attn = RotaryAttention(dim, heads, pairs=pairs)
         self.ls1 = LayerScale(dim) if layer_scale else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = Mlp(dim, 4 * dim)
+        self.mlp = block_mlp(dim, swiglu)
         self.ls2 = LayerScale(dim) if layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path)
 

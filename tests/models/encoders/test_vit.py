@@ -198,6 +198,17 @@ def test_colours_of_the_training_are_a_matter_of_the_encoder_alone() -> None:
     torch.testing.assert_close(coloured.maps(images, (4,)), plain.maps(own, (4,)))
 
 
+def test_an_mlp_with_a_gate_multiplies_its_hidden_layer() -> None:
+    encoder = VisionTransformer(replace(SMALL, swiglu=10)).eval()
+    mlp = encoder.blocks[0].mlp
+    assert mlp.fc1_g.weight.shape == mlp.fc1_x.weight.shape == (10, 24)
+    x = torch.randn(3, 24)
+    gate = torch.nn.functional.silu(mlp.fc1_g(x))
+    torch.testing.assert_close(mlp(x), mlp.fc2(gate * mlp.fc1_x(x)))
+    with pytest.raises(MidwayError, match="swiglu -1 is too small"):
+        replace(SMALL, swiglu=-1)
+
+
 ROTARY = replace(SMALL, positions="rotary", num_registers=2, width=24, heads=3)
 
 
@@ -211,8 +222,12 @@ def test_rotary_positions_serve_images_of_any_size_but_no_dropped_patches() -> N
     # Positions count: the features of a rolled image are not the rolled features.
     (rolled,) = encoder.maps(images.roll(8, dims=-1), (-1,))
     assert not torch.allclose(rolled, encoder.maps(images, (-1,))[0].roll(1, dims=-1), atol=1e-4)
-    with pytest.raises(MidwayError, match="does not support; take one with learned positions"):
+    with pytest.raises(
+        MidwayError, match="rotary positions do not serve where patches are dropped"
+    ):
         encoder.run_blocks(encoder.embed(images)[:, :-1], (-1,))
+    with pytest.raises(MidwayError, match="or attention is read, as this method does"):
+        encoder.top_attention(images)
 
 
 @pytest.mark.parametrize(

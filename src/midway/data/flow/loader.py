@@ -129,8 +129,8 @@ class FlowLoader:
             if not any(_has_known(pair) for pair in pairs):
                 others = counted(len(pairs) - 1, "other pair")
                 raise MidwayError(
-                    f"{pairs[0].flow}: no vector of it or of {others} of "
-                    f"{part.dataset} is known, so there is nothing to learn; fetch the flow again"
+                    f"{pairs[0].flow}: no vector of it or of {others} of {part.dataset} is known, "
+                    "so there is nothing to learn; fetch the flow again"
                 )
 
     @property

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder, Images, Map, as_map, patch_grid
+from midway.models.vit_config import MAX_SIDE as MAX_SIDE
 from midway.models.vit_config import NORM_EPS as NORM_EPS
 from midway.models.vit_config import EncoderConfig as EncoderConfig
 from midway.nn.blocks import Block, Tokens, init_transformer
@@ -19,7 +21,7 @@ from midway.nn.rope import RotaryBlock, Rotation, centred_rotation
 
 SIDE = 224
 """Side of the images of a ViT whose tensors do not determine it, in pixels."""
-HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1536: 24}
 """Attention heads by width, where all published ViTs of a width have one number."""
 
 
@@ -122,6 +124,8 @@ class VisionTransformer(Encoder):
             side = round(max(table - 1, 0) ** 0.5)
             blocks = {int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")}
             num_registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
+            gate = "blocks.0.mlp.fc1_g.weight"
+            swiglu = tensors[gate].shape[0] if gate in tensors else 0
         except (KeyError, ValueError, IndexError, ZeroDivisionError):
             return None
         heads = HEADS.get(width) if heads is None else heads
@@ -137,6 +141,7 @@ class VisionTransformer(Encoder):
             depth=len(blocks),
             heads=heads,
             num_registers=num_registers,
+            swiglu=swiglu,
             layer_scale="blocks.0.ls1.gamma" in tensors,
             positions="rotary" if is_rotary else "learned",
         )
@@ -162,6 +167,7 @@ class VisionTransformer(Encoder):
 
         """
         x = self.embed(images)
+        self._rotation(x, None)  # refuses rotary positions
         *blocks, last = self.blocks
         assert isinstance(last, Block)
         for block in blocks:
@@ -246,8 +252,8 @@ class VisionTransformer(Encoder):
             return ()
         if grid is None:
             raise MidwayError(
-                "this method drops patches, which a ViT with rotary positions does not support; "
-                "take one with learned positions"
+                "encoder: rotary positions do not serve where patches are dropped or attention is "
+                "read, as this method does; take learned ones"
             )
         num_prefix, head_dim = 1 + self.config.num_registers, self.width // self.config.heads
         return (centred_rotation(grid, num_prefix, head_dim, tokens.device),)
@@ -259,12 +265,16 @@ class VisionTransformer(Encoder):
 
 
 def _block(config: EncoderConfig, drop_path: float) -> Block | RotaryBlock:
-    dim, heads, eps, scale = config.width, config.heads, config.norm_eps, config.layer_scale
-    if config.positions == "rotary":
-        return RotaryBlock(
-            dim, heads, norm_eps=eps, drop_path=drop_path, layer_scale=scale, pairs="halves"
-        )
-    return Block(dim, heads, qkv_bias=True, norm_eps=eps, drop_path=drop_path, layer_scale=scale)
+    is_rotary = config.positions == "rotary"
+    make = partial(RotaryBlock, pairs="halves") if is_rotary else partial(Block, qkv_bias=True)
+    return make(
+        config.width,
+        config.heads,
+        norm_eps=config.norm_eps,
+        drop_path=drop_path,
+        layer_scale=config.layer_scale,
+        swiglu=config.swiglu,
+    )
 
 
 ENCODER = VisionTransformer

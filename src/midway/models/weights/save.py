@@ -112,7 +112,7 @@ def _release_args(config: NetworkConfig) -> dict[str, Any]:
             "export to .safetensors"
         )
     encoder, plain = config.encoder, EncoderConfig()
-    unnamed = ("layer_scale", "positions", "resampling", "norm_eps", "mean", "std")
+    unnamed = ("layer_scale", "swiglu", "positions", "resampling", "norm_eps", "mean", "std")
     if other := [each for each in unnamed if getattr(encoder, each) != getattr(plain, each)]:
         raise MidwayError(
             f"the release layout cannot represent an encoder's {other[0]}; export to .safetensors"

@@ -41,7 +41,7 @@ def agree(one: Tensor, two: Tensor) -> None:
     torch.testing.assert_close(one, two, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["vit", "mae", "dinov2", "dinov2_registers", "dinov3"])
+@pytest.mark.parametrize("kind", [kind for kind in made.KINDS if kind != "mae_full"])
 def test_files_of_transformers_give_its_features_at_three_sizes(tmp_path, kind):
     model = made.network(kind)
     model.save_pretrained(tmp_path)
@@ -90,6 +90,10 @@ STATES = {
     "dinov2 registers timm": ("dinov2_registers", made.dinov2_of_timm),
     "dinov3": ("dinov3", made.dinov3_original),
     "lingbot": ("dinov3", lambda s: {"model": made.below("backbone.", made.dinov3_original(s))}),
+    "dinov2 gated": ("dinov2_gated", made.dinov2_original),
+    "dinov2 gated timm": ("dinov2_gated", made.dinov2_of_timm),
+    "dinov3 gated": ("dinov3_gated", made.dinov3_original),
+    "dinov3 gated timm": ("dinov3_gated", lambda s: made.dinov3_of_timm(s, bias=True)),
     "dinov3 timm": ("dinov3", lambda s: made.dinov3_of_timm(s, bias=True)),
 }
 
@@ -113,7 +117,7 @@ def test_biases_that_timm_leaves_out_are_zero(tmp_path):
 
 def resized(model: Any, kind: str, layout: str) -> Any:
     """The same network for larger images, its position table interpolated by a slow formula."""
-    if kind == "dinov3":
+    if "dinov3" in kind:
         return model
     other = larger(kind)
     state = model.state_dict()

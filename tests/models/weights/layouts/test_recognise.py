@@ -41,6 +41,10 @@ EXPECTED: dict[str, tuple[str, str, dict[str, int]]] = {
     "dinov2 registers timm": ("DINOv2, with registers, timm's names", "", {}),
     "dinov3": ("DINOv3", "", {"mask token": 1, "positions of a fixed formula": 1}),
     "lingbot": ("DINOv3", "model.backbone", {"mask token": 1, "positions of a fixed formula": 1}),
+    "dinov2 gated": ("DINOv2", "", {"mask token": 1}),
+    "dinov2 gated timm": ("DINOv2, timm's names", "", {}),
+    "dinov3 gated": ("DINOv3", "", {"mask token": 1, "positions of a fixed formula": 1}),
+    "dinov3 gated timm": ("DINOv3, timm's names", "", {}),
     "dinov3 timm": ("DINOv3, timm's names", "", {}),
 }
 
@@ -77,7 +81,7 @@ def test_student_and_teacher_are_chosen_by_name(tmp_path):
     ("extra", "message"),
     [
         ("blocks.0.attn.relative_bias", r"1 unknown \(blocks.0.attn.relative_bias\)"),
-        ("blocks.0.mlp.w12.weight", r"1 unknown \(blocks.0.mlp.w12.weight\).*timm:NAME"),
+        ("blocks.0.mlp.gate.weight", r"1 unknown \(blocks.0.mlp.gate.weight\).*timm:NAME"),
         ("neck.weight", r"1 unknown \(neck.weight\)"),
     ],
 )
@@ -155,6 +159,7 @@ def test_heads_epsilon_and_colours_beside_the_weights_are_used(tmp_path):
     [
         ("{", "config.json: cannot be read as JSON"),
         ('{"num_attention_heads": "x"}', "width 24 does not determine"),
+        ('{"hidden_act": "quick_gelu"}', "config.json: hidden_act quick_gelu is not gelu"),
         ('{"num_attention_heads": 5}', "width 24 is not a multiple of heads 5"),
         ('{"num_attention_heads": 2, "layer_norm_eps": [1]}', "model.safetensors: .*norm_eps"),
         ('{"num_attention_heads": 2, "pretrained_cfg": {"std": [0, 1, 1]}}', "must be above 0"),

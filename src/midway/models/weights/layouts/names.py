@@ -20,7 +20,7 @@ _TRANSFORMERS = tuple(
         (r"\.layernorm_after\.", ".norm2."),
         (r"\.attention(\.attention)?\.(q|k|v)(uery|ey|alue|_proj)\.", r".attn.\2."),
         (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
-        (r"\.(intermediate\.dense|mlp\.up_proj)\.", ".mlp.fc1."),
+        (r"\.intermediate\.dense\.", ".mlp.fc1."),
         (r"\.(output\.dense|mlp\.down_proj)\.", ".mlp.fc2."),
         (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
     )
@@ -50,6 +50,7 @@ def to_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return found  # VideoMAE keeps the biases of queries and values apart
     for block in sorted({name.split(".")[1] for name in found if name.startswith("blocks.")}):
         _fuse_projections(found, f"blocks.{block}.attn.")
+        _name_gates(found, f"blocks.{block}.mlp.")
     _add_class_position(found)
     return found
 
@@ -100,6 +101,32 @@ def _fuse_projections(tensors: dict[str, Tensor], attn: str) -> None:
         # DINOv3 stores a bias of the keys, but multiplies it by zero.
         tensors[bias] = tensors[bias].clone()
         tensors[bias][dim : 2 * dim] = 0
+
+
+def _name_gates(tensors: dict[str, Tensor], mlp: str) -> None:
+    """Give the layers of an MLP with a gate, which have many names, those of timm, in place."""
+    last = tensors.get(f"{mlp}fc2.weight")
+    # In timm's DINOv2, fc1 has the gate and the hidden layer: twice the inputs of fc2.
+    twice = 0 if last is None or last.ndim != 2 else 2 * last.shape[1]
+    for end in ("weight", "bias"):
+        for packed in ("w12", "weights_in", "fc1"):
+            both = tensors.get(f"{mlp}{packed}.{end}")
+            if both is None or not both.ndim or (packed == "fc1" and len(both) != twice):
+                continue
+            if len(both) % 2 == 0 and len(both):
+                del tensors[f"{mlp}{packed}.{end}"]
+                tensors[f"{mlp}fc1_g.{end}"], tensors[f"{mlp}fc1_x.{end}"] = both.chunk(2)
+        has_gate = f"{mlp}gate_proj.{end}" in tensors or f"{mlp}w1.{end}" in tensors
+        for old, new in (
+            ("gate_proj", "fc1_g"),
+            ("w1", "fc1_g"),
+            ("w2", "fc1_x"),
+            ("up_proj", "fc1_x" if has_gate else "fc1"),
+            ("w3", "fc2"),
+            ("weights_out", "fc2"),
+        ):
+            if (tensor := tensors.pop(f"{mlp}{old}.{end}", None)) is not None:
+                tensors[f"{mlp}{new}.{end}"] = tensor
 
 
 def _are_alike(tensors: Iterable[Tensor]) -> bool:

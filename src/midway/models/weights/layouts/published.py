@@ -28,6 +28,7 @@ _AUTHORS_TERMS = (
 )
 _META = "https://dl.fbaipublicfiles.com"
 _SIZES = {"s": "ViT-S", "b": "ViT-B", "l": "ViT-L"}
+_GIANT = {"g": "ViT-g"}
 _TIMM_SIZES = {"s": "small", "b": "base", "l": "large"}
 _DINO_FILES = {
     "s16": "dino_deitsmall16",
@@ -66,10 +67,10 @@ def _encoders() -> dict[str, PublishedNetwork]:
             terms="published by He et al., 2022 (Meta AI) under CC BY-NC 4.0",
         )
     for registers, ending in (("", ""), (" with registers", "-reg4")):
-        for size in _SIZES:
+        for size in (*_SIZES, "g"):
             file = f"dinov2_vit{size}14"
             found[f"dinov2-vit{size}14{ending}"] = PublishedNetwork(
-                about=f"DINOv2{registers}, {_SIZES[size]}/14, LVD-142M",
+                about=f"DINOv2{registers}, {(_SIZES | _GIANT)[size]}/14, LVD-142M",
                 repo=f"{_META}/dinov2",
                 file=f"{file}/{file}{ending.replace('-', '_')}_pretrain.pth",
                 terms="published by Oquab et al., 2023 (Meta AI) under Apache-2.0",
