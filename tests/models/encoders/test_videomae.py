@@ -9,7 +9,8 @@ from torch.testing import assert_close
 
 from midway.errors import MidwayError
 from midway.models.encoders.videomae import VideoMaeEncoder, VideoMaeEncoderConfig
-from midway.models.weights.sources import load_encoder
+from midway.models.weights.save import save
+from midway.models.weights.sources import EncoderSource, load_encoder, open_encoder
 from midway.nn.positions import line_sinusoids
 
 CONFIG = VideoMaeEncoderConfig(
@@ -94,6 +95,23 @@ def test_a_file_in_the_published_layout_gives_the_encoder(tmp_path: Path, caplog
     torch.save({"model": state}, path)
     with pytest.raises(MidwayError, match=r"norm\.bias"):
         load_encoder(str(path))
+
+
+def test_an_evaluation_chooses_the_form_of_single_images(tmp_path: Path) -> None:
+    net, images = encoder(), torch.randn(1, 3, 32, 32)
+    path = str(tmp_path / "net.safetensors")
+    save(net, Path(path))
+    one, clip = (
+        open_encoder(EncoderSource(network=path, features=features)).encoder
+        for features in ("encoder", "static_clip")
+    )
+    with torch.no_grad():
+        assert torch.equal(one.maps(images, (-1,))[0], net.maps(images, (-1,))[0])
+        net.config = replace(CONFIG, still="clip")
+        assert torch.equal(clip.maps(images, (-1,))[0], net.maps(images, (-1,))[0])
+    assert not torch.equal(clip.maps(images, (-1,))[0], one.maps(images, (-1,))[0])
+    with pytest.raises(MidwayError, match="a vit does not see clips; take --features encoder"):
+        open_encoder(EncoderSource(network="random", features="static_clip"))
 
 
 @pytest.mark.parametrize("names", ["today", "hub"])
