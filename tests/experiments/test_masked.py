@@ -16,6 +16,10 @@ def _samples_per_step(experiment: Experiment) -> int:
         ("walking_tours.mae_vits", 100, 4096),
         ("bdd100k.ibot_vits", 800, 1024),
         ("walking_tours.ibot_vits", 100, 1024),
+        ("bdd100k.croco_vits", 300, 250),
+        ("walking_tours.croco_vits", 100, 250),
+        ("bdd100k.videomae_vits", 300, 1000),
+        ("walking_tours.videomae_vits", 100, 1000),
     ],
 )
 def test_runs_have_the_papers_epochs_and_the_releases_batch(
@@ -25,6 +29,11 @@ def test_runs_have_the_papers_epochs_and_the_releases_batch(
     assert experiment.run.epochs == epochs
     assert _samples_per_step(experiment) == samples
     assert experiment.data.starts == ("random" if name.startswith("bdd") else "every_frame")
+
+
+def test_clips_keep_their_step_on_both_datasets() -> None:
+    for name in ("bdd100k.videomae_vits", "walking_tours.videomae_vits"):
+        assert experiments()[name]().data.gap_seconds == (4 / 30, 4 / 30)
 
 
 def test_rates_and_decay_are_those_of_each_release() -> None:

@@ -107,9 +107,33 @@ def ibot_vits() -> Experiment:
 
 def _on_frames(base: Experiment, name: str) -> Experiment:
     """Return the recipe on every frame of the video, for 100 epochs."""
-    data = replace(midway_vits().data, batch_size=base.data.batch_size)
+    data = replace(
+        midway_vits().data,
+        batch_size=base.data.batch_size,
+        gap_seconds=base.data.gap_seconds,
+    )
     return replace(
         base,
         data=data,
         run=replace(base.run, epochs=100, folder=Path(f"runs/walking_tours.{name}")),
     )
+
+
+def croco_vits() -> Experiment:
+    """CroCo v2 with ViT-S on Walking Tours Venice, 100 epochs.
+
+    Command: ``midway train walking_tours.croco_vits --data.root walking_tours/venice.mp4``
+    Cost: 41 GFLOP a pair; not run.
+    Expect (paper, table 2; not run here): ADE20K UperNet 32.0 mIoU, Sintel clean 5.9 EPE.
+    """
+    return _on_frames(bdd100k.croco_vits(), "croco_vits")
+
+
+def videomae_vits() -> Experiment:
+    """VideoMAE with ViT-S on Walking Tours Venice, 100 epochs.
+
+    Command: ``midway train walking_tours.videomae_vits --data.root walking_tours/venice.mp4``
+    Cost: 69 GFLOP a clip; not run.
+    Expect (paper, table 2; not run here): ADE20K UperNet 7.8 mIoU, Sintel clean 7.0 EPE.
+    """
+    return _on_frames(bdd100k.videomae_vits(), "videomae_vits")
