@@ -202,7 +202,7 @@ def test_labels_that_are_all_ignored_are_an_error_before_training(split, place, 
         Image.new("L", (80, 48), 11).save(path)
     folder = tmp_path / "run"
     assert run(place, "camvid-linear", folder, "--data.root", str(tmp_path / "camvid")) == 2
-    assert "no pixel of it or of the 1 other labels has a class" in capsys.readouterr().err
+    assert "no pixel of it or of 1 other label has a class" in capsys.readouterr().err
     assert not folder.exists()
 
 

@@ -16,10 +16,12 @@ from midway.models.flow.network import flow_config
 from midway.models.midway import NetworkConfig
 from midway.models.weights.check import shown
 from midway.models.weights.files import WeightsFile
+from midway.models.weights.layouts.published import PUBLISHED
 from midway.models.weights.layouts.recognise import summary
 from midway.models.weights.load import build_encoder, build_network, open_foreign
 from midway.models.weights.release import ReleaseHints, UnknownHeadsError
 from midway.models.weights.sources import load_encoder, read_source
+from midway.models.weights.unwrap import PREFERRED
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
@@ -46,6 +48,8 @@ def info(
         encoder = load_encoder(network, untrained=True)
         found, lines = {"kind": encoder.kind, "parameters": {"encoder": _count(encoder)}}, []
         lines.append(f"encoder: {_sizes(encoder)}")
+    if network in PUBLISHED:
+        lines.append(PUBLISHED[network].terms)
     say(network)
     for name, count in found["parameters"].items():
         say(f"  {name:<9} {count / 1e6:6.1f} M parameters")
@@ -94,8 +98,9 @@ def _other(file: WeightsFile, release: ReleaseOptions) -> tuple[dict[str, Any], 
     origin: dict[str, Any] = {}
     if file.layout == "plain":
         origin, lines = _origin(file, release)
-    names = list(file.encoders) or (["encoder"] if file.layout == "plain" else [])
-    encoders = {name: build_encoder(file, name, release) for name in names}
+    encoders = {name: build_encoder(file, name, release) for name in file.encoders}
+    if file.layout == "plain":
+        encoders["encoder"] = build_encoder(file, PREFERRED[0], release)
     counts = {name: _count(encoder) for name, encoder in encoders.items()}
     if not encoders or any(spec.prefix for spec in file.encoders.values()):
         counts = _by_part(file.tensors)  # the file has parts that belong to no encoder
@@ -112,7 +117,7 @@ def _other(file: WeightsFile, release: ReleaseOptions) -> tuple[dict[str, Any], 
 
 def _origin(file: WeightsFile, release: ReleaseHints) -> tuple[dict[str, Any], list[str]]:
     """Return layout, authors, licence and left-out tensors of a file of someone else."""
-    foreign = open_foreign(file, "teacher", release)
+    foreign = open_foreign(file, PREFERRED[0], release)
     recognised, family = foreign.recognised, foreign.recognised.family
     place = f", {foreign.place}" if foreign.place else ""
     lines = [

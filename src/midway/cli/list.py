@@ -10,7 +10,7 @@ from midway.cli.options import parse
 from midway.experiments.base import experiments
 from midway.methods.base import About
 from midway.models.weights.files import BUNDLED
-from midway.models.weights.hub import PUBLISHED
+from midway.models.weights.layouts.published import PUBLISHED
 from midway.registry import available, find
 
 PACKAGE = "midway.methods"
@@ -64,9 +64,7 @@ def _described(about: About) -> str:
 
 def _networks() -> Mapping[str, str]:
     bundled = {path.stem: "part of the package" for path in sorted(BUNDLED.glob("*.safetensors"))}
-    published = {
-        name: f"{network.about}; {network.repo} on the hub" for name, network in PUBLISHED.items()
-    }
+    published = {name: f"{network.about}; {network.terms}" for name, network in PUBLISHED.items()}
     return bundled | published
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from midway.data.sampling.samples import ClipsConfig
 from midway.experiments import synthetic
 from midway.experiments.base import Experiment
-from midway.methods.dino import DinoConfig
 
 
 def midway_tiny() -> Experiment:
@@ -60,10 +59,6 @@ def dino_tiny() -> Experiment:
     Cost: 2 minutes on 2 CPU cores.
     Expect: a loss below log(256) = 5.55 (docs/methods/dino.md).
     """
-    base = midway_tiny()
-    return replace(
-        base,
-        method=replace(DinoConfig.tiny(), teacher_momentum=0.99),
-        optim=replace(base.optim, lr=1e-3, clip_norm=3.0),
-        run=replace(base.run, folder=Path("runs/camvid.dino_tiny"), steps=300),
-    )
+    base, recipe = midway_tiny(), synthetic.dino_tiny()
+    run = replace(base.run, folder=Path("runs/camvid.dino_tiny"), steps=300)
+    return replace(base, method=recipe.method, optim=recipe.optim, run=run)

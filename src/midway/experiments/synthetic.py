@@ -6,6 +6,7 @@ from pathlib import Path
 from midway.data.sampling.samples import ClipsConfig
 from midway.data.synthetic.world import WorldConfig
 from midway.experiments.base import Experiment
+from midway.methods.dino import DinoConfig
 from midway.methods.midway import MidwayConfig
 from midway.methods.poodle import PoodleConfig
 from midway.nn.subcrops import SubcropConfig
@@ -61,6 +62,25 @@ def midway_tiny() -> Experiment:
             accelerator="cpu",
             log_every=20,
         ),
+    )
+
+
+def dino_tiny() -> Experiment:
+    """DINO on pairs of the quickstart's videos, 300 steps.
+
+    Two crops of these worlds have too little in common (a run warns of it), so that the loss
+    returns to log(256) = 5.55 (docs/methods/dino.md).
+
+    Command: ``midway train synthetic.dino_tiny --data.root quickstart/videos``
+    Cost: 2 minutes on 2 CPU cores.
+    Expect: no gain over the untrained network.
+    """
+    base = midway_tiny()
+    return replace(
+        base,
+        method=replace(DinoConfig.tiny(), teacher_momentum=0.99),
+        optim=replace(base.optim, lr=1e-3, clip_norm=3.0),
+        run=replace(base.run, folder=Path("runs/synthetic.dino_tiny"), steps=300),
     )
 
 

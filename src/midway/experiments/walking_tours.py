@@ -6,6 +6,7 @@ from pathlib import Path
 from midway.data.sampling.samples import ClipsConfig
 from midway.experiments import bdd100k
 from midway.experiments.base import Experiment
+from midway.methods.dino import DinoConfig
 from midway.methods.poodle import PoodleConfig
 from midway.models.encoders.poodle import SpatialDecoderConfig
 
@@ -44,6 +45,18 @@ def midway_vits_300() -> Experiment:
     base = midway_vits()
     folder = Path("runs/walking_tours.midway_vits_300")
     return replace(base, run=replace(base.run, epochs=300, folder=folder))
+
+
+def dino_vits() -> Experiment:
+    """DINO with a ViT-S on pairs of Walking Tours Venice, 100 epochs: the paper's baseline.
+
+    Command: ``midway train walking_tours.dino_vits --data.root walking_tours/venice.mp4``
+    Cost: 47.2 G multiply-adds forward per pair; the paper took a released network.
+    Expect (paper, table 2; not run here): ADE20K UperNet 29.2 mIoU, Sintel clean 12.4 EPE.
+    """
+    base = midway_vits()
+    folder = Path("runs/walking_tours.dino_vits")
+    return replace(base, method=DinoConfig(), run=replace(base.run, folder=folder))
 
 
 def poodle_r50() -> Experiment:

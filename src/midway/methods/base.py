@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from midway.config import from_json
@@ -89,12 +89,6 @@ class Method(Objective):
     @abstractmethod
     def encoders(self) -> Mapping[str, Encoder]:
         """Encoders for evaluations and exports: "student", and "teacher" if there is one."""
-
-    @property
-    def pair_encoder(self) -> nn.Module | None:
-        """Pretrained network between two frames from which optical flow is finetuned, if any."""
-        # Without one, the paper finetunes flow with fresh dynamics (section 4.1).
-        return None
 
     def start_from(self, network: str) -> None:
         """Load the weights of a trained encoder into all encoders; other parts stay fresh.

@@ -15,7 +15,7 @@ from midway.data.views.spec import ClipSpec, Region, View
 from midway.methods.base import Method, MethodConfig
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import NORM_EPS, EncoderConfig, VisionTransformer
-from midway.nn.blocks import Block, Tokens
+from midway.nn.blocks import Block, Tokens, init_xavier
 from midway.nn.linear import Linear
 from midway.nn.losses.pixels import masked_mse, normalise_patches, patchify
 from midway.nn.masking import (
@@ -184,14 +184,7 @@ def init_mae(module: nn.Module) -> None:
         module: Encoder and decoder; their norms remain as they are.
 
     """
-    for part in module.modules():
-        if isinstance(part, nn.Linear):
-            nn.init.xavier_uniform_(part.weight)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
-        elif isinstance(part, nn.Conv2d):
-            # As a linear layer from the pixels of a patch.
-            nn.init.xavier_uniform_(part.weight.flatten(1))
+    init_xavier(module)
     for name, parameter in module.named_parameters():
         if name.rpartition(".")[2] in ("cls_token", "mask_token", "reg_token"):
             nn.init.normal_(parameter, std=TOKEN_STD)

@@ -15,7 +15,7 @@ from midway.data.views.render import Clips
 from midway.errors import MidwayError
 from midway.methods.base import About, Method, MethodConfig
 from midway.models.dino import HeadConfig
-from midway.models.dynamics import Dynamics, DynamicsConfig, mean_or_sum
+from midway.models.dynamics import DynamicsConfig, mean_or_sum
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig
 from midway.models.midway import MidwayNetwork, NetworkConfig
@@ -148,11 +148,6 @@ class Midway(Method):
     def encoders(self) -> Mapping[str, Encoder]:
         """Student and EMA teacher."""
         return self.network.encoders
-
-    @property
-    def pair_encoder(self) -> Dynamics:
-        """The student's dynamics."""
-        return self.network.dynamics
 
     def loss(self, clips: Clips) -> StepOutput:
         """Return the DINO term plus the dense term, equally weighted in the paper (section 3)."""

@@ -74,6 +74,17 @@ class Recolour(nn.Module):
         # Without a multiplication by 1, features stay equal bit for bit.
         return images if self.is_identity else images * self.scale + self.shift
 
+    def is_like(self, other: "Recolour") -> bool:
+        """Return whether another conversion is the same."""
+        return torch.equal(self.scale, other.scale) and torch.equal(self.shift, other.shift)
+
+    def folded_into(
+        self, weight: Float[Tensor, "dim 3 patch patch"], bias: Float[Tensor, " dim"]
+    ) -> tuple[Float[Tensor, "dim 3 patch patch"], Float[Tensor, " dim"]]:
+        """Return weights of a patch embedding that make this conversion superfluous."""
+        # w (x * scale + shift) + b = (w * scale) x + (w shift + b)
+        return weight * self.scale, bias + (weight * self.shift).sum((1, 2, 3))
+
 
 def resample_positions(
     table: Float[Tensor, "1 tokens dim"],

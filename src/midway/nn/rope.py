@@ -5,26 +5,37 @@ attention depends on the offset between two patches, for images of any size.
 """
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from midway.nn.blocks import DropPath, Heads, LayerScale, Mlp, Tokens, attend
+from midway.nn.blocks import DropPath, Heads, LayerScale, Mlp, Tokens, attend, block_mlp
 from midway.nn.compilation import Region
 from midway.nn.linear import Linear
 
 BASE = 100.0
 """Ratio of the longest period of the rotations to the shortest, which is 2 pi patches."""
 Positions = Int[Tensor, "batch tokens 2"]
+Pairs = Literal["axes", "halves", "neighbours"]
+"""Order of the channels of a head, see `rotate`: in CroCo, in DINOv3 and in V-JEPA."""
+_ORDERS: dict[Pairs, tuple[tuple[int, ...], int]] = {
+    "axes": ((2, 2, -1), -2),
+    "halves": ((2, 2, -1), -3),
+    "neighbours": ((-1, 2), -1),
+}
+"""Shape of a head's channels, and its dimension of the two channels of a pair."""
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines of the angles of each token: frequencies of its row, then its column."""
+    """Cosines and sines of the angles of each token: frequencies of its row, then its column.
 
-    cos: Float[Tensor, "batch 1 tokens 2 frequencies"]
-    sin: Float[Tensor, "batch 1 tokens 2 frequencies"]
+    For the order "neighbours", there is one angle a pair, of shape (batch, 1, tokens, pairs).
+    """
+
+    cos: Float[Tensor, "batch 1 tokens *angles"]
+    sin: Float[Tensor, "batch 1 tokens *angles"]
 
 
 def grid_positions(grid: tuple[int, int], device: torch.device) -> Int[Tensor, "1 rows*columns 2"]:
@@ -70,26 +81,33 @@ def centred_rotation(
     return Rotation(angles.cos(), angles.sin())
 
 
-def rotate(x: Heads, by: Rotation, *, halves: bool = False) -> Heads:
-    """Rotate queries or keys: the first half of the channels by row, the second by column.
+def rotate(x: Heads, by: Rotation, pairs: Pairs = "axes") -> Heads:
+    """Rotate pairs of channels of queries or keys.
 
-    Within a half of size d, channel i is paired with channel i + d / 2. With `halves`, channels of
-    the first half are paired with those of the second, and each has quarters for row and column.
+    Args:
+        x: Queries or keys.
+        by: Rotation with an angle for each pair.
+        pairs: Order of the channels. In "axes", the first half is for the row and the second for
+            the column, and within a half of size d, channel i is paired with channel i + d / 2. In
+            "halves", channels of the first half are paired with those of the second, and each half
+            has quarters for row and column. In "neighbours", channels 2 i and 2 i + 1 are a pair.
+
     """
+    split, pair = _ORDERS[pairs]
     # (batch, heads, tokens, head_dim) -> (batch, heads, tokens, 2 axes, 2 of a pair, head_dim / 4)
-    pair = -3 if halves else -2  # axes and pairs are swapped in halves
-    first, second = x.unflatten(-1, (2, 2, -1)).unbind(pair)
+    first, second = x.unflatten(-1, split).unbind(pair)
     rotated = (first * by.cos - second * by.sin, second * by.cos + first * by.sin)
     # Angles are float32, because bfloat16 would round those of distant patches.
-    return torch.stack(rotated, dim=pair).flatten(-3).to(x.dtype)
+    return torch.stack(rotated, dim=pair).flatten(-len(split)).to(x.dtype)
 
 
 class RotaryAttention(nn.Module):
     """Multi-head self-attention with rotary positions and fused weights (timm's layout)."""
 
-    def __init__(self, dim: int, heads: int, *, halves: bool = False) -> None:
+    def __init__(self, dim: int, heads: int, *, pairs: Pairs = "axes") -> None:
         super().__init__()
-        self.heads, self.halves = heads, halves
+        self.heads = heads
+        self.pairs: Pairs = pairs
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
 
@@ -97,7 +115,7 @@ class RotaryAttention(nn.Module):
         """Attend among the tokens of each sample, which stand at the positions of `by`."""
         # (batch, tokens, 3 * dim) -> (3, batch, heads, tokens, head_dim)
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        q, k = (rotate(x, by, halves=self.halves) for x in (q, k))
+        q, k = (rotate(x, by, self.pairs) for x in (q, k))
         return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -132,7 +150,8 @@ class RotaryBlock(Region):
         norm_eps: Epsilon of the layer norms.
         drop_path: Probability of stochastic depth.
         layer_scale: If True, both branches have learned factors, as in `Block`.
-        halves: Order of the channels of a head, see `rotate`.
+        swiglu: Hidden channels of an MLP with a gate, as in `Block`; 0 for the usual one.
+        pairs: Order of the channels of a head, see `rotate`.
 
     """
 
@@ -144,14 +163,15 @@ class RotaryBlock(Region):
         norm_eps: float,
         drop_path: float = 0.0,
         layer_scale: bool = False,
-        halves: bool = False,
+        swiglu: int = 0,
+        pairs: Pairs = "axes",
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = RotaryAttention(dim, heads, halves=halves)
+        self.attn = RotaryAttention(dim, heads, pairs=pairs)
         self.ls1 = LayerScale(dim) if layer_scale else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = Mlp(dim, 4 * dim)
+        self.mlp = block_mlp(dim, swiglu)
         self.ls2 = LayerScale(dim) if layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path)
 

@@ -5,7 +5,6 @@ is valid while the file keeps its size and modification time, so an outdated ind
 never wrong. A rebuild reads only files that are new, have changed or were unusable.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from midway.atomic import write_atomically
+from midway.config import json_text
 from midway.data.clip import BadClipError
 from midway.data.clips.index import (
     Record,
@@ -121,4 +121,4 @@ def _read_header(file: FoundFile, reading: Reading) -> Record:
 
 def _write(opened: BinaryIO, root: str, records: Iterable[Record]) -> None:
     lines = [head_of_index(root), *(record.line() for record in records)]
-    opened.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+    opened.write("".join(json_text(line) + "\n" for line in lines).encode())

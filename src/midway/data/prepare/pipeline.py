@@ -5,7 +5,6 @@ an interrupted store contains the first clips of the folder, and a later run res
 adds the same rows in the same order.
 """
 
-import json
 import logging
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from midway.atomic import naming
+from midway.config import json_text
 from midway.data.clips.episodes import has_episodes
 from midway.data.clips.frame_folder import group_sequences, natural_key
 from midway.data.clips.listing import list_kinds, tell_passed_over
@@ -231,7 +231,7 @@ class _SkipList:
         for clip in skipped:
             self.clips.append(clip)
             with naming(self.path), self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"clip": clip.clip, "reason": clip.reason}) + "\n")
+                file.write(json_text({"clip": clip.clip, "reason": clip.reason}) + "\n")
 
 
 def _summary(

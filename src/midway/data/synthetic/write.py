@@ -10,9 +10,12 @@ from midway.atomic import write_picture
 from midway.data.flow.files import write_flo
 from midway.data.flow.recorded import write_recorded_flow
 from midway.data.signals import SUFFIX
-from midway.data.synthetic.world import World, WorldConfig, WorldFrame
+from midway.data.synthetic.shape_world import ShapeWorldConfig
+from midway.data.synthetic.world import WorldConfig, WorldFrame
 from midway.data.video.writer import writing_video
 from midway.errors import MidwayError
+
+AnyWorldConfig = WorldConfig | ShapeWorldConfig
 
 
 def scene_name(seed: int) -> str:
@@ -22,7 +25,7 @@ def scene_name(seed: int) -> str:
 
 def write_videos(
     folder: Path | str,
-    config: WorldConfig,
+    config: AnyWorldConfig,
     *,
     seeds: Iterable[int],
     recorded_gap_seconds: float | None = None,
@@ -45,7 +48,7 @@ def write_videos(
     if config.height % 2 or config.width % 2:
         raise MidwayError(
             f"odd video size: {config.height} x {config.width} pixels; "
-            "make height and width of WorldConfig even"
+            "make height and width of the world even"
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,8 +68,8 @@ def write_videos(
     return paths
 
 
-def _record_flow(folder: Path, config: WorldConfig, seed: int, gap_seconds: float) -> None:
-    world, seconds = World(config, seed), [i / config.fps for i in range(config.num_frames)]
+def _record_flow(folder: Path, config: AnyWorldConfig, seed: int, gap_seconds: float) -> None:
+    world, seconds = config.build(seed), [i / config.fps for i in range(config.num_frames)]
     write_recorded_flow(
         folder / f"{scene_name(seed)}{SUFFIX}",
         seconds,
@@ -78,14 +81,14 @@ def _record_flow(folder: Path, config: WorldConfig, seed: int, gap_seconds: floa
     )
 
 
-def write_flow_dataset(folder: Path | str, config: WorldConfig, *, seeds: Iterable[int]) -> None:
+def write_flow_dataset(folder: Path | str, config: AnyWorldConfig, *, seeds: Iterable[int]) -> None:
     """Write worlds in the layout of MPI-Sintel: `training/{clean,flow,occlusions}/world_SEED`.
 
     Flow is from each frame to the next, so `config.fps` sets the gap: 2 frames per second make
     0.5 s, and large enough motion to measure.
     """
     for seed in seeds:
-        world = World(config, seed)
+        world = config.build(seed)
         clean, flow, occlusions = (
             Path(folder) / "training" / part / scene_name(seed)
             for part in ("clean", "flow", "occlusions")
@@ -104,7 +107,7 @@ def write_flow_dataset(folder: Path | str, config: WorldConfig, *, seeds: Iterab
 
 def write_segmentation_dataset(
     folder: Path | str,
-    config: WorldConfig,
+    config: AnyWorldConfig,
     *,
     train_seeds: Iterable[int],
     val_seeds: Iterable[int],
@@ -125,6 +128,6 @@ def write_segmentation_dataset(
                 write_picture(labels / name, Image.fromarray(frame.classes))
 
 
-def _frames(config: WorldConfig, seed: int) -> Iterator[WorldFrame]:
-    world = World(config, seed)
+def _frames(config: AnyWorldConfig, seed: int) -> Iterator[WorldFrame]:
+    world = config.build(seed)
     return (world.frame(i / config.fps) for i in range(config.num_frames))

@@ -2,101 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from midway.config import check_at_least, check_at_most
 from midway.errors import MidwayError
-from midway.models.encoders.base import Encoder, Images, Map, as_map
+from midway.models.encoders.base import Encoder, Images, Map, as_map, patch_grid
+from midway.models.vit_config import NORM_EPS as NORM_EPS
+from midway.models.vit_config import EncoderConfig as EncoderConfig
 from midway.nn.blocks import Block, Tokens, init_transformer
-from midway.nn.embed import Colours, PatchEmbed, Resampling, resample_positions
-from midway.nn.images import IMAGENET_MEAN, IMAGENET_STD
+from midway.nn.embed import PatchEmbed, resample_positions
 from midway.nn.mimetic import sincos_positions
 from midway.nn.rope import RotaryBlock, Rotation, centred_rotation
 
-NORM_EPS = 1e-6
-MAX_SIDE = 2**15
-"""Largest side of the images of a position table, in pixels."""
 SIDE = 224
 """Side of the images of a ViT whose tensors do not determine it, in pixels."""
-HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1536: 24}
 """Attention heads by width, where all published ViTs of a width have one number."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
-    """Sizes of the encoder; the defaults are ViT-S/16 at 224."""
-
-    image_size: tuple[int, int] = (224, 224)
-    """Height and width of the position table, in pixels; other sizes are resampled."""
-    patch_size: int = 16
-    width: int = 384
-    depth: int = 12
-    heads: int = 6
-    num_registers: int = 0
-    """Number of register tokens; no output contains them."""
-    drop_path: float = 0.1
-    """Stochastic depth of the last block in training; linear from 0 in the first block."""
-    layer_scale: bool = False
-    """If True, the branches of each block have learned factors, as in DINOv2."""
-    norm_eps: float = NORM_EPS
-    """Epsilon of all layer norms."""
-    positions: Literal["learned", "rotary"] = "learned"
-    """A table that is added to the patches, or rotations in the attention, as in DINOv3."""
-    resampling: Resampling = "offset"
-    """Interpolation of the position table for images of another size."""
-    mean: Colours = IMAGENET_MEAN
-    """Mean of the normalisation in training; callers give ImageNet-normalised images anyway."""
-    std: Colours = IMAGENET_STD
-    """Standard deviation of the normalisation in training."""
-
-    init_std: float = 0.02
-    """Standard deviation of the initial weights of linear layers."""
-    sincos_positions: bool = False
-    """If True, initialise positions as sines and cosines, not as noise (`midway.nn.mimetic`)."""
-
-    def __post_init__(self) -> None:
-        check_at_least("encoder", self, patch_size=1, width=1, depth=1, heads=1, num_registers=0)
-        check_at_most(
-            *("encoder", self), patch_size=1024, width=2**16, depth=256, num_registers=4096
-        )
-        if max(self.image_size) > MAX_SIDE:
-            raise MidwayError(
-                f"encoder: image_size {self.image_size} is too large; give {MAX_SIDE} or less"
-            )
-        if not (min(self.std) > 0 and 0 < self.norm_eps < 1):
-            raise MidwayError(
-                f"encoder: std {self.std} and norm_eps {self.norm_eps} must be above 0; change them"
-            )
-        if not 0 <= self.drop_path < 1:
-            raise MidwayError(f"encoder: drop_path {self.drop_path} must be 0 or more, and below 1")
-        if self.width % self.heads:
-            raise MidwayError(
-                f"encoder: width {self.width} is not a multiple of heads {self.heads}; change one"
-            )
-        if self.sincos_positions and self.width % 4:
-            raise MidwayError(
-                f"encoder: width {self.width} is not a multiple of 4, as sincos_positions needs; "
-                "change one"
-            )
-        if self.positions == "rotary" and (self.width // self.heads % 4 or self.sincos_positions):
-            raise MidwayError(
-                f"encoder: rotary positions need heads of a multiple of 4 channels, not "
-                f"{self.width // self.heads}, and no sincos_positions; change one"
-            )
-        if any(side < 1 or side % self.patch_size for side in self.image_size):
-            raise MidwayError(
-                f"encoder: image_size {self.image_size} is not a multiple of patch_size "
-                f"{self.patch_size}; change one"
-            )
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches in the position table."""
-        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +38,10 @@ class TopAttention:
 
 
 class VisionTransformer(Encoder):
-    """Pre-norm ViT with a class token and learned positions, for images of any size.
+    """Pre-norm ViT with a class token, for images of any size.
 
-    Its `state_dict` has the names of timm's `vit_small_patch16_224`.
+    Its `state_dict` has the names of timm's `vit_small_patch16_224`. Options of the configuration
+    make it the ViT of MAE, DINOv2 or DINOv3.
     """
 
     kind = "vit"
@@ -138,14 +63,7 @@ class VisionTransformer(Encoder):
             self.pos_embed = nn.Parameter(positions)
         self.patch_embed = PatchEmbed(config.patch_size, dim, mean=config.mean, std=config.std)
         self.blocks = nn.ModuleList(
-            (RotaryBlock if is_rotary else Block)(
-                dim,
-                config.heads,
-                norm_eps=config.norm_eps,
-                drop_path=config.drop_path * index / max(config.depth - 1, 1),
-                layer_scale=config.layer_scale,
-                **({"halves": True} if is_rotary else {"qkv_bias": True}),
-            )
+            _block(config, config.drop_path * index / max(config.depth - 1, 1))
             for index in range(config.depth)
         )
         self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
@@ -200,10 +118,13 @@ class VisionTransformer(Encoder):
             width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
             is_rotary = "pos_embed" not in tensors and "cls_token" in tensors
             # Without a table, no tensor depends on the size of the images.
-            num_patches = (SIDE // patch) ** 2 if is_rotary else tensors["pos_embed"].shape[1] - 1
-            side = round(num_patches**0.5)
+            table = tensors["pos_embed"].shape[1] if not is_rotary else (SIDE // patch) ** 2 + 1
+            side = round(max(table - 1, 0) ** 0.5)
             blocks = {int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")}
-        except (KeyError, ValueError, IndexError):
+            num_registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
+            gate = "blocks.0.mlp.fc1_g.weight"
+            swiglu = tensors[gate].shape[0] if gate in tensors else 0
+        except (KeyError, ValueError, IndexError, ZeroDivisionError):
             return None
         heads = HEADS.get(width) if heads is None else heads
         if heads is None:
@@ -217,7 +138,8 @@ class VisionTransformer(Encoder):
             width=width,
             depth=len(blocks),
             heads=heads,
-            num_registers=tensors["reg_token"].shape[1] if "reg_token" in tensors else 0,
+            num_registers=num_registers,
+            swiglu=swiglu,
             layer_scale="blocks.0.ls1.gamma" in tensors,
             positions="rotary" if is_rotary else "learned",
         )
@@ -269,14 +191,7 @@ class VisionTransformer(Encoder):
             MidwayError: The sides are no multiples of the patch size.
 
         """
-        height, width = images.shape[-2:]
-        patch = self.config.patch_size
-        if height % patch or width % patch:
-            raise MidwayError(
-                f"image of {height}x{width} pixels: sides must be multiples of the patch size "
-                f"{patch}; crop or resize it"
-            )
-        return height // patch, width // patch
+        return patch_grid(images, self.config.patch_size)
 
     def embed(self, images: Images) -> Tokens:
         """Return the tokens of whole images, ready for `run_blocks`."""
@@ -344,6 +259,16 @@ class VisionTransformer(Encoder):
         if not self.config.num_registers:
             return x
         return torch.cat([x[:, :1], x[:, 1 + self.config.num_registers :]], dim=1)
+
+
+def _block(config: EncoderConfig, drop_path: float) -> Block | RotaryBlock:
+    sizes = {"dim": config.width, "heads": config.heads, "swiglu": config.swiglu}
+    eps, scale = config.norm_eps, config.layer_scale
+    if config.positions == "rotary":
+        return RotaryBlock(
+            **sizes, norm_eps=eps, drop_path=drop_path, layer_scale=scale, pairs="halves"
+        )
+    return Block(**sizes, qkv_bias=True, norm_eps=eps, drop_path=drop_path, layer_scale=scale)
 
 
 ENCODER = VisionTransformer

@@ -29,6 +29,12 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mae_full": ("ViTMAEForPreTraining", "ViTMAEConfig", MLP | DECODER),
     "dinov2": ("Dinov2Model", "Dinov2Config", RATIO),
     "dinov2_registers": ("Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", RATIO),
+    "dinov2_gated": ("Dinov2Model", "Dinov2Config", RATIO | {"use_swiglu_ffn": True}),
+    "dinov3_gated": (
+        "DINOv3ViTModel",
+        "DINOv3ViTConfig",
+        MLP | {"num_register_tokens": 4, "use_gated_mlp": True, "hidden_act": "silu"},
+    ),
     "dinov3": ("DINOv3ViTModel", "DINOv3ViTConfig", MLP | {"num_register_tokens": 4}),
 }
 
@@ -87,6 +93,10 @@ def with_timms_names(model: Any) -> dict[str, Tensor]:
             names = [f"blocks.{block}.attention.{part}_proj.{end}" for part in "qkv"]
             parts = [found.pop(name, torch.zeros(WIDTH)) for name in names]  # DINOv3: no key bias
             found[f"blocks.{block}.attn.qkv.{end}"] = torch.cat(parts)
+    # MLPs with a gate: timm's names are fc1_g, fc1_x and fc2.
+    found = {name.replace("gate_proj", "fc1_g"): tensor for name, tensor in found.items()}
+    for name in [name for name in found if name.endswith(("fc1_g.weight", "fc1_g.bias"))]:
+        found[name.replace("fc1_g", "fc1_x")] = found.pop(name.replace("fc1_g", "fc1"))
     return {name: tensor for name, tensor in found.items() if not name.startswith("pooler")}
 
 
@@ -129,14 +139,27 @@ def mae_full(state: dict[str, Tensor]) -> dict[str, Any]:
 def dinov2_original(state: dict[str, Tensor], *, chunked: bool = False) -> dict[str, Tensor]:
     """The names of DINOv2's authors; training checkpoints have blocks in chunks."""
     renamed = {name.replace("reg_token", "register_tokens"): t for name, t in state.items()}
+    if any("fc1_g" in name for name in renamed):
+        renamed = packed(renamed, "w12")
+        renamed = {name.replace("mlp.fc2", "mlp.w3"): tensor for name, tensor in renamed.items()}
     if not chunked:
         return renamed
     return {re.sub(r"^blocks\.(\d+)", r"blocks.0.\1", name): t for name, t in renamed.items()}
 
 
+def packed(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Gates and hidden layers as one layer of this name."""
+    found = dict(state)
+    for gate in [each for each in found if "fc1_g" in each]:
+        both = found.pop(gate), found.pop(gate.replace("fc1_g", "fc1_x"))
+        found[gate.replace("fc1_g", name)] = torch.cat(both)
+    return found
+
+
 def dinov2_of_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The names of timm, whose tables of models with registers have no class row."""
     found = {name.replace("register_tokens", "reg_token"): t for name, t in state.items()}
+    found = packed(found, "fc1")
     del found["mask_token"]
     if "reg_token" in found:
         found["cls_token"] = found["cls_token"] + found["pos_embed"][:, :1]
@@ -147,6 +170,9 @@ def dinov2_of_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def dinov3_original(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The names of DINOv3's authors: a key bias that a mask removes, and stored periods."""
     found = {name.replace("register_tokens", "storage_tokens"): t for name, t in state.items()}
+    if any("fc1_g" in name for name in found):
+        for old, new in (("fc1_g", "w1"), ("fc1_x", "w2"), ("mlp.fc2", "mlp.w3")):
+            found = {name.replace(old, new): tensor for name, tensor in found.items()}
     found["rope_embed.periods"] = (100 ** (torch.arange(3) / 3)).bfloat16()
     for name in [name for name in found if name.endswith("qkv.bias")]:
         mask = torch.ones(3 * WIDTH)
@@ -166,6 +192,34 @@ def dinov3_of_timm(state: dict[str, Tensor], *, bias: bool) -> dict[str, Tensor]
         if bias:
             found |= {name.replace("qkv.bias", f"{p}_bias"): t for p, t in (("q", q), ("v", v))}
     return found
+
+
+def vjepa(model: Any) -> dict[str, Any]:
+    """A checkpoint of V-JEPA 2.1: parts for images and videos, norms of four levels, predictor."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in model.encoder.state_dict().items():
+        new = name.replace("embeddings.patch_embeddings.proj.", "patch_embed_img.proj.")
+        new = new.replace("layer.", "blocks.").replace("layernorm.", "norms_block.3.")
+        found[new.replace("attention.proj.", "attn.proj.")] = tensor
+    for block in range(DEPTH):
+        for end in ("weight", "bias"):
+            names = [f"blocks.{block}.attention.{p}.{end}" for p in ("query", "key", "value")]
+            found[f"blocks.{block}.attn.qkv.{end}"] = torch.cat([found.pop(n) for n in names])
+    # The mark of images takes its share of the bias.
+    found["img_mod_embed"] = torch.randn(1, 1, WIDTH)
+    found["patch_embed_img.proj.bias"] = (
+        found["patch_embed_img.proj.bias"] - found["img_mod_embed"].flatten()
+    )
+    found |= {
+        f"norms_block.{n}.{end}": torch.ones(2) for n in range(3) for end in ("weight", "bias")
+    }
+    found |= {"patch_embed.proj.weight": torch.ones(WIDTH, 3, 2, 16, 16)}
+    found |= {"patch_embed.proj.bias": torch.ones(2), "video_mod_embed": torch.ones(1, 1, WIDTH)}
+    return {
+        "ema_encoder": below("module.backbone.", found),
+        "predictor": {"module.backbone.predictor_embed.weight": torch.ones(2)},
+        "epoch": 1,
+    }
 
 
 def _block_names(state: dict[str, Tensor]) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 from midway.models.weights.release import ReleaseHints
@@ -40,7 +41,7 @@ def agree(one: Tensor, two: Tensor) -> None:
     torch.testing.assert_close(one, two, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["vit", "mae", "dinov2", "dinov2_registers", "dinov3"])
+@pytest.mark.parametrize("kind", [kind for kind in made.KINDS if kind != "mae_full"])
 def test_files_of_transformers_give_its_features_at_three_sizes(tmp_path, kind):
     model = made.network(kind)
     model.save_pretrained(tmp_path)
@@ -89,6 +90,10 @@ STATES = {
     "dinov2 registers timm": ("dinov2_registers", made.dinov2_of_timm),
     "dinov3": ("dinov3", made.dinov3_original),
     "lingbot": ("dinov3", lambda s: {"model": made.below("backbone.", made.dinov3_original(s))}),
+    "dinov2 gated": ("dinov2_gated", made.dinov2_original),
+    "dinov2 gated timm": ("dinov2_gated", made.dinov2_of_timm),
+    "dinov3 gated": ("dinov3_gated", made.dinov3_original),
+    "dinov3 gated timm": ("dinov3_gated", lambda s: made.dinov3_of_timm(s, bias=True)),
     "dinov3 timm": ("dinov3", lambda s: made.dinov3_of_timm(s, bias=True)),
 }
 
@@ -112,7 +117,7 @@ def test_biases_that_timm_leaves_out_are_zero(tmp_path):
 
 def resized(model: Any, kind: str, layout: str) -> Any:
     """The same network for larger images, its position table interpolated by a slow formula."""
-    if kind == "dinov3":
+    if "dinov3" in kind:
         return model
     other = larger(kind)
     state = model.state_dict()
@@ -165,3 +170,46 @@ def antialiased(old: int, new: int) -> Tensor:
         for column in range(old):
             matrix[row, column] = kernel(column + 0.5 - centre, -0.5)
     return matrix / matrix.sum(1, keepdim=True)
+
+
+def test_v_jepa_2_1_gives_the_features_of_version_2_with_its_rotation_mended(tmp_path, monkeypatch):
+    module = transformers.models.vjepa2.modeling_vjepa2
+    torch.manual_seed(0)
+    config = transformers.VJEPA2Config(
+        **{**made.SIZES, "hidden_size": made.WIDTH, "patch_size": 16, "mlp_ratio": 4},
+        crop_size=256,
+        frames_per_clip=1,
+        tubelet_size=1,
+        pred_hidden_size=12,
+        pred_num_attention_heads=2,
+        pred_num_hidden_layers=1,
+    )
+    model = transformers.VJEPA2Model(config).eval()
+    for name, parameter in model.named_parameters():
+        parameter.data.normal_(1 if "norm" in name else 0, 0.2)
+    torch.save(made.vjepa(model), tmp_path / "net.pt")
+    # Version 2 repeats frequencies in an order that does not belong to its pairs of channels.
+    monkeypatch.setattr(module, "rotate_queries_or_keys", turned)
+    x = images(256, 256)
+    with torch.no_grad():
+        expected = model(x[:, None], skip_predictor=True).last_hidden_state
+    agree(ours(tmp_path / "net.pt", x), expected)
+    # Smaller images span the same rows and columns.
+    x = images(128, 128)
+    places = torch.cartesian_prod(torch.arange(8), torch.arange(8)).T * (15 / 7)
+    monkeypatch.setattr(
+        module.VJEPA2RopeAttention,
+        "get_position_ids",
+        lambda *_, **__: (torch.zeros(64), *places),
+    )
+    with torch.no_grad():
+        expected = model(x[:, None], skip_predictor=True).last_hidden_state
+    agree(ours(tmp_path / "net.pt", x), expected)
+
+
+def turned(x: Tensor, pos: Tensor) -> Tensor:
+    """Rotation of neighbouring channels as complex numbers."""
+    half = x.shape[-1] // 2
+    angles = pos[..., None] * 10000.0 ** (-torch.arange(half) / half)
+    pairs = torch.view_as_complex(x.unflatten(-1, (half, 2)).contiguous())
+    return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2)

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from midway.errors import MidwayError
+from midway.models.encoders.vjepa import VJepaConfig, VJepaEncoder
 from midway.models.weights.files import read_weights
 from midway.models.weights.load import open_foreign
 from midway.models.weights.release import ReleaseHints
@@ -40,6 +41,10 @@ EXPECTED: dict[str, tuple[str, str, dict[str, int]]] = {
     "dinov2 registers timm": ("DINOv2, with registers, timm's names", "", {}),
     "dinov3": ("DINOv3", "", {"mask token": 1, "positions of a fixed formula": 1}),
     "lingbot": ("DINOv3", "model.backbone", {"mask token": 1, "positions of a fixed formula": 1}),
+    "dinov2 gated": ("DINOv2", "", {"mask token": 1}),
+    "dinov2 gated timm": ("DINOv2, timm's names", "", {}),
+    "dinov3 gated": ("DINOv3", "", {"mask token": 1, "positions of a fixed formula": 1}),
+    "dinov3 gated timm": ("DINOv3, timm's names", "", {}),
     "dinov3 timm": ("DINOv3, timm's names", "", {}),
 }
 
@@ -76,7 +81,7 @@ def test_student_and_teacher_are_chosen_by_name(tmp_path):
     ("extra", "message"),
     [
         ("blocks.0.attn.relative_bias", r"1 unknown \(blocks.0.attn.relative_bias\)"),
-        ("blocks.0.mlp.w12.weight", r"1 unknown \(blocks.0.mlp.w12.weight\).*timm:NAME"),
+        ("blocks.0.mlp.gate.weight", r"1 unknown \(blocks.0.mlp.gate.weight\).*timm:NAME"),
         ("neck.weight", r"1 unknown \(neck.weight\)"),
     ],
 )
@@ -103,6 +108,25 @@ def test_a_missing_tensor_is_refused_also_in_names_of_transformers(tmp_path):
     save_file(tensors, file)
     with pytest.raises(MidwayError, match=r"2 missing \(blocks.1.attn.qkv.*; 5 unknown"):
         load_encoder(str(file))
+
+
+def test_the_parts_of_v_jepa_for_videos_are_left_out(tmp_path, caplog):
+    config = VJepaConfig(image_size=(32, 32), patch_size=8, width=24, depth=2, heads=2)
+    state = dict(VJepaEncoder(config).state_dict())
+    for end in ("weight", "bias"):
+        state[f"norms_block.0.{end}"] = state[f"norms_block.1.{end}"] = state.pop(f"top_norm.{end}")
+        state[f"patch_embed_img.proj.{end}"] = state.pop(f"patch_embed.proj.{end}")
+    state["patch_embed_img.proj.weight"] = state["patch_embed_img.proj.weight"][:, :, None]
+    state |= {"img_mod_embed": torch.zeros(1, 1, 24), "video_mod_embed": torch.zeros(1, 1, 24)}
+    state |= {f"patch_embed.proj.{end}": torch.zeros(2) for end in ("weight", "bias")}
+    predictor = {"predictor.module.backbone.predictor_embed.weight": torch.zeros(2)}
+    path = tmp_path / "net.pt"
+    torch.save(made.below("ema_encoder.module.backbone.", state) | predictor, path)
+    assert load_encoder(str(path), hints=HINTS).kind == "vjepa"
+    found = open_foreign(read_weights(path), "teacher", HINTS).recognised
+    assert (found.layout, found.family.name) == ("V-JEPA 2.1, image encoder", "V-JEPA 2.1")
+    counts = {kind: len(names) for kind, names in found.left_out.items()}
+    assert counts == {"parts for videos": 3, "norms of lower levels": 2, "head": 1}
 
 
 def test_rotary_positions_of_another_base_are_refused(tmp_path):
@@ -135,6 +159,7 @@ def test_heads_epsilon_and_colours_beside_the_weights_are_used(tmp_path):
     [
         ("{", "config.json: cannot be read as JSON"),
         ('{"num_attention_heads": "x"}', "width 24 does not determine"),
+        ('{"hidden_act": "quick_gelu"}', "config.json: hidden_act quick_gelu is not gelu"),
         ('{"num_attention_heads": 5}', "width 24 is not a multiple of heads 5"),
         ('{"num_attention_heads": 2, "layer_norm_eps": [1]}', "model.safetensors: .*norm_eps"),
         ('{"num_attention_heads": 2, "pretrained_cfg": {"std": [0, 1, 1]}}', "must be above 0"),

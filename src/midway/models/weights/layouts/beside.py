@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from midway.config import read_json
+from midway.errors import MidwayError
+from midway.models.weights.check import shown
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Names of the weights beside which the libraries write a configuration."""
@@ -20,12 +22,19 @@ def config_beside(file: Path) -> dict[str, Any]:
         file: File of the weights; those of other names than the libraries' have none.
 
     Raises:
-        MidwayError: A configuration file is not a JSON object.
+        MidwayError: A configuration file is not a JSON object, or states another activation than
+            those of our blocks.
 
     """
     if file.name not in WEIGHTS:
         return {}
     config, colours = (_read(file.with_name(name)) for name in (CONFIG, PREPROCESSOR))
+    activation = "silu" if config.get("use_gated_mlp") else "gelu"
+    if (stated := config.get("hidden_act", activation)) != activation:
+        raise MidwayError(
+            f"{file.with_name(CONFIG)}: hidden_act {shown([stated])} is not {activation}, which "
+            "this encoder would compute; such a model is not supported"
+        )
     timm = config.get("pretrained_cfg")
     if isinstance(timm, Mapping):
         colours = {f"image_{name}": timm.get(name) for name in ("mean", "std")}

@@ -29,6 +29,10 @@ DINO = Family(
 )
 IBOT = Family(name="iBOT", makers="Zhou et al., 2022 (ByteDance)", licence="Apache-2.0")
 MAE = Family(name="MAE", makers="He et al., 2022 (Meta AI)", licence="CC BY-NC 4.0")
+VIDEOMAE = Family(name="VideoMAE", makers="Tong et al., 2022 (MCG-NJU)", licence="CC BY-NC 4.0")
+CROCO = Family(
+    name="CroCo v2", makers="Weinzaepfel et al., 2023 (Naver)", licence="CC BY-NC-SA 4.0"
+)
 DINOV2 = Family(name="DINOv2", makers="Oquab et al., 2023 (Meta AI)", licence="Apache-2.0")
 DINOV3 = Family(
     name="DINOv3",
@@ -36,3 +40,8 @@ DINOV3 = Family(
     licence="DINOv3 License (DINOv3); Apache-2.0 (LingBot-Vision)",
 )
 POODLE = Family(name="PooDLe", makers="Wang et al., 2025 (NYU)", licence="none stated")
+VJEPA = Family(
+    name="V-JEPA 2.1",
+    makers="Mur-Labadia et al., 2026 (Meta AI)",
+    licence="MIT (code of its repository; the weights state none of their own)",
+)

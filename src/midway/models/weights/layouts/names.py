@@ -1,7 +1,7 @@
 """Conversion of the tensor names of other libraries to timm's, which are ours."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isqrt
 
 import torch
@@ -20,7 +20,7 @@ _TRANSFORMERS = tuple(
         (r"\.layernorm_after\.", ".norm2."),
         (r"\.attention(\.attention)?\.(q|k|v)(uery|ey|alue|_proj)\.", r".attn.\2."),
         (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
-        (r"\.(intermediate\.dense|mlp\.up_proj)\.", ".mlp.fc1."),
+        (r"\.intermediate\.dense\.", ".mlp.fc1."),
         (r"\.(output\.dense|mlp\.down_proj)\.", ".mlp.fc2."),
         (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
     )
@@ -45,8 +45,12 @@ def to_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if is_of_transformers(found):
         found = {_from_transformers(name): tensor for name, tensor in found.items()}
     found = {_with_timms_tokens(name): tensor for name, tensor in _unchunked(found).items()}
+    patches = found.get("patch_embed.proj.weight")
+    if patches is not None and patches.ndim == 5:
+        return found  # VideoMAE keeps the biases of queries and values apart
     for block in sorted({name.split(".")[1] for name in found if name.startswith("blocks.")}):
         _fuse_projections(found, f"blocks.{block}.attn.")
+        _name_gates(found, f"blocks.{block}.mlp.")
     _add_class_position(found)
     return found
 
@@ -75,7 +79,7 @@ def _unchunked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _fuse_projections(tensors: dict[str, Tensor], attn: str) -> None:
     """Replace separate queries, keys and values, or separate biases, of a block in place."""
     parts = [f"{attn}{part}.weight" for part in "qkv"]
-    if all(part in tensors for part in parts):
+    if all(part in tensors for part in parts) and _are_alike(tensors[part] for part in parts):
         tensors[f"{attn}qkv.weight"] = torch.cat([tensors.pop(part) for part in parts])
         biases = [f"{attn}{part}.bias" for part in "qkv"]
     else:
@@ -85,12 +89,48 @@ def _fuse_projections(tensors: dict[str, Tensor], attn: str) -> None:
         return
     dim = weight.shape[0] // 3
     if bias not in tensors:
-        given = [tensors.pop(part, None) for part in biases]
-        tensors[bias] = torch.cat([weight.new_zeros(dim) if b is None else b for b in given])
-    elif tensors.pop(f"{attn}qkv.bias_mask", None) is not None and len(tensors[bias]) == 3 * dim:
+        given = [tensors.get(part, weight.new_zeros(dim)) for part in biases]
+        # Others stay as they are, and are reported.
+        if _are_alike([*given, weight.new_zeros(dim)]):
+            tensors[bias] = torch.cat(given)
+            for part in biases:
+                tensors.pop(part, None)
+    elif tensors.pop(f"{attn}qkv.bias_mask", None) is not None and tensors[bias].shape == (
+        3 * dim,
+    ):
         # DINOv3 stores a bias of the keys, but multiplies it by zero.
         tensors[bias] = tensors[bias].clone()
         tensors[bias][dim : 2 * dim] = 0
+
+
+def _name_gates(tensors: dict[str, Tensor], mlp: str) -> None:
+    """Give the layers of an MLP with a gate, which have many names, those of timm, in place."""
+    last = tensors.get(f"{mlp}fc2.weight")
+    # In timm's DINOv2, fc1 has the gate and the hidden layer: twice the inputs of fc2.
+    twice = 0 if last is None or last.ndim != 2 else 2 * last.shape[1]
+    for end in ("weight", "bias"):
+        for packed in ("w12", "weights_in", "fc1"):
+            both = tensors.get(f"{mlp}{packed}.{end}")
+            if both is None or not both.ndim or (packed == "fc1" and len(both) != twice):
+                continue
+            if len(both) % 2 == 0 and len(both):
+                del tensors[f"{mlp}{packed}.{end}"]
+                tensors[f"{mlp}fc1_g.{end}"], tensors[f"{mlp}fc1_x.{end}"] = both.chunk(2)
+        has_gate = f"{mlp}gate_proj.{end}" in tensors or f"{mlp}w1.{end}" in tensors
+        for old, new in (
+            ("gate_proj", "fc1_g"),
+            ("w1", "fc1_g"),
+            ("w2", "fc1_x"),
+            ("up_proj", "fc1_x" if has_gate else "fc1"),
+            ("w3", "fc2"),
+            ("weights_out", "fc2"),
+        ):
+            if (tensor := tensors.pop(f"{mlp}{old}.{end}", None)) is not None:
+                tensors[f"{mlp}{new}.{end}"] = tensor
+
+
+def _are_alike(tensors: Iterable[Tensor]) -> bool:
+    return len({(tensor.shape, tensor.dtype) for tensor in tensors}) == 1
 
 
 def _add_class_position(tensors: dict[str, Tensor]) -> None:

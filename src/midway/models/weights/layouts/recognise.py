@@ -10,29 +10,34 @@ from torch import Tensor
 
 from midway.errors import MidwayError
 from midway.models.weights.check import shown
+from midway.models.weights.layouts import vjepa
 from midway.models.weights.layouts.families import (
     BACKBONE,
+    CROCO,
     DINO,
     DINOV2,
     DINOV3,
     IBOT,
     MAE,
     PLAIN,
+    VIDEOMAE,
+    VJEPA,
     Family,
 )
 from midway.models.weights.layouts.names import is_of_transformers, to_timm
 from midway.nn.rope import BASE
 
 LEFT_OUT = {
-    "decoder": r"decoder",
+    "decoder": r"(decoder|dec_(blocks|norm)\.)",
     "mask token": r"(embeddings\.)?mask(ed|_token)",
-    "head": r"(head|dino_head|ibot_head|fc_norm|head_dist|fc|classifier|pooler)\.",
+    "head": r"(head|dino_head|ibot_head|prediction_head|fc_norm|head_dist|fc|classifier|pooler)\.",
     "positions of a fixed formula": r"rope(_embed)?\.",
     "norm of local crops": r"local_cls_norm\.",
 }
 """Parts of known layouts beside the encoder that no evaluation needs: beginnings of their names."""
 OUTSIDE = {
-    "decoder": r"(.*\.)?decoder",
+    "decoder": r"(.*\.)?(encoder_to_)?decoder",
+    "mask token": r"(.*\.)?mask_token$",
     "head": r"(.*\.)?(head|dino_head|ibot_head|classifier|predictor\w*)\.",
     "centre": r"(dino|ibot)_loss\.",
     "optimiser": r"(optimizer|fp16_scaler)\.",
@@ -71,8 +76,10 @@ def recognise_layout(
         MidwayError: It has rotary positions of another formula than ours.
 
     """
-    _check_periods(inner.get("rope_embed.periods"))
     left_out: dict[str, list[str]] = {}
+    is_vjepa = vjepa.MARK in inner
+    if is_vjepa:
+        inner, left_out = vjepa.image_part(inner)
     kept: dict[str, Tensor] = {}
     for name, tensor in inner.items():
         if kind := _kind_of(name, LEFT_OUT):
@@ -83,9 +90,14 @@ def recognise_layout(
     for name in outside:
         kind = OTHER_ENCODERS if others and name.startswith(others) else _kind_of(name, OUTSIDE)
         left_out.setdefault(kind or OTHER, []).append(name)
-    family, form, config = _family(kept, [*inner, *outside])
+    # Sparse, quantised and complex tensors are not converted; they are refused by name later.
+    are_dense = all(map(_is_dense, inner.values()))
+    family, form, config = (VJEPA, "image encoder", {}) if is_vjepa else (PLAIN, "", {})
+    if are_dense and not is_vjepa:
+        _check_periods(inner.get("rope_embed.periods"))
+        family, form, config = _family(kept, [*inner, *outside])
     return Recognised(
-        tensors=to_timm(kept),
+        tensors=to_timm(kept) if are_dense else kept,
         family=family,
         layout=_joined(family.name, form),
         config=config,
@@ -96,7 +108,7 @@ def recognise_layout(
 def summary(left_out: Mapping[str, list[str]]) -> str:
     """Return counts and examples of tensors that are not read, in one line."""
     return ", ".join(
-        f"{len(names)} of {kind} ({shown(names[:1])}{', ...' * (len(names) > 1)})"
+        f"{len(names)} of {kind} ({shown([min(names)])}{', ...' * (len(names) > 1)})"
         for kind, names in left_out.items()
     )
 
@@ -111,6 +123,10 @@ def _family(kept: Mapping[str, Tensor], names: list[str]) -> tuple[Family, str, 
     if any("gamma_1" in name for name in kept):
         library = "timm's names"
     table = kept.get("pos_embed", kept.get("embeddings.position_embeddings"))
+    if any(name.startswith("enc_blocks.") for name in kept):
+        return CROCO, "", {}
+    if kept.get("patch_embed.proj.weight", torch.empty(0)).ndim == 5:
+        return VIDEOMAE, "", {}
     if table is None:
         is_vit = any("patch_embed" in name for name in kept)
         return (DINOV3, library, {"norm_eps": ROPE_EPS}) if is_vit else (PLAIN, "", {})
@@ -142,6 +158,10 @@ def _form_of_dinov2(
     return form, {"resampling": "plain" if library else "offset"}
 
 
+def _is_dense(tensor: Tensor) -> bool:
+    return not (tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex())
+
+
 def _joined(*words: str) -> str:
     return ", ".join(word for word in words if word)
 
@@ -150,8 +170,8 @@ def _check_periods(periods: Tensor | None) -> None:
     """Check that stored periods of rotary positions are those of our formula, to bfloat16."""
     if periods is None:
         return
-    ours = BASE ** (torch.arange(len(periods)) / len(periods))
-    if periods.ndim != 1 or not torch.allclose(periods.float(), ours, rtol=0.01):
+    ours = BASE ** (torch.arange(periods.numel()) / max(periods.numel(), 1))
+    if not torch.allclose(periods.float().flatten(), ours, rtol=0.01):
         raise MidwayError(
             f"its rope_embed.periods are not those of base {BASE:g}, as in DINOv3; such a model is "
             "not supported"
