@@ -5,6 +5,7 @@ import torch
 
 from midway.methods.base import MethodConfig, build_method, forward_multiply_adds
 from midway.methods.dino import DinoConfig
+from midway.methods.ibot import IbotConfig
 from midway.methods.midway import MidwayConfig
 
 from .counting import left_out
@@ -13,9 +14,16 @@ from .counting import left_out
 # path makes of the frames' tokens.
 PAIR = 8 * left_out(197) + 16 * left_out(37)
 MIDWAY_PATH = 6 * left_out(404, wanted=10, width=192)
+# iBOT's head on all tokens: of the student's crops ours has 12 class tokens and 2 x 98 patches;
+# of the teacher's 2 x 197 tokens all are projected, and 2 + 2 x 98 + 2 means meet prototypes.
+PROJECTION = 384 * 2048 + 2048 * 2048 + 2048 * 256
+PROTOTYPES = 256 * 8192
+TOKENS = 2 * 197 + 10 * 37
+IBOT = 10 * left_out(37) + (TOKENS - 208) * (PROJECTION + PROTOTYPES) + (2 * 197 - 200) * PROTOTYPES
 ROWS = [
     # Configuration, giga multiply-adds, what ours leaves out of them, millions of parameters.
     pytest.param(DinoConfig(), 50.26, PAIR, 21.666, id="dino"),
+    pytest.param(IbotConfig(), 35.29, IBOT, 21.666, id="ibot"),
     pytest.param(MidwayConfig(), 91.5, PAIR + MIDWAY_PATH, 21.666, id="midway"),
 ]
 

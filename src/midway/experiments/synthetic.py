@@ -7,6 +7,8 @@ from midway.data.sampling.samples import ClipsConfig
 from midway.data.synthetic.world import WorldConfig
 from midway.experiments.base import Experiment
 from midway.methods.dino import DinoConfig
+from midway.methods.ibot import IbotConfig
+from midway.methods.mae import MaeConfig
 from midway.methods.midway import MidwayConfig
 from midway.methods.poodle import PoodleConfig
 from midway.nn.subcrops import SubcropConfig
@@ -115,4 +117,53 @@ def poodle_tiny() -> Experiment:
             clip="none",
         ),
         run=replace(base.run, folder=Path("runs/synthetic.poodle_tiny"), steps=300),
+    )
+
+
+def mae_tiny() -> Experiment:
+    """Small ViT by MAE on videos of `WORLD`, from `write_videos`, 300 steps.
+
+    Command: ``midway train synthetic.mae_tiny --data.root videos``
+    Cost: a minute of one CPU core.
+    Expect: a loss that falls from 1.5 to 0.94: little of these textures can be predicted
+    (docs/methods/mae.md).
+    """
+    base = midway_tiny()
+    return replace(
+        base,
+        method=MaeConfig.tiny(),
+        data=replace(base.data, batch_size=32),
+        optim=OptimConfig(
+            lr=1.5e-3,
+            scale_lr=False,
+            final_lr=0.0,
+            warmup_epochs=0.0,
+            warmup_steps=30,
+            betas=(0.9, 0.95),
+            weight_decay=0.05,
+            final_weight_decay=0.05,
+            clip="none",
+        ),
+        run=replace(base.run, folder=Path("runs/synthetic.mae_tiny"), steps=300, log_every=10),
+    )
+
+
+def ibot_tiny() -> Experiment:
+    """Small ViT by iBOT on videos of `WORLD`, from `write_videos`, 300 steps.
+
+    Command: ``midway train synthetic.ibot_tiny --data.root videos``
+    Cost: 2 minutes of one CPU core.
+    Expect: a class loss that ends at log(256) = 5.5, where nothing is learnt: two crops of a frame
+    of these worlds have too little in common (docs/experiments/recognition.md).
+    """
+    base = midway_tiny()
+    return replace(
+        base,
+        # With the release's momentum the teacher would lag behind in a run this short.
+        method=replace(IbotConfig.tiny(), teacher_momentum=0.99),
+        data=replace(base.data, batch_size=16),
+        optim=OptimConfig(
+            lr=1e-3, scale_lr=False, warmup_epochs=0.0, warmup_steps=30, clip="per_tensor"
+        ),
+        run=replace(base.run, folder=Path("runs/synthetic.ibot_tiny"), steps=300, log_every=10),
     )

@@ -82,3 +82,34 @@ def poodle_r50() -> Experiment:
         ),
         run=replace(base.run, epochs=20, folder=Path("runs/walking_tours.poodle_r50")),
     )
+
+
+def mae_vits() -> Experiment:
+    """ViT-S by MAE on all single frames of Walking Tours Venice, 100 epochs.
+
+    Command: ``midway train walking_tours.mae_vits --data.root walking_tours/venice.mp4``
+    Cost: 15.3 GFLOP a frame; not run.
+    Expect (paper, table 2, from PooDLe; not run here): ADE20K UperNet 24.1 mIoU, Sintel clean
+    11.1 EPE.
+    """
+    return _on_frames(bdd100k.mae_vits(), "mae_vits")
+
+
+def ibot_vits() -> Experiment:
+    """ViT-S by iBOT on all single frames of Walking Tours Venice, 100 epochs.
+
+    Command: ``midway train walking_tours.ibot_vits --data.root walking_tours/venice.mp4``
+    Cost: 133.4 GFLOP a frame; not run.
+    Expect (paper, table 2, from DoRA; not run here): ADE20K UperNet 33.9 mIoU.
+    """
+    return _on_frames(bdd100k.ibot_vits(), "ibot_vits")
+
+
+def _on_frames(base: Experiment, name: str) -> Experiment:
+    """Return the recipe on every frame of the video, for 100 epochs."""
+    data = replace(midway_vits().data, batch_size=base.data.batch_size)
+    return replace(
+        base,
+        data=data,
+        run=replace(base.run, epochs=100, folder=Path(f"runs/walking_tours.{name}")),
+    )

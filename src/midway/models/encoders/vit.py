@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -262,13 +263,16 @@ class VisionTransformer(Encoder):
 
 
 def _block(config: EncoderConfig, drop_path: float) -> Block | RotaryBlock:
-    sizes = {"dim": config.width, "heads": config.heads, "swiglu": config.swiglu}
-    eps, scale = config.norm_eps, config.layer_scale
-    if config.positions == "rotary":
-        return RotaryBlock(
-            **sizes, norm_eps=eps, drop_path=drop_path, layer_scale=scale, pairs="halves"
-        )
-    return Block(**sizes, qkv_bias=True, norm_eps=eps, drop_path=drop_path, layer_scale=scale)
+    is_rotary = config.positions == "rotary"
+    make = partial(RotaryBlock, pairs="halves") if is_rotary else partial(Block, qkv_bias=True)
+    return make(
+        config.width,
+        config.heads,
+        norm_eps=config.norm_eps,
+        drop_path=drop_path,
+        layer_scale=config.layer_scale,
+        swiglu=config.swiglu,
+    )
 
 
 ENCODER = VisionTransformer
