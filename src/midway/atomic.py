@@ -47,7 +47,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_picture(path: Path, image: "Image", **options: Any) -> None:
-    """Write an image of Pillow atomically, in the format of the suffix.
+    """Write a Pillow image atomically, in the format given by the suffix.
 
     Args:
         path: Name of the file.

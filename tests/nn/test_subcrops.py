@@ -93,7 +93,7 @@ def test_a_box_is_cut_as_by_slicing_and_resized_about_its_centre():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"count": 0}, "count and size must be 1 or more"),
+        ({"count": 0}, "give values of 1 or more"),
         ({"area": (0.3, 0.1)}, "give 0 < low <= high <= 1"),
         ({"aspect": (0.0, 1.0)}, "give 0 < low <= high"),
         ({"jitter": 2.0}, "give 0 to 1"),

@@ -123,7 +123,7 @@ def hard_masks(
         labels: Soft labels of the background and the objects.
         objects: Ids of the objects.
         size: Height and width in pixels.
-        patch: If above 0, the labels compete at this many pixels a patch, and the masks are
+        patch: If above 0, the labels compete at this many pixels per patch, and the masks are
             resized by the nearest pixel.
     """
     rows, columns = labels.shape[1:]

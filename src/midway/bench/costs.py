@@ -1,4 +1,4 @@
-"""Costs of a method's training sample, counted on shapes without computing anything."""
+"""Cost of a training sample of a method, counted from shapes without computing anything."""
 
 from dataclasses import dataclass
 

@@ -127,8 +127,8 @@ def step(
         batch_size: Samples (pairs of frames) in a step.
         precision: Precisions to measure, as in `midway train --run.precision`.
         device: Device that trains.
-        against: Baseline, timed in turns with this step: the plain step, or the same with torch's
-            attention (sdpa).
+        against: Baseline, timed in alternation with this step: the plain step, or the same with
+            torch's attention (sdpa).
         compile: As in `midway train --run.compile`.
         recompute: As in `midway train --run.recompute`.
         repeats: Number of timed steps; the result is their median.

@@ -72,7 +72,7 @@ class Clip(Protocol):
 
     @property
     def signals_location(self) -> str | None:
-        """Path or URL for its signals, existing or not; None if it cannot have signals."""
+        """Path or URL at which its signals are expected; None if it cannot have signals."""
         ...
 
     @property

@@ -117,7 +117,7 @@ def poodle_r50() -> Experiment:
 
 
 def poodle_r50_released() -> Experiment:
-    """PooDLe on BDD100K as its code trains it, 512x1024 pixels and 100 epochs.
+    """PooDLe on BDD100K as the released code trains it: 512x1024 pixels, 100 epochs.
 
     It has the quirks of that code that change results: the decoder at half its width, the flow
     followed before the affine view is undone, and RAFT in training mode (docs/methods/poodle.md).

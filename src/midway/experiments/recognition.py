@@ -30,7 +30,7 @@ settings, and to report numbers once."""
 
 TINY = MidwayConfig.tiny()
 ENCODER = replace(TINY.network.encoder, sincos_positions=True)
-"""Four blocks of width 96; positions start as sines and cosines, because shapes need distances."""
+"""Four blocks of width 96; positions start as sine-cosine waves, because shapes need distances."""
 
 
 def midway_tiny() -> Experiment:

@@ -174,7 +174,7 @@ class Croco(Method):
         return StepOutput(loss=self.completion_loss(first, second, self.draw_mask(first)))
 
     def draw_mask(self, images: Images) -> Mask:
-        """Draw a mask of equally many patches for each image, True where a patch is masked."""
+        """Draw a mask with the same number of patches in each image; True is masked."""
         rows, columns = patch_grid(images, self.encoder.stride)
         return random_mask(len(images), rows * columns, self.config.mask_ratio, images.device)
 
@@ -203,7 +203,7 @@ class Croco(Method):
         return masked_mse(predicted, targets, masked)
 
     def health(self, batch: ClipBatch) -> dict[str, Tensor]:
-        """Return the ratio of the loss to that with the second frames of other samples.
+        """Return the loss divided by the loss with second frames of other samples.
 
         It is 1 for a network that ignores the second frame, and falls as it learns to use it.
         """

@@ -50,7 +50,7 @@ class DinoConfig(TeacherConfig, MethodConfig):
     @classmethod
     def tiny(cls) -> Self:
         """Return a small configuration: crops of 64 pixels, four blocks of width 96."""
-        # At this width, every block would be close to the identity with a deviation of 0.02.
+        # At this width, every block would be close to the identity with a std of 0.02.
         init_std = 0.04
         return cls(
             encoder=EncoderConfig(
@@ -127,7 +127,7 @@ class Dino(Method):
         return found | invariance_health(self.network, clips, self.config.terms)
 
     def starting_health(self, batch: ClipBatch) -> dict[str, Tensor]:
-        """Return the condition of the loss."""
+        """Return the measured and required correlation of head outputs."""
         return invariance_condition(self.network, batch.render(self.spec), self.config.terms)
 
     def parameter_groups(self) -> list[ParameterGroup]:

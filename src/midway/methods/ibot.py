@@ -91,7 +91,7 @@ class IbotConfig(TeacherConfig, MethodConfig):
     @classmethod
     def tiny(cls) -> Self:
         """Return a small configuration: crops of 64 pixels, four blocks of width 96."""
-        # At this width, every block would be close to the identity with a deviation of 0.02.
+        # At this width, every block would be close to the identity with a std of 0.02.
         init_std = 0.04
         return cls(
             encoder=EncoderConfig(
@@ -124,7 +124,7 @@ class IbotConfig(TeacherConfig, MethodConfig):
 
 
 class Ibot(Method):
-    """Zhou et al., iBOT: Image BERT pre-training with online tokenizer (2022), on video frames."""
+    """Self-distillation of crops and masked patches of frames (Zhou et al., iBOT, ICLR 2022)."""
 
     Config: ClassVar[type[MethodConfig]] = IbotConfig
     about = About(
@@ -221,7 +221,7 @@ class Ibot(Method):
         return invariance_health(self.network, clips, "same_and_cross")
 
     def starting_health(self, batch: ClipBatch) -> dict[str, Tensor]:
-        """Return the condition of the class loss."""
+        """Return the measured and required correlation of head outputs, for class tokens."""
         return invariance_condition(self.network, batch.render(self.spec), "same_and_cross")
 
     def before_step(self, progress: Progress) -> None:
@@ -256,7 +256,7 @@ class Ibot(Method):
 
     @torch.no_grad()
     def _teacher(self, images: Tensor, chosen: Index) -> tuple[Tensor, Tensor, Tensor]:
-        """Return logits of class tokens, of the chosen patches, and the mean over all patches.
+        """Return the logits of class tokens and chosen patches, and the mean over all patches.
 
         Their shapes are (batch, prototypes), (batch, chosen, prototypes) and (batch, prototypes).
         """

@@ -48,7 +48,7 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         check_at_least("decoder", self, width=1, depth=1, heads=1)
-        rule = f"width = {self.width} is no multiple of heads = {self.heads}; change one"
+        rule = f"width = {self.width} is not a multiple of heads = {self.heads}; change one"
         require("decoder", {rule: self.width % self.heads == 0})
 
 
@@ -125,7 +125,7 @@ class Decoder(nn.Module):
 
 
 class Mae(Method):
-    """He et al., Masked autoencoders are scalable vision learners (2022), on frames of videos."""
+    """Masked autoencoder of single frames (He et al., MAE, CVPR 2022)."""
 
     Config: ClassVar[type[MethodConfig]] = MaeConfig
     about = About(

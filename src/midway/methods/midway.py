@@ -73,7 +73,7 @@ class MidwayConfig(TeacherConfig, MethodConfig):
     @classmethod
     def tiny(cls) -> Self:
         """Return a small configuration: crops of 64 pixels, four blocks of width 96, both terms."""
-        # At this width, every block would be close to the identity with a deviation of 0.02.
+        # At this width, every block would be close to the identity with a std of 0.02.
         init_std = 0.04
         encoder = EncoderConfig(
             image_size=(64, 64),
@@ -201,7 +201,7 @@ class Midway(Method):
         return found
 
     def starting_health(self, batch: ClipBatch) -> dict[str, Tensor]:
-        """Return the condition of the DINO term, if there is one."""
+        """Return the measured and required correlation of head outputs, with a DINO term."""
         if not self.config.dino_weight:
             return {}
         return invariance_condition(self.network, batch.render(self.spec), self.config.terms)

@@ -1,4 +1,4 @@
-"""VideoMAE: reconstruct the cuboids of a clip from the tenth that is not masked."""
+"""VideoMAE: reconstruct the masked cuboids of a clip from the visible tenth."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -31,7 +31,7 @@ class HeadConfig:
     init_std: float = 0.02
     """Standard deviation of the initial weights of linear layers."""
     prototype_init: PrototypeInit = "trunc_normal"
-    """Initial prototype directions: truncated normal of deviation 0.02, or uniform up to
+    """Initial prototype directions: truncated normal (std 0.02), or uniform up to
     1 / sqrt(bottleneck) as in DINO, which Adam turns more slowly."""
 
     def __post_init__(self) -> None:

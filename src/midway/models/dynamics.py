@@ -62,7 +62,7 @@ class DynamicsConfig:
         check_at_most("dynamics", self, midway_depth=32, forward_depth=32, **most)
         rising = sorted({level for level in self.levels if level >= 1})
         if not self.levels or list(self.levels) != rising:
-            raise MidwayError(f"dynamics: levels {self.levels} must rise from 1, without repeats")
+            raise MidwayError(f"dynamics: levels {self.levels} must rise from 1; give each once")
         if self.midway_width % self.midway_heads:
             raise MidwayError(
                 f"dynamics: midway_width {self.midway_width} is not a multiple of midway_heads "

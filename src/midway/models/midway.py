@@ -27,7 +27,7 @@ class NetworkConfig:
         if self.dynamics.levels[-1] >= self.encoder.depth:
             raise MidwayError(
                 f"dynamics: levels {self.dynamics.levels} must lie below the encoder's top level "
-                f"{self.encoder.depth}"
+                f"{self.encoder.depth}; give lower ones"
             )
         for name in ("backward_heads", "forward_heads"):
             if self.encoder.width % getattr(self.dynamics, name):

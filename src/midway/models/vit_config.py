@@ -45,7 +45,7 @@ class EncoderConfig:
     init_std: float = 0.02
     """Standard deviation of the initial weights of linear layers."""
     sincos_positions: bool = False
-    """If True, initialise positions as sines and cosines, not as noise (`midway.nn.mimetic`)."""
+    """If True, initialise positions as sine-cosine waves, not as noise (`midway.nn.mimetic`)."""
 
     def __post_init__(self) -> None:
         check_at_least("encoder", self, patch_size=1, width=1, depth=1, heads=1, num_registers=0)
@@ -63,7 +63,9 @@ class EncoderConfig:
                 f"encoder: std {self.std} and norm_eps {self.norm_eps} must be above 0; change them"
             )
         if not 0 <= self.drop_path < 1:
-            raise MidwayError(f"encoder: drop_path {self.drop_path} must be 0 or more, and below 1")
+            raise MidwayError(
+                f"encoder: drop_path {self.drop_path} is out of range; give a value in [0, 1)"
+            )
         if self.width % self.heads:
             raise MidwayError(
                 f"encoder: width {self.width} is not a multiple of heads {self.heads}; change one"

@@ -1,4 +1,4 @@
-"""Device of evaluations and commands (Fabric selects that of a training); threads; reductions."""
+"""Device of evaluations and commands (Fabric selects that of training); threads; reductions."""
 
 import os
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Random masks over patches (uniform, tubes, blocks), and tokens chosen by them.
+"""Random masks over patches (uniform, tubes, blocks), and selection of tokens by mask.
 
 A mask is True where a patch is masked. All random numbers come from torch's global generators,
 which the training loop seeds at every step; no shape depends on the values of a mask.
@@ -29,7 +29,7 @@ def count_masked(num_patches: int, ratio: float) -> int:
 def random_mask(
     batch: int, num_patches: int, ratio: float, device: torch.device | None = None
 ) -> Mask:
-    """Return masks of equally many patches in each sample, drawn uniformly."""
+    """Return uniformly random masks with the same number of patches in each sample."""
     noise = torch.rand(batch, num_patches, device=device)
     masked = noise.topk(count_masked(num_patches, ratio), dim=1).indices
     return torch.zeros_like(noise, dtype=torch.bool).scatter(1, masked, True)
@@ -58,7 +58,7 @@ def tube_mask(
 def block_mask(
     ratios: Float[Tensor, " batch"], grid: tuple[int, int], device: torch.device | None = None
 ) -> Mask:
-    """Return masks of random rectangles, up to a fraction of the patches (BEiT, iBOT).
+    """Return masks made of random rectangles, up to a fraction of the patches (BEiT, iBOT).
 
     Rectangles are added until the fraction is reached, or until `TRIES` in a row do not fit. One
     fits if it masks new patches, but no more than are missing.
@@ -115,7 +115,7 @@ def kept_and_masked(mask: Mask, num_masked: int) -> tuple[Index, Index]:
     """Return the indices of the kept and of the masked patches of each sample, in ascending order.
 
     Args:
-        mask: Masks of equally many patches, or of at most `num_masked`.
+        mask: Masks of `num_masked` patches each, or of fewer.
         num_masked: Number of masked patches, from `count_masked`. If a mask has fewer, the last
             kept patches stand before its masked ones.
 

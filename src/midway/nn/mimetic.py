@@ -1,7 +1,7 @@
 """Mimetic initialisation: attention starts as trained attention often is, on similar tokens.
 
 Queries and keys are equal at the start, so that a token attends to tokens like it (Trockman and
-Kolter, Mimetic initialization of self-attention layers, 2023), and positions are sines and cosines.
+Kolter, Mimetic initialization of self-attention layers, 2023), and positions are sine-cosine waves.
 Small networks and short runs need it: randomly drawn attention is uniform, and tables of zeros or
 noise contain no distances, but finding motion needs both at the same time.
 """
@@ -15,9 +15,9 @@ from torch import Tensor
 from midway.nn.blocks import Attention
 
 AMPLITUDE = 0.5
-"""Amplitude of the sines and cosines; patch embeddings start with a deviation of about 1."""
+"""Amplitude of the sine-cosine positions; patch embeddings start with a std of about 1."""
 LONGEST_PERIOD = 400
-"""Longest period of the sines and cosines in patches; the shortest is 4."""
+"""Longest period of the sine-cosine positions in patches; the shortest is 4."""
 SELF_LOGIT = 6.0
 """Approximate attention logit between a token and itself or an equal one."""
 VALUE_GAIN = 0.7

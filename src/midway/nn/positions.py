@@ -1,4 +1,4 @@
-"""Fixed sine and cosine positions of masked autoencoders, on a grid (MAE) and along a line."""
+"""Fixed sine-cosine positions of masked autoencoders: on a grid (MAE) or a line (VideoMAE)."""
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ LONGEST = 10_000
 
 
 def grid_sinusoids(grid: tuple[int, int], dim: int) -> Float[Tensor, "1 tokens dim"]:
-    """Return MAE's table: a class token, which is zero, then patches row by row.
+    """Return MAE's position table: zeros for the class token, then patches row by row.
 
     The first half of the channels encodes the column, the second half the row; each half has the
     sines of all frequencies first, then their cosines (MAE's published code).
@@ -21,7 +21,7 @@ def grid_sinusoids(grid: tuple[int, int], dim: int) -> Float[Tensor, "1 tokens d
         dim: Width, a multiple of 4.
 
     Raises:
-        MidwayError: The width is no multiple of 4.
+        MidwayError: The width is not a multiple of 4.
 
     """
     if dim % 4:
@@ -36,7 +36,7 @@ def grid_sinusoids(grid: tuple[int, int], dim: int) -> Float[Tensor, "1 tokens d
 
 
 def line_sinusoids(num_positions: int, dim: int) -> Float[Tensor, "1 positions dim"]:
-    """Return the table of the original transformer: sines on even channels, cosines on odd ones.
+    """Return the original transformer's table: sines on even channels, cosines on odd ones.
 
     VideoMAE uses it over the flat index of its tokens, all frames in one line.
 

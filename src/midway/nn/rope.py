@@ -31,7 +31,7 @@ _ORDERS: dict[Pairs, tuple[tuple[int, ...], int]] = {
 class Rotation(NamedTuple):
     """Cosines and sines of the angles of each token: frequencies of its row, then its column.
 
-    For the order "neighbours", there is one angle a pair, of shape (batch, 1, tokens, pairs).
+    For the order "neighbours", there is one angle per pair, of shape (batch, 1, tokens, pairs).
     """
 
     cos: Float[Tensor, "batch 1 tokens *angles"]
@@ -50,7 +50,7 @@ def rotation(positions: Positions, head_dim: int) -> Rotation:
     Frequency i of an axis is ``100 ** (-2 i / d)`` radians per patch, with d = head_dim / 2.
 
     Args:
-        positions: Row and column of each token; a batch of 1 serves all samples.
+        positions: Row and column of each token; a batch of 1 is shared by all samples.
         head_dim: Channels of an attention head, a multiple of 4.
 
     """
@@ -112,7 +112,7 @@ class RotaryAttention(nn.Module):
         self.proj = Linear(dim, dim)
 
     def forward(self, x: Tokens, by: Rotation) -> Tokens:
-        """Attend among the tokens of each sample, which stand at the positions of `by`."""
+        """Attend among the tokens of each sample, at the positions that `by` encodes."""
         # (batch, tokens, 3 * dim) -> (3, batch, heads, tokens, head_dim)
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         q, k = (rotate(x, by, self.pairs) for x in (q, k))
@@ -176,7 +176,7 @@ class RotaryBlock(Region):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tokens, by: Rotation) -> Tokens:
-        """Return the tokens refined; with drop path, all samples must share their positions."""
+        """Return the refined tokens; with drop path, all samples must share their positions."""
         # Drop path runs the branch for some of the samples only.
         x = x + self.drop_path(x, lambda x: self.ls1(self.attn(self.norm1(x), by)))
         return x + self.drop_path(x, lambda x: self.ls2(self.mlp(self.norm2(x))))

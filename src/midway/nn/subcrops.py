@@ -1,4 +1,4 @@
-"""Pairs of crops round the same scene points in two frames, centred by flow (PooDLe)."""
+"""Pairs of crops around the same scene points in two frames, centred by flow (PooDLe)."""
 
 import math
 from dataclasses import dataclass
@@ -39,7 +39,9 @@ class SubcropConfig:
 
     def __post_init__(self) -> None:
         if self.count < 1 or min(self.size) < 1:
-            raise MidwayError("subcrops: count and size must be 1 or more; change the others")
+            raise MidwayError(
+                f"subcrops: count = {self.count}, size = {self.size}; give values of 1 or more"
+            )
         if not 0 < self.area[0] <= self.area[1] <= 1:
             raise MidwayError(f"subcrops: area is {self.area}; give 0 < low <= high <= 1")
         if not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
@@ -61,8 +63,8 @@ class SubcropConfig:
         cells = math.prod(math.ceil(side / self.cell(size)) for side in size)
         if self.count > cells:
             raise MidwayError(
-                f"subcrops: count = {self.count}, but an image has {cells} cells to draw their "
-                f"centres in; give {cells} or less, or a smaller area"
+                f"subcrops: count = {self.count} exceeds the {cells} cells of an image, and each "
+                f"centre needs its own cell; give {cells} or less, or a smaller area"
             )
 
 

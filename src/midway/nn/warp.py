@@ -1,4 +1,4 @@
-"""Geometry between two frames: flow, occlusion, affine views of an image, and crops round points.
+"""Geometry between two frames: flow, occlusion, and affine views of an image.
 
 A point (x, y) is in pixels, right and down, and a pixel is a point at its centre. Maps of any
 resolution are sampled at points of the image that they describe.
@@ -62,7 +62,7 @@ def sample(
 
 
 def follow(points: Points, flow: Flow, size: Size) -> Points:
-    """Return the end points of the flow that begins at some points.
+    """Move points of the source along the flow, into the target.
 
     Args:
         points: In pixels of the source.
@@ -74,7 +74,7 @@ def follow(points: Points, flow: Flow, size: Size) -> Points:
 
 
 def known(flow: Flow) -> Flow:
-    """Replace unknown (not finite) vectors by long ones, which no check accepts."""
+    """Replace unknown (not finite) vectors by long ones, which end outside of any image."""
     return torch.where(flow.isfinite().all(1, keepdim=True), flow, UNKNOWN)
 
 
@@ -154,22 +154,22 @@ class AffineView:
         )
 
     def turned(self, points: Points) -> Points:
-        """Return where points of the image come to lie by rotation and scale, before the flip."""
+        """Rotate and scale points of the image, before the flip."""
         x, y = self._centred(points)
         cos, sin = self._turn(self.scale)
         return self._placed(cos * x - sin * y, sin * x + cos * y)
 
     def flipped(self, points: Points) -> Points:
-        """Return where points come to lie by the flip."""
+        """Flip points horizontally where the view is flipped."""
         x, y = self._centred(points)
         return self._placed(self.side[:, None, None] * x, y)
 
     def to_view(self, points: Points) -> Points:
-        """Return where points of the image lie in the view."""
+        """Map points of the image to the view."""
         return self.flipped(self.turned(points))
 
     def to_image(self, points: Points) -> Points:
-        """Return the points of the image that points of the view show."""
+        """Map points of the view to the image."""
         x, y = self._centred(self.flipped(points))
         cos, sin = self._turn(1 / self.scale)
         return self._placed(cos * x + sin * y, cos * y - sin * x)

@@ -106,11 +106,12 @@ def invariance_health(network: DinoPair, clips: Clips, terms: Terms) -> dict[str
 
 
 def invariance_condition(network: DinoPair, clips: Clips, terms: Terms) -> dict[str, Tensor]:
-    """Return the correlation that the loss needs to leave log(prototypes), and the one there is.
+    """Return the correlation of the head outputs, and the one that the loss needs to fall.
 
     Near uniform targets, a generation of the teacher multiplies the differences between places by
     rho * student temperature / teacher temperature, where rho is the correlation of the head's
-    centred outputs for two crops of one place. They vanish if that is below 1.
+    centred outputs for two crops of one place. If that factor is below 1, the differences vanish
+    and the loss stays at log(prototypes).
 
     Returns:
         Correlation of the teacher's head outputs over the terms of global crops (`dino_rho`; NaN

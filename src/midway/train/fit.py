@@ -111,7 +111,7 @@ def fit(
 
 @dataclass(frozen=True, kw_only=True)
 class _Training:
-    """Parts of a training, and the loop over its steps."""
+    """Parts of a training run, and the loop over its steps."""
 
     fabric: Fabric
     objective: Objective

@@ -121,7 +121,7 @@ class Health:
         return every > 0 and step % every == 0
 
     def warn(self, values: Mapping[str, float], step: int) -> None:
-        """Log a warning for what has collapsed, and for a condition that does not hold, once each.
+        """Log a warning of collapsed features or an unmet condition, once for each.
 
         Args:
             values: Record of the log; ``rank_LEVEL``, ``spread_LEVEL``, ``spread_head``,

@@ -93,7 +93,9 @@ class RunConfig:
         )
         for name in counts:
             if getattr(self, name) < 1:
-                raise MidwayError(f"bad run setting: run.{name}; it must be at least 1")
+                raise MidwayError(
+                    f"bad run setting: run.{name} = {getattr(self, name)}; give 1 or more"
+                )
         # A config.json from elsewhere must not ask for any number of processes.
         check_at_most("run", self, devices=1024, num_nodes=2**16, accumulate=2**20, steps=2**53)
         if self.health_every < 0:

@@ -1,7 +1,7 @@
-"""End of a process that was asked to stop, but whose main thread waits in C code.
+"""Exit from a process that was asked to stop while its main thread hangs in C code.
 
-Python runs a signal handler between two instructions of the main thread. While that waits for a
-rank that was stopped, within a collective operation of gloo or NCCL, no handler runs.
+Python runs signal handlers between two instructions of the main thread. No handler runs while that
+thread waits for a stopped rank in a collective operation of gloo or NCCL.
 """
 
 import os
@@ -53,12 +53,12 @@ class StuckWatch:
         self._receiver.close()
 
     def handled(self) -> None:
-        """Note that the main thread runs the handler of a signal."""
+        """Report that a signal handler has run; every handler calls this."""
         self._handled_at = time.monotonic()
         self._deadline = inf
 
     def _watch(self) -> None:
-        """Read the numbers of signals, which the C handler writes at once, until the end."""
+        """Wait for signals, and end the process if one is not handled in time."""
         while True:
             # The main thread may handle the signal meanwhile, so this looks every second.
             self._receiver.settimeout(1.0 if self._deadline < inf else None)

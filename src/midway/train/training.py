@@ -21,7 +21,7 @@ from midway.train.run import RunConfig, check_run_folder
 
 
 class TrainingConfig(Protocol):
-    """Configuration of a training: a dataclass, written to ``config.json`` as a whole."""
+    """Configuration of a training run: a dataclass, written to ``config.json`` as a whole."""
 
     @property
     def optim(self) -> OptimConfig:
@@ -36,7 +36,7 @@ class TrainingConfig(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """Parts of a training that each process builds after its launch."""
+    """Parts of a training run that each process builds after its launch."""
 
     objective: Objective
     loader: Loader

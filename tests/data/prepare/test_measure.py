@@ -112,7 +112,7 @@ def test_a_clip_that_lacks_its_end_is_no_part_of_the_sample(tmp_path):
 
 def test_a_folder_of_which_nothing_can_be_read_is_told(tmp_path):
     (tmp_path / "bad.mp4").write_text("no video")
-    with pytest.raises(MidwayError, match=r"no clip of a sample can be read; the last: .*bad.mp4"):
+    with pytest.raises(MidwayError, match=r"sampled clips can be read; the last: .*bad.mp4"):
         measure_layouts(str(tmp_path), StoreConfig(), QUICK)
 
 

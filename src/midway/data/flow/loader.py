@@ -120,7 +120,7 @@ class FlowLoader:
         )
 
     def require_known(self) -> None:
-        """Check that each dataset has a known vector; only files up to the first one are read.
+        """Check that each dataset has a known flow vector; reading stops at the first one.
 
         Raises:
             MidwayError: No vector of a dataset is known, or a file is missing or damaged.

@@ -1,7 +1,7 @@
-"""Flow recorded beside a clip as signals, for methods that take flow from outside.
+"""Flow recorded beside a clip as signals, for methods that need external flow.
 
-The archive (`walk.signals.npz` beside `walk.mp4`) contains for each frame the flow to the frame a
-fixed time later and to the one as much earlier, so that clips must be sampled at exactly that gap.
+The archive (`walk.signals.npz` beside `walk.mp4`) contains, for each frame, the flow to the
+frames one fixed gap later and earlier. Clips must be sampled at exactly that gap.
 """
 
 import re
@@ -75,7 +75,9 @@ def record_flow_folder(
     def flow(file: Path | None) -> NDArray[np.float32]:
         found = unknown if file is None else read_flow(file)
         if found.shape != size:
-            raise MidwayError(f"{file}: flow of shape {found.shape}, not {size} as the others")
+            raise MidwayError(
+                f"{file}: flow of shape {found.shape}, not {size} as in the first; write one size"
+            )
         return found
 
     frames = range(max(numbers) + 1)

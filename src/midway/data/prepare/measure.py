@@ -219,7 +219,7 @@ def readable_sample(
         if len(chosen) == sampling.num_clips:
             break
     if not chosen:
-        raise MidwayError(f"{root}: no clip of a sample can be read; the last: {failure}")
+        raise MidwayError(f"{root}: none of the sampled clips can be read; the last: {failure}")
     return chosen
 
 

@@ -17,7 +17,7 @@ Task = tuple[ClipSource, ...]
 
 
 class RayWorkers:
-    """Pool of the processes of a Ray cluster, which must be closed.
+    """Worker pool on a Ray cluster; close it after use.
 
     It uses the cluster that this process has joined, or joins the running one. If a process crashes
     or hangs, the clips of its task are repeated one by one to find the bad one. Every machine needs

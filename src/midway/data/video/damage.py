@@ -1,4 +1,4 @@
-"""Spread of damage: a frame is as damaged as the frames that it refers to."""
+"""Detection of damaged frames, including those that refer to a damaged frame."""
 
 import math
 from collections.abc import Callable
@@ -30,10 +30,10 @@ class DamageCheck:
         self._has_used = False
 
     def see(self, frame: VideoFrame) -> None:
-        """Note a decoded frame, requested or not.
+        """Register a decoded frame, requested or not.
 
         Raises:
-            BadClipError: It is damaged, and a frame since the last keyframe has been used.
+            BadClipError: The frame is damaged, and one since the last keyframe was already used.
         """
         if frame.pts is None or frame.pts < self._start_pts:
             return
@@ -47,10 +47,10 @@ class DamageCheck:
             self._spoiled[frame.pts] = self._damaged_pts
 
     def use(self, frame: VideoFrame) -> None:
-        """Note that a frame that was seen is used.
+        """Register the use of a frame, after `see`.
 
         Raises:
-            BadClipError: It is damaged, or one since the keyframe before it is.
+            BadClipError: The frame, or another since its keyframe, is damaged.
         """
         self._has_used = True
         if frame.pts in self._spoiled:

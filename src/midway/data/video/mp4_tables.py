@@ -1,7 +1,7 @@
 """Bounds on the tables of mp4 and mov files, checked before FFmpeg builds an index from them.
 
-FFmpeg keeps 24 bytes for each frame that a table states, again for each edit that shows it, and
-takes a time quadratic in the number of edits. A file of some kilobytes could take gigabytes or
+FFmpeg keeps 24 bytes for each frame in a table, again for each edit that shows the frame, and its
+time grows with the square of the number of edits. A file of a few kilobytes could take gigabytes or
 hours.
 """
 
@@ -30,16 +30,16 @@ _EDIT_BYTES = 12
 # Training opens a file many times, and a fragmented one has thousands of tables.
 @lru_cache(maxsize=4096)
 def check_tables(location: str, size: int, modified: int) -> None:
-    """Check the edits and numbers of frames that an mp4 or mov file states.
+    """Check the numbers of edits and frames that an mp4 or mov file declares.
 
     Args:
         location: Path.
         size: Its size in bytes.
-        modified: Its time of change; a file that has not changed is not checked again.
+        modified: Its modification time; an unchanged file is not checked again.
 
     Raises:
-        BadClipError: A track states more edits than `MAX_EDITS`, or, each counted once for every
-            edit, more frames than the file has bytes or than `MAX_FRAMES`.
+        BadClipError: A track declares more than `MAX_EDITS` edits; or more frames, counted once per
+            edit, than the file has bytes or than `MAX_FRAMES`.
     """
     with Path(location).open("rb") as file:
         _check(location, file.fileno(), size)
@@ -68,7 +68,7 @@ def _check(location: str, file: int, size: int) -> None:
 
 
 def _boxes(file: int, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield kind, and start and end of the content, of all boxes (ISO 14496-12, 4.2)."""
+    """Yield the kind of each box, and the start and end of its content (ISO 14496-12, 4.2)."""
     while start + 8 <= end:
         header = os.pread(file, 16, start)
         if len(header) < 8:

@@ -78,7 +78,10 @@ class ClipSpec:
             if min(view.size) < 1:
                 raise MidwayError(f"views: {name} has no pixels; give a height and width above 0")
             if view.count < 0 or not 0 <= view.p_flip <= 1:
-                raise MidwayError(f"views: {name} needs a count of 0 or more and p_flip in [0, 1]")
+                raise MidwayError(
+                    f"views: {name} has count = {view.count}, p_flip = {view.p_flip}; give a count "
+                    "of 0 or more, and p_flip in [0, 1]"
+                )
 
     def num_crops(self, name: str) -> int:
         """Return the number of crops of a view over all frames."""

@@ -86,7 +86,7 @@ Work = Callable[[TaskT, Reading], ResultT]
 
 
 class Workers(Generic[TaskT, ResultT]):
-    """Pool of worker processes, which must be closed.
+    """Pool of worker processes; close it after use.
 
     Args:
         work: Function that executes one task. It must pickle, as must tasks and results. `map`

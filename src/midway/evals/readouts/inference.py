@@ -25,7 +25,9 @@ class InferenceConfig:
 
     def __post_init__(self) -> None:
         if min(*self.window, *self.stride, self.batch_size) < 1:
-            raise MidwayError("inference: window, stride and batch_size must be 1 or more")
+            raise MidwayError(
+                "inference: window, stride and batch_size must be 1 or more; raise those below 1"
+            )
         if self.stride[0] > self.window[0] or self.stride[1] > self.window[1]:
             raise MidwayError(
                 f"inference.stride {self.stride}: is longer than the window {self.window}, so "

@@ -204,7 +204,7 @@ def patch_grid(images: Images, patch_size: int) -> tuple[int, int]:
     """Return rows and columns of patches in images of this size.
 
     Raises:
-        MidwayError: The sides are no multiples of the patch size.
+        MidwayError: The sides are not multiples of the patch size.
 
     """
     height, width = images.shape[-2:]

@@ -94,7 +94,7 @@ class CrocoEncoder(Encoder):
 
         Args:
             patches: Output of `patch_embed`; a method may drop some of them.
-            positions: Row and column of each token; a batch of 1 serves all samples.
+            positions: Row and column of each token; a batch of 1 is shared by all samples.
             levels: Blocks, 1-based or negative from the top.
 
         Raises:

@@ -121,7 +121,7 @@ class SpatialDecoder(Encoder):
     def read_config(
         cls, tensors: Mapping[str, Tensor], *, heads: int | None = None
     ) -> SpatialDecoderConfig | None:
-        """Infer the sizes from tensors with our names and a ResNet as backbone."""
+        """Infer the sizes from the tensors of a decoder of ours on a ResNet."""
         found = {n.removeprefix(BACKBONE): t for n, t in tensors.items() if n.startswith(BACKBONE)}
         resnet = ResNet.read_config(found)
         channels = {

@@ -191,7 +191,7 @@ class VisionTransformer(Encoder):
         """Return rows and columns of patches in images of this size.
 
         Raises:
-            MidwayError: The sides are no multiples of the patch size.
+            MidwayError: The sides are not multiples of the patch size.
 
         """
         return patch_grid(images, self.config.patch_size)
@@ -252,8 +252,8 @@ class VisionTransformer(Encoder):
             return ()
         if grid is None:
             raise MidwayError(
-                "encoder: rotary positions do not serve where patches are dropped or attention is "
-                "read, as this method does; take learned ones"
+                "encoder: this method drops patches or reads attention, and rotary positions do "
+                "not support that; give one with learned positions"
             )
         num_prefix, head_dim = 1 + self.config.num_registers, self.width // self.config.heads
         return (centred_rotation(grid, num_prefix, head_dim, tokens.device),)

@@ -69,7 +69,7 @@ class VJepaEncoder(Encoder):
         """Return one map per level.
 
         Raises:
-            MidwayError: A level does not exist, or sides are no multiples of the patch size.
+            MidwayError: A level does not exist, or sides are not multiples of the patch size.
 
         """
         levels = self.resolved(levels)

@@ -47,7 +47,7 @@ def check_dpt(dpt: DptConfig) -> None:
     """
     check_at_most("dpt", dpt, fused_width=MAX_WIDTH, last_width=MAX_WIDTH)
     if max(dpt.widths) > MAX_WIDTH:
-        raise MidwayError(f"dpt: widths {dpt.widths} are too large; give {MAX_WIDTH}")
+        raise MidwayError(f"dpt: widths {dpt.widths} are too large; give at most {MAX_WIDTH}")
 
 
 def check_crop(crop: tuple[int, int], stride: int) -> None:

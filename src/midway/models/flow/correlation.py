@@ -20,7 +20,7 @@ Flow = Float[Tensor, "batch 2 height width"]
 TEMPERATURE = 0.03
 """Temperature of the softmax over cosines."""
 PEAK_RADIUS = 1.5
-"""Radius of the soft-argmax round the best cell: a peak further away is another match."""
+"""Radius of the soft-argmax around the best cell: a peak further away is another match."""
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
-"""Optical flow that a method takes from outside: RAFT, matching of pixels, or recorded flow.
+"""External optical flow for methods: RAFT, matching of pixels, or recorded flow.
 
-A source of flow is frozen and no part of the method: its weights are in no checkpoint of a run.
+A source of flow is frozen and not part of the method; checkpoints do not contain its weights.
 """
 
 from abc import ABC, abstractmethod

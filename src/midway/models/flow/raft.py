@@ -1,4 +1,4 @@
-"""RAFT, the large model (Teed and Deng, 2020), with torchvision's names of its tensors.
+"""RAFT, the large model (Teed and Deng, 2020), with torchvision's tensor names.
 
 It serves as a frozen source of optical flow. Images are in [-1, 1], as in torchvision; the original
 takes 0 to 255 and converts them itself, so that for images in [0, 1] both see ``2 * image - 1``.
@@ -27,10 +27,10 @@ Flow = Float[Tensor, "batch 2 height width"]
 
 
 class Raft(nn.Module):
-    """Optical flow by recurrent refinement with lookups in the correlation of all pairs.
+    """RAFT: recurrent refinement of flow by lookups in an all-pairs correlation volume.
 
-    Evaluation mode is the right one for a frozen network: in training mode, the batch norms of
-    the context encoder normalise by the batch, and flow depends on the other samples.
+    Keep a frozen network in evaluation mode. In training mode, the context encoder's batch norms
+    use batch statistics, and the flow of a sample depends on the others.
 
     Args:
         iterations: Number of refinements; 12 in training and 24 in PooDLe.
@@ -89,7 +89,7 @@ class Raft(nn.Module):
 def correlation_pyramid(
     source: Float[Tensor, "batch dim rows columns"], target: Float[Tensor, "batch dim rows columns"]
 ) -> list[Tensor]:
-    """Return the scaled dot products of all pairs of cells, averaged over ever larger targets.
+    """Return the scaled dot products of all pairs of cells, average-pooled over the target.
 
     Returns:
         `LEVELS` tensors of shape (batch * rows * columns, 1, target rows, target columns).
@@ -108,7 +108,7 @@ def correlation_pyramid(
 def look_up(
     pyramid: list[Tensor], places: Float[Tensor, "batch 2 rows columns"]
 ) -> Float[Tensor, "batch window rows columns"]:
-    """Return the correlations in a window round a place of the target, at each level.
+    """Return the correlations in a window around a point of the target, at each level.
 
     Values between cells are interpolated, and are 0 outside of the target.
 
@@ -139,7 +139,7 @@ def look_up(
 def upsample(
     flow: Float[Tensor, "batch 2 rows columns"], mask: Float[Tensor, "batch 576 rows columns"]
 ) -> Flow:
-    """Upsample flow by convex combinations of the 3 x 3 cells round each pixel (section 3.3).
+    """Upsample flow by convex combinations of the 3 x 3 cells around each pixel (section 3.3).
 
     Args:
         flow: In cells.

@@ -102,7 +102,7 @@ class _ConvGru(nn.Module):
 
 
 class _Recurrent(nn.Module):
-    """Two units in a row, horizontal then vertical."""
+    """Two convolutional GRUs in sequence: horizontal, then vertical."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -56,7 +56,7 @@ class PairEncoder(nn.Module, ABC):
 
     @abstractmethod
     def maps(self, source: Sequence[Map], target: Sequence[Map]) -> list[Map]:
-        """Return four maps of the source frame for a DPT head, of the rows and columns of `source`.
+        """Return four maps of the source frame for a DPT head, with the grid of `source`.
 
         Args:
             source: The encoder's maps of the first frame at `levels`.

@@ -166,10 +166,12 @@ def parse_header(file: Path, text: str) -> dict[str, Any]:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise MidwayError(
-            f"{file}: the configuration in its header is not JSON ({error})"
+            f"{file}: the configuration in its header is not JSON ({error}); export it again"
         ) from None
     if not isinstance(values, dict):
-        raise MidwayError(f"{file}: the configuration in its header is not a JSON object")
+        raise MidwayError(
+            f"{file}: the configuration in its header is not a JSON object; export it again"
+        )
     return values
 
 

@@ -136,7 +136,7 @@ def build_encoder(
         return network.encoders[_chosen(file, network.encoders, name)].eval()
     spec, tensors = _described(file, name, hints)
     where, what = str(file.path), f"its {spec.kind}"
-    hint = "; models with more parts may serve as timm:NAME"
+    hint = "; give models with more parts as timm:NAME"
     build = partial(spec.build, where=where)
     # A model of timm takes its sizes from its name, and cannot be built without memory.
     made = build() if spec.kind == TimmEncoder.kind else None
@@ -262,7 +262,10 @@ def _network_tensors(file: WeightsFile) -> dict[str, Tensor]:
     tensors = named_tensors(file.tensors, where=f"{file.path}: model")
     others = [name for name in tensors if not name.startswith(RUN_PREFIX)]
     if others or not tensors:
-        raise MidwayError(f"{file.path}: holds no Midway network alone, but {shown(others)}")
+        raise MidwayError(
+            f"{file.path}: its model is not a Midway network, but has {shown(others)}; give a run "
+            "of the method midway"
+        )
     return _below(RUN_PREFIX, tensors)
 
 
@@ -275,8 +278,8 @@ def _no_network(file: WeightsFile) -> str:
         return f"{file.path}: no Midway network, but encoders ({names}); give one of a Midway run"
     if file.layout == "plain":
         return (
-            f"{file.path}: no Midway configuration in it, but {shown(file.tensors)}; an encoder "
-            "of someone else serves where no dynamics are needed"
+            f"{file.path}: no Midway configuration in it, but {shown(file.tensors)}; use "
+            "it as an encoder, where no dynamics are needed"
         )
     if file.layout == "run":
         return f"{config}: no method.network in it; is it a run's?"

@@ -90,7 +90,10 @@ def flatten_release(checkpoint: Mapping[str, Any], *, where: str) -> dict[str, T
     """
     unknown = [str(part) for part in checkpoint if part not in PARTS + OTHER_PARTS]
     if unknown:
-        raise MidwayError(f"{where}: the release layout has no part {', '.join(unknown)}")
+        raise MidwayError(
+            f"{where}: the release layout has no part {', '.join(unknown)}; remove it, or give "
+            "another file"
+        )
     return {
         f"{part}.{name}": tensor
         for part in PARTS
@@ -264,7 +267,9 @@ def _levels(args: Mapping[str, Any], where: str) -> tuple[int, ...]:
     if given is None:
         return ()
     if not isinstance(given, list) or not all(isinstance(level, int) for level in given):
-        raise MidwayError(f"{where}: its motion_feature_levels are not a list of integers")
+        raise MidwayError(
+            f"{where}: its motion_feature_levels are not a list of integers; fetch it again"
+        )
     # The release counts from 0, and its last level is the top.
     return tuple(level + 1 for level in given[:-1])
 
@@ -275,7 +280,9 @@ def _dict(values: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]
     if found is None:
         return {}
     if not isinstance(found, Mapping):
-        raise MidwayError(f"{where}: its {name} is a {type(found).__name__}, not a dict")
+        raise MidwayError(
+            f"{where}: its {name} is a {type(found).__name__}, not a dict; fetch it again"
+        )
     return found
 
 
@@ -284,7 +291,8 @@ def _tensor(tensors: Mapping[str, Tensor], name: str, ndim: int, where: str) -> 
         raise MidwayError(f"{where}: no tensor '{name}'; is this a Midway checkpoint?")
     if tensors[name].ndim != ndim:
         raise MidwayError(
-            f"{where}: tensor '{name}' has {tensors[name].ndim} dimensions instead of {ndim}"
+            f"{where}: tensor '{name}' has {tensors[name].ndim} dimensions instead of {ndim}; "
+            "is this a Midway checkpoint?"
         )
     return tensors[name]
 

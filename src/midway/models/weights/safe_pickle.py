@@ -118,7 +118,8 @@ def named_tensors(values: object, *, where: str) -> dict[str, Tensor]:
     ]
     if strange:
         raise MidwayError(
-            f"{where} has entries that are not floating-point tensors: {shown(strange)}"
+            f"{where} has entries that are not floating-point tensors: {shown(strange)}; "
+            "remove them from the file"
         )
     return dict(values)
 

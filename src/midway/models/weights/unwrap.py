@@ -81,8 +81,8 @@ def unwrap(tensors: Mapping[str, Tensor], wanted: str, *, where: str) -> Unwrapp
     }
     if len(inner) < sum(new.startswith(prefix) for new in names.values()):
         raise MidwayError(
-            f"{where}: has tensors of one name with and without the inserts of torch.compile or "
-            "FSDP; save one of them"
+            f"{where}: has a tensor with and without the name parts that torch.compile or FSDP "
+            "insert; save one of them"
         )
     outside = tuple(new for new in names.values() if not new.startswith(prefix))
     others = tuple(each for each in prefixes if each != prefix)

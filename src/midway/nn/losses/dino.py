@@ -89,7 +89,7 @@ class DinoHead(nn.Module):
         hidden: Width of the hidden layers.
         bottleneck: Dimensions of the unit vectors.
         num_prototypes: Number of logits.
-        prototype_init: Initial prototype directions: normal with deviation 0.02, truncated, or
+        prototype_init: Initial prototype directions: truncated normal (std 0.02), or
             uniform up to 1 / sqrt(bottleneck), which is torch's default and DINO's.
 
     """
@@ -164,7 +164,7 @@ class TeacherTargets(nn.Module):
     def forward(
         self, logits: Float[Tensor, "*crops batch prototypes"]
     ) -> Float[Tensor, "*crops batch prototypes"]:
-        """Return the probabilities that raw teacher logits give, in float32, without gradient."""
+        """Return the target probabilities for raw teacher logits, in float32 and detached."""
         with full_precision(logits):
             logits = logits.float()
             if self.config.centring == "mean":

@@ -39,5 +39,5 @@ def bounded_laplacian(
 
 
 def is_valid(flow: Float[Tensor, "batch 2 height width"]) -> Tensor:
-    """Return the mask (batch, height, width) of known flow that is not too long for training."""
+    """Return the mask (batch, height, width) of flow that is known and short enough to train on."""
     return flow.isfinite().all(1) & (torch.linalg.vector_norm(flow, dim=1) < LONGEST_PIXELS)

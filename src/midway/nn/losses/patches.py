@@ -15,8 +15,8 @@ def masked_patch_loss(
 ) -> Float[Tensor, ""]:
     """Return the cross-entropy of the masked patches; log(prototypes) if untrained.
 
-    It is averaged over the masked patches of each image, then over the images, of which those
-    without masked patches contribute 0 (iBOT, equation 2 and published code).
+    The mean over the masked patches of each image, then over the images; an image without masked
+    patches counts as 0 (iBOT, equation 2 and published code).
 
     Args:
         student: Raw logits of the student, which sees the masked image.

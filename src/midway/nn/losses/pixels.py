@@ -37,7 +37,7 @@ def patchify_clip(
 
 
 def normalise_patches(patches: Patches) -> Patches:
-    """Normalise each patch by one mean and deviation of all its values (MAE, CroCo).
+    """Normalise each patch by the mean and variance of all its values (MAE, CroCo).
 
     The variance is unbiased, and `EPS` is added to it.
     """
@@ -46,9 +46,9 @@ def normalise_patches(patches: Patches) -> Patches:
 
 
 def normalise_patches_by_colour(patches: Patches) -> Patches:
-    """Normalise each colour of a patch by its own mean and deviation (VideoMAE).
+    """Normalise each colour of a patch by its own mean and variance (VideoMAE).
 
-    The variance is unbiased, and `EPS` is added to the deviation.
+    The variance is unbiased, and `EPS` is added to the standard deviation.
     """
     colours = patches.unflatten(-1, (-1, 3))  # (batch, patches, positions, 3)
     mean, deviation = colours.mean(2, keepdim=True), colours.std(2, keepdim=True)

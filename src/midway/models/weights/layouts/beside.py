@@ -32,8 +32,8 @@ def config_beside(file: Path) -> dict[str, Any]:
     activation = "silu" if config.get("use_gated_mlp") else "gelu"
     if (stated := config.get("hidden_act", activation)) != activation:
         raise MidwayError(
-            f"{file.with_name(CONFIG)}: hidden_act {shown([stated])} is not {activation}, which "
-            "this encoder would compute; such a model is not supported"
+            f"{file.with_name(CONFIG)}: hidden_act {shown([stated])} is not {activation}, the "
+            "activation of this encoder; give weights that were trained with that one"
         )
     timm = config.get("pretrained_cfg")
     if isinstance(timm, Mapping):

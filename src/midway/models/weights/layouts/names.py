@@ -37,10 +37,10 @@ def is_of_transformers(names: Mapping[str, Tensor]) -> bool:
 
 
 def to_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a ViT with timm's names; those of unknown names keep them.
+    """Rename the tensors of a ViT to timm's names; unknown names are kept.
 
-    Tensors of a block's queries, keys and values become one. Where a layout has no bias of the
-    keys, or none at all, it is zero; those of VideoMAE stay ``q_bias`` and ``v_bias``.
+    Queries, keys and values of a block are fused into one tensor. Biases that a layout lacks become
+    zeros, except that VideoMAE's stay ``q_bias`` and ``v_bias``.
     """
     found = dict(tensors)
     if is_of_transformers(found):
@@ -108,7 +108,7 @@ def _fuse_projections(tensors: dict[str, Tensor], attn: str, *, fuse_biases: boo
 
 
 def _name_gates(tensors: dict[str, Tensor], mlp: str) -> None:
-    """Give the layers of an MLP with a gate, which have many names, those of timm, in place."""
+    """Rename the layers of a gated MLP, in any known layout, to timm's names, in place."""
     last = tensors.get(f"{mlp}fc2.weight")
     # In timm's DINOv2, fc1 has the gate and the hidden layer: twice the inputs of fc2.
     twice = 0 if last is None or last.ndim != 2 else 2 * last.shape[1]

@@ -179,7 +179,7 @@ def _check_periods(periods: Tensor | None) -> None:
 
 
 def _is_table_of_mae(table: Tensor) -> bool:
-    """Return whether a position table is MAE's of sines and cosines, with a class row of zeros."""
+    """Return whether positions are MAE's sine-cosine table, which is zero for the class token."""
     if table.ndim != 3 or table.shape[1] < 2 or table.shape[2] % 4:
         return False
     # The first patch is at 0, 0: its sines are 0, and its cosines are 1.
