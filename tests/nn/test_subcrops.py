@@ -106,5 +106,5 @@ def test_a_bad_configuration_is_refused(fields: dict, message: str):
 
 def test_more_crops_than_cells_are_refused():
     SubcropConfig(count=9).check_fits((224, 224))
-    with pytest.raises(MidwayError, match="an image has 9 cells"):
+    with pytest.raises(MidwayError, match="exceeds the 9 cells of an image"):
         SubcropConfig(count=10).check_fits((224, 224))
