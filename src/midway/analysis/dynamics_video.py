@@ -137,7 +137,7 @@ def pair_output(
 def _rows(
     source_seconds: float, target_seconds: float, levels: dict[int, LevelOutput]
 ) -> list[dict[str, Any]]:
-    """Return the rows of one pair, one a latent."""
+    """Return the rows of one pair, one per latent."""
     return [
         {
             "source_seconds": source_seconds,

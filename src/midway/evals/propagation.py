@@ -279,7 +279,7 @@ def _published_size(shape: Sequence[int], patch: int, short_side: int) -> tuple[
 
 
 def _write_masks(folder: Path, video: MaskVideo, masks: Masks) -> None:
-    """Write the masks as palette PNGs, one a frame."""
+    """Write the masks as palette PNGs, one per frame."""
     folder.mkdir(parents=True, exist_ok=True)
     # Successive hues differ by the golden angle, so they are distinct; the background is black.
     angle = np.arange(255) * 2.399963

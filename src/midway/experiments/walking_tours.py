@@ -88,7 +88,7 @@ def mae_vits() -> Experiment:
     """ViT-S by MAE on all single frames of Walking Tours Venice, 100 epochs.
 
     Command: ``midway train walking_tours.mae_vits --data.root walking_tours/venice.mp4``
-    Cost: 15.3 GFLOP a frame; not run.
+    Cost: 15.3 GFLOP per frame; not run.
     Expect (paper, table 2, from PooDLe; not run here): ADE20K UperNet 24.1 mIoU, Sintel clean
     11.1 EPE.
     """
@@ -99,7 +99,7 @@ def ibot_vits() -> Experiment:
     """ViT-S by iBOT on all single frames of Walking Tours Venice, 100 epochs.
 
     Command: ``midway train walking_tours.ibot_vits --data.root walking_tours/venice.mp4``
-    Cost: 133.4 GFLOP a frame; not run.
+    Cost: 133.4 GFLOP per frame; not run.
     Expect (paper, table 2, from DoRA; not run here): ADE20K UperNet 33.9 mIoU.
     """
     return _on_frames(bdd100k.ibot_vits(), "ibot_vits")
@@ -123,7 +123,7 @@ def croco_vits() -> Experiment:
     """CroCo v2 with ViT-S on Walking Tours Venice, 100 epochs.
 
     Command: ``midway train walking_tours.croco_vits --data.root walking_tours/venice.mp4``
-    Cost: 41 GFLOP a pair; not run.
+    Cost: 41 GFLOP per pair; not run.
     Expect (paper, table 2; not run here): ADE20K UperNet 32.0 mIoU, Sintel clean 5.9 EPE.
     """
     return _on_frames(bdd100k.croco_vits(), "croco_vits")
@@ -133,7 +133,7 @@ def videomae_vits() -> Experiment:
     """VideoMAE with ViT-S on Walking Tours Venice, 100 epochs.
 
     Command: ``midway train walking_tours.videomae_vits --data.root walking_tours/venice.mp4``
-    Cost: 69 GFLOP a clip; not run.
+    Cost: 69 GFLOP per clip; not run.
     Expect (paper, table 2; not run here): ADE20K UperNet 7.8 mIoU, Sintel clean 7.0 EPE.
     """
     return _on_frames(bdd100k.videomae_vits(), "videomae_vits")

@@ -189,7 +189,7 @@ class Mae(Method):
 
 
 def init_mae(module: nn.Module) -> None:
-    """Initialise as MAE does: linear layers and the patch embedding by Xavier's rule, tokens small.
+    """Initialise as MAE: linear layers and patch embedding by Xavier, tokens by a small normal.
 
     Args:
         module: Encoder and decoder; their norms remain as they are.

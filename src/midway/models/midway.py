@@ -161,8 +161,8 @@ class MidwayNetwork(nn.Module):
         """Update the teacher by the EMA of the student; a momentum of 0 copies it.
 
         Args:
-            momentum: EMA momentum of the parts, in [0, 1].
-            head_momentum: That of the DINO head; None takes `momentum`.
+            momentum: EMA momentum, in [0, 1].
+            head_momentum: EMA momentum of the DINO head; None takes `momentum`.
 
         """
         parts = [

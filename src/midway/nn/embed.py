@@ -81,7 +81,7 @@ class Recolour(nn.Module):
     def folded_into(
         self, weight: Float[Tensor, "dim 3 patch patch"], bias: Float[Tensor, " dim"]
     ) -> tuple[Float[Tensor, "dim 3 patch patch"], Float[Tensor, " dim"]]:
-        """Return weights of a patch embedding that make this conversion superfluous."""
+        """Fold this conversion into the weights of a patch embedding, and return them."""
         # w (x * scale + shift) + b = (w * scale) x + (w shift + b)
         return weight * self.scale, bias + (weight * self.shift).sum((1, 2, 3))
 

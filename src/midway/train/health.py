@@ -150,7 +150,7 @@ class Health:
 
 
 def _collapse(name: str, value: float) -> str:
-    """Return which collapse a metric shows; empty if it shows none."""
+    """Return a description of the collapse that a metric shows; empty if none."""
     kind, _, level = name.rpartition("_")
     if name == "dino_entropy" and value > HIGH_ENTROPY:
         return (

@@ -112,7 +112,7 @@ def test_a_file_of_an_encoder_with_timms_names_is_read_sizes_and_all(tmp_path):
     with pytest.raises(MidwayError, match=r"1 unknown .*blocks.0.attn.bias_table.* timm:NAME"):
         open_encoder(source)
     save_file({"weight": torch.ones(2)}, path)
-    with pytest.raises(MidwayError, match="no ViT with the names of timm"):
+    with pytest.raises(MidwayError, match="nor tensors of a known ViT or ResNet"):
         open_encoder(source)
 
 

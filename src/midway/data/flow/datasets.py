@@ -122,8 +122,8 @@ def _chairs_split(root: Path, num_pairs: int) -> list[str]:
     parts = found[0].read_text().split()
     if len(parts) != num_pairs or set(parts) - {"1", "2"}:
         raise MidwayError(
-            f"chairs: {found[0]} has {len(parts)} lines for {num_pairs} pairs, each to be 1 or 2; "
-            "fetch the dataset or the list again"
+            f"chairs: {found[0]} has {len(parts)} lines for {num_pairs} pairs, or one that is not "
+            "1 or 2; fetch the dataset or the list again"
         )
     return parts
 

@@ -1,7 +1,7 @@
 """Safe reader of pickles that contain only plain values and NumPy arrays.
 
 NumPy's own functions read or write any memory if a pickle chooses their arguments. So none is
-called here: stand-ins note what the pickle asks for, and `array_of` makes the arrays of plain types
+called here: placeholders note what the pickle asks for, and `array_of` makes the arrays of plain types
 from the bytes in the file.
 """
 
@@ -62,7 +62,7 @@ class _RefusedError(Exception):
 
 
 class _Type:
-    """Stand-in of a dtype."""
+    """Placeholder for a dtype."""
 
     def __init__(self, spec: object, align: object = False, copy: object = False) -> None:
         self.dtype = _plain(spec)
@@ -76,7 +76,7 @@ class _Type:
 
 
 class _Array:
-    """Stand-in of an array that is not filled yet."""
+    """Placeholder for an array that is not filled yet."""
 
     value: NDArray[Any] | None = None
 
@@ -208,7 +208,7 @@ class _Reader(_PythonUnpickler):
 
 
 def _values(found: Any, seen: dict[int, Any]) -> Any:
-    """Replace stand-ins by their arrays; shared parts are made once.
+    """Replace placeholders by their arrays; shared parts are made once.
 
     Raises:
         _RefusedError: A part is no plain value, or contains itself.

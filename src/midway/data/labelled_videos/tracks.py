@@ -52,7 +52,9 @@ def read_tap_vid(path: Path) -> Iterator[TrackedVideo]:
 
     """
     if path.is_file() and path.suffix not in SUFFIXES:
-        raise MidwayError(f"{path}: no {', '.join(SUFFIXES)}; give a file of TAP-Vid, or a folder")
+        raise MidwayError(
+            f"{path}: not a file of TAP-Vid ({', '.join(SUFFIXES)}); give one, or a folder"
+        )
     files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES) if path.is_dir() else [path]
     if not files:
         raise MidwayError(f"{path}: no {', '.join(SUFFIXES)} in it; give a file of TAP-Vid")

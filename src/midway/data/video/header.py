@@ -161,7 +161,7 @@ class OpenStream:
         return Header(duration, fps, self._own(duration))
 
     def notes(self) -> tuple[str, ...]:
-        """Return the keys in `NOTES` of all that is read in a way that users may not expect."""
+        """Return the keys of the `NOTES` that apply to this video."""
         context, pixels = self.stream.codec_context, self.stream.sample_aspect_ratio
         videos = [each for each in self.container.streams.video if not each.disposition & _COVERS]
         found = {

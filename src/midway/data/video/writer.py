@@ -122,6 +122,6 @@ def _naming(path: Path, unfinished: Path) -> Iterator[None]:
 
 
 def _flush(path: Path) -> None:
-    """Wait until a file is on disk; some full disks report the error only now."""
+    """Wait until a file is on disk; some file systems report a full disk only now."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

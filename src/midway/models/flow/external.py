@@ -167,7 +167,7 @@ class RecordedFlow(ExternalFlow):
 
 
 class NoFlow(ExternalFlow):
-    """No motion between any two frames."""
+    """Zero flow between any two frames, as a trivial baseline."""
 
     def __call__(
         self, frames: Frames, *, seconds: Tensor, signals: Mapping[str, Tensor]

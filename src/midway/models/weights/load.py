@@ -209,9 +209,8 @@ def open_foreign(file: WeightsFile, name: str, hints: ReleaseHints = NO_HINTS) -
             spec = replace(spec, config=spec.config | recognised.config | beside)
     if found is None or recognised is None or spec is None:
         raise MidwayError(
-            f"{where}: no configuration in its header, and no ViT with the names of timm or "
-            f"transformers or ResNet with torchvision's in it, but {shown(file.tensors)}; give a "
-            "file that midway, timm or transformers wrote"
+            f"{where}: neither a configuration in its header nor tensors of a known ViT or ResNet, "
+            f"but {shown(file.tensors)}; give a file that midway, timm or transformers wrote"
         )
     place, *others = (each.rstrip(".") for each in (found.prefix, *found.others))
     return Foreign(

@@ -12,7 +12,7 @@ _RENAMED = ("patch_embed_img.proj.weight", "patch_embed_img.proj.bias", "img_mod
 def image_part(
     tensors: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
-    """Return the tensors that encode images by our names, and the names of the others by kind.
+    """Return the image encoder's tensors by our names, and names of other tensors by kind.
 
     Args:
         tensors: Tensors of the encoder, without their common prefix.
