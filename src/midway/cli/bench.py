@@ -151,7 +151,7 @@ def step(
         measured = {name: benchmark.run(each) for name, each in types.items()}
         compared = take_turns(benchmark, types, attend) if attend else None
     hardware = _hardware(device)
-    title = f"{model}, {batch_size} samples a step, {device} ({hardware})"
+    title = f"{model}, {batch_size} samples per step, {device} ({hardware})"
     for name, times in measured.items():
         _print_step(times, f"{title}, {name}", compiled=compile, recomputed=recompute)
     if compared:

@@ -116,7 +116,7 @@ def _other(file: WeightsFile, release: ReleaseOptions) -> tuple[dict[str, Any], 
 
 
 def _origin(file: WeightsFile, release: ReleaseHints) -> tuple[dict[str, Any], list[str]]:
-    """Return layout, authors, licence and left-out tensors of a file of someone else."""
+    """Return layout, authors, licence and unread tensors of a third-party file."""
     foreign = open_foreign(file, PREFERRED[0], release)
     recognised, family = foreign.recognised, foreign.recognised.family
     place = f", {foreign.place}" if foreign.place else ""

@@ -98,7 +98,7 @@ class PoodleConfig(MethodConfig):
         )
 
     def spec(self) -> ClipSpec:
-        """Return the views: both frames at one place, for the flow and, distorted, to train on."""
+        """Return the views: one region of both frames, plain for the flow and distorted."""
         height, width = self.size
         # The whole frame is squeezed to the size; a crop has its aspect ratio.
         aspect = width / height
@@ -113,7 +113,7 @@ class PoodleConfig(MethodConfig):
 
 
 class Branch(nn.Module):
-    """Encoder with its two projectors: what the teacher averages."""
+    """Encoder with its two projectors; the teacher is an EMA of it."""
 
     def __init__(self, config: PoodleConfig) -> None:
         super().__init__()
@@ -269,7 +269,7 @@ class Poodle(Method):
 
 
 def mlp(width: int, hidden: int, out: int) -> nn.Sequential:
-    """Return a projector or predictor of 1 x 1 convolutions, with PooDLe's names of its tensors."""
+    """Return a projector or predictor of 1 x 1 convolutions, with PooDLe's tensor names."""
     return nn.Sequential(
         nn.Conv2d(width, hidden, kernel_size=1),
         nn.BatchNorm2d(hidden),

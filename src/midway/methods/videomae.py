@@ -158,7 +158,7 @@ class VideoMae(Method):
         return StepOutput(loss=self.reconstruction_loss(frames, self.draw_mask(frames)))
 
     def draw_mask(self, frames: Frames) -> Mask:
-        """Draw a mask for each clip, True where a cuboid is masked, with the same rows in time."""
+        """Draw a tube mask for each clip: True where a cuboid is masked, equal in all slices."""
         rows, columns = self.config.encoder.grid
         num_slices, ratio = self.config.encoder.num_slices, self.config.mask_ratio
         return tube_mask(len(frames), num_slices, rows * columns, ratio, frames.device)

@@ -263,7 +263,7 @@ class _Training:
             )
 
     def check_finite(self, step: int, start: int) -> None:
-        """Abort the run on all ranks after too many skipped steps, or if it skipped all.
+        """Abort the run on all ranks if too many steps, or all, were skipped.
 
         The check waits for the device. It runs every ten steps, so the error comes at most ten
         steps late. With float16, skipped steps are accepted while the loss scale is above 1.

@@ -113,7 +113,7 @@ class Objective(nn.Module, ABC):
     """
 
     def renamed(self, state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a state dict from a checkpoint with today's names of its tensors."""
+        """Return a checkpoint's state dict with the current tensor names."""
         return state_dict
 
     @abstractmethod

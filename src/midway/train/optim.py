@@ -90,7 +90,7 @@ def check_falling(config: OptimConfig, samples: int) -> None:
     peak = _peak(config, samples)
     rule = (
         f"final_lr = {config.final_lr}: the rate would rise; give no more than lr * samples / 256 "
-        f"= {peak:g}, the peak for {samples} samples a step"
+        f"= {peak:g}, the peak for {samples} samples per step"
     )
     require("optim", {rule: config.final_lr <= peak})
 

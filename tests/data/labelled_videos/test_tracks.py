@@ -152,7 +152,7 @@ def test_unreadable_files_are_reported(tmp_path):
         "objects.npz": "not a .npz of plain arrays",
         "text.npz": "not a .npz",
         "empty": "no .pkl",
-        "video.mp4": "video.mp4: not a file of TAP-Vid (.pkl, .pickle, .npz)",
+        "video.mp4": "video.mp4: not a file of TAP-Vid",
         "image.pkl": "is damaged or refers to more than arrays",
     }.items():
         with pytest.raises(MidwayError, match=message) as error:

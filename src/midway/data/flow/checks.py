@@ -55,7 +55,7 @@ def check_length(
 
 
 def check_shape(path: Path | str, flow: Any) -> None:
-    """Refuse arrays that are not numbers of shape (height, width, 2) with a pixel or more."""
+    """Refuse arrays without pixels, of another shape than (height, width, 2) or not of numbers."""
     shape = flow.shape
     if len(shape) != 3 or shape[2] != 2 or 0 in shape or flow.dtype.kind not in "fiu":
         raise MidwayError(

@@ -1,8 +1,8 @@
 """Safe reader of pickles that contain only plain values and NumPy arrays.
 
 NumPy's own functions read or write any memory if a pickle chooses their arguments. So none is
-called here: placeholders note what the pickle asks for, and `array_of` makes the arrays of plain types
-from the bytes in the file.
+called here: placeholders record what the pickle asks for, and `array_of` makes the arrays of plain
+types from the bytes in the file.
 """
 
 import codecs

@@ -43,7 +43,7 @@ class SpatialDecoderConfig:
 class SpatialDecoder(Encoder):
     """Backbone and decoder; its levels are those of the backbone, then the decoded map.
 
-    A ResNet-50 of stride 32 has a decoded map of stride 8 (5 levels), whose channels are as many
+    A ResNet-50 of stride 32 has a decoded map of stride 8 (5 levels), with as many channels
     as the top map's.
     """
 

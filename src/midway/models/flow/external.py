@@ -87,7 +87,7 @@ def external_flow(config: FlowConfig) -> ExternalFlow:
     """Build a source of flow.
 
     Raises:
-        MidwayError: No file of weights is given, or it is missing, or none of RAFT.
+        MidwayError: No weights file is given, it is missing, or it does not contain RAFT.
 
     """
     if config.source == "raft":

@@ -1,4 +1,4 @@
-"""Layers of RAFT (Teed and Deng, 2020, appendix A), with torchvision's names of their tensors."""
+"""Layers of RAFT (Teed and Deng, 2020, appendix A), with torchvision's tensor names."""
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +135,7 @@ class UpdateBlock(nn.Module):
     def forward(
         self, hidden: Tensor, context: Tensor, seen: Tensor, flow: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the next state and the change of the flow, of as many rows and columns."""
+        """Return the next state and the change of the flow, with the same rows and columns."""
         x = torch.cat([context, self.motion_encoder(seen, flow)], dim=1)
         hidden = self.recurrent_block(hidden, x)
         return hidden, self.flow_head(hidden)

@@ -176,7 +176,7 @@ def parse_header(file: Path, text: str) -> dict[str, Any]:
 
 
 def _is_run(file: Path, contents: Mapping[str, Any]) -> bool:
-    """Return whether a checkpoint is of a run of ours, rather than a file of someone else."""
+    """Return whether a checkpoint was written by a run, rather than by a third party."""
     if not isinstance(contents.get("model"), Mapping):
         return False
     if ENCODERS in contents or "skipped_steps" in contents:

@@ -165,7 +165,7 @@ def _described(
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """An encoder in a file of someone else."""
+    """An encoder from a third-party file."""
 
     recognised: Recognised
     spec: EncoderSpec
@@ -178,7 +178,7 @@ class Foreign:
 
 
 def open_foreign(file: WeightsFile, name: str, hints: ReleaseHints = NO_HINTS) -> Foreign:
-    """Find an encoder in a file of someone else; its sizes follow from names and shapes.
+    """Find an encoder in a third-party file; its sizes follow from names and shapes.
 
     Args:
         file: File in the layout "plain".
@@ -225,7 +225,7 @@ def open_foreign(file: WeightsFile, name: str, hints: ReleaseHints = NO_HINTS) -
 def _of_others(
     file: WeightsFile, name: str, hints: ReleaseHints
 ) -> tuple[EncoderSpec, dict[str, Tensor]]:
-    """Return an encoder of someone else's file, and log what was read, left out and assumed."""
+    """Return an encoder from a third-party file, and log what was read, left out and assumed."""
     foreign = open_foreign(file, name, hints)
     recognised, choices = foreign.recognised, [foreign.recognised.layout]
     if foreign.place:

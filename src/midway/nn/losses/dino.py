@@ -125,8 +125,8 @@ class DinoHead(nn.Module):
 class TeacherTargets(nn.Module):
     """Targets of the student: the teacher's logits, centred and sharpened.
 
-    The centre, the running mean of the logits, is the only persistent state. Targets of a step do
-    not depend on its own centre: `collect` the logits, and call `move_center` after the step.
+    The centre, the running mean of the logits, is the only persistent state. The logits of
+    a step move the centre only afterwards: `collect` them, and call `move_center` after the step.
 
     Args:
         num_prototypes: Number of logits.

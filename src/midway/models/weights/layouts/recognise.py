@@ -173,8 +173,8 @@ def _check_periods(periods: Tensor | None) -> None:
     ours = BASE ** (torch.arange(periods.numel()) / max(periods.numel(), 1))
     if not torch.allclose(periods.float().flatten(), ours, rtol=0.01):
         raise MidwayError(
-            f"its rope_embed.periods are not those of base {BASE:g}, as in DINOv3; such a model is "
-            "not supported"
+            f"its rope_embed.periods are not those of base {BASE:g}, as in DINOv3; give "
+            "a model with those"
         )
 
 
