@@ -71,7 +71,7 @@ def spec_of(num_frames: int = 3, **views: View) -> ClipSpec:
             lambda: spec_of(crop=View(size=(8, 8), region="frame", p_flip=1.1)),
             r"p_flip in \[0, 1\]",
         ),
-        (lambda: spec_of(crop=View(size=(8, 8), region="frame", p_flip=-0.1)), "crop needs"),
+        (lambda: spec_of(crop=View(size=(8, 8), region="frame", p_flip=-0.1)), "crop has count"),
         (lambda: spec_of(crop=View(size=(8, 8), region="frame", count=-1)), "a count of 0 or more"),
         (
             lambda: ClipSpec(regions={"frame": Region(short_side=0)}),

@@ -1,7 +1,7 @@
 """Recognition in synthetic worlds: a linear probe and nearest neighbours of frozen patch features.
 
 Both read the same features of the same frames. Their chance levels come from the same readouts
-with the classes of the objects drawn anew.
+with the classes of the objects redrawn.
 """
 
 from collections.abc import Iterable

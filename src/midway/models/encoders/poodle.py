@@ -44,7 +44,7 @@ class SpatialDecoder(Encoder):
     """Backbone and decoder; its levels are those of the backbone, then the decoded map.
 
     A ResNet-50 of stride 32 has a decoded map of stride 8 (5 levels), with as many channels
-    as the top map's.
+    as the top map.
     """
 
     kind = "poodle"

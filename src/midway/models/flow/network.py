@@ -102,7 +102,7 @@ class FlowNetwork(FlowModule):
             dpt: Sizes of the head.
             crop: Height and width of the training crops in pixels.
             encoder: Encoder of the student or of the EMA teacher.
-            fresh_dynamics: If True, draw the dynamics anew ("encoder only" in the paper).
+            fresh_dynamics: If True, initialise the dynamics afresh ("encoder only" in the paper).
         """
         config = FlowNetworkConfig(
             encoder=replace(network.config.encoder, drop_path=0.0),

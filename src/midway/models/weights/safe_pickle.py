@@ -61,7 +61,7 @@ _DAMAGED = (
     *(RuntimeError, EOFError, ValueError, TypeError),
     *(AttributeError, LookupError, AssertionError),
 )
-_TOO_LARGE = "its contents would unfold to far more than the size of the file; fetch it anew"
+_TOO_LARGE = "its contents would unfold to far more than the size of the file; fetch it again"
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
