@@ -5,9 +5,11 @@ import torch
 
 from midway.bench.costs import costs_of
 from midway.methods.base import MethodConfig, build_method
+from midway.methods.croco import CrocoConfig
 from midway.methods.dino import DinoConfig
 from midway.methods.ibot import IbotConfig
 from midway.methods.midway import MidwayConfig
+from midway.methods.videomae import VideoMaeConfig
 
 from .counting import left_out
 
@@ -26,6 +28,8 @@ ROWS = [
     pytest.param(DinoConfig(), 50.26, PAIR, 21.666, id="dino"),
     pytest.param(IbotConfig(), 35.29, IBOT, 21.666, id="ibot"),
     pytest.param(MidwayConfig(), 91.5, PAIR + MIDWAY_PATH, 21.666, id="midway"),
+    pytest.param(VideoMaeConfig(), 11.54, 0, 21.880, id="videomae"),
+    pytest.param(CrocoConfig(), 6.85, 0, 21.590, id="croco"),
 ]
 
 
