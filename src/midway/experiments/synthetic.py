@@ -6,7 +6,10 @@ from pathlib import Path
 from midway.data.sampling.samples import ClipsConfig
 from midway.data.synthetic.world import WorldConfig
 from midway.experiments.base import Experiment
+from midway.methods.dora import DoraConfig
+from midway.methods.dynamo import DynamoConfig
 from midway.methods.midway import MidwayConfig
+from midway.models.dino import HeadConfig
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
 
@@ -59,4 +62,75 @@ def midway_tiny() -> Experiment:
             accelerator="cpu",
             log_every=20,
         ),
+    )
+
+
+def dora_tiny() -> Experiment:
+    """DoRA on clips of four frames of the videos of `midway quickstart`, 300 steps.
+
+    Command: ``midway train synthetic.dora_tiny --data.root quickstart/videos``
+    Cost: TODO
+    Expect: TODO (docs/methods/dora.md).
+    """
+    base = midway_tiny()
+    return replace(
+        base,
+        # With the paper's momentum the teacher would lag behind in a run this short.
+        method=replace(DoraConfig.tiny(), teacher_momentum=0.99),
+        optim=replace(base.optim, lr=1e-3, clip_norm=3.0),
+        run=replace(base.run, folder=Path("runs/synthetic.dora_tiny"), steps=300),
+    )
+
+
+def dynamo_tiny() -> Experiment:
+    """DynaMo with its DINO term on pairs of the videos of `midway quickstart`, 300 steps.
+
+    Command: ``midway train synthetic.dynamo_tiny --data.root quickstart/videos``
+    Cost: TODO
+    Expect: TODO (docs/methods/dynamo.md).
+    """
+    base = midway_tiny()
+    return replace(
+        base,
+        # With the paper's momentum the teacher would lag behind in a run this short.
+        method=replace(DynamoConfig.tiny(), teacher_momentum=0.99),
+        optim=replace(base.optim, lr=1e-3, clip_norm=3.0),
+        run=replace(base.run, folder=Path("runs/synthetic.dynamo_tiny"), steps=300),
+    )
+
+
+def dynamo_windows_tiny() -> Experiment:
+    """DynaMo in its original form: windows of five frames, SimSiam target, no augmentation.
+
+    Recipe: rate 1e-4 and gradients clipped to 0.1, as in the original. 300 steps on the videos of
+    `midway quickstart`.
+
+    Command: ``midway train synthetic.dynamo_windows_tiny --data.root quickstart/videos``
+    Cost: TODO
+    Expect: TODO (docs/methods/dynamo.md).
+    """
+    base, pairs = dynamo_tiny(), DynamoConfig.tiny()
+    return replace(
+        base,
+        method=replace(
+            pairs,
+            num_frames=5,
+            target="student",
+            dino_weight=0.0,
+            # Without the DINO term, the head is not used: as small as possible.
+            head=HeadConfig(hidden=1, bottleneck=1, num_prototypes=1),
+            # The whole frame, as far as a square can cover it.
+            views=replace(
+                pairs.views, motion_area=(1.0, 1.0), aspect=(1.0, 1.0), distort_colours=False
+            ),
+        ),
+        optim=OptimConfig(
+            lr=1e-4,
+            scale_lr=False,
+            warmup_epochs=5,
+            weight_decay=0.0,
+            final_weight_decay=0.0,
+            clip_norm=0.1,
+        ),
+        run=replace(base.run, folder=Path("runs/synthetic.dynamo_windows_tiny")),
     )
