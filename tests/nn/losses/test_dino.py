@@ -119,6 +119,19 @@ def test_the_teacher_warms_up_linearly_and_the_student_keeps_its_temperature() -
     torch.testing.assert_close(targets(logits), (logits / 0.07).softmax(-1))
 
 
+def test_sinkhorn_targets_share_the_prototypes_out_among_all_crops() -> None:
+    targets = TeacherTargets(3, TargetsConfig(centring="sinkhorn", teacher_temperature=0.5))
+    # One prototype leads everywhere, so that a softmax would give it to all crops.
+    logits = torch.randn(4, 6, 3) * 0.2 + torch.tensor([2.0, 0.0, 0.0])
+    found = targets(logits)
+    kernel = (logits / 0.5).exp().flatten(0, 1)
+    for _ in range(3):
+        kernel = kernel / kernel.sum(0)
+        kernel = kernel / kernel.sum(1, keepdim=True)
+    torch.testing.assert_close(found, kernel.view_as(logits))
+    assert found.mean((0, 1)).tolist() == pytest.approx([1 / 3] * 3, abs=0.02)
+
+
 def test_targets_have_no_gradient_and_any_number_of_leading_axes() -> None:
     targets = TeacherTargets(6)
     logits = torch.randn(5, 6, requires_grad=True)

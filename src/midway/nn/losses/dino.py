@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from midway.config import require
 from midway.nn.device import mean_over_ranks
 from midway.nn.linear import Linear, linear
+from midway.nn.losses.sinkhorn import sinkhorn_knopp
 
 PrototypeInit = Literal["trunc_normal", "uniform"]
 Terms = Literal["same_and_cross", "cross"]
@@ -31,6 +32,9 @@ class TargetsConfig:
     temperature_warmup_epochs: float = 0.0
     """Epochs over which the teacher's temperature changes linearly; DINO's longer recipe goes from
     0.04 to 0.07 in 30."""
+    centring: Literal["mean", "sinkhorn"] = "mean"
+    """Subtract a running mean of the logits, or share the prototypes out equally among the crops of
+    the step (Sinkhorn-Knopp, as in DINOv2), without any memory."""
     center_momentum: float = 0.9
     """EMA momentum of the centre of the teacher's logits, per step."""
     center_start: Literal["zero", "first_batch"] = "zero"
@@ -52,6 +56,8 @@ class TargetsConfig:
 
 
 DEFAULT_TARGETS = TargetsConfig()
+SINKHORN_ROUNDS = 3
+"""Rounds of Sinkhorn-Knopp, as in SwAV and DINOv2."""
 
 
 class Prototypes(nn.Module):
@@ -161,7 +167,12 @@ class TeacherTargets(nn.Module):
         """Return the probabilities that raw teacher logits give, in float32, without gradient."""
         with full_precision(logits):
             logits = logits.float()
-            return ((logits - self._center_for(logits)) / self.temperature).softmax(-1)
+            if self.config.centring == "mean":
+                return ((logits - self._center_for(logits)) / self.temperature).softmax(-1)
+            # All crops of all ranks together are the samples.
+            samples = logits.flatten(0, -2) / self.temperature
+            shares = sinkhorn_knopp(samples, rounds=SINKHORN_ROUNDS, across_ranks=True)
+            return shares.view_as(logits)
 
     @torch.no_grad()
     def collect(self, logits: Float[Tensor, "*crops batch prototypes"]) -> None:
