@@ -27,13 +27,11 @@ from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig, TopAttention
 from midway.nn.losses.dino import TargetsConfig, full_precision
 from midway.nn.objects import attended_prototypes, mask_images, object_masks, refined_prototypes
-from midway.train.distillation import TeacherConfig, few
-from midway.train.health import effective_rank, spread
+from midway.train.distillation import HEALTH_SAMPLES, TeacherConfig, few
+from midway.train.health import feature_health
 from midway.train.objective import ParameterGroup, Progress, StepOutput, parameter_groups
 
 SOMETIMES_BLURRED = Photometric(p_blur=0.1)
-HEALTH_CLIPS = 8
-"""Largest number of clips of a batch for health metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,16 +251,13 @@ class Dora(Method):
         They are effective rank and spread of its patches, and the mean entropy of the targets as a
         fraction of log(prototypes) (`dino_entropy`).
         """
-        network, clips = self.network, few(batch.render(self.spec), HEALTH_CLIPS)
+        network, clips = self.network, few(batch.render(self.spec), HEALTH_SAMPLES)
         seen = network.teacher.encoder.top_attention(clips.views["global"][0, 0])
         targets = network.dino_loss(network.teacher.head(seen.cls))  # (clips, prototypes)
-        patches = seen.patches.flatten(0, 1)  # (clips * patches, dim)
-        level = network.encoder.depth
-        return {
-            f"rank_{level}": effective_rank(patches),
-            f"spread_{level}": spread(patches),
-            "dino_entropy": torch.special.entr(targets).sum(-1).mean() / log(targets.shape[-1]),
-        }
+        entropy = torch.special.entr(targets).sum(-1).mean() / log(targets.shape[-1])
+        # (clips, patches, dim) -> (clips * patches, dim)
+        found = feature_health(seen.patches.flatten(0, 1), network.encoder.depth)
+        return found | {"dino_entropy": entropy}
 
     def before_step(self, progress: Progress) -> None:
         """Set the teacher's temperature."""
@@ -271,8 +266,7 @@ class Dora(Method):
     def after_backward(self, progress: Progress) -> None:
         """Drop the gradients of the prototype layer during the first epochs."""
         if self.config.freezes_last_layer(progress):
-            for parameter in self.network.head.last_layer.parameters():
-                parameter.grad = None
+            self.network.head.last_layer.zero_grad(set_to_none=True)
 
     def after_step(self, progress: Progress) -> None:
         """Update the centre of the teacher's logits, then the teacher."""

@@ -27,17 +27,16 @@ from midway.models.encoders.vit import EncoderConfig, VisionTransformer
 from midway.nn.causal import CausalConfig, CausalTransformer
 from midway.nn.losses.dino import TargetsConfig, Terms, full_precision
 from midway.train.distillation import (
+    HEALTH_SAMPLES,
     TeacherConfig,
     few,
     invariance_condition,
     invariance_health,
     invariance_term,
 )
-from midway.train.health import effective_rank, spread
+from midway.train.health import feature_health
 from midway.train.objective import Progress, StepOutput
 
-HEALTH_WINDOWS = 32
-"""Largest number of windows of a batch for health metrics."""
 Classes = Float[Tensor, "batch frames dim"]
 
 
@@ -182,20 +181,15 @@ class Dynamo(Method):
         `dynamics_over_copy` is the ratio of the prediction's error to that of the class token
         before; 1 or more is no better than copying.
         """
-        clips = few(batch.render(self.spec), HEALTH_WINDOWS)
+        clips = few(batch.render(self.spec), HEALTH_SAMPLES)
         frames = clips.views["motion"][:, 0]
         student = _class_tokens(self.network.encoder, frames)
         targets = self.targets(student, frames)
         copied = prediction_error(targets[:, :-1], targets[:, 1:])
         predicted = prediction_error(self.predict(student), targets[:, 1:])
-        level, classes = self.config.encoder.depth, targets.flatten(0, 1)
-        found = {
-            f"rank_{level}": effective_rank(classes),
-            f"spread_{level}": spread(classes),
-            "copy_loss": copied,
-            # Equal frames have a copy loss of 0.
-            "dynamics_over_copy": predicted / copied.clamp(min=1e-6),
-        }
+        found = feature_health(targets.flatten(0, 1), self.config.encoder.depth)
+        # Equal frames have a copy loss of 0.
+        found |= {"copy_loss": copied, "dynamics_over_copy": predicted / copied.clamp(min=1e-6)}
         if self.config.dino_weight:
             found |= invariance_health(self.network, clips, self.config.terms)
         return found
@@ -213,8 +207,7 @@ class Dynamo(Method):
     def after_backward(self, progress: Progress) -> None:
         """Drop the gradients of the prototype layer during the first epochs."""
         if self.config.freezes_last_layer(progress):
-            for parameter in self.network.head.last_layer.parameters():
-                parameter.grad = None
+            self.network.head.last_layer.zero_grad(set_to_none=True)
 
     def after_step(self, progress: Progress) -> None:
         """Update the centre of the teacher's logits, then the teacher."""

@@ -24,17 +24,15 @@ from midway.models.weights.sources import differing, read_source
 from midway.nn.losses.dense import normalized_mse
 from midway.nn.losses.dino import Terms
 from midway.train.distillation import (
+    HEALTH_SAMPLES,
     TeacherConfig,
     few,
     invariance_condition,
     invariance_health,
     invariance_term,
 )
-from midway.train.health import effective_rank, spread
+from midway.train.health import feature_health
 from midway.train.objective import ParameterGroup, Progress, StepOutput, parameter_groups
-
-HEALTH_PAIRS = 32
-"""Largest number of pairs of a batch for health metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +187,7 @@ class Midway(Method):
 
     def health(self, batch: ClipBatch) -> dict[str, Tensor]:
         """Return `pair_health` of the motion crops of a batch, and the DINO term's health."""
-        config, clips = self.config, few(batch.render(self.spec), HEALTH_PAIRS)
+        config, clips = self.config, few(batch.render(self.spec), HEALTH_SAMPLES)
         found: dict[str, Tensor] = {}
         if config.dense_weight:
             found |= self.pair_health(*clips.views["motion"][:, 0])
@@ -225,9 +223,8 @@ class Midway(Method):
         levels = network.config.levels
         seen = network.teacher.encoder.levels(frames, levels)
         for level, features in zip(levels, seen, strict=True):
-            patches = features[:, 1:].flatten(0, 1)  # (2 * batch * patches, dim)
-            found[f"rank_{level}"] = effective_rank(patches)
-            found[f"spread_{level}"] = spread(patches)
+            # (2 * batch * patches, dim)
+            found |= feature_health(features[:, 1:].flatten(0, 1), level)
             if level in outputs:
                 copied = normalized_mse(*features.chunk(2))  # source against target
                 found[f"copy_loss_{level}"] = copied

@@ -11,11 +11,13 @@ from torch import Tensor
 from midway.config import require
 from midway.data.views.render import Clips
 from midway.models.dino import DinoPair
-from midway.nn.losses.dino import TargetsConfig, Terms, crop_pairs, multi_crop_loss
+from midway.nn.losses.dino import TargetsConfig, Terms, crop_pairs, full_precision, multi_crop_loss
 from midway.train.health import spread
 from midway.train.objective import Progress
 from midway.train.schedules import cosine
 
+HEALTH_SAMPLES = 32
+"""Largest number of samples of a batch for health metrics."""
 CropLogits = Float[Tensor, "crops batch prototypes"]
 
 
@@ -118,7 +120,7 @@ def invariance_condition(network: DinoPair, clips: Clips, terms: Terms) -> dict[
     rho = _correlation(_projected(network, clips), clips, terms)
     targets = network.dino_loss
     needed = targets.temperature / targets.config.student_temperature
-    return {"dino_rho": rho, "dino_rho_needed": torch.full_like(rho, needed)}
+    return {"dino_rho": rho, "dino_rho_needed": torch.full_like(rho, needed, dtype=torch.float32)}
 
 
 def few(clips: Clips, most: int) -> Clips:
@@ -163,8 +165,9 @@ def _correlation(
 ) -> Float[Tensor, ""]:
     kept = crop_pairs(len(outputs), len(outputs), len(clips.seconds), terms).to(outputs.device)
     centred = outputs - outputs.mean((0, 1))
-    # (globals, globals): mean product of two crops of a place.
-    products = torch.einsum("qbd,vbd->qv", centred, centred) / len(clips)
+    with full_precision(outputs):
+        # (globals, globals): mean product of two crops of a place.
+        products = torch.einsum("qbd,vbd->qv", centred, centred) / len(clips)
     rho = (products * kept).sum() / kept.sum() / products.diagonal().mean().clamp(min=1e-12)
     # The centred crops of a single place sum to 0, so that they would correlate negatively.
     return rho if len(clips) > 1 else torch.full_like(rho, torch.nan)

@@ -64,6 +64,11 @@ def spread(features: Float[Tensor, "samples dim"]) -> Float[Tensor, ""]:
         return 1 - F.normalize(features.float(), dim=1).mean(0).square().sum()
 
 
+def feature_health(features: Float[Tensor, "samples dim"], level: int) -> dict[str, Tensor]:
+    """Return effective rank and spread of features by their names in the log."""
+    return {f"rank_{level}": effective_rank(features), f"spread_{level}": spread(features)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Health:
     """Measures an objective at intervals, and warns of each collapsed feature once."""

@@ -1,0 +1,145 @@
+"""DINO (Caron et al., 2021) on frame pairs, the paper's baseline, or on single frames."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Self
+
+from torch import Tensor
+
+from midway.config import require
+from midway.data.sampling.loader import ClipBatch
+from midway.data.views.pair_crops import MultiCropConfig
+from midway.data.views.render import Clips
+from midway.methods.base import Method, MethodConfig
+from midway.models.dino import DinoNetwork, HeadConfig
+from midway.models.encoders.base import Encoder
+from midway.models.encoders.vit import EncoderConfig
+from midway.nn.losses.dino import TargetsConfig, Terms
+from midway.train.distillation import (
+    HEALTH_SAMPLES,
+    TeacherConfig,
+    few,
+    invariance_condition,
+    invariance_health,
+    invariance_term,
+)
+from midway.train.health import feature_health
+from midway.train.objective import ParameterGroup, Progress, StepOutput, parameter_groups
+
+
+@dataclass(frozen=True, kw_only=True)
+class DinoConfig(TeacherConfig, MethodConfig):
+    """Configuration of DINO; the defaults are the paper's baseline, a ViT-S on frame pairs."""
+
+    name: Literal["dino"] = "dino"
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    head: HeadConfig = field(default_factory=lambda: HeadConfig(prototype_init="uniform"))
+    views: MultiCropConfig = field(default_factory=MultiCropConfig)
+    num_frames: Literal[1, 2] = 2
+    """2 for pairs, 1 for single frames."""
+    terms: Terms = "same_and_cross"
+    """Crops that are compared: those of all frames (72 terms of a pair, 18 of a frame), or those of
+    different frames only (40 terms of a pair)."""
+    momentum_clock: Literal["steps", "samples"] = "steps"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rule = "terms = cross: compares different frames; give num_frames 2"
+        require("method", {rule: self.terms != "cross" or self.num_frames == 2})
+
+    @classmethod
+    def tiny(cls) -> Self:
+        """Return a small configuration: crops of 64 pixels, four blocks of width 96."""
+        # At this width, every block would be close to the identity with a deviation of 0.02.
+        init_std = 0.04
+        return cls(
+            encoder=EncoderConfig(
+                image_size=(64, 64),
+                patch_size=8,
+                width=96,
+                depth=4,
+                heads=3,
+                drop_path=0.0,
+                init_std=init_std,
+            ),
+            head=HeadConfig(
+                hidden=256,
+                bottleneck=64,
+                num_prototypes=256,
+                init_std=init_std,
+                prototype_init="uniform",
+            ),
+            views=MultiCropConfig(
+                global_size=(64, 64),
+                local_size=(32, 32),
+                num_local=3,
+                initial_area=(0.1, 0.35),
+                local_area=(0.15, 0.5),
+            ),
+            targets=TargetsConfig(center_start="first_batch"),
+            # A faster teacher ends up with equal targets for crops that share nothing, as noise.
+            teacher_momentum=0.9995,
+        )
+
+
+class Dino(Method):
+    """The invariance term of the paper's objective, without its dense term (section 3)."""
+
+    Config: ClassVar[type[MethodConfig]] = DinoConfig
+
+    def __init__(self, config: DinoConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.spec = config.views.spec(config.num_frames)
+        self.network = DinoNetwork(config.encoder, config.head, config.targets)
+
+    @classmethod
+    def from_config(cls, config: DinoConfig) -> Self:
+        """Build the network with fresh weights."""
+        return cls(config)
+
+    @property
+    def encoders(self) -> Mapping[str, Encoder]:
+        """Student and EMA teacher."""
+        return self.network.encoders
+
+    def loss(self, clips: Clips) -> StepOutput:
+        """Return the mean cross-entropy over the compared crops."""
+        return StepOutput(loss=invariance_term(self.network, clips, self.config.terms))
+
+    def health(self, batch: ClipBatch) -> dict[str, Tensor]:
+        """Return rank and spread of the teacher's top-level patches, and the loss's health."""
+        clips = few(batch.render(self.spec), HEALTH_SAMPLES)
+        encoder = self.network.teacher.encoder
+        # (globals * batch, 1 + patches, dim)
+        features = encoder.levels(clips.views["globals"].flatten(0, 2), (-1,))[0]
+        found = feature_health(features[:, 1:].flatten(0, 1), encoder.depth)
+        return found | invariance_health(self.network, clips, self.config.terms)
+
+    def starting_health(self, batch: ClipBatch) -> dict[str, Tensor]:
+        """Return the condition of the loss."""
+        return invariance_condition(self.network, batch.render(self.spec), self.config.terms)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Return groups of encoder and head."""
+        return [
+            *parameter_groups(self.network.encoder, "encoder"),
+            *parameter_groups(self.network.head, "head"),
+        ]
+
+    def before_step(self, progress: Progress) -> None:
+        """Set the teacher's temperature."""
+        self.network.dino_loss.set_temperature(progress.epoch)
+
+    def after_backward(self, progress: Progress) -> None:
+        """Drop the gradients of the prototype layer during the first epochs."""
+        if self.config.freezes_last_layer(progress):
+            self.network.head.last_layer.zero_grad(set_to_none=True)
+
+    def after_step(self, progress: Progress) -> None:
+        """Update the centre of the teacher's logits, then the teacher."""
+        self.network.dino_loss.move_center()
+        self.network.update_teacher(*self.config.momenta(progress))
+
+
+METHOD = Dino
