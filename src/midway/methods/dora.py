@@ -183,10 +183,9 @@ class Dora(Method):
     def loss(self, clips: Clips) -> StepOutput:
         """Return the mean of the masked and of the local loss (section 4.3)."""
         config, network = self.config, self.network
+        first = int(config.skip_first_local)
         frames = clips.views["global"][:, 0]  # (frames, batch, 3, height, width)
-        local = clips.views["locals"][
-            :, int(config.skip_first_local) :
-        ]  # (frames, crops, batch, ...)
+        local = clips.views["locals"][:, first:]  # (frames, crops, batch, 3, height, width)
         with torch.no_grad():
             seen = network.teacher.encoder.top_attention(frames.flatten(0, 1))
             logits = network.teacher.head(seen.cls).unflatten(0, frames.shape[:2])

@@ -25,6 +25,7 @@ from midway.models.dino import DinoNetwork, HeadConfig
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer
 from midway.nn.causal import CausalConfig, CausalTransformer
+from midway.nn.device import mean_over_ranks, num_ranks
 from midway.nn.losses.dino import TargetsConfig, Terms, full_precision
 from midway.train.distillation import (
     HEALTH_SAMPLES,
@@ -228,13 +229,17 @@ def covariance_penalty(features: Float[Tensor, "samples dim"]) -> Float[Tensor, 
     """Return the mean squared covariance of two different channels, in float32.
 
     Args:
-        features: At least two samples; on several ranks, those of each rank.
+        features: Samples of this rank; the covariance is that of the samples of all ranks.
 
     """
     with full_precision(features):
-        centred = features.float() - features.float().mean(0)
-        covariance = centred.t() @ centred / (len(centred) - 1)  # (dim, dim)
-        squared = covariance.square()
+        features = features.float()
+        centred = features - mean_over_ranks(features.mean(0).detach())
+        own = centred.t() @ centred / len(centred)  # (dim, dim)
+        # The value of all ranks with the gradient of this one: DDP averages the gradients.
+        covariance = own + (mean_over_ranks(own) - own).detach()
+        samples = len(features) * num_ranks()
+        squared = (covariance * samples / (samples - 1)).square()
         dim = len(squared)
         return (squared.sum() - squared.diagonal().sum()) / max(dim * (dim - 1), 1)
 
