@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from midway.data.views.render import Clips, example_clips
 from midway.errors import MidwayError
+from midway.experiments.walking_tours import dora_vits, dora_vits_released
 from midway.methods.dora import Dora, DoraConfig, DoraViewsConfig
 from midway.models.dino import HeadConfig
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer
@@ -85,6 +86,16 @@ def test_as_released_the_first_object_weighs_a_seventh_more_than_the_last() -> N
     assert _build(SMALL)[0].object_weights(cpu).tolist() == [1, 1, 1]
     released = _build(RELEASED)[0].object_weights(cpu)
     torch.testing.assert_close(released, torch.tensor([1 + 1 / 8 + 1 / 64, 1 + 1 / 8, 1.0]))
+
+
+def test_the_released_preset_has_the_quirks_and_the_other_none() -> None:
+    fixed, released = dora_vits(), dora_vits_released()
+    assert fixed.method == DoraConfig()
+    changed = {
+        name for name, value in vars(fixed.method).items() if vars(released.method)[name] != value
+    }
+    assert changed == {"threshold_over", "object_weights", "skip_first_local"}
+    assert (fixed.data, fixed.optim) == (released.data, released.optim)
 
 
 def test_objects_come_from_as_many_different_heads() -> None:
