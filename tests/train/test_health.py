@@ -145,6 +145,53 @@ def test_collapse_is_warned_of_once_a_level(tmp_path, caplog):
     assert str(tmp_path) in first
 
 
+def test_a_collapsed_head_and_uniform_targets_are_warned_of_once(tmp_path, caplog):
+    health = Health(run=run_config(tmp_path))
+    bad = {"health/spread_head": 0.002, "health/dino_entropy": 0.99995, "health/dino_kl": 0.0}
+    with caplog.at_level(logging.WARNING):
+        health.warn({"health/spread_head": 0.2, "health/dino_entropy": 0.9}, 500)
+        health.warn({"health/spread_head": float("nan"), "health/dino_entropy": 0.9}, 500)
+        assert not caplog.messages
+        health.warn(bad, 1000)
+        health.warn(bad, 1500)
+    head, targets = caplog.messages
+    assert "outputs of the DINO head have collapsed (spread 0.002, below 0.01)" in head
+    assert "targets of the DINO loss are uniform (entropy 1.0000 of its largest value" in targets
+
+
+def test_crops_that_correlate_too_little_are_warned_of(tmp_path, caplog):
+    health = Health(run=run_config(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        health.warn({"health/dino_rho": 0.45, "health/dino_rho_needed": 0.4}, 1)
+        health.warn({"health/dino_rho": 0.1}, 500)
+        health.warn({"health/dino_rho": float("nan"), "health/dino_rho_needed": 0.4}, 1)
+        assert not caplog.messages
+        health.warn({"health/dino_rho": 0.14, "health/dino_rho_needed": 0.4}, 1)
+    (line,) = caplog.messages
+    assert "step 1: two crops of one place correlate by 0.14" in line
+    assert "--method.targets.teacher-temperature" in line
+
+
+class Starting(Measured):
+    """Has a condition that is measured at the start."""
+
+    def starting_health(self, batch: ToyBatch) -> dict[str, Tensor]:
+        torch.rand(7)
+        assert not self.training
+        return {"condition": torch.ones(())}
+
+
+def test_the_condition_of_the_start_is_measured_after_the_first_step_only(tmp_path):
+    with_it, without, never = tmp_path / "with", tmp_path / "without", tmp_path / "never"
+    train(run_config(with_it, health_every=3), toy=Starting())
+    train(run_config(without, health_every=3), toy=Measured())
+    train(run_config(never, health_every=0), toy=Starting())
+    assert _logged(with_it, "health/condition") == {1: 1.0}
+    assert [*_logged(with_it, "health/loss")] == [3, 6, 9]
+    assert losses(with_it) == losses(without) == losses(never)
+    assert _logged(never, "health/condition") == {}
+
+
 def test_negative_steps_between_measures_are_refused(tmp_path):
     with pytest.raises(MidwayError, match=r"run\.health_every = -1; give 0 for none"):
         run_config(tmp_path, health_every=-1)

@@ -33,6 +33,9 @@ LOW_RANK, LOW_SPREAD = 3.0, 0.01
 """Thresholds below which features count as collapsed. Untrained networks of width 96 and 384 have
 ranks of at least 58 and 127, and spreads of at least 0.8. Features that share a vector and differ
 by noise of a tenth of its length have a spread of 0.007."""
+HIGH_ENTROPY = 0.999
+"""Threshold above which the mean entropy of DINO's targets, as a fraction of its largest value,
+counts as that of uniform targets."""
 _log = logging.getLogger(__name__)
 
 

@@ -1,5 +1,7 @@
 import math
+import sys
 from functools import partial
+from types import ModuleType
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from midway.nn.losses.dino import (
     crop_pairs,
     multi_crop_loss,
 )
+from tests.lightly_files import lightly_file
 
 pair_loss = partial(multi_crop_loss, temperature=0.1, num_frames=2)
 TERMS = [(2, "same_and_cross", 72), (2, "cross", 40), (1, "same_and_cross", 18)]
@@ -56,6 +59,39 @@ def test_the_loss_and_its_gradient_equal_the_double_loop(
     (found,) = torch.autograd.grad(ours, student)
     (wanted,) = torch.autograd.grad(plain, student)
     torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("centring", ["zero", "moved"])
+def test_loss_gradient_and_centre_of_one_frame_are_those_of_lightly(
+    centring: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = ModuleType("lightly.models.modules")
+    package.center = lightly_file("models.modules.center", monkeypatch)
+    monkeypatch.setitem(sys.modules, package.__name__, package)
+    dino_loss = lightly_file("loss.dino_loss", monkeypatch).DINOLoss
+    theirs = dino_loss(40, 0.03, 0.06, warmup_teacher_temp_epochs=5, center_momentum=0.8)
+    config = TargetsConfig(
+        initial_teacher_temperature=0.03,
+        teacher_temperature=0.06,
+        # Its schedule, of one value per epoch, contains both ends.
+        temperature_warmup_epochs=4,
+        center_momentum=0.8,
+    )
+    targets = TeacherTargets(40, config)
+    targets.set_temperature(epoch=3.0)
+    if centring == "moved":
+        targets.center.normal_()
+        theirs.center.copy_(targets.center[None])
+    student = torch.randn(10, 3, 40, requires_grad=True)
+    teacher = torch.randn(2, 3, 40)
+    ours = multi_crop_loss(student, targets(teacher), temperature=0.1, num_frames=1)
+    reference = theirs([*teacher], [*student], epoch=3)
+    torch.testing.assert_close(ours, reference)
+    gradients = [torch.autograd.grad(loss, student)[0] for loss in (ours, reference)]
+    torch.testing.assert_close(*gradients)
+    targets.collect(teacher)
+    targets.move_center()
+    torch.testing.assert_close(targets.center, theirs.center[0])
 
 
 @pytest.mark.parametrize(("frames", "terms", "count"), TERMS)

@@ -1,0 +1,95 @@
+"""Every method trains, resumes bit for bit, and trains on two ranks."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from midway.data.synthetic.world import WorldConfig
+from midway.data.synthetic.write import write_videos
+from midway.data.views.render import example_clips
+from midway.experiments.base import train
+from midway.methods.base import build_method
+from midway.registry import find
+from midway.train.checkpoint import latest_checkpoint
+
+from .short_runs import METHODS, STEPS, resume_half_way, short_run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    world = WorldConfig(height=48, width=64, num_frames=40, fps=20, num_objects=2)
+    write_videos(folder, world, seeds=range(3))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_ranks(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of all methods, in two processes for all of them: starting one takes seconds."""
+    runs = tmp_path_factory.mktemp("two_ranks")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [sys.executable, *launcher, "-m", "tests.methods.short_runs", str(videos), str(runs)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return runs
+
+
+@pytest.fixture(scope="module")
+def one_rank(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("one_rank")
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    checkpoint = latest_checkpoint(folder)
+    assert checkpoint
+    return torch.load(checkpoint, weights_only=True)["model"]
+
+
+def losses_of(folder: Path) -> list[float]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def assert_resumed_bit_for_bit(runs: Path) -> None:
+    whole, parts = weights_of(runs / "whole"), weights_of(runs / "parts")
+    assert all(torch.equal(whole[name], tensor) for name, tensor in parts.items())
+    assert losses_of(runs / "whole") == losses_of(runs / "parts")
+    assert len(set(losses_of(runs / "whole"))) == STEPS
+
+
+def draws_numbers(method: str) -> bool:
+    """Whether a loss draws random numbers, such as masks, which differ between ranks."""
+    built = build_method(find("midway.methods", method).METHOD.Config.tiny())
+    clips, found = example_clips(built.spec, 2), []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            found.append(built.loss(clips).loss)
+    return not torch.equal(*found)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_trains_and_resumes_bit_for_bit(method: str, videos: Path, one_rank: Path) -> None:
+    experiment = short_run(method, videos, one_rank / method / "whole")
+    train(experiment)
+    resume_half_way(experiment, one_rank / method / "parts")
+    assert_resumed_bit_for_bit(one_rank / method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_ranks_resume_bit_for_bit_and_have_the_losses_of_one(
+    method: str, one_rank: Path, two_ranks: Path
+) -> None:
+    assert_resumed_bit_for_bit(two_ranks / method)
+    if not draws_numbers(method):
+        one = losses_of(one_rank / method / "whole")
+        assert losses_of(two_ranks / method / "whole") == pytest.approx(one, rel=1e-4)
