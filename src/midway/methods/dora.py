@@ -181,7 +181,7 @@ class Dora(Method):
         return self.network.encoders
 
     def loss(self, clips: Clips) -> StepOutput:
-        """Return the mean of the masked and of the local loss (section 4.3)."""
+        """Return the mean of the masked and of the local loss."""
         config, network = self.config, self.network
         first = int(config.skip_first_local)
         frames = clips.views["global"][:, 0]  # (frames, batch, 3, height, width)
