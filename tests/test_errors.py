@@ -1,10 +1,12 @@
 """Errors as one line: with the file, and without anything that a terminal interprets."""
 
 import errno
+import pickle
 
 import pytest
 
-from midway.errors import one_line, printable
+from midway.data.clip import BadClipError
+from midway.errors import MidwayError, one_line, printable
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,9 @@ def test_an_error_is_one_line_with_its_file_and_a_remedy_where_there_is_one(erro
 def test_what_a_terminal_would_interpret_is_escaped(text, line):
     assert printable(text) == line
     assert printable(line) == line
+
+
+def test_names_and_values_from_files_make_no_second_line_of_an_error():
+    assert str(MidwayError("a\nb: is wrong")) == r"a\nb: is wrong"
+    error = pickle.loads(pickle.dumps(BadClipError("\x1b[31m.mp4", "is red", "rename it")))
+    assert str(error) == r"\x1b[31m.mp4: is red; rename it"

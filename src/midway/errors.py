@@ -20,8 +20,12 @@ INTERRUPTED = 3
 class MidwayError(Exception):
     """Error that a user can correct; its one-line message names the subject, cause and remedy.
 
-    The command line prints only the message, without a traceback, and exits with code 2.
+    The command line prints only the message, without a traceback, and exits with code 2. Names and
+    values from files may be in the message, so it is made `printable`.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

@@ -11,6 +11,7 @@ from tests.data.video.made_videos import even_times, waves, write_frames, write_
 
 BENCHMARK = DataBenchmark(
     sampling=Sampling(num_clips=2, timed_seconds=0.01),
+    clips=Sampling(num_clips=2, num_frames=5, gap_seconds=(0.1, 0.1), timed_seconds=0.01),
     short_sides=(48,),
     store=StoreConfig(),
     device=torch.device("cpu"),
@@ -28,6 +29,8 @@ def check(times: LayoutTimes) -> None:
     assert times.views > 0
     assert times.plain_views is not None
     assert times.plain_views > 0
+    assert times.clip_frames_per_second is not None
+    assert times.clip_frames_per_second > 0
 
 
 def test_videos_are_measured_as_they_are_and_from_a_store(tmp_path):

@@ -46,6 +46,30 @@ def test_an_encoder_of_others(tmp_path, capsys):
     assert found["encoders"]["encoder"]["config"]["depth"] == ENCODER.depth
 
 
+def test_a_file_of_dino_is_described_by_layout_authors_licence_and_left_out_parts(tmp_path, capsys):
+    state = VisionTransformer(ENCODER).state_dict()
+    content = {
+        "student": {f"module.backbone.{name}": tensor for name, tensor in state.items()},
+        "teacher": {f"backbone.{name}": tensor for name, tensor in state.items()}
+        | {"head.last_layer.weight_g": torch.ones(2, 1)},
+        "dino_loss": {"center": torch.zeros(1, 2)},
+    }
+    torch.save(content, tmp_path / "net.pth")
+    assert main(["info", str(tmp_path / "net.pth"), "--encoder-heads", "2"]) == 0
+    printed = capsys.readouterr().out
+    for line in (
+        "layout: DINO, full checkpoint, teacher.backbone",
+        "made by: Caron et al., 2021 (Meta AI), or DoRA",
+        "licence: Apache-2.0 (DINO)",
+        "other encoders: student.module.backbone (choose by --weights",
+        f"left out: {len(state)} of other encoders (student.module.backbone.blocks.0.attn.proj.",
+        "1 of head (teacher.head.last_layer.weight_g), 1 of centre (dino_loss.center)",
+    ):
+        assert line in printed
+    found = described(tmp_path / "net.pth", capsys, "--encoder-heads", "2")
+    assert found["left_out"] == {"other encoders": len(state), "head": 1, "centre": 1}
+
+
 def test_an_error_with_numbers_that_are_none_is_json(tmp_path, capsys):
     network = MidwayNetwork(tiny())
     save(network, tmp_path / "net.pth")

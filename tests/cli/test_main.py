@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from midway.cli import COMMANDS, main
+from midway.registry import available
 from tests.data.video.made_videos import write_frames
 
 
@@ -65,6 +66,19 @@ def test_with_json_an_error_is_the_last_line_too(capsys: pytest.CaptureFixture[s
     assert main(["info", "no_such_file.pth", "--json"]) == 2
     last = capsys.readouterr().out.splitlines()[-1]
     assert "no such file" in json.loads(last)["error"]
+
+
+def test_the_version_is_shown_with_that_of_torch(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    shown = capsys.readouterr().out
+    assert re.fullmatch(r"midway \d+\.\d+\.\d+, torch 2\.\S+\n", shown)
+
+
+def test_list_describes_every_method(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "methods"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"{name} " in shown for name in available("midway.methods"))
+    assert "87.3 G multiply-adds (table 9: 90.8), 982 MB" in shown
 
 
 def test_list_names_every_preset(capsys: pytest.CaptureFixture[str]) -> None:

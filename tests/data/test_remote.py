@@ -1,6 +1,9 @@
 """Files behind URLs that fail now and then, for ever, or send no parts."""
 
 import http.server
+import io
+import re
+import struct
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -16,7 +19,7 @@ from midway.data.clip import BadClipError
 from midway.data.clips.skipped import SkipLog, SkippedClip
 from midway.data.files import find_files, open_binary
 from midway.data.remote import RemoteFile, UnavailableError
-from midway.data.video.file import VideoFile
+from midway.data.video.file import VideoFile, read_timing
 from midway.errors import MidwayError
 from tests.data.video.made_videos import even_times, write_video
 
@@ -155,6 +158,43 @@ def test_a_server_without_ranges_is_one_line(server, tmp_path):
         file.seek(15 << 20)
         with pytest.raises(BadClipError, match=r"large\.bin: cannot be read in parts .*download"):
             file.read(10)
+
+
+class Ranged(Quiet):
+    """A server that sends parts of files, and counts their bytes."""
+
+    sent = 0
+
+    def send_head(self) -> io.BytesIO:
+        data = Path(self.translate_path(self.path)).read_bytes()
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        start, end = (int(asked[1]), int(asked[2]) + 1) if asked else (0, len(data))
+        part = data[start:end]
+        if self.command == "GET":
+            Ranged.sent += len(part)
+        self.send_response(206 if asked else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(part)))
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(data)}")
+        self.end_headers()
+        return io.BytesIO(part if self.command == "GET" else b"")
+
+
+@pytest.mark.timeout(60)
+def test_a_header_over_a_network_takes_a_few_megabytes_of_a_large_file(tmp_path):
+    pytest.importorskip("aiohttp")
+    video = write_video(tmp_path / "made.mp4", even_times(20))
+    data = video.read_bytes()
+    # A large box that players skip, before the tables at the end.
+    free = struct.pack(">I4s", 40 << 20, b"free") + bytes((40 << 20) - 8)
+    video.write_bytes(data[: data.index(b"moov") - 4] + free + data[data.index(b"moov") - 4 :])
+    with QuietServer(("127.0.0.1", 0), partial(Ranged, directory=str(tmp_path))) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        Ranged.sent = 0
+        assert read_timing(f"http://127.0.0.1:{served.server_port}/made.mp4").fps == 10
+        served.shutdown()
+    assert 0 < Ranged.sent < 4 << 20
 
 
 def test_a_file_system_that_fails_when_it_is_made_is_one_line(monkeypatch):

@@ -324,7 +324,7 @@ def test_further_tests_are_scored_beside_the_validation(config):
 def test_flow_without_a_known_vector_is_refused_before_the_run(config, tmp_path: Path):
     for path in (tmp_path / "train").rglob("*.flo"):
         write_flow(path, np.full((*SIZE, 2), np.inf, np.float32))
-    with pytest.raises(MidwayError, match=r"\.flo: no vector of it or of the 7 other pairs"):
+    with pytest.raises(MidwayError, match=r"\.flo: no vector of it or of 7 other pairs"):
         finetune(config)
 
 

@@ -66,7 +66,7 @@ def test_every_protocol_runs_from_one_command(protocol, place, tmp_path, capsys)
     assert results["protocol"]["name"] == protocol
     assert (results["steps"], results["seed"]) == (20, 0)
     assert 0 <= results["miou"] <= 100
-    assert len(results["encoder"]["checkpoint_sha256"]) == 64
+    assert len(results["checkpoint_sha256"]) == 64
     assert results["images"] == {"train": 4, "test": 2}
     with Image.open(folder / "confusion.png") as picture:
         assert picture.format == "PNG"
@@ -202,7 +202,7 @@ def test_labels_that_are_all_ignored_are_an_error_before_training(split, place, 
         Image.new("L", (80, 48), 11).save(path)
     folder = tmp_path / "run"
     assert run(place, "camvid-linear", folder, "--data.root", str(tmp_path / "camvid")) == 2
-    assert "no pixel of it or of the 1 other labels has a class" in capsys.readouterr().err
+    assert "no pixel of it or of 1 other label has a class" in capsys.readouterr().err
     assert not folder.exists()
 
 

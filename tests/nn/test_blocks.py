@@ -3,7 +3,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from midway.nn.blocks import Attention, Block, CrossAttention, DropPath, Gate, GatedBlock, attend
+from midway.errors import MidwayError
+from midway.nn.blocks import (
+    Attention,
+    Block,
+    CrossAttention,
+    DropPath,
+    Gate,
+    GatedBlock,
+    attend,
+    init_transformer,
+)
 
 
 def test_attention_equals_softmax_written_out() -> None:
@@ -116,3 +126,9 @@ def test_the_first_tokens_alone_are_what_they_are_among_all() -> None:
     (found,) = torch.autograd.grad(block(x, 1).square().sum(), x)
     (wanted,) = torch.autograd.grad(block(x)[:, :1].square().sum(), x)
     torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("std", [0.0, -0.02, float("nan"), float("inf"), 1e9])
+def test_a_spread_of_weights_out_of_range_is_refused(std: float) -> None:
+    with pytest.raises(MidwayError, match=r"init_std .*; give a number above 0"):
+        init_transformer(nn.Linear(2, 2), std)

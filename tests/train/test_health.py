@@ -162,7 +162,7 @@ def test_a_collapsed_head_and_uniform_targets_are_warned_of_once(tmp_path, caplo
 def test_crops_that_correlate_too_little_are_warned_of(tmp_path, caplog):
     health = Health(run=run_config(tmp_path))
     with caplog.at_level(logging.WARNING):
-        health.warn({"health/dino_rho": 0.45, "health/dino_rho_needed": 0.4}, 1)
+        health.warn({"health/dino_rho": 0.38, "health/dino_rho_needed": 0.4}, 1)
         health.warn({"health/dino_rho": 0.1}, 500)
         health.warn({"health/dino_rho": float("nan"), "health/dino_rho_needed": 0.4}, 1)
         assert not caplog.messages

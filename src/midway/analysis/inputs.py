@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from midway.errors import MidwayError
+from midway.models.encoders.base import Encoder
 from midway.models.midway import MidwayNetwork
 from midway.nn.images import normalise
 
@@ -34,15 +35,22 @@ class Fitted:
         return torch.minimum(cells, grid - 1).clamp(min=0)
 
 
+DEFAULT_SIDE = 224
+"""Shorter side for encoders whose configuration states none, in pixels."""
+
+
 def fit(
-    images: UInt8[Tensor, "batch 3 height width"], network: MidwayNetwork, *, short_side: int = 0
+    images: UInt8[Tensor, "batch 3 height width"],
+    network: MidwayNetwork | Encoder,
+    *,
+    short_side: int = 0,
 ) -> Fitted:
     """Resize images to whole patches of a network, without cropping.
 
     Args:
         images: RGB bytes.
-        network: Network that determines patch size, device and dtype.
-        short_side: Shorter side after resizing in pixels; 0 for the side in the network's
+        network: Network or encoder that determines patch size, device and dtype.
+        short_side: Shorter side after resizing in pixels; 0 for the side in the encoder's
             configuration. Height and width are rounded to whole patches independently.
 
     Raises:
@@ -51,12 +59,14 @@ def fit(
     """
     if short_side < 0:
         raise MidwayError(f"short side of {short_side} pixels: give 0 or more")
-    config = network.config.encoder
+    encoder = network.encoder if isinstance(network, MidwayNetwork) else network
+    stride = encoder.stride
+    own_side = min(getattr(encoder.config, "image_size", (DEFAULT_SIDE,)))
     height, width = images.shape[2:]
-    factor = (short_side or min(config.image_size)) / min(height, width)
-    rows, columns = (max(1, round(side * factor / config.patch_size)) for side in (height, width))
+    factor = (short_side or own_side) / min(height, width)
+    rows, columns = (max(1, round(side * factor / stride)) for side in (height, width))
     parameter = next(network.parameters())
-    size = (rows * config.patch_size, columns * config.patch_size)
+    size = (rows * stride, columns * stride)
     pixels = images.to(parameter.device, torch.float32)
     if size != (height, width):
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)

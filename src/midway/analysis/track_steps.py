@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from midway.analysis.inputs import Fitted, fit
 from midway.analysis.perturbation import check_level, output_heatmaps
+from midway.errors import MidwayError
+from midway.models.encoders.base import Encoder
 from midway.models.flow.correlation import PEAK_RADIUS, TEMPERATURE
 from midway.models.flow.predictor import Predictor
 from midway.models.midway import MidwayNetwork
@@ -71,8 +73,7 @@ class SeenFrame:
 
     fitted: Fitted
     student: list[Tensor]
-    """Student features, used for source frames; only the tracker's level if the method is
-    `features`."""
+    """Student features, used for source frames; empty if the method is `features`."""
     teacher: list[Tensor]
     """Teacher features, used for target frames; empty if the method is `features`."""
     descriptors: Float[Tensor, "rows columns dim"]
@@ -106,7 +107,7 @@ class NetworkStep(Step[SeenFrame]):
     """Step by perturbation heatmaps, by feature similarity, or by both.
 
     Args:
-        network: Midway network.
+        network: Midway network; for `features` also an encoder alone.
         method: `features` selects the most similar patch, `heatmap` the maximum of the heatmap,
             `midway` the most similar to the start of the heatmap's highest patches, `plain` the
             most similar to the current patch.
@@ -121,32 +122,42 @@ class NetworkStep(Step[SeenFrame]):
 
     def __init__(
         self,
-        network: MidwayNetwork,
+        network: MidwayNetwork | Encoder,
         method: Literal["midway", "plain", "features", "heatmap"],
         *,
         level: int,
         short_side: int,
         draws: Draws,
     ) -> None:
-        self.network, self.method, self.level = network, method, level
+        is_midway = isinstance(network, MidwayNetwork)
+        self.method, self.level = method, level
+        self.encoder = network.encoder if is_midway else network
         self.short_side, self.draws = short_side, draws
-        self.levels = (level,) if method == "features" else network.config.levels
+        self.dynamics: MidwayNetwork | None = None
         if method != "features":
+            if not is_midway:
+                raise MidwayError(
+                    f"tracking by {method}: needs the dynamics of a Midway network, not an encoder "
+                    "alone; track by features"
+                )
             check_level(network, level)
+            self.dynamics = network
         self._starts: dict[int, Start] = {}
 
     def see(self, frame: Frame) -> SeenFrame:
         """Compute the features of a frame."""
-        fitted = fit(frame[None], self.network, short_side=self.short_side)
-        with evaluating(self.network):
-            student = self.network.encoder.levels(fitted.images, self.levels)
-            teacher = (
-                self.network.teacher.encoder.levels(fitted.images, self.levels)
-                if self.method != "features"
-                else []
-            )
-        patches = student[self.levels.index(self.level)][0, 1:]  # (patches, dim)
-        # The mean over patches would dominate the cosine similarity.
+        fitted = fit(frame[None], self.encoder, short_side=self.short_side)
+        student, teacher, network = [], [], self.dynamics
+        if network is None:
+            with evaluating(self.encoder):
+                patches = self.encoder.maps(fitted.images, (self.level,))[0][0].flatten(1).T
+        else:
+            levels = network.config.levels
+            with evaluating(network):
+                student = network.encoder.levels(fitted.images, levels)
+                teacher = network.teacher.encoder.levels(fitted.images, levels)
+            patches = student[levels.index(self.level)][0, 1:]
+        # (patches, dim); the mean over patches would dominate the cosine similarity.
         unit = F.normalize(patches - patches.mean(0), dim=1)
         return SeenFrame(
             fitted=fitted,
@@ -202,7 +213,8 @@ class NetworkStep(Step[SeenFrame]):
     ) -> tuple[Points, Float[Tensor, " points"]]:
         """Move points by whole patches, to the most similar of the heatmap's highest patches."""
         cells, columns = source.fitted.cells(points), source.fitted.grid[1]
-        level = self.levels.index(self.level)
+        network = self._network()
+        level = network.config.levels.index(self.level)
         before, after = (
             F.normalize(each.student[level][0, 1:], dim=1) for each in (source, target)
         )
@@ -220,10 +232,11 @@ class NetworkStep(Step[SeenFrame]):
         """Compute the heatmap of each point; points in one patch share one."""
         grid = source.fitted.grid
         tokens, of_point = (cells[:, 1] * grid[1] + cells[:, 0]).unique(return_inverse=True)
-        with evaluating(self.network):
-            outputs = self.network.predict(source.student, target.teacher, grid)
+        network = self._network()
+        with evaluating(network):
+            outputs = network.predict(source.student, target.teacher, grid)
         found = output_heatmaps(
-            self.network,
+            network,
             outputs.levels[self.level],
             grid,
             level=self.level,
@@ -233,6 +246,10 @@ class NetworkStep(Step[SeenFrame]):
             dtype=self.draws.dtype,
         )
         return found[0].float().cpu()[of_point]
+
+    def _network(self) -> MidwayNetwork:
+        assert self.dynamics is not None, "checked by __init__"
+        return self.dynamics
 
 
 class FlowStep(Step[Frame]):

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from midway.analysis.inputs import check_points, fit
 from midway.analysis.track_steps import Draws, FlowStep, NetworkStep, Step
 from midway.errors import MidwayError, counted
+from midway.models.encoders.base import Encoder
 from midway.models.flow.correlation import feature_flow
 from midway.models.flow.predictor import FloatFlow, Predictor
 from midway.models.midway import MidwayNetwork
@@ -47,7 +48,7 @@ class Tracks:
 
 
 def track_points(
-    network: MidwayNetwork | None,
+    network: MidwayNetwork | Encoder | None,
     frames: UInt8[Tensor, "frames 3 height width"] | Frames,
     points: Float[Tensor, "points 2"],
     start_frames: Int[Tensor, " points"],
@@ -71,12 +72,14 @@ def track_points(
     - `flow`: the end point of optical flow from frame to frame.
 
     Args:
-        network: Network, on the device to use; may be None for `flow` with a predictor.
+        network: Network, on the device to use, or an encoder alone for `features` and `flow`; may
+            be None for `flow` with a predictor.
         frames: At least two frames of one size.
         points: Column x and row y in pixels of the frames.
         start_frames: Index of the start frame of each point.
         method: Tracking method.
-        level: Level of features and heatmaps; the highest objective level if None.
+        level: Level of features and heatmaps; if None, the highest objective level, or the top of
+            an encoder alone.
         short_side: Shorter side of the network's input in pixels; 0 for the side in its
             configuration.
         flow: Flow predictor; matching of the network's features at `level` if None.
@@ -94,17 +97,12 @@ def track_points(
         return _follow(FlowStep(flow), frames, points, start_frames)
     if network is None:
         raise MidwayError(f"tracking by {method}: no network; give one")
-    level = network.config.dynamics.levels[-1] if level is None else level
+    level = _top_level(network) if level is None else level
     if method == "flow":
         step = FlowStep(_matching(network, level, short_side))
         return _follow(step, frames, points, start_frames)
-    step = NetworkStep(
-        network,
-        method,
-        level=level,
-        short_side=short_side,
-        draws=Draws(number=num_draws, seed=seed, dtype=dtype),
-    )
+    draws = Draws(number=num_draws, seed=seed, dtype=dtype)
+    step = NetworkStep(network, method, level=level, short_side=short_side, draws=draws)
     return _follow(step, frames, points, start_frames)
 
 
@@ -152,18 +150,23 @@ def _follow(step: Step[Any], frames: Frames, points: Tensor, start_frames: Tenso
     return Tracks(points=found, confidence=confidence)
 
 
-def _matching(network: MidwayNetwork, level: int, short_side: int) -> Predictor:
-    """Return a flow predictor that matches features of the network."""
+def _top_level(network: MidwayNetwork | Encoder) -> int:
+    """Return the highest objective level of a network, or the top level of an encoder."""
+    is_midway = isinstance(network, MidwayNetwork)
+    return network.config.dynamics.levels[-1] if is_midway else network.depth
+
+
+def _matching(network: MidwayNetwork | Encoder, level: int, short_side: int) -> Predictor:
+    """Return a flow predictor that matches features of an encoder."""
+    encoder = network.encoder if isinstance(network, MidwayNetwork) else network
 
     def predict(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> FloatFlow:
         both = torch.from_numpy(np.stack([source, target])).permute(0, 3, 1, 2)
-        fitted = fit(both, network, short_side=short_side)
+        fitted = fit(both, encoder, short_side=short_side)
         with torch.no_grad():
-            found = feature_flow(
-                network.encoder, *fitted.images.split(1), level=level, radius=MATCH_RADIUS
-            )
+            found = feature_flow(encoder, *fitted.images.split(1), level=level, radius=MATCH_RADIUS)
         # The flow is in pixels of the network's input; scale it to pixels of the frames.
-        scale = np.array(fitted.patch) / network.encoder.stride
+        scale = np.array(fitted.patch) / encoder.stride
         found = F.interpolate(found.float(), source.shape[:2], mode="bilinear")[0]
         return (found.permute(1, 2, 0).cpu().numpy() * scale).astype(np.float32)
 

@@ -1,6 +1,6 @@
 """Benchmark of reading pairs of frames: cost of each stage from the file to the views, by layout.
 
-All rates count pairs, whichever method is trained.
+Rates count pairs, whichever method is trained, except that of clips of more frames.
 """
 
 import tempfile
@@ -25,8 +25,8 @@ from midway.data.prepare.measure import (
     Sampling,
     draw_times,
     make_trial_store,
-    pairs_per_second,
     readable_sample,
+    samples_per_second,
 )
 from midway.data.prepare.pipeline import find_sources
 from midway.data.video.file import VideoClip, VideoFile
@@ -63,6 +63,8 @@ class LayoutTimes:
     """Sampling and rendering the views on the device."""
     plain_views: float | None
     """Rendering the views by per-image code with Pillow on one core; only measured on a CPU."""
+    clip_frames_per_second: float | None
+    """Frames in clips of more than two frames that one core reads; None if not measured."""
 
     @property
     def limit(self) -> str:
@@ -75,6 +77,9 @@ class DataBenchmark:
     """Configuration of the data benchmark."""
 
     sampling: Sampling
+    """Pairs of frames."""
+    clips: Sampling | None
+    """Clips of more frames, whose reading rate is measured too; None for pairs only."""
     short_sides: tuple[int, ...]
     """Shorter sides of the measured stores, in pixels."""
     store: StoreConfig
@@ -123,7 +128,8 @@ class DataBenchmark:
         return times
 
     def _measure(self, name: str, short_side: int, clips: Sequence[Clip]) -> LayoutTimes:
-        rate = pairs_per_second(clips, self.sampling)
+        rate = samples_per_second(clips, self.sampling)
+        longer = self.clips and samples_per_second(clips, self.clips) * self.clips.num_frames
         open_ms, seek_ms = _open_and_seek(clips, self.sampling)
         views = self._views(list(islice(_frame_pairs(clips, self.sampling), self.batch_size)))
         return LayoutTimes(
@@ -136,6 +142,7 @@ class DataBenchmark:
             transfer=views[0],
             views=views[1],
             plain_views=views[2],
+            clip_frames_per_second=longer,
         )
 
     def _views(self, pairs: list[FramePair]) -> tuple[float, float, float | None]:

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from importlib.metadata import version
 from threading import current_thread, main_thread
 from types import FrameType
 from typing import Any
@@ -25,7 +26,7 @@ COMMANDS = {
     "info": "describe a run folder, checkpoint, weights file or timm model",
     "export": "write a network or its encoder as .safetensors, or in the release's .pth layout",
     "bench": "measure data loading or a training step: midway bench data|step",
-    "list": "list experiments, or networks by name: midway list [experiments|networks]",
+    "list": "list names: midway list [experiments|methods|networks]",
     "flow": "compute optical flow of two images or a video: midway flow A B -o out.flo",
     "perturb": "show where the dynamics move a patch: midway perturb A B --point X,Y",
     "track": "follow points through a video: midway track VIDEO --point X,Y -o out.mp4",
@@ -86,6 +87,9 @@ def _wait_passively() -> None:
 def _run(words: Sequence[str], *, as_json: bool) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help())
+        return 0
+    if words[0] == "--version":
+        print(f"midway {version('midway-network')}, torch {version('torch')}")
         return 0
     try:
         command = _command(words[0])

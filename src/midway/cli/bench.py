@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import inf
 from typing import Annotated, Any, Literal
 
 import torch
@@ -56,6 +57,8 @@ def data(
     short_sides: tuple[int, ...] = (480, 720),
     batch_size: int | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
+    frames: int = 2,
+    gap_seconds: float = 4 / 30,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Measure each stage from a file to the views of a pair of frames, on one core, by layout.
@@ -65,12 +68,19 @@ def data(
         short_sides: Shorter sides of the measured frame stores, in pixels.
         batch_size: Pairs rendered at once; by default 8 on a CPU, 128 on a GPU.
         device: Device that renders the views.
+        frames: Frames of longer clips to read besides the pairs, such as 16; 2 for pairs only.
+        gap_seconds: Time between neighbouring frames of these clips.
         seed: Seed of the sampled clips and pairs.
 
     """
     _check_device(device)
     if batch_size is not None and batch_size < 1:
         raise MidwayError(f"--batch-size {batch_size}: give 1 or more")
+    if frames < 2 or not 0 < gap_seconds < inf:
+        raise MidwayError(
+            f"--frames {frames} --gap-seconds {gap_seconds:g}: give 2 frames or more, and a time "
+            "above 0"
+        )
     for side in short_sides:
         StoreConfig(short_side=side)  # refuses a bad size before anything is measured
     if short_sides:
@@ -78,6 +88,9 @@ def data(
     with ProgressBar("data") as bar:
         benchmark = DataBenchmark(
             sampling=Sampling(seed=seed),
+            clips=Sampling(seed=seed, num_frames=frames, gap_seconds=(gap_seconds, gap_seconds))
+            if frames > 2
+            else None,
             short_sides=short_sides,
             store=StoreConfig(),
             device=torch.device(device),
@@ -91,6 +104,8 @@ def data(
         "draws_per_clip": benchmark.sampling.draws_per_clip,
         "batch_size": benchmark.batch_size,
         "device": device,
+        "frames": frames,
+        "gap_seconds": gap_seconds,
         "layouts": [asdict(each) | {"limit": each.limit} for each in layouts],
     }
 
@@ -174,6 +189,12 @@ def _print(layouts: Sequence[LayoutTimes]) -> None:
             f"{each.layout}: the slowest stage is {each.limit}; {cores:.1f} cores read "
             f"{NEEDED_PAIRS_PER_SECOND} pairs/s"
         )
+        if (longer := each.clip_frames_per_second) is not None:
+            pairs = 2 * each.pairs_per_second
+            print(
+                f"{each.layout}: one core reads {longer:.1f} frames/s in clips and {pairs:.1f} in "
+                f"pairs ({longer / pairs:.2f} times)"
+            )
 
 
 def _hardware(device: str) -> str:

@@ -14,10 +14,14 @@ from midway.models.encoders.base import Encoder
 from midway.models.flow.network import HEADER as FLOW_HEADER
 from midway.models.flow.network import flow_config
 from midway.models.midway import NetworkConfig
+from midway.models.weights.check import shown
 from midway.models.weights.files import WeightsFile
-from midway.models.weights.load import build_encoder, build_network
-from midway.models.weights.release import UnknownHeadsError
+from midway.models.weights.layouts.published import PUBLISHED
+from midway.models.weights.layouts.recognise import summary
+from midway.models.weights.load import build_encoder, build_network, open_foreign
+from midway.models.weights.release import ReleaseHints, UnknownHeadsError
 from midway.models.weights.sources import load_encoder, read_source
+from midway.models.weights.unwrap import PREFERRED
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
@@ -44,6 +48,8 @@ def info(
         encoder = load_encoder(network, untrained=True)
         found, lines = {"kind": encoder.kind, "parameters": {"encoder": _count(encoder)}}, []
         lines.append(f"encoder: {_sizes(encoder)}")
+    if network in PUBLISHED:
+        lines.append(PUBLISHED[network].terms)
     say(network)
     for name, count in found["parameters"].items():
         say(f"  {name:<9} {count / 1e6:6.1f} M parameters")
@@ -89,8 +95,12 @@ def _midway_lines(config: NetworkConfig, heads: object) -> list[str]:
 def _other(file: WeightsFile, release: ReleaseOptions) -> tuple[dict[str, Any], list[str]]:
     """Describe a file without a Midway network: parameters by part, and its encoders."""
     kind, lines = _purpose(file)
-    names = list(file.encoders) or (["encoder"] if file.layout == "plain" else [])
-    encoders = {name: build_encoder(file, name, release) for name in names}
+    origin: dict[str, Any] = {}
+    if file.layout == "plain":
+        origin, lines = _origin(file, release)
+    encoders = {name: build_encoder(file, name, release) for name in file.encoders}
+    if file.layout == "plain":
+        encoders["encoder"] = build_encoder(file, PREFERRED[0], release)
     counts = {name: _count(encoder) for name, encoder in encoders.items()}
     if not encoders or any(spec.prefix for spec in file.encoders.values()):
         counts = _by_part(file.tensors)  # the file has parts that belong to no encoder
@@ -101,8 +111,33 @@ def _other(file: WeightsFile, release: ReleaseOptions) -> tuple[dict[str, Any], 
             name: {"kind": encoder.kind, "config": to_json(encoder.config)}
             for name, encoder in encoders.items()
         },
-    }
+    } | origin
     return found, lines + [f"{name}: {_sizes(encoder)}" for name, encoder in encoders.items()]
+
+
+def _origin(file: WeightsFile, release: ReleaseHints) -> tuple[dict[str, Any], list[str]]:
+    """Return layout, authors, licence and left-out tensors of a file of someone else."""
+    foreign = open_foreign(file, PREFERRED[0], release)
+    recognised, family = foreign.recognised, foreign.recognised.family
+    place = f", {foreign.place}" if foreign.place else ""
+    lines = [
+        f"layout: {recognised.layout}{place}",
+        f"made by: {family.makers}",
+        f"licence: {family.licence}",
+    ]
+    if foreign.others:
+        others = shown(other or "the top level" for other in foreign.others)
+        lines.append(f"other encoders: {others} (choose by --weights where it is used)")
+    if recognised.left_out:
+        lines.append(f"left out: {summary(recognised.left_out)}")
+    return {
+        "layout": recognised.layout,
+        "place": foreign.place,
+        "makers": family.makers,
+        "licence": family.licence,
+        "other_encoders": list(foreign.others),
+        "left_out": {kind: len(names) for kind, names in recognised.left_out.items()},
+    }, lines
 
 
 def _purpose(file: WeightsFile) -> tuple[str, list[str]]:

@@ -1,16 +1,21 @@
-"""Command ``midway list [experiments|networks]``: list the names that commands take."""
+"""Command ``midway list [experiments|methods|networks]``: list names that commands take."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from midway.cli.options import parse
 from midway.experiments.base import experiments
+from midway.methods.base import About
 from midway.models.weights.files import BUNDLED
-from midway.models.weights.hub import PUBLISHED
+from midway.models.weights.layouts.published import PUBLISHED
+from midway.registry import available, find
 
-Kind = Literal["experiments", "networks"]
+PACKAGE = "midway.methods"
+
+Kind = Literal["experiments", "methods", "networks"]
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
@@ -19,16 +24,17 @@ def main(words: Sequence[str]) -> dict[str, Any]:
 
 
 def list_names(kind: Annotated[Kind, tyro.conf.Positional] = "experiments") -> dict[str, Any]:
-    """List the experiments, or the networks that `--network` takes by name.
+    """List the experiments, the methods, or the networks that `--network` takes by name.
 
     Args:
         kind: Names to list.
 
     """
-    lines = _experiments() if kind == "experiments" else _networks()
+    lines = _LISTS[kind]()
     width = max(map(len, lines))
-    for name, line in lines.items():
-        print(f"{name:<{width}}  {line}")
+    for name, text in lines.items():
+        for title, line in zip_longest([name], text.splitlines(), fillvalue=""):
+            print(f"{title:<{width}}  {line}")
     return {kind: lines}
 
 
@@ -39,9 +45,27 @@ def _experiments() -> Mapping[str, str]:
     }
 
 
+def _methods() -> Mapping[str, str]:
+    return {name: _described(find(PACKAGE, name).METHOD.about) for name in available(PACKAGE)}
+
+
+def _described(about: About) -> str:
+    """Return paper, costs and licences of a method, in three lines."""
+    in_paper = about.paper_giga_multiply_adds
+    beside = "not in table 9" if in_paper is None else f"table 9: {in_paper:.1f}"
+    return (
+        f"{about.paper}\n"
+        f"a sample: {about.sample}, {about.giga_multiply_adds:.1f} G multiply-adds ({beside}), "
+        f"{about.activation_megabytes:,.0f} MB in float32\n"
+        f"code {about.code_licence}; weights {about.weights_licence}; "
+        f"opens {about.weights or 'no published weights'}"
+    )
+
+
 def _networks() -> Mapping[str, str]:
     bundled = {path.stem: "part of the package" for path in sorted(BUNDLED.glob("*.safetensors"))}
-    published = {
-        name: f"{network.about}; {network.repo} on the hub" for name, network in PUBLISHED.items()
-    }
+    published = {name: f"{network.about}; {network.terms}" for name, network in PUBLISHED.items()}
     return bundled | published
+
+
+_LISTS = {"experiments": _experiments, "methods": _methods, "networks": _networks}

@@ -95,7 +95,7 @@ def _store(
     """Write the frame store and print a summary."""
     with ProgressBar("clips") as bar:
         summary = preparation.prepare(
-            source, destination, config, jobs=jobs, on_ray=on_ray, tell=partial(_update, bar)
+            source, destination, config, jobs=jobs, on_ray=on_ray, report=partial(_update, bar)
         )
     _print_summary(summary)
     if not summary.clips and not summary.interrupted:
@@ -118,7 +118,7 @@ def _index(source: str, destination: str | None, jobs: int) -> dict[str, Any]:
             destination,
             num_workers=jobs,
             timeout_seconds=preparation.TIMEOUT_SECONDS,
-            tell=lambda done, total: bar.update(done, total=total),
+            report=lambda done, total: bar.update(done, total=total),
         )
     say(
         f"{summary.file}: {counted(summary.videos, 'video')}, {summary.unusable:,} unusable, "
@@ -156,7 +156,7 @@ def _measure(source: str, config: StoreConfig, target: float) -> dict[str, Any]:
     """Measure layouts on a sample, and print them with a recommendation."""
     with ProgressBar("layouts") as bar:
         found = measure_layouts(
-            source, config, Sampling(), tell=lambda text: bar.update(text=printable(text))
+            source, config, Sampling(), report=lambda text: bar.update(text=printable(text))
         )
     cores, rates = usable_cores(), tuple(sorted({*RATES, target}))
     choice, why = recommend(found.layouts, target_pairs_per_second=target, cores=cores)

@@ -23,8 +23,11 @@ from midway.data.video.file import VideoFile
 from midway.data.video.frames import VideoFrames
 from midway.data.video.writer import WRITTEN_VIDEO_SUFFIXES, writing_video
 from midway.errors import MidwayError, counted
+from midway.models.encoders.base import Encoder
 from midway.models.flow.predictor import FlowMethod, Predictor, flow_predictor
+from midway.models.midway import MidwayNetwork
 from midway.models.weights.load import load
+from midway.models.weights.sources import load_encoder, read_source
 from midway.nn.device import pick_device
 from midway.progress import progress
 
@@ -62,8 +65,9 @@ def track(
         picture: Strip of four frames as an image, written in addition.
         start_seconds: Time of the points, in seconds after the first frame.
         method: The paper's rule (midway), features only, heatmaps only, or optical flow.
-        network: Midway network: a run folder, a file, a hub id, or a name of midway list networks.
-        level: Level of features and heatmaps; by default the highest with a forward model.
+        network: Run folder, file, hub id, or a name of midway list networks; a Midway network, or
+            for --method features any encoder.
+        level: Level of features and heatmaps; by default the highest objective level, or the top.
         fps: Frames per second to process; 0 for all frames.
         short_side: Shorter side of the network's input in pixels; 0 for its training size.
         draws: Number of perturbations averaged in a heatmap.
@@ -73,7 +77,7 @@ def track(
     _check(video, out, picture, fps)
     points = parse_points(point)
     device = pick_device()
-    loaded = None if method == "flow" else load(network).to(device)
+    loaded = None if method == "flow" else _opened(network, method).to(device)
     predict = _predictor(flow, network) if method == "flow" else None
     with VideoFile(str(video)) as opened:
         opened.warn()
@@ -95,6 +99,14 @@ def track(
     through = f"{counted(len(points), 'point')} through {counted(len(frames), 'frame')}"
     say(f"{out}: {through}, by {method}")
     return {"out": str(out), "picture": picture and str(picture)} | _to_json(frames, tracks)
+
+
+def _opened(network: str, method: Method) -> MidwayNetwork | Encoder:
+    """Return the network, or the encoder of a source without dynamics."""
+    file = read_source(network)
+    if method == "features" and (file is None or not file.has_network):
+        return load_encoder(network)
+    return load(network)
 
 
 def _check(video: Path, out: Path, picture: Path | None, fps: float) -> None:

@@ -18,6 +18,8 @@ FORMATS = ("PNG", "JPEG", "PPM", "WEBP", "BMP")
 """Formats that Pillow may try; without a list it starts Ghostscript for PostScript of any name."""
 MAX_PIXELS = 2**26
 """Maximum pixels of an image, 8192 x 8192; a small file can contain very many."""
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the brightness of a pixel (ITU-R BT.601)."""
 EXIF_ORIENTATION = 0x0112
 _EIGHT_BIT_MODES = frozenset(
     ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"]

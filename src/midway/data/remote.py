@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 RETRY_SECONDS = (0.5, 2.0, 8.0)
 """Pauses before the second, third and fourth attempt."""
+_BLOCK_BYTES = 2**20
+"""Bytes fetched at a time beyond those requested; a header or a pair of frames needs few blocks."""
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 """Errors that another attempt would repeat."""
 
@@ -120,7 +122,7 @@ class RemoteFile(RawIOBase):
             try:
                 if self._file is None:
                     files, path = file_system(self._url)
-                    self._file = files.open(path, "rb")
+                    self._file = files.open(path, "rb", block_size=_BLOCK_BYTES)
                 return use(self._file)
             except (MidwayError, *_FINAL):
                 raise

@@ -16,12 +16,20 @@ from midway.evals.readouts.flow_scores import report as report
 from midway.evals.readouts.flow_scores import results_of, score_pairs
 from midway.evals.results import (
     NO_WEIGHTS,
+    Weights,
     complete,
     protocol_version,
+    weights_of,
     weights_of_run,
     write_results,
 )
 from midway.models.flow.predictor import FlowMethod, flow_predictor, with_level
+from midway.models.weights.sources import (
+    EncoderSource,
+    NetworkSource,
+    open_encoder,
+    open_network,
+)
 from midway.nn.device import pick_device
 
 VERSION = 2
@@ -79,10 +87,22 @@ def evaluate(
         },
         protocol=f"flow {dataset} {split}",
         version_hash=protocol_version(VERSION, settings),
-        weights=weights_of_run(Path(how.network)) if how.network else NO_WEIGHTS,
+        weights=_weights(how),
         device=pick_device(),
         seconds=time.monotonic() - start,
     )
     if folder:
         write_results(folder, results)
     return results
+
+
+def _weights(how: FlowMethod) -> Weights:
+    """Return the provenance of a method's weights."""
+    if not how.network:
+        return NO_WEIGHTS
+    network = str(how.network)
+    if how.method == "finetuned":
+        return weights_of_run(Path(network))
+    if how.method == "dynamics":
+        return weights_of(open_network(NetworkSource(network=network, accelerator="cpu")))
+    return weights_of(open_encoder(EncoderSource(network=network, weights="student")))

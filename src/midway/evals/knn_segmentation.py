@@ -85,7 +85,7 @@ def evaluate(config: KnnConfig) -> dict[str, Any]:
     settings = _settings(config)
     results = complete(
         {
-            "encoder": {**source, "checkpoint_sha256": opened.file_sha256},
+            "encoder": source,
             **scores(confusion, test.class_names),
             "images": {"train": len(train), "test": len(test)},
             "memory": len(memory.features),

@@ -119,7 +119,7 @@ def evaluate(
     results = complete(
         {
             **settings,
-            "encoder": {**asdict(encoder), "checkpoint_sha256": opened.file_sha256},
+            "encoder": asdict(encoder),
             **mean_over_objects([video["objects"] for video in found.values()]),
             "still": mean_over_objects([_still(video) for video in videos]),
             "videos": found,

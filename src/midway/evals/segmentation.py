@@ -27,7 +27,7 @@ from midway.evals.readouts.segmentation_protocols import (
     config_from_json,
 )
 from midway.evals.results import complete, weights_of, write_results
-from midway.models.weights.sources import EncoderSource, OpenedEncoder, open_encoder
+from midway.models.weights.sources import OpenedEncoder, open_encoder
 from midway.nn.eval_mode import evaluating
 from midway.progress import progress
 
@@ -82,7 +82,7 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
         return None
     results = complete(
         {
-            "encoder": _provenance(config.encoder, opened),
+            "encoder": asdict(config.encoder),
             **scores(confusion, test.class_names),
             "images": {"train": len(train), "test": len(test)},
             "steps": summary.steps,
@@ -160,17 +160,6 @@ def _draw(test: LabelledImages, each: WholeImage, predicted: torch.Tensor, folde
         predicted.cpu().numpy().astype(np.uint8),
         test.class_names,
     )
-
-
-def _provenance(source: EncoderSource, opened: OpenedEncoder) -> dict[str, Any]:
-    """Return the network's options and hashes for the results."""
-    names = ("network", "weights", "features", "untrained")
-    values = asdict(source)
-    return {name: values[name] for name in names} | {
-        "checkpoint": opened.file,
-        "checkpoint_sha256": opened.file_sha256,
-        "weights_sha256": opened.weights_sha256,
-    }
 
 
 def _seconds_trained(folder: Path) -> float:

@@ -6,10 +6,13 @@ from pathlib import Path
 from midway.data.sampling.samples import ClipsConfig
 from midway.data.synthetic.world import WorldConfig
 from midway.experiments.base import Experiment
+from midway.methods.dino import DinoConfig
 from midway.methods.dora import DoraConfig
 from midway.methods.dynamo import DynamoConfig
 from midway.methods.midway import MidwayConfig
+from midway.methods.poodle import PoodleConfig
 from midway.models.dino import HeadConfig
+from midway.nn.subcrops import SubcropConfig
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
 
@@ -62,6 +65,59 @@ def midway_tiny() -> Experiment:
             accelerator="cpu",
             log_every=20,
         ),
+    )
+
+
+def dino_tiny() -> Experiment:
+    """DINO on pairs of the quickstart's videos, 300 steps.
+
+    Two crops of these worlds have too little in common (a run warns of it), so that the loss
+    returns to log(256) = 5.55 (docs/methods/dino.md).
+
+    Command: ``midway train synthetic.dino_tiny --data.root quickstart/videos``
+    Cost: 2 minutes on 2 CPU cores.
+    Expect: no gain over the untrained network.
+    """
+    base = midway_tiny()
+    return replace(
+        base,
+        method=replace(DinoConfig.tiny(), teacher_momentum=0.99),
+        optim=replace(base.optim, lr=1e-3, clip_norm=3.0),
+        run=replace(base.run, folder=Path("runs/synthetic.dino_tiny"), steps=300),
+    )
+
+
+def poodle_tiny() -> Experiment:
+    """Small PooDLe on the videos of `midway quickstart`, 300 steps, with flow by matching.
+
+    For exact flow, write the videos with it, and give ``--method.flow.source recorded
+    --data.gap-seconds 0.2 0.2`` (docs/methods/poodle.md).
+
+    Command: ``midway train synthetic.poodle_tiny --data.root quickstart/videos``
+    Cost: 4 minutes on 2 CPU cores.
+    Expect: dense and pooled loss that fall from 2 (docs/methods/poodle.md).
+    """
+    base = midway_tiny()
+    return replace(
+        base,
+        method=replace(
+            PoodleConfig.tiny(),
+            size=(64, 96),
+            frame_area=(1.0, 1.0),
+            subcrops=SubcropConfig(count=3, size=(64, 64), area=(0.1, 0.4)),
+            # With the paper's momentum the teacher would lag behind in a run this short.
+            teacher_momentum=0.97,
+        ),
+        optim=OptimConfig(
+            lr=1e-3,
+            scale_lr=False,
+            final_lr=0.0,
+            warmup_steps=20,
+            weight_decay=0.01,
+            final_weight_decay=0.01,
+            clip="none",
+        ),
+        run=replace(base.run, folder=Path("runs/synthetic.poodle_tiny"), steps=300),
     )
 
 

@@ -6,6 +6,9 @@ Expect (paper): the BDD100K linear mIoU and the Sintel clean EPE in the first li
 
 Rows with one level have level 9. Rows 3 and 4 have the marks "latent dynamics" and two of the other
 three; the scan of the table does not show which is which, so their numbers may be swapped.
+
+Row 1 has no mark, so that its dense term may be read in two ways: prediction from the source alone,
+as here, or none, with ``--method.dense-weight 0``.
 """
 
 from midway.experiments.base import Experiment

@@ -6,8 +6,11 @@ from pathlib import Path
 from midway.data.sampling.samples import ClipsConfig
 from midway.experiments import bdd100k
 from midway.experiments.base import Experiment
+from midway.methods.dino import DinoConfig
 from midway.methods.dora import DoraConfig
 from midway.methods.dynamo import DynamoConfig
+from midway.methods.poodle import PoodleConfig
+from midway.models.encoders.poodle import SpatialDecoderConfig
 
 
 def midway_vits() -> Experiment:
@@ -44,6 +47,43 @@ def midway_vits_300() -> Experiment:
     base = midway_vits()
     folder = Path("runs/walking_tours.midway_vits_300")
     return replace(base, run=replace(base.run, epochs=300, folder=folder))
+
+
+def dino_vits() -> Experiment:
+    """DINO with a ViT-S on pairs of Walking Tours Venice, 100 epochs: the paper's baseline.
+
+    Command: ``midway train walking_tours.dino_vits --data.root walking_tours/venice.mp4``
+    Cost: 47.2 G multiply-adds forward per pair; the paper took a released network.
+    Expect (paper, table 2; not run here): ADE20K UperNet 29.2 mIoU, Sintel clean 12.4 EPE.
+    """
+    base = midway_vits()
+    folder = Path("runs/walking_tours.dino_vits")
+    return replace(base, method=DinoConfig(), run=replace(base.run, folder=folder))
+
+
+def poodle_r50() -> Experiment:
+    """PooDLe with a ResNet-50 on Walking Tours Venice at 512x1024, 20 epochs: the row of table 2.
+
+    Command: ``midway train walking_tours.poodle_r50 --data.root walking_tours/venice.mp4
+    --method.flow.weights raft-things.pth``
+    Cost: 10 times the multiply-adds of `bdd100k.poodle_r50` per pair.
+    Expect (paper, table 2; the authors' weights, not run here): ADE20K UperNet 36.6 mIoU.
+    """
+    base = bdd100k.poodle_r50()
+    return replace(
+        base,
+        method=PoodleConfig(
+            encoder=SpatialDecoderConfig(factor=0.5), size=(512, 1024), frame_area=(0.65, 0.88)
+        ),
+        data=ClipsConfig(
+            root="walking_tours/venice.mp4",
+            gap_seconds=(0.5, 0.5),
+            starts="every_frame",
+            cut_blank_tail=True,
+            batch_size=128,
+        ),
+        run=replace(base.run, epochs=20, folder=Path("runs/walking_tours.poodle_r50")),
+    )
 
 
 def dora_vits() -> Experiment:

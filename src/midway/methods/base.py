@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from midway.config import from_json
@@ -34,6 +34,28 @@ class MethodConfig:
         raise NotImplementedError
 
 
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """Publication of a method, and costs of a sample of its default configuration."""
+
+    paper: str
+    """Authors, venue and arXiv number."""
+    code_licence: str
+    """Licence of the authors' code; ours is Apache-2.0 throughout."""
+    weights_licence: str
+    """Licence of the authors' weights."""
+    weights: str
+    """Published files that `--network` opens; empty if there are none."""
+    sample: str
+    """Frames of a sample, in words."""
+    giga_multiply_adds: float
+    """Multiply-adds in units of 1e9 of the forward passes of all networks, the teacher included."""
+    paper_giga_multiply_adds: float | None
+    """The same in table 9 of the paper ("GFLOPs"), which counts tokens that nothing reads."""
+    activation_megabytes: float
+    """Memory in units of 1e6 bytes that the backward pass needs, in float32."""
+
+
 class Method(Objective):
     """An objective that pretrains encoders on clips.
 
@@ -45,6 +67,8 @@ class Method(Objective):
     """
 
     Config: ClassVar[type[MethodConfig]]
+    about: ClassVar[About | None] = None
+    """Entry of `midway list methods`; each method of this package has one."""
     spec: ClipSpec
     """Samples that the method trains on."""
 
@@ -65,12 +89,6 @@ class Method(Objective):
     @abstractmethod
     def encoders(self) -> Mapping[str, Encoder]:
         """Encoders for evaluations and exports: "student", and "teacher" if there is one."""
-
-    @property
-    def pair_encoder(self) -> nn.Module | None:
-        """Pretrained network between two frames from which optical flow is finetuned, if any."""
-        # Without one, the paper finetunes flow with fresh dynamics (section 4.1).
-        return None
 
     def start_from(self, network: str) -> None:
         """Load the weights of a trained encoder into all encoders; other parts stay fresh.

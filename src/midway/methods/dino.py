@@ -10,7 +10,7 @@ from midway.config import require
 from midway.data.sampling.loader import ClipBatch
 from midway.data.views.pair_crops import MultiCropConfig
 from midway.data.views.render import Clips
-from midway.methods.base import Method, MethodConfig
+from midway.methods.base import About, Method, MethodConfig
 from midway.models.dino import DinoNetwork, HeadConfig
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig
@@ -86,6 +86,16 @@ class Dino(Method):
     """The invariance term of the paper's objective, without its dense term (section 3)."""
 
     Config: ClassVar[type[MethodConfig]] = DinoConfig
+    about = About(
+        paper="Caron et al., ICCV 2021, arXiv 2104.14294",
+        code_licence="Apache-2.0",
+        weights_licence="Apache-2.0",
+        weights="all files of the release, backbone alone or with heads",
+        sample="2 frames",
+        giga_multiply_adds=47.17,
+        paper_giga_multiply_adds=50.4,
+        activation_megabytes=474.4,
+    )
 
     def __init__(self, config: DinoConfig) -> None:
         super().__init__()

@@ -13,9 +13,9 @@ from midway.data.sampling.loader import ClipBatch
 from midway.data.views.pair_crops import ViewsConfig
 from midway.data.views.render import Clips
 from midway.errors import MidwayError
-from midway.methods.base import Method, MethodConfig
+from midway.methods.base import About, Method, MethodConfig
 from midway.models.dino import HeadConfig
-from midway.models.dynamics import Dynamics, DynamicsConfig, mean_or_sum
+from midway.models.dynamics import DynamicsConfig, mean_or_sum
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig
 from midway.models.midway import MidwayNetwork, NetworkConfig
@@ -116,6 +116,16 @@ class Midway(Method):
     """The paper's objective over a `MidwayNetwork` (section 3, Algorithm 1)."""
 
     Config: ClassVar[type[MethodConfig]] = MidwayConfig
+    about = About(
+        paper="Hoang and Ren, ICLR 2026, arXiv 2510.05558",
+        code_licence="GPL-3.0",
+        weights_licence="see the hub page",
+        weights="midway-bdd-vits, midway-bdd-vitb, midway-wt-vits",
+        sample="2 frames",
+        giga_multiply_adds=87.3,
+        paper_giga_multiply_adds=90.8,
+        activation_megabytes=982,
+    )
 
     def __init__(self, config: MidwayConfig) -> None:
         super().__init__()
@@ -138,11 +148,6 @@ class Midway(Method):
     def encoders(self) -> Mapping[str, Encoder]:
         """Student and EMA teacher."""
         return self.network.encoders
-
-    @property
-    def pair_encoder(self) -> Dynamics:
-        """The student's dynamics."""
-        return self.network.dynamics
 
     def loss(self, clips: Clips) -> StepOutput:
         """Return the DINO term plus the dense term, equally weighted in the paper (section 3)."""

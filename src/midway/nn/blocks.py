@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from midway.errors import MidwayError
 from midway.nn.compilation import Region
 from midway.nn.linear import Linear
 
@@ -103,6 +104,25 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
+class SwiGlu(nn.Module):
+    """MLP whose hidden layer is multiplied by a gate (Shazeer, 2020), named as in timm."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1_g = Linear(dim, hidden)
+        self.fc1_x = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, dim)
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """Transform each token independently; shape unchanged."""
+        return self.fc2(F.silu(self.fc1_g(x)) * self.fc1_x(x))
+
+
+def block_mlp(dim: int, swiglu: int) -> Mlp | SwiGlu:
+    """Return the MLP of a block: of ratio 4, or with a gate and `swiglu` hidden channels."""
+    return SwiGlu(dim, swiglu) if swiglu else Mlp(dim, 4 * dim)
+
+
 class DropPath(nn.Module):
     """Stochastic depth: drops a residual branch per sample during training.
 
@@ -148,8 +168,25 @@ class DropPath(nn.Module):
         return some.new_zeros(len(x), *some.shape[1:]).index_copy(0, kept, some)
 
 
+class LayerScale(nn.Module):
+    """Learned factor for each channel of a residual branch (Touvron et al., 2021)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        # DINOv2 starts at 1e-5, which would make an untrained network nearly the identity.
+        self.gamma = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Float[Tensor, "batch wanted dim"]) -> Float[Tensor, "batch wanted dim"]:
+        """Return the branch, scaled."""
+        return x * self.gamma
+
+
 class Block(Region):
-    """Pre-norm transformer block: self-attention, causal or not, then an MLP with ratio 4."""
+    """Pre-norm transformer block: self-attention, causal or not, then an MLP with ratio 4.
+
+    With `layer_scale`, both branches have learned factors, named as in timm. With `swiglu` above 0,
+    the MLP has a gate and so many hidden channels.
+    """
 
     def __init__(
         self,
@@ -160,26 +197,32 @@ class Block(Region):
         norm_eps: float,
         drop_path: float = 0.0,
         causal: bool = False,
+        layer_scale: bool = False,
+        swiglu: int = 0,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, heads, qkv_bias=qkv_bias, causal=causal)
+        self.ls1 = LayerScale(dim) if layer_scale else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = Mlp(dim, 4 * dim)
+        self.mlp = block_mlp(dim, swiglu)
+        self.ls2 = LayerScale(dim) if layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path)
 
     def forward(
         self, x: Tokens, num_wanted: int | None = None
     ) -> Float[Tensor, "batch wanted dim"]:
         """Return all tokens refined, or the first `num_wanted` of them."""
-        x = x[:, :num_wanted] + self.drop_path(x, lambda x: self.attn(self.norm1(x), num_wanted))
-        return x + self.drop_path(x, lambda x: self.mlp(self.norm2(x)))
+        x = x[:, :num_wanted] + self.drop_path(
+            x, lambda x: self.ls1(self.attn(self.norm1(x), num_wanted))
+        )
+        return x + self.drop_path(x, lambda x: self.ls2(self.mlp(self.norm2(x))))
 
     def with_queries_and_keys(self, x: Tokens) -> tuple[Tokens, Heads, Heads]:
         """Return all tokens refined, without stochastic depth, and the queries and keys."""
         q, k, v = self.attn.project(self.norm1(x))
-        x = x + self.attn.mix(q, k, v)
-        return x + self.mlp(self.norm2(x)), q, k
+        x = x + self.ls1(self.attn.mix(q, k, v))
+        return x + self.ls2(self.mlp(self.norm2(x))), q, k
 
 
 class CrossBlock(Region):
@@ -230,9 +273,27 @@ class GatedBlock(Block):
 
 
 def init_transformer(module: nn.Module, std: float) -> None:
-    """Draw all linear weights of `module` from a truncated normal; set their biases to 0."""
+    """Draw all linear weights of `module` from a truncated normal; set their biases to 0.
+
+    Raises:
+        MidwayError: The standard deviation is not from above 0 to 1.
+    """
+    if not 0 < std <= 1:
+        raise MidwayError(f"init_std {std} is out of range; give a number above 0, up to 1")
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=std)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+def init_xavier(module: nn.Module) -> None:
+    """Initialise linear layers and patch embeddings by Xavier's uniform rule, as MAE does."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Conv2d | nn.Conv3d):
+            # As a linear layer from the pixels of a patch.
+            nn.init.xavier_uniform_(part.weight.flatten(1))

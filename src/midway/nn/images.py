@@ -23,6 +23,12 @@ def normalise(images: Tensor, *, white: float = 1, out: Tensor | None = None) ->
     return torch.sub(images, mean, out=out).div_(std)
 
 
+def denormalise(images: Tensor) -> Tensor:
+    """Return the colours, in [0, 1], of images (..., 3, H, W) that `normalise` returned."""
+    mean, std = send(images.device, np.array((IMAGENET_MEAN, IMAGENET_STD)))[0][..., None, None]
+    return images * std + mean
+
+
 def send(device: torch.device, *arrays: NDArray) -> tuple[Tensor, ...]:
     """Copy small arrays to a device as float32, in one asynchronous transfer."""
     packed = torch.from_numpy(np.concatenate([array.ravel() for array in arrays], dtype=np.float32))

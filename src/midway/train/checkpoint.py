@@ -10,6 +10,7 @@ import torch
 from midway.atomic import write_atomically
 from midway.errors import MidwayError
 from midway.models.encoders.base import ENCODERS, describe
+from midway.models.pair_encoders.base import PAIR_ENCODER
 from midway.models.weights.check import check_finite, faults
 from midway.models.weights.safe_pickle import read_checkpoint
 from midway.train.objective import Objective
@@ -41,7 +42,7 @@ def save_checkpoint(
         run_folder: Folder of the run.
         step: Optimiser steps completed.
         objective: Saved with all parameters and buffers, trainable or not, and with the kind,
-            sizes and prefixes of its encoders.
+            sizes and prefixes of its encoders and its pair encoder.
         optimizer: Saved with its moments and the number of skipped steps.
         scaler: Saved with its loss scale, if the precision has one.
         keep: Number of checkpoints to keep, this one included.
@@ -55,6 +56,8 @@ def save_checkpoint(
         "scaler": scaler.state_dict(),
         ENCODERS: describe(objective, objective.encoders),
     }
+    if (pair_encoder := objective.pair_encoder) is not None:
+        content |= describe(objective, {PAIR_ENCODER: pair_encoder})
     path = run_folder / "checkpoints" / f"step_{step:08d}.ckpt"
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, lambda file: torch.save(content, file))

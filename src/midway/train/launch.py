@@ -24,6 +24,7 @@ from midway.cores import usable_cores
 from midway.errors import MidwayError, one_line
 from midway.nn.device import limit_threads
 from midway.train.run import RunConfig
+from midway.train.stuck import StuckWatch
 
 PATIENCE_SECONDS = 10.0
 """Time from a signal until the wait for a batch is given up; batches usually come earlier."""
@@ -150,11 +151,14 @@ class Interruption:
         self._waits_for: int | None = None
         self._timer: Timer | None = None
         self._group = None
+        self._watch = StuckWatch()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # gloo reduces between the hosts, so that asking does not wait for the devices.
             self._group = torch.distributed.new_group(timeout=GROUP_TIMEOUT, backend="gloo")
 
     def __enter__(self) -> Self:
+        if self._group is not None:
+            self._watch.__enter__()
         self._previous = {
             number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)
         }
@@ -170,6 +174,8 @@ class Interruption:
             signal.signal(number, handler)
         if self._timer:
             self._timer.cancel()
+        if self._group is not None:
+            self._watch.__exit__(kind, error, traceback)
 
     @contextmanager
     def waiting(self, step: int, *, enabled: bool) -> Iterator[None]:
@@ -203,6 +209,7 @@ class Interruption:
         return bool(flag)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        self._watch.handled()
         if self._noted and not self._is_patient and self._waits_for is not None:
             raise StoppedWaitingError(self._waits_for)
         self._noted = True

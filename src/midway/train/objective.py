@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from midway.models.encoders.base import Encoder
+from midway.models.pair_encoders.base import PairEncoder
 
 
 @dataclass
@@ -123,6 +124,15 @@ class Objective(nn.Module, ABC):
     def encoders(self) -> Mapping[str, Encoder]:
         """Encoders by name ("student", "teacher"), for their descriptions in checkpoints."""
         return {}
+
+    @property
+    def pair_encoder(self) -> PairEncoder | None:
+        """Pretrained network between two frames, from which optical flow is finetuned.
+
+        Checkpoints describe it. None: flow is finetuned from the whole network (Midway), or with
+        fresh dynamics, as in the paper (section 4.1).
+        """
+        return None
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return groups that contain every trainable parameter once."""

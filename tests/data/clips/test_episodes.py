@@ -73,4 +73,4 @@ def test_without_a_table_a_warning_says_what_may_happen(dataset, caplog):
     table.unlink()
     (clip,) = find_clips(str(dataset), fps=30, gap_seconds=GAP).clips
     assert len(clip.frame_seconds) == 60
-    assert "1 videos are named like those of LeRobot" in caplog.messages[-1]
+    assert "1 video is named as in LeRobot datasets" in caplog.messages[-1]

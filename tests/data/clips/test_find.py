@@ -149,7 +149,7 @@ def test_a_single_image_is_named_itself(tmp_path):
     write_video(tmp_path / "a.mp4", even_times(11))
     write_frames(tmp_path, ["poster.png"])
     (skipped,) = find_clips(str(tmp_path), fps=10, gap_seconds=GAP).skipped
-    assert skipped.reason.startswith(f"{tmp_path}/poster.png: lasts 0.00 s (1 frames), too short")
+    assert skipped.reason.startswith(f"{tmp_path}/poster.png: lasts 0.00 s (1 frame), too short")
 
 
 def test_videos_behind_links_to_folders_are_found(tmp_path):
@@ -176,7 +176,7 @@ def test_videos_that_are_gone_since_the_index_are_counted(tmp_path, caplog):
         caplog.clear()
         assert len(find_clips(str(root), fps=10, gap_seconds=GAP).clips) == 2
         (line,) = caplog.messages
-        assert "1 of the 3 videos in its index are gone; write the index again" in line
+        assert "1 of 3 videos in its index is gone; write the index again" in line
 
 
 def test_notes_on_videos_are_told_once_with_and_without_an_index(tmp_path, caplog):

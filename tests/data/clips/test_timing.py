@@ -8,7 +8,14 @@ from numpy.typing import NDArray
 
 from midway.data.clip import Clip
 from midway.data.clips.frame_folder import FrameSequence
-from midway.data.clips.timing import Gap, followed_by, follows, has_sample, start_frames
+from midway.data.clips.timing import (
+    Gap,
+    followed_by,
+    follows,
+    has_sample,
+    partners,
+    start_frames,
+)
 
 
 def clip_at(seconds: NDArray[np.float64], fps: float = 10) -> Clip:
@@ -92,3 +99,13 @@ def test_a_frame_twice_at_one_time_is_no_pair() -> None:
 def test_gaps_that_were_read_lie_in_the_range(gap: float, allowed: bool) -> None:
     assert follows(gap, (0.5, 1.0), fps=10) is allowed
     assert follows(gap, (0.01, 0.1), fps=0.2) is (gap > 0)
+
+
+def test_a_gap_of_zero_repeats_the_frame():
+    times = np.arange(5) / 10
+    first, end = partners(times, times, gap_seconds=(0.0, 0.0), fps=10.0)
+    np.testing.assert_array_equal(first, np.arange(5))
+    np.testing.assert_array_equal(end, first + 1)
+    assert follows(0.0, (0.0, 0.0), 10.0)
+    assert not follows(0.1, (0.0, 0.0), 10.0)
+    assert not follows(0.0, (0.0, 0.3), 10.0)

@@ -97,7 +97,7 @@ def test_progress_is_told(videos):
         str(videos),
         num_workers=0,
         timeout_seconds=60,
-        tell=lambda done, total: told.append((done, total)),
+        report=lambda done, total: told.append((done, total)),
     )
     assert told == [(4, 4)]
 
@@ -119,6 +119,34 @@ def test_a_url_can_be_indexed_and_read_by_its_index(videos, tmp_path, headers_re
         memory.rm("/indexed", recursive=True)
 
 
+def index_of_one(**values):
+    """An index of a single record, in which some values are wrong."""
+    record = {"name": "a.mp4", "size": 1, "modified": "1", "duration_seconds": 1.0, "fps": 10.0}
+    return "\n".join(
+        json.dumps(line) for line in ({"midway_index": 1, "root": "x"}, record | values)
+    )
+
+
+WRONG_VALUES = (
+    {"name": None},
+    {"size": "1"},
+    {"modified": 1},
+    {"duration_seconds": "1"},
+    {"duration_seconds": -1.0},
+    {"duration_seconds": 1e308},
+    {"duration_seconds": float("nan")},
+    {"fps": True},
+    {"fps": 0},
+    {"fps": float("inf")},
+    {"error": 1},
+    {"frame_times": 1},
+    {"frame_times": "?"},
+    {"notes": 1},
+    {"notes": ["unknown"]},
+    {"extra": 1},
+)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -128,6 +156,7 @@ def test_a_url_can_be_indexed_and_read_by_its_index(videos, tmp_path, headers_re
         '{"clip": "a"}',
         '{"midway_index": 99, "root": "x"}',
         '{"midway_index": 1, "root": "x"}\n{"a"',
+        *(index_of_one(**values) for values in WRONG_VALUES),
     ],
 )
 def test_what_is_no_index_is_refused_where_it_is_named_and_told_of_in_a_folder(

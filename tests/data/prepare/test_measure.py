@@ -13,8 +13,8 @@ from midway.data.prepare.measure import (
     Layout,
     Sampling,
     measure_layouts,
-    pairs_per_second,
     recommend,
+    samples_per_second,
 )
 from midway.data.prepare.pipeline import prepare
 from midway.errors import MidwayError
@@ -40,7 +40,7 @@ def counting_clip(last_seconds: float) -> CountingClip:
 def test_each_clip_is_opened_for_some_pairs_in_order_of_time():
     clips = [counting_clip(20.0), counting_clip(20.0)]
     sampling = replace(QUICK, draws_per_clip=4, gap_seconds=(0.5, 2.0))
-    assert pairs_per_second(clips, sampling) > 0
+    assert samples_per_second(clips, sampling) > 0
     for clip in clips:
         (asked,) = clip.frames_asked
         starts, ends = np.array(asked).reshape(4, 2).T
@@ -49,9 +49,20 @@ def test_each_clip_is_opened_for_some_pairs_in_order_of_time():
         assert ends.max() <= 20.0
 
 
+def test_the_frames_of_a_longer_sample_are_evenly_spaced():
+    clip = counting_clip(20.0)
+    sampling = replace(QUICK, draws_per_clip=3, num_frames=16, gap_seconds=(0.1, 0.2))
+    samples_per_second([clip], sampling)
+    times = np.array(clip.frames_asked[0]).reshape(3, 16)
+    gaps = np.diff(times, axis=1)
+    np.testing.assert_allclose(gaps, np.repeat(gaps[:, :1], 15, axis=1))
+    assert ((gaps >= 0.1) & (gaps <= 0.2)).all()
+    assert (np.diff(times[:, 0]) >= 0).all()
+
+
 def test_a_clip_shorter_than_the_gap_is_asked_for_no_time_behind_its_end():
     clip = counting_clip(0.3)
-    pairs_per_second([clip], QUICK)
+    samples_per_second([clip], QUICK)
     assert 0 <= min(clip.frames_asked[0]) <= max(clip.frames_asked[0]) <= 0.3
 
 

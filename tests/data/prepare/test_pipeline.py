@@ -59,7 +59,7 @@ def in_small_steps(
         str(destination),
         CONFIG,
         jobs=0,
-        tell=tell,
+        report=tell,
         commit_seconds=0,
         task_bytes=1,
     )
@@ -175,7 +175,7 @@ def tell(progress):
     time.sleep(0.03)
 
 prepare(sys.argv[1], sys.argv[2], StoreConfig(fps=10, short_side=48), jobs=0, commit_seconds=0,
-        task_bytes=1, tell=tell)
+        task_bytes=1, report=tell)
 """
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from midway.data.flow.files import write_flow
 from midway.data.segmentation.classes import IGNORE, SCENE_PARSE, class_colours
 from midway.data.segmentation.images import SegmentationData, WalkingToursData, find_labelled
 from midway.data.segmentation.layouts import DATASETS
@@ -187,6 +188,10 @@ def test_unreadable_images_are_reported(camvid):
         with pytest.raises(MidwayError, match=message):
             found.read(0)
     Image.fromarray(np.full((48, 80), 300, np.uint16)).save(image)
+    with pytest.raises(MidwayError, match="more than 8 bits"):
+        found.read(0)
+    # Colours of 16 bits, which Pillow clips to 8; the format of KITTI's flow is such a picture.
+    write_flow(image, np.ones((48, 80, 2), np.float32))
     with pytest.raises(MidwayError, match="more than 8 bits"):
         found.read(0)
     image.unlink()

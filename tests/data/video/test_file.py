@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 
 from midway.data.clip import BadClipError
+from midway.data.prepare.decode import VideoSource, decode_at_rate
 from midway.data.video.file import VideoFile, read_timing
 from midway.errors import MidwayError
-from tests.data.video.made_videos import cut_short, even_times, grey, noise, number_of, write_video
+from tests.data.video.made_videos import (
+    cut_short,
+    even_times,
+    grey,
+    noise,
+    number_of,
+    waves,
+    write_video,
+)
 
 REAL = [
     "cotracker/apple.mp4",
@@ -244,6 +253,43 @@ def test_bytes_lost_in_the_middle_are_an_error_there_and_not_before(tmp_path, ca
         with pytest.raises(BadClipError, match=r"holed\.mp4: .*; copy it again"):
             [video.frames_at([seconds])[0] for seconds in even_times(60)]
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mp4", "libx264"), ("a.avi", "mpeg4"), ("a.mpg", "mpeg2video"), ("a.wmv", "wmv2")],
+)
+def test_frames_that_refer_to_a_damaged_one_are_refused(tmp_path, name, codec):
+    rate = {} if codec == "libx264" else {"rate": 25, "ticks": 25}
+    times = even_times(36, 25)
+    path = write_video(tmp_path / name, times, codec=codec, picture=waves, bf=0, **rate)
+    sound = read_all(path, times)
+    assert len(sound) == 36
+    damage(path, 15)
+    # Frames 12 and 24 are keyframes, and no frame refers to one before its keyframe.
+    for number in (0, 11, 12, 24, 35):
+        np.testing.assert_array_equal(read_all(path, [times[number]])[0], sound[number])
+    for number in (16, 18):
+        with pytest.raises(BadClipError, match=r"has a damaged frame at 0\.60 s; copy it again"):
+            read_all(path, [times[number]])
+    with pytest.raises(BadClipError, match=r"has a damaged frame at 0\.60 s; copy it again"):
+        list(decode_at_rate(VideoSource(name, str(path)), fps=2, short_side=48))
+
+
+def damage(path, number):
+    """Overwrite the middle of the packet of a frame."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        content = bytes(packets[number])
+    half = content[len(content) // 3 : len(content) // 3 + 40]
+    data = path.read_bytes()
+    assert data.count(half) == 1
+    path.write_bytes(data.replace(half, bytes(np.random.default_rng(0).bytes(len(half)))))
+
+
+def read_all(path, seconds):
+    with VideoFile(str(path)) as video:
+        return [frame.image for frame in video.frames_at([each + 1e-3 for each in seconds])]
 
 
 def test_the_error_survives_the_way_from_a_worker(tmp_path):

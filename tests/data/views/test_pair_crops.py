@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
-from midway.data.views.pair_crops import ViewsConfig
+from midway.data.views.pair_crops import MultiCropConfig, ViewsConfig
 from midway.data.views.render import render_views
 from midway.data.views.spec import draw_views, stack_views
 from midway.errors import MidwayError
@@ -185,3 +185,12 @@ def test_draws_of_the_published_recipe_are_those_of_version_0_1() -> None:
     assert ["".join(map(str, order)) for order in colour.order] == ORDERS.split()
     np.testing.assert_allclose(colour.blur_sigma, SIGMAS, rtol=5e-6)
     np.testing.assert_allclose(colour.factors, FACTORS, rtol=5e-6)
+
+
+def test_crops_of_the_whole_frame_have_no_initial_crop() -> None:
+    views = MultiCropConfig(initial_area="frame", global_area=(0.25, 1.0))
+    spec = views.spec(num_frames=1)
+    windows = draw_views(spec, 90, 160, np.random.default_rng(0)).windows
+    assert windows.tolist() == [[0, 0, 90, 160]]
+    with pytest.raises(MidwayError, match="global_area"):
+        MultiCropConfig(initial_area="frame", global_area=(0.0, 1.0))

@@ -91,14 +91,16 @@ def test_arrays_arrive_whole_whether_they_fit_into_the_shared_memory_or_not(monk
             np.testing.assert_array_equal(result["large"], expected["large"])
 
 
-def test_a_worker_that_is_killed_while_it_sends_is_replaced(monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_that_is_killed_or_stopped_while_it_sends_is_replaced(monkeypatch, number):
     monkeypatch.setattr(workers_module, "SLOT_BYTES", 1 << 10)
+    monkeypatch.setattr(workers_module, "_STALLED_SECONDS", 0.5)
     with closing(Workers(arrays_of, num_workers=1, timeout_seconds=60)) as workers:
         results = workers.map([0, 4000])
         next(results)
         time.sleep(0.5)  # the second result is larger than what a pipe holds
         for process in multiprocessing.active_children():
-            os.kill(process.pid or 0, signal.SIGKILL)
+            os.kill(process.pid or 0, number)
         expected = arrays_of(4000, Reading({}, lambda clip: None))
         np.testing.assert_array_equal(next(results)["large"], expected["large"])
 

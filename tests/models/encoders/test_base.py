@@ -7,15 +7,23 @@ import torch
 from torch import nn
 
 from midway.errors import MidwayError
+from midway.methods.croco import CrocoConfig
+from midway.methods.videomae import VideoMaeConfig
 from midway.models.encoders.backward import BackwardEncoder
 from midway.models.encoders.base import PACKAGE, EncoderSpec, describe, recognise
+from midway.models.encoders.croco import CrocoEncoder
+from midway.models.encoders.poodle import SpatialDecoder, SpatialDecoderConfig
 from midway.models.encoders.resnet import ResNet, ResNetConfig
 from midway.models.encoders.timm import TimmEncoder
+from midway.models.encoders.videomae import VideoMaeEncoder
 from midway.models.encoders.vit import VisionTransformer
+from midway.models.encoders.vjepa import VJepaConfig, VJepaEncoder
 from midway.registry import available, find
 from tests.models.encoders.fake_timm import install_timm
 from tests.models.networks import ENCODER, random_network
 
+SMALL_RESNET = ResNetConfig(blocks=(1, 1, 1, 1), width=4)
+VJEPA = VJepaConfig(image_size=(32, 32), patch_size=8, width=24, depth=4, heads=2)
 IMAGES = torch.randn(1, 3, 32, 64, generator=torch.Generator().manual_seed(0))
 
 
@@ -26,9 +34,13 @@ def encoders(monkeypatch):
     network = random_network()
     return {
         "vit": VisionTransformer(ENCODER),
-        "resnet": ResNet(ResNetConfig(blocks=(1, 1, 1, 1), width=4)),
+        "vjepa": VJepaEncoder(VJEPA),
+        "resnet": ResNet(SMALL_RESNET),
         "timm": TimmEncoder("vit_tiny", pretrained=True),
+        "poodle": SpatialDecoder(SpatialDecoderConfig(resnet=SMALL_RESNET)),
         "backward": BackwardEncoder(network.encoder, network.dynamics),
+        "croco": CrocoEncoder(CrocoConfig.tiny().encoder),
+        "videomae": VideoMaeEncoder(VideoMaeConfig.tiny().encoder),
     }
 
 

@@ -47,7 +47,7 @@ def test_a_model_of_timm_is_read_in_its_own_colours(fake_timm):
 
 def test_a_model_of_timm_gives_a_class_token_and_its_patches(fake_timm):
     encoder = TimmEncoder("vit_tiny", pretrained=True)
-    own = IMAGES * encoder.scale + encoder.shift
+    own = encoder.recolour(IMAGES)
     expected = encoder.model.inner[0].levels(own, (4, 2))
     torch.testing.assert_close(encoder.levels(IMAGES, (4, 2)), expected)
     # Registers alone are no class token.
@@ -77,9 +77,13 @@ def test_timm_models_that_cannot_serve_are_told(fake_timm):
         open_encoder(EncoderSource(network="timm:vit_tiny", features="backward"))
 
 
-def test_weights_for_other_colours_start_no_other_encoder(fake_timm):
-    with pytest.raises(MidwayError, match="timm:vit_tiny: was not trained on ImageNet-normalised"):
-        encoder_state("timm:vit_tiny", like=VisionTransformer(ENCODER))
+def test_weights_for_other_colours_start_an_encoder_for_imagenets(fake_timm):
+    encoder = VisionTransformer(ENCODER).eval()
+    encoder.load_state_dict(encoder_state("timm:vit_tiny", like=encoder))
+    timm = open_encoder(EncoderSource(network="timm:vit_tiny")).encoder
+    with torch.no_grad():
+        (found,), (expected,) = (each.maps(IMAGES, (4,)) for each in (encoder, timm))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_missing_timm_is_told_with_the_remedy(monkeypatch):

@@ -169,3 +169,72 @@ def test_the_top_attention_is_that_of_a_plain_forward_pass(num_registers: int) -
     torch.testing.assert_close(found.keys, k[:, :, first:])
     attention = (q @ k.transpose(-2, -1) / 8**0.5).softmax(-1)
     torch.testing.assert_close(found.cls_attention, attention[:, :, 0, first:])
+
+
+def test_layer_scale_multiplies_both_branches() -> None:
+    config = replace(SMALL, layer_scale=True)
+    plain, scaled = VisionTransformer(SMALL).eval(), VisionTransformer(config).eval()
+    missing, _ = scaled.load_state_dict(plain.state_dict(), strict=False)
+    assert [*missing] == [f"blocks.{b}.ls{n}.gamma" for b in range(4) for n in (1, 2)]
+    images = torch.randn(1, 3, 32, 48)
+    torch.testing.assert_close(scaled(images), plain(images))
+    # With branches of zero, the blocks are the identity.
+    for name, parameter in scaled.named_parameters():
+        if name.endswith("gamma"):
+            parameter.data.zero_()
+    torch.testing.assert_close(*scaled.levels(images, (1, 4)))
+
+
+def test_colours_of_the_training_are_a_matter_of_the_encoder_alone() -> None:
+    mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    plain, coloured = (
+        VisionTransformer(replace(SMALL, **colours)).eval()
+        for colours in ({}, {"mean": mean, "std": std})
+    )
+    coloured.load_state_dict(plain.state_dict())
+    images = torch.randn(1, 3, 32, 48)
+    imagenet = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+    own = (images * imagenet[1] + imagenet[0] - 0.5) / 0.5
+    torch.testing.assert_close(coloured.maps(images, (4,)), plain.maps(own, (4,)))
+
+
+def test_an_mlp_with_a_gate_multiplies_its_hidden_layer() -> None:
+    encoder = VisionTransformer(replace(SMALL, swiglu=10)).eval()
+    mlp = encoder.blocks[0].mlp
+    assert mlp.fc1_g.weight.shape == mlp.fc1_x.weight.shape == (10, 24)
+    x = torch.randn(3, 24)
+    gate = torch.nn.functional.silu(mlp.fc1_g(x))
+    torch.testing.assert_close(mlp(x), mlp.fc2(gate * mlp.fc1_x(x)))
+    with pytest.raises(MidwayError, match="swiglu -1 is too small"):
+        replace(SMALL, swiglu=-1)
+
+
+ROTARY = replace(SMALL, positions="rotary", num_registers=2, width=24, heads=3)
+
+
+def test_rotary_positions_serve_images_of_any_size_but_no_dropped_patches() -> None:
+    encoder = VisionTransformer(ROTARY).eval()
+    assert "pos_embed" not in encoder.state_dict()
+    images = torch.randn(2, 3, 16, 40)
+    (top,) = encoder.levels(images, (-1,))
+    assert top.shape == (2, 1 + 10, 24)
+    torch.testing.assert_close(encoder(images), top[:, 0])
+    # Positions count: the features of a rolled image are not the rolled features.
+    (rolled,) = encoder.maps(images.roll(8, dims=-1), (-1,))
+    assert not torch.allclose(rolled, encoder.maps(images, (-1,))[0].roll(1, dims=-1), atol=1e-4)
+    with pytest.raises(MidwayError, match="does not support; take one with learned positions"):
+        encoder.run_blocks(encoder.embed(images)[:, :-1], (-1,))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"positions": "rotary", "heads": 4}, "heads of a multiple of 4 channels, not 6"),
+        ({"positions": "rotary", "sincos_positions": True}, "and no sincos_positions"),
+        ({"std": (0.5, 0.0, 0.5)}, "must be above 0"),
+        ({"norm_eps": 0.0}, "must be above 0"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(change, message) -> None:
+    with pytest.raises(MidwayError, match=message):
+        replace(SMALL, **change)

@@ -90,7 +90,7 @@ def test_a_model_of_timm_is_an_encoder_and_comes_back_from_a_file(monkeypatch, t
     ours = FlowNetwork.from_encoder(encoder.model.inner[0], DYNAMICS, DPT, (32, 32)).eval()
     ours.dynamics.load_state_dict(network.dynamics.state_dict())
     ours.head.load_state_dict(network.head.state_dict())
-    own = [frame * encoder.scale + encoder.shift for frame in frames()]
+    own = [encoder.recolour(frame) for frame in frames()]
     torch.testing.assert_close(network(*frames()), ours(*own))
     save_flow_network(network, tmp_path / BEST)
     torch.testing.assert_close(load_flow_network(tmp_path)(*frames()), network(*frames()))

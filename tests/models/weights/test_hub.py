@@ -8,13 +8,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import cast
+from zlib import crc32
 
 import pytest
+from safetensors.torch import save as to_safetensors
 
+from midway.models.encoders.vit import VisionTransformer
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.hub import HUB_FILE, PUBLISHED, cached_at, is_address
 from midway.models.weights.save import save
-from tests.models.networks import tiny
+from tests.models.networks import ENCODER, tiny
 
 COMMIT = "0" * 40
 
@@ -55,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         start = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
         self.send_response(206 if asked else 200)
-        self.send_header("ETag", '"1"')
+        self.send_header("ETag", f'"{crc32(content)}"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
@@ -79,6 +82,11 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
             path = name.split("/", 2)
             server.files[f"/{path[0]}/{path[1]}/resolve/main/{path[2]}"] = content
         server.files["/c%20d.safetensors"] = content
+        plain = "/owner/plain/resolve/main"
+        server.files[f"{plain}/model.safetensors"] = to_safetensors(
+            dict(VisionTransformer(ENCODER).state_dict())
+        )
+        server.files[f"{plain}/config.json"] = b'{"num_attention_heads": 4}'
         Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
@@ -108,6 +116,24 @@ def test_a_file_of_the_hub_is_fetched_once(hub: Hub, tmp_path: Path, name: str) 
         done = info(hub, tmp_path, name)
         assert done.returncode == 0, done.stderr
     assert len(downloads(hub)) == 1
+
+
+def test_the_configuration_beside_weights_of_others_is_fetched_with_them(
+    hub: Hub, tmp_path: Path
+) -> None:
+    for variables in ({}, {"HF_HUB_OFFLINE": "1"}):
+        done = info(hub, tmp_path, "owner/plain", **variables)
+        assert done.returncode == 0, done.stderr
+        assert "layout: ViT backbone" in done.stdout
+    assert len(downloads(hub)) == 2
+
+
+def test_published_encoders_have_addresses_and_licences() -> None:
+    for name, published in PUBLISHED.items():
+        assert is_address(name)
+        assert published.is_on_the_web or is_address(f"{published.repo}/{published.file}")
+        assert "published by" in published.terms
+    assert PUBLISHED["dinov2-vits14-reg4"].file == "dinov2_vits14/dinov2_vits14_reg4_pretrain.pth"
 
 
 def test_a_published_network_shows_its_terms_once_and_works_offline(

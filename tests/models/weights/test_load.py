@@ -108,11 +108,11 @@ def test_a_file_of_an_encoder_with_timms_names_is_read_sizes_and_all(tmp_path):
     torch.testing.assert_close(found, vit.maps(IMAGES, (4,))[0])
     with pytest.raises(MidwayError, match="only an encoder and has no backward features"):
         open_encoder(EncoderSource(network=path, features="backward"))
-    save_file(state | {"blocks.0.ls1.gamma": torch.ones(24)}, path)
-    with pytest.raises(MidwayError, match=r"1 unknown .*blocks.0.ls1.gamma.* timm:NAME"):
+    save_file(state | {"blocks.0.attn.bias_table": torch.ones(24)}, path)
+    with pytest.raises(MidwayError, match=r"1 unknown .*blocks.0.attn.bias_table.* timm:NAME"):
         open_encoder(source)
     save_file({"weight": torch.ones(2)}, path)
-    with pytest.raises(MidwayError, match="no ViT with timm's names"):
+    with pytest.raises(MidwayError, match="no ViT with the names of timm"):
         open_encoder(source)
 
 

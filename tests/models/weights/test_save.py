@@ -91,3 +91,7 @@ def test_a_crash_while_saving_leaves_the_old_file(
 def test_what_the_release_layout_cannot_tell_is_not_exported_to_it(tmp_path: Path) -> None:
     with pytest.raises(MidwayError, match="export to"):
         save(random_network(gate_input="own"), tmp_path / "net.pth")
+    config = tiny()
+    scaled = replace(config, encoder=replace(config.encoder, layer_scale=True))
+    with pytest.raises(MidwayError, match="an encoder's layer_scale; export to"):
+        save(MidwayNetwork(scaled), tmp_path / "net.pth")

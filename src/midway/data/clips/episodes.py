@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from midway.data.clip import Clip, ClipReader, Frame
 from midway.data.files import FoundFile, open_binary
 from midway.data.video.file import VideoClip
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted, one_line
 
 _TABLE = re.compile(r"(?P<dataset>(?:.*/)?)meta/episodes/.*\.parquet")
 _VIDEO = re.compile(r"(?:.*/)?videos/[^/]+/chunk-\d+/file-\d+\.mp4")
@@ -111,9 +111,9 @@ def warn_of_undivided(root: str, clips: Iterable[Clip]) -> None:
     count = sum(bool(_VIDEO.fullmatch(name)) for name in names)
     if count:
         _log.warning(
-            "%s: %d videos are named like those of LeRobot, but meta/episodes is missing, so that "
-            "samples may reach over the end of an episode",
-            *(root, count),
+            "%s: %s named as in LeRobot datasets, but meta/episodes is missing, so that samples "
+            "may reach over the end of an episode",
+            *(root, f"{counted(count, 'video')} {'is' if count == 1 else 'are'}"),
         )
 
 
@@ -147,5 +147,6 @@ def _episodes(file: FoundFile) -> Iterator[tuple[str, int, float, float]]:
                 )
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise MidwayError(
-            f"{file.location}: is not a table of LeRobot episodes ({error}); copy it again"
+            f"{file.location}: is not a table of LeRobot episodes ({one_line(error)}); copy it "
+            "again"
         ) from error

@@ -30,7 +30,7 @@ from midway.data.files import FoundFile, find_files, is_url
 from midway.data.video.blank_tail import blank_tail_start
 from midway.data.video.file import VideoClip
 from midway.data.video.header import NOTES
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 
 _PROBE_THREADS = 8
 _MANY_FILES = 1000
@@ -138,9 +138,9 @@ def _headers(root: str, videos: list[FoundFile], known: dict[str, Record]) -> li
     new = [file for file in videos if file.name not in records]
     if len(new) > _MANY_FILES:
         _log.warning(
-            "%s: reading the headers of %d videos; `midway prepare %s --index-only` writes %s, "
+            "%s: reading the headers of %s; `midway prepare %s --index-only` writes %s, "
             "which reduces this to seconds",
-            *(root, len(new), root, INDEX_NAME),
+            *(root, counted(len(new), "video"), root, INDEX_NAME),
         )
     with ThreadPoolExecutor(_PROBE_THREADS) as pool:
         records |= {record.name: record for record in pool.map(read_header, new)}
@@ -165,9 +165,8 @@ def _tell_gone(root: str, files: Sequence[FoundFile], known: dict[str, Record]) 
     num_gone = len(known.keys() - {file.name for file in files})
     if num_gone:
         _log.warning(
-            "%s: %d of the %d videos in its index are gone; write the index again if that is "
-            "intended",
-            *(root, num_gone, len(known)),
+            "%s: %d of %s in its index %s gone; write the index again if that is intended",
+            *(root, num_gone, counted(len(known), "video"), "is" if num_gone == 1 else "are"),
         )
 
 
@@ -175,7 +174,8 @@ def _tell_notes(root: str, records: Sequence[Record]) -> None:
     counts = Counter(note for record in records for note in record.notes)
     for note, text in NOTES.items():
         if counts[note]:
-            _log.warning("%s: in %d of %d videos, %s", root, counts[note], len(records), text)
+            videos = counted(len(records), "video")
+            _log.warning("%s: in %d of %s, %s", root, counts[note], videos, text)
 
 
 def _without_tails(
@@ -211,7 +211,7 @@ def _without_sample(clip: Clip, num_frames: int, gap_seconds: Gap) -> SkippedCli
         reason = f"has frames {shortest_step(clip):.3g} s apart, too far for {wanted}"
     else:
         times = clip.frame_seconds
-        reason = f"lasts {times[-1]:.2f} s ({len(times)} frames), too short for {wanted}"
+        reason = f"lasts {times[-1]:.2f} s ({counted(len(times), 'frame')}), too short for {wanted}"
     # The folder of a single image would not say which image is meant.
     location = clip.location
     if isinstance(clip, FrameSequence) and len(clip.frames) == 1:

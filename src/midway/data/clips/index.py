@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +12,8 @@ from typing import Any, BinaryIO
 from midway.data.clip import BadClipError
 from midway.data.files import FoundFile, open_binary
 from midway.data.video.file import VIDEO_SUFFIXES, VideoClip, read_timing
-from midway.errors import MidwayError
+from midway.data.video.header import MAX_FRAMES, NOTES
+from midway.errors import MidwayError, one_line
 
 INDEX_NAME = "midway-index.jsonl"
 VERSION = 1
@@ -108,10 +110,10 @@ def read_index(location: str) -> tuple[str, dict[str, Record]]:
     try:
         with open_binary(location) as file:
             return _parse(file)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         raise MidwayError(
-            f"{location}: is not a video index ({error}); remove it, or write another with `midway "
-            "prepare SRC OTHER.jsonl --index-only`"
+            f"{location}: is not a video index ({one_line(error)}); remove it, or write another "
+            "with `midway prepare SRC OTHER.jsonl --index-only`"
         ) from error
 
 
@@ -140,9 +142,26 @@ def _parse(file: BinaryIO) -> tuple[str, dict[str, Record]]:
     head = json.loads(first)
     if head["midway_index"] != VERSION:
         raise ValueError(f"version {head['midway_index']} instead of {VERSION}")
-    records = [Record(**json.loads(line)) for line in lines]
-    for record in records:
-        b64decode(record.frame_times, validate=True)
-        if not all(isinstance(note, str) for note in record.notes):
-            raise TypeError(f"notes {record.notes}")
+    records = [_checked(Record(**json.loads(line))) for line in lines]
     return str(head["root"]), {record.name: record for record in records}
+
+
+def _checked(record: Record) -> Record:
+    """Return a record whose values are of the right type and within the bounds of headers.
+
+    Raises:
+        TypeError, ValueError: One is not.
+    """
+    texts = (record.name, record.modified, record.error, record.frame_times)
+    if not all(isinstance(text, str) for text in texts) or type(record.size) is not int:
+        raise TypeError("a record with values of a wrong type")
+    if not isinstance(record.notes, list | tuple) or not set(record.notes) <= NOTES.keys():
+        raise TypeError("a record with unknown notes")
+    duration, fps = record.duration_seconds, record.fps
+    if not all(type(number) in (int, float) for number in (duration, fps)):
+        raise TypeError("a record with values of a wrong type")
+    is_usable = duration > 0 and 0 < fps < math.inf and duration * fps <= MAX_FRAMES
+    if not is_usable and not record.error:
+        raise ValueError(f"a record of {duration:g} s at {fps:g} frames per second")
+    b64decode(record.frame_times, validate=True)
+    return record

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from midway.atomic import naming
-from midway.errors import MidwayError
+from midway.config import json_text
+from midway.errors import MidwayError, counted
 
 _log = logging.getLogger(__name__)
 
@@ -71,9 +72,9 @@ class SkipLog:
             first = next(iter(self._clips.values()))
             listed = f"; {self._path} lists all" if self._path and len(self) > 1 else ""
             raise MidwayError(
-                f"{len(self)} of {self._total} clips ({len(self) / self._total:.1%}) cannot be "
-                f"used, more than data.max_bad_share = {self._max_share:g} allows; the first: "
-                f"{first.reason}{listed}"
+                f"{len(self)} of {counted(self._total, 'clip')} ({len(self) / self._total:.1%}) "
+                f"cannot be used, more than data.max_bad_share = {self._max_share:g} allows; the "
+                f"first: {first.reason}{listed}"
             )
 
 
@@ -83,7 +84,7 @@ def _list(clips: dict[str, SkippedClip], path: Path) -> None:
     with naming(path), path.open("a", encoding="utf-8") as file:
         for name, clip in clips.items():
             if name not in listed:
-                file.write(json.dumps({"clip": name, "reason": clip.reason}) + "\n")
+                file.write(json_text({"clip": name, "reason": clip.reason}) + "\n")
 
 
 def _listed_clips(path: Path) -> set[str]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from midway.config import from_json, require
+from midway.config import from_json, json_text, require
 from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
 from midway.data.files import is_url
 from midway.errors import MidwayError
@@ -202,7 +202,7 @@ def store_schema(config: StoreConfig) -> "pa.Schema":
     }
     return pa.schema(
         [pa.field(name, kind, nullable=False) for name, kind in columns.items()],
-        metadata={_VERSION_KEY: str(STORE_VERSION), _SETTINGS_KEY: json.dumps(asdict(config))},
+        metadata={_VERSION_KEY: str(STORE_VERSION), _SETTINGS_KEY: json_text(asdict(config))},
     )
 
 

@@ -20,7 +20,8 @@ def partners(
 
     A tolerance of just under half a frame period applies at both ends. So a gap of exactly 1 s
     selects a frame at 1 Hz, and also in a sequence numbered at 29.97 Hz. The frame at the start
-    itself is never in the range, even if the tolerance exceeds the smallest gap.
+    itself is never in the range, even if the tolerance exceeds the smallest gap; if the largest gap
+    is 0, it is the only one.
 
     Args:
         frame_seconds: Times (frames,), increasing.
@@ -33,6 +34,9 @@ def partners(
     """
     slack = 0.499 / fps
     first = np.searchsorted(frame_seconds, start_seconds + gap_seconds[0] - slack, side="left")
+    if gap_seconds[1] == 0:
+        same = np.searchsorted(frame_seconds, start_seconds, side="left")
+        return np.asarray(same), np.asarray(same) + 1
     later = np.searchsorted(frame_seconds, start_seconds, side="right")
     end = np.searchsorted(frame_seconds, start_seconds + gap_seconds[1] + slack, side="right")
     return np.maximum(first, later), np.asarray(end)
@@ -78,6 +82,8 @@ def follows(gap: float, gap_seconds: Gap, fps: float) -> bool:
     counts as evenly timed may be off by a quarter of it.
     """
     slack = 1 / fps
+    if gap_seconds[1] == 0:
+        return gap == 0
     return gap > 0 and gap_seconds[0] - slack <= gap <= gap_seconds[1] + slack
 
 

@@ -19,7 +19,7 @@ from midway.data.flow.pairs import FlowPair, load_pair
 from midway.data.sampling.ahead import Batch, read_ahead
 from midway.data.sampling.stream import Stream
 from midway.data.workers.pool import Reading
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 from midway.nn.losses.laplacian import is_valid
 
 
@@ -128,7 +128,7 @@ class FlowLoader:
         for part, pairs in zip(self.config.parts, self._pairs, strict=True):
             if not any(_has_known(pair) for pair in pairs):
                 raise MidwayError(
-                    f"{pairs[0].flow}: no vector of it or of the {len(pairs) - 1} other pairs of "
+                    f"{pairs[0].flow}: no vector of it or of {counted(len(pairs) - 1, 'other pair')} of "
                     f"{part.dataset} is known, so there is nothing to learn; fetch the flow again"
                 )
 

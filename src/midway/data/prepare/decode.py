@@ -125,15 +125,14 @@ def _video_frames(location: str, fps: float, short_side: int, threads: int) -> I
                     if frame.pts is None or first.pts is None:
                         raise BadClipError(location, "has frames without timestamps", REENCODE)
                     last_seconds = float((frame.pts - first.pts) * opened.tick_seconds)
+                    # Also if it is not selected, as damage spreads to frames that refer to it.
+                    if frame.is_corrupt:
+                        raise BadClipError(
+                            location, f"has a damaged frame at {last_seconds:.2f} s", COPY_AGAIN
+                        )
                     yield last_seconds, frame
 
         for seconds, frame in select_at_rate(timed(), fps, location=location):
-            if frame.is_corrupt:
-                raise BadClipError(
-                    location,
-                    f"has a damaged frame at {seconds:.2f} s",
-                    "copy it again, re-encode it or remove it",
-                )
             assert first is not None
             yield Frame(Orientation.of(location, first).apply(scale(frame)), seconds)
         if stated_seconds is not None and last_seconds < stated_seconds - MISSING_SECONDS:

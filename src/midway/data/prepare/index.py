@@ -5,7 +5,6 @@ is valid while the file keeps its size and modification time, so an outdated ind
 never wrong. A rebuild reads only files that are new, have changed or were unusable.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from midway.atomic import write_atomically
+from midway.config import json_text
 from midway.data.clip import BadClipError
 from midway.data.clips.index import (
     Record,
@@ -52,7 +52,7 @@ def build_index(
     *,
     num_workers: int,
     timeout_seconds: float,
-    tell: Callable[[int, int], None] = lambda done, total: None,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> IndexSummary:
     """Read the headers of all videos below a folder, and write its index.
 
@@ -64,7 +64,7 @@ def build_index(
         destination: File to write the index to; None writes it into the folder.
         num_workers: Number of worker processes; 0 reads in this process.
         timeout_seconds: Time after which a file counts as unusable.
-        tell: Called with the number of finished files and of all files.
+        report: Called with the number of finished files and of all files.
 
     Raises:
         MidwayError: There is no video, or the index cannot be written.
@@ -96,7 +96,7 @@ def build_index(
     with closing(workers):
         for records in workers.map(groups):
             known |= {record.name: record for record in records}
-            tell(len(known), len(videos))
+            report(len(known), len(videos))
     write_atomically(file, lambda opened: _write(opened, root, known.values()))
     return IndexSummary(
         file=str(file),
@@ -121,4 +121,4 @@ def _read_header(file: FoundFile, reading: Reading) -> Record:
 
 def _write(opened: BinaryIO, root: str, records: Iterable[Record]) -> None:
     lines = [head_of_index(root), *(record.line() for record in records)]
-    opened.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+    opened.write("".join(json_text(line) + "\n" for line in lines).encode())

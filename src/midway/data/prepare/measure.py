@@ -35,9 +35,11 @@ class Sampling:
     num_clips: int = 8
     """Number of clips in the sample."""
     draws_per_clip: int = 5
-    """Pairs read each time a clip is opened."""
+    """Samples read each time a clip is opened."""
+    num_frames: int = 2
+    """Frames of a sample; pairs by default."""
     gap_seconds: tuple[float, float] = (0.5, 1.0)
-    """Smallest and largest time from the first to the second frame of a pair."""
+    """Smallest and largest time between neighbouring frames of a sample."""
     clip_seconds: float = 10.0
     """Part of each clip in the trial stores."""
     timed_seconds: float = 2.0
@@ -80,8 +82,8 @@ class Measurement:
     """Duration of all clips, extrapolated from the bytes of the sample."""
 
 
-def pairs_per_second(clips: Sequence[Clip], sampling: Sampling) -> float:
-    """Return the rate at which one core opens clips, and reads and decodes pairs of frames.
+def samples_per_second(clips: Sequence[Clip], sampling: Sampling) -> float:
+    """Return the rate at which one core opens clips, and reads and decodes their samples.
 
     Every clip is read at least once.
 
@@ -89,14 +91,14 @@ def pairs_per_second(clips: Sequence[Clip], sampling: Sampling) -> float:
         BadClipError: A clip cannot be read.
     """
     rng = np.random.default_rng(sampling.seed)
-    pairs, start = 0, time.perf_counter()
+    samples, start = 0, time.perf_counter()
     for clip in itertools.cycle(clips):
         with clip.open() as reader:
             reader.frames_at(draw_times(float(clip.frame_seconds[-1]), sampling, rng))
-        pairs += sampling.draws_per_clip
+        samples += sampling.draws_per_clip
         elapsed = time.perf_counter() - start
-        if elapsed > sampling.timed_seconds and pairs >= sampling.draws_per_clip * len(clips):
-            return pairs / elapsed
+        if elapsed > sampling.timed_seconds and samples >= sampling.draws_per_clip * len(clips):
+            return samples / elapsed
     raise ValueError("no clips")
 
 
@@ -105,7 +107,7 @@ def measure_layouts(
     config: StoreConfig,
     sampling: Sampling,
     *,
-    tell: Callable[[str], None] = lambda step: None,
+    report: Callable[[str], None] = lambda step: None,
 ) -> Measurement:
     """Read a sample of a folder's clips directly, and from trial stores of several frame sizes.
 
@@ -113,14 +115,14 @@ def measure_layouts(
         root: Path or URL of a folder of videos or frames.
         config: Rate and quality of the stores.
         sampling: Settings of the benchmark.
-        tell: Called with the name of each step.
+        report: Called with the name of each step.
 
     Raises:
         MidwayError: No clip of the sample can be read, or an extra is not installed.
     """
     require_store_packages(root)
     found = find_sources(root, source_fps=config.source_fps)
-    tell("choosing clips")
+    report("choosing clips")
     chosen = readable_sample(root, found, sampling)
     clips = [clip for _, clip, _ in chosen]
     native = max(short_side for _, _, short_side in chosen)
@@ -130,19 +132,19 @@ def measure_layouts(
         each.size for each, _, _ in chosen
     )
     folder_seconds = num_bytes * seconds_per_byte
-    tell(f"reading {DIRECT}")
+    report(f"reading {DIRECT}")
     layouts = [
         Layout(
             name=DIRECT,
             short_side=native,
-            pairs_per_second=pairs_per_second(clips, sampling),
+            pairs_per_second=samples_per_second(clips, sampling),
             gigabytes=num_bytes / 1e9,
             prepare_core_hours=0.0,
         )
     ]
     sources = [each.source for each, _, _ in chosen]
     for short_side in sorted({min(side, native) for side in SHORT_SIDES}):
-        tell(f"writing and reading a store of short side {short_side}")
+        report(f"writing and reading a store of short side {short_side}")
         trial = replace(config, short_side=short_side)
         layouts.append(_try_store(sources, trial, sampling, folder_seconds))
     return Measurement(
@@ -184,11 +186,13 @@ def recommend(
 
 
 def draw_times(last_seconds: float, sampling: Sampling, rng: np.random.Generator) -> list[float]:
-    """Draw the frame times of `draws_per_clip` pairs; the pairs are in order of time."""
+    """Draw the frame times of `draws_per_clip` samples; the samples are in order of time."""
     gaps = rng.uniform(*sampling.gap_seconds, sampling.draws_per_clip)
-    starts = np.sort(rng.uniform(0, max(0.0, last_seconds - sampling.gap_seconds[1]), len(gaps)))
-    ends = np.minimum(starts + gaps, last_seconds)
-    return np.stack((starts, ends), axis=1).ravel().tolist()
+    num_gaps = sampling.num_frames - 1
+    latest = max(0.0, last_seconds - num_gaps * sampling.gap_seconds[1])
+    starts = np.sort(rng.uniform(0, latest, len(gaps)))
+    times = starts[:, None] + gaps[:, None] * np.arange(num_gaps + 1)  # (draws, frames)
+    return np.minimum(times, last_seconds).ravel().tolist()
 
 
 def readable_sample(
@@ -266,7 +270,7 @@ def _try_store(
         start = time.perf_counter()
         num_bytes, seconds = make_trial_store(location, sources, config, sampling.clip_seconds)
         made_seconds = time.perf_counter() - start
-        rate = pairs_per_second(read_store(location), sampling)
+        rate = samples_per_second(read_store(location), sampling)
     return Layout(
         name=f"store at {config.short_side}",
         short_side=config.short_side,

@@ -5,7 +5,6 @@ an interrupted store contains the first clips of the folder, and a later run res
 adds the same rows in the same order.
 """
 
-import json
 import logging
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from midway.atomic import naming
+from midway.config import json_text
 from midway.data.clips.episodes import has_episodes
 from midway.data.clips.frame_folder import group_sequences, natural_key
 from midway.data.clips.listing import list_kinds, tell_passed_over
@@ -126,7 +126,7 @@ def prepare(
     *,
     jobs: int = 1,
     on_ray: bool = False,
-    tell: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[Progress], None] = lambda progress: None,
     commit_seconds: float = COMMIT_SECONDS,
     task_bytes: int = TASK_BYTES,
 ) -> PrepareSummary:
@@ -141,7 +141,7 @@ def prepare(
         config: Settings of the store.
         jobs: Number of decoding processes; 0 decodes in this one, which a damaged video may crash.
         on_ray: If True, decode on the Ray cluster that this process has joined or can join.
-        tell: Called after each task.
+        report: Called after each task.
         commit_seconds: Time between two commits.
         task_bytes: Source bytes per task of several clips.
 
@@ -163,7 +163,9 @@ def prepare(
                 store.add(written.fragments)
                 skips.add(written.skipped)
                 done, frames = done + written.num_sources, frames + written.frames
-                tell(Progress(done=done, total=len(found), frames=frames, skipped=len(skips.clips)))
+                report(
+                    Progress(done=done, total=len(found), frames=frames, skipped=len(skips.clips))
+                )
                 if store.pending_seconds > commit_seconds:
                     store.commit()
     except KeyboardInterrupt:
@@ -229,7 +231,7 @@ class _SkipList:
         for clip in skipped:
             self.clips.append(clip)
             with naming(self.path), self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"clip": clip.clip, "reason": clip.reason}) + "\n")
+                file.write(json_text({"clip": clip.clip, "reason": clip.reason}) + "\n")
 
 
 def _summary(

@@ -46,7 +46,8 @@ class ClipsConfig:
     fps: float = 30.0
     """Frame rate of folders of frames; videos contain their own."""
     gap_seconds: Gap = (0.5, 1.0)
-    """Smallest and largest time between neighbouring frames; one gap is drawn per sample."""
+    """Smallest and largest time between neighbouring frames; one gap is drawn per sample. Twice 0
+    for samples of one repeated frame, a control without motion."""
     starts: Literal["random", "every_frame"] = "random"
     """First frames of the samples: a random one per clip and epoch, or every possible one once per
     epoch."""
@@ -67,8 +68,8 @@ class ClipsConfig:
         smallest, largest = self.gap_seconds
         draws, batch = self.draws_per_clip, self.batch_size
         rules = {
-            f"gap_seconds = {self.gap_seconds}; give 0 < smallest <= largest": (
-                0 < smallest <= largest < math.inf
+            f"gap_seconds = {self.gap_seconds}; give 0 < smallest <= largest, or 0 and 0": (
+                0 < smallest <= largest < math.inf or smallest == largest == 0
             ),
             f"fps = {self.fps}; give a rate above 0": 0 < self.fps < math.inf,
             f"draws_per_clip = {draws}; give at least 1": draws >= 1,

@@ -15,7 +15,7 @@ from midway.data.files import find_files, is_url
 from midway.data.images import open_image, read_ids, refuse_depth, refuse_orientation
 from midway.data.segmentation.classes import IGNORE
 from midway.data.segmentation.layouts import DATASETS, Dataset, Layout, values_from
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 
 Split = Literal["train", "val"]
 NAMED_IN_ERRORS = 3
@@ -171,8 +171,8 @@ class LabelledImages:
                 return
         first = self[0].label
         raise MidwayError(
-            f"{first}: no pixel of it or of the {len(self) - 1} other labels has a class, so there "
-            "is nothing to learn or score; check the labels"
+            f"{first}: no pixel of it or of {counted(len(self) - 1, 'other label')} has a class, so "
+            "there is nothing to learn or score; check the labels"
         )
 
     def _read_classes(self, location: str) -> NDArray[np.uint8]:
@@ -234,8 +234,9 @@ def read_labelled(location: str) -> Image.Image:
 
     """
     with open_image(location) as picture:
-        refuse_orientation(picture, location)
+        # Before EXIF is read, as this loads a PNG, which then no longer states its depth.
         refuse_depth(picture, location)
+        refuse_orientation(picture, location)
         return picture.convert("RGB")
 
 

@@ -12,10 +12,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
+from midway.data.images import LUMA
 
-LUMINANCE = np.array([0.299, 0.587, 0.114])
-"""Weights of red, green and blue in the luma (ITU-R BT.601)."""
+Array = NDArray[np.floating]
 MIN_CONTRAST = 0.3
 """Minimum difference in luma between the two colours of a texture."""
 
@@ -65,9 +64,9 @@ def contrasting_colours(rng: np.random.Generator, saturation: float) -> Array:
     """Draw two RGB colours in [0, 1] that differ in luma by `MIN_CONTRAST`, shape (2, 3)."""
     while True:
         colours = rng.uniform(0.05, 0.95, (2, 3))
-        grey = (colours @ LUMINANCE)[:, None]
+        grey = (colours @ LUMA)[:, None]
         colours = grey + saturation * (colours - grey)
-        if abs(np.subtract(*colours @ LUMINANCE)) > MIN_CONTRAST:
+        if abs(np.subtract(*colours @ LUMA)) > MIN_CONTRAST:
             return colours.astype(np.float32)
 
 
@@ -198,7 +197,7 @@ class Clouds:
             for (u, v), phases in zip(self.waves.transpose(0, 2, 1), self.phases, strict=True)
         ]
         colours = 0.5 + gain * np.stack(channels, axis=-1)
-        grey = (colours @ LUMINANCE)[..., None]
+        grey = (colours @ LUMA)[..., None]
         return grey + self.saturation * (colours - grey)
 
 

@@ -69,6 +69,10 @@ class WorldConfig:
                 f"wrong object size: {smallest} to {largest}; give 0 < smallest <= largest"
             )
 
+    def build(self, seed: int) -> "World":
+        """Return the world of a seed."""
+        return World(self, seed)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WorldFrame:

@@ -8,9 +8,14 @@ from PIL import Image
 
 from midway.atomic import write_picture
 from midway.data.flow.files import write_flo
-from midway.data.synthetic.world import World, WorldConfig, WorldFrame
+from midway.data.flow.recorded import write_recorded_flow
+from midway.data.signals import SUFFIX
+from midway.data.synthetic.shape_world import ShapeWorldConfig
+from midway.data.synthetic.world import WorldConfig, WorldFrame
 from midway.data.video.writer import writing_video
 from midway.errors import MidwayError
+
+AnyWorldConfig = WorldConfig | ShapeWorldConfig
 
 
 def scene_name(seed: int) -> str:
@@ -18,8 +23,21 @@ def scene_name(seed: int) -> str:
     return f"world_{seed:04d}"
 
 
-def write_videos(folder: Path | str, config: WorldConfig, *, seeds: Iterable[int]) -> list[Path]:
+def write_videos(
+    folder: Path | str,
+    config: AnyWorldConfig,
+    *,
+    seeds: Iterable[int],
+    recorded_gap_seconds: float | None = None,
+) -> list[Path]:
     """Write `world_SEED.mp4` (H.264, one keyframe a second) for each seed.
+
+    Args:
+        folder: Destination, created if needed.
+        config: Options of the worlds.
+        seeds: Seeds of the worlds.
+        recorded_gap_seconds: If given, also write the exact flow across this time as signals,
+            `world_SEED.signals.npz`; occluded points have the flow of their surface.
 
     Returns:
         Paths of the videos, in the order of `seeds`.
@@ -30,7 +48,7 @@ def write_videos(folder: Path | str, config: WorldConfig, *, seeds: Iterable[int
     if config.height % 2 or config.width % 2:
         raise MidwayError(
             f"odd video size: {config.height} x {config.width} pixels; "
-            "make height and width of WorldConfig even"
+            "make height and width of the world even"
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,17 +63,32 @@ def write_videos(folder: Path | str, config: WorldConfig, *, seeds: Iterable[int
         ) as write:
             for frame in _frames(config, seed):
                 write(frame.image)
+        if recorded_gap_seconds is not None:
+            _record_flow(folder, config, seed, recorded_gap_seconds)
     return paths
 
 
-def write_flow_dataset(folder: Path | str, config: WorldConfig, *, seeds: Iterable[int]) -> None:
+def _record_flow(folder: Path, config: AnyWorldConfig, seed: int, gap_seconds: float) -> None:
+    world, seconds = config.build(seed), [i / config.fps for i in range(config.num_frames)]
+    write_recorded_flow(
+        folder / f"{scene_name(seed)}{SUFFIX}",
+        seconds,
+        (
+            (world.flow(t, t + gap_seconds).flow, world.flow(t, t - gap_seconds).flow)
+            for t in seconds
+        ),
+        gap_seconds=gap_seconds,
+    )
+
+
+def write_flow_dataset(folder: Path | str, config: AnyWorldConfig, *, seeds: Iterable[int]) -> None:
     """Write worlds in the layout of MPI-Sintel: `training/{clean,flow,occlusions}/world_SEED`.
 
     Flow is from each frame to the next, so `config.fps` sets the gap: 2 frames per second make
     0.5 s, and large enough motion to measure.
     """
     for seed in seeds:
-        world = World(config, seed)
+        world = config.build(seed)
         clean, flow, occlusions = (
             Path(folder) / "training" / part / scene_name(seed)
             for part in ("clean", "flow", "occlusions")
@@ -74,7 +107,7 @@ def write_flow_dataset(folder: Path | str, config: WorldConfig, *, seeds: Iterab
 
 def write_segmentation_dataset(
     folder: Path | str,
-    config: WorldConfig,
+    config: AnyWorldConfig,
     *,
     train_seeds: Iterable[int],
     val_seeds: Iterable[int],
@@ -95,6 +128,6 @@ def write_segmentation_dataset(
                 write_picture(labels / name, Image.fromarray(frame.classes))
 
 
-def _frames(config: WorldConfig, seed: int) -> Iterator[WorldFrame]:
-    world = World(config, seed)
+def _frames(config: AnyWorldConfig, seed: int) -> Iterator[WorldFrame]:
+    world = config.build(seed)
     return (world.frame(i / config.fps) for i in range(config.num_frames))

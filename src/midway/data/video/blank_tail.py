@@ -3,12 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from midway.data.images import LUMA
 from midway.data.video.file import open_video
 
 MAX_BLANK_SPREAD = 8
 """Largest range of luma, from the 1st to the 99th percentile (0 to 255), of a blank frame."""
-
-_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def blank_tail_start(location: str, last_seconds: float | None = None) -> float | None:
@@ -47,5 +46,5 @@ def blank_tail_start(location: str, last_seconds: float | None = None) -> float 
 
 def is_blank(image: NDArray[np.uint8]) -> bool:
     """Return whether an RGB image (height, width, 3) has one luma throughout, up to noise."""
-    darkest, brightest = np.percentile(image[::4, ::4] @ _LUMA, [1, 99])
+    darkest, brightest = np.percentile(image[::4, ::4] @ LUMA, [1, 99])
     return bool(brightest - darkest <= MAX_BLANK_SPREAD)

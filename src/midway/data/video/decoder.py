@@ -16,6 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from midway.data.clip import BadClipError
+from midway.data.video.damage import DamageCheck
 from midway.data.video.header import COPY_AGAIN, REENCODE, open_stream
 from midway.data.video.orientation import has_orientation_message
 from midway.data.video.packet_plan import PacketPlan, PlannedPacket, UnplannableError
@@ -43,6 +44,7 @@ class FrameDecoder:
         self.location = location
         self.is_turned_by_message = False
         """True if the stream states its orientation in messages between its frames."""
+        self._damage = DamageCheck(self._damaged)
         self._open()
         try:
             self.header = self._source.header()
@@ -186,8 +188,9 @@ class FrameDecoder:
     ) -> Iterator[VideoFrame]:
         """Yield the requested ones of some decoded frames, each once per time, and dequeue them."""
         for frame in frames:
+            self._damage.see(frame)
             if not requested:
-                return
+                continue
             pts, first = self.pts_of(frame), requested[0]
             if pts > first.pts:
                 raise UnplannableError
@@ -195,6 +198,7 @@ class FrameDecoder:
                 requested.pop(0)
                 if first.is_last:
                     self._check_end(frame, times[-1])
+                self._damage.use(frame)
                 yield from repeat(frame, first.num_times)
 
     def _decode_all(self, times: Sequence[int]) -> Iterator[VideoFrame]:
@@ -213,6 +217,7 @@ class FrameDecoder:
                 shown, following = following, next(frames, None)
             if following is None:
                 self._check_end(shown, time)
+            self._damage.use(shown)
             yield shown
 
     def _seek_back(self, pts: int) -> "Iterator[Iterator[Packet[VideoStream]]]":
@@ -226,21 +231,28 @@ class FrameDecoder:
             packets = self._source.packets()
             first = next(each for each in packets if each.is_keyframe or not each.size)
             if first.pts is not None and first.pts <= pts:
+                self._damage.restart(first.pts)
                 yield chain([first], packets)
             back = 2 * back + second
         self._reopen()
+        self._damage.restart(self.first_pts)
         yield self._source.packets()
 
-    @staticmethod
-    def _decoded(packets: "Iterator[Packet[VideoStream]]") -> Iterator[VideoFrame]:
+    def _decoded(self, packets: "Iterator[Packet[VideoStream]]") -> Iterator[VideoFrame]:
         for packet in packets:
-            yield from packet.decode()
+            for frame in packet.decode():
+                self._damage.see(frame)
+                yield frame
 
     def _check_end(self, last: VideoFrame, pts: int) -> None:
         shown_seconds = float((last.duration or 0) * self.tick_seconds)
         end_seconds = self.seconds(self.pts_of(last)) + max(shown_seconds, 2 / self.header.fps)
         if self.seconds(pts) > end_seconds:
             raise self._no_frame(pts, f"its last frame ends at {end_seconds:.2f} s")
+
+    def _damaged(self, pts: int) -> BadClipError:
+        reason = f"has a damaged frame at {self.seconds(pts):.2f} s"
+        return BadClipError(self.location, reason, COPY_AGAIN)
 
     def _no_frame(self, pts: int, reason: str) -> BadClipError:
         return BadClipError(

@@ -27,7 +27,7 @@ from midway.data.video.decoder import FrameDecoder
 from midway.data.video.frame_times import Timing as Timing
 from midway.data.video.frame_times import read_frame_seconds, unpack_times
 from midway.data.video.frame_times import read_timing as read_timing
-from midway.data.video.header import COPY_AGAIN, NOTES, bad_clip_errors
+from midway.data.video.header import NOTES, bad_clip_errors
 from midway.data.video.header import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from midway.data.video.orientation import Orientation
 
@@ -142,8 +142,6 @@ class VideoFile(AbstractContextManager["VideoFile"]):
 
     def _frame(self, decoded: VideoFrame, upright: Orientation | None) -> Frame:
         seconds = self._decoder.seconds(self._decoder.pts_of(decoded))
-        if decoded.is_corrupt:
-            raise BadClipError(self.location, f"has a damaged frame at {seconds:.2f} s", COPY_AGAIN)
         # By default the conversion starts threads, and a process forked later would wait for them.
         known = with_known_colours(decoded)
         image = known.to_ndarray(format="rgb24", threads=1).astype(np.uint8, copy=False)

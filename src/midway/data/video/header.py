@@ -20,6 +20,8 @@ from av.video.stream import VideoStream
 
 from midway.data.clip import BadClipError
 from midway.data.files import is_url, open_binary
+from midway.data.video.mp4_tables import MAX_FRAMES as MAX_FRAMES
+from midway.data.video.mp4_tables import check_tables
 
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg",
@@ -28,9 +30,6 @@ VIDEO_SUFFIXES = frozenset({
 
 MAX_PIXELS = 2**26
 """Largest frame (height x width), so that a header cannot make the decoder allocate gigabytes."""
-
-MAX_FRAMES = 2**24
-"""Largest number of frames that a header may state: six days at 30 fps."""
 
 REENCODE = "re-encode it or remove it"
 SINGLE_FRAME = ("has a single frame", "give at least two frames or remove it")
@@ -53,6 +52,9 @@ _HDR_TRANSFERS = (16, 18)  # PQ and HLG (ITU-T H.273)
 _INTERLACED = range(2, 6)  # AVFieldOrder
 # The codecs of thumbnails; a video of another codec is preferred.
 _STILL_CODECS = frozenset(["mjpeg", "png", "bmp", "tiff", "webp", "gif"])
+# Their decoders report damage only if they are asked to; those of the other codecs always do.
+_TOLERANT_CODECS = frozenset(["wmv1", "wmv2", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3"])
+_STRICT = {"err_detect": "crccheck+bitstream+buffer"}
 _COVERS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 # A start code that is not the pack header of an MPEG program stream. The size of a first mp4 box
 # looks alike, but a name of letters follows it.
@@ -193,16 +195,12 @@ def open_stream(location: str) -> OpenStream:
         OSError: The file cannot be read.
     """
     size = None if is_url(location) else Path(location).stat().st_size
-    with open_binary(location) as file:
-        head = file.read(8)
-    if not head:
-        raise BadClipError(location, "is empty", "copy it again or remove it")
-    if _BARE.match(head) and not head[4:].isalnum():
-        raise BadClipError(
-            location, "is a bare video stream without a container or timestamps", REENCODE
-        )
     with ExitStack() as opened:
-        file = opened.enter_context(open_binary(location)) if is_url(location) else None
+        file = opened.enter_context(open_binary(location))
+        head = _checked_head(location, file, size)
+        if size is not None:
+            file.close()
+            file = None  # FFmpeg reads local files itself
         container = opened.enter_context(
             av.open(
                 # Without the prefix, FFmpeg takes the part before a colon in a path for a protocol.
@@ -224,6 +222,25 @@ def open_stream(location: str) -> OpenStream:
         tick_seconds = Fraction(tick.numerator, tick.denominator)
         opened.pop_all()  # the caller closes them
     return OpenStream(location, container, stream, tick_seconds, size, file)
+
+
+def _checked_head(location: str, file: BinaryIO, size: int | None) -> bytes:
+    """Return the first bytes of a file, whose position stays at its start.
+
+    Raises:
+        BadClipError: The file is empty, a bare stream, or states tables of an absurd size.
+    """
+    head = file.read(8)
+    if size is not None and head[4:].isalnum():
+        check_tables(location, file.fileno(), size)
+    if not head:
+        raise BadClipError(location, "is empty", "copy it again or remove it")
+    if _BARE.match(head) and not head[4:].isalnum():
+        raise BadClipError(
+            location, "is a bare video stream without a container or timestamps", REENCODE
+        )
+    file.seek(0)
+    return head
 
 
 @contextmanager
@@ -263,7 +280,10 @@ def _video_stream(location: str, container: InputContainer) -> VideoStream:
             f"has no frame size in its header, or one of more than {MAX_PIXELS} pixels",
             "re-encode it smaller or remove it",
         )
-    context.options = {"max_pixels": str(MAX_PIXELS)}
+    context.options = {
+        "max_pixels": str(MAX_PIXELS),
+        **(_STRICT if context.name in _TOLERANT_CODECS else {}),
+    }
     # Every worker reads its own file, so threads within a file would only add overhead.
     context.thread_count = 1
     return stream

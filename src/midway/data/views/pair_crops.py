@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from midway.data.views.boxes import Box
 from midway.data.views.photometric import Photometric
@@ -25,9 +26,9 @@ class MultiCropConfig:
     local_size: tuple[int, int] = (96, 96)
     num_local: int = 8
     """Number of local crops per frame."""
-    initial_area: tuple[float, float] = (0.05, 0.2)
+    initial_area: tuple[float, float] | Literal["frame"] = (0.05, 0.2)
     """Area of the initial crop, which contains the global and local crops, as a fraction of the
-    frame."""
+    frame; "frame" is the whole frame, at any aspect ratio."""
     global_area: tuple[float, float] = (0.4, 1.0)
     """Area of a global crop, as a fraction of the initial crop."""
     local_area: tuple[float, float] = (0.05, 0.4)
@@ -37,7 +38,8 @@ class MultiCropConfig:
     """If True, jitter the colours, and blur and solarise the crops."""
 
     def __post_init__(self) -> None:
-        self._check(("global_size", "local_size"), ("initial_area", "global_area", "local_area"))
+        initial = ["initial_area"] if self.initial_area != "frame" else []
+        self._check(("global_size", "local_size"), (*initial, "global_area", "local_area"))
         low, high = self.aspect
         if not 0 < low <= high:
             raise MidwayError(f"bad range: aspect is {low}-{high}; give 0 < low <= high")
@@ -70,7 +72,8 @@ class MultiCropConfig:
                 photometric=self._photometric(OFTEN_BLURRED),
             ),
         }
-        regions = {"initial": Region(box=self._box(self.initial_area))}
+        initial = None if self.initial_area == "frame" else self._box(self.initial_area)
+        regions = {"initial": Region(box=initial)}
         return ClipSpec(num_frames=num_frames, regions=regions, views=views)
 
     def _check(self, sizes: Sequence[str], areas: Sequence[str]) -> None:

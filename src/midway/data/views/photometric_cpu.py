@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from midway.data.images import LUMA
 from midway.data.views.photometric import BRIGHTNESS, CONTRAST, HUE, SATURATION, ColourParameters
-from midway.data.views.photometric_gpu import LUMA
 from midway.nn.images import IMAGENET_MEAN, IMAGENET_STD
 
 BLUR_REACH = 3.5

@@ -15,12 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from midway.data.images import LUMA
 from midway.data.views.photometric import CONTRAST, HUE, SATURATION, ColourParameters
 from midway.data.views.resample import banded_matrix
 from midway.nn.images import send
-
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in the luma (ITU-R BT.601)."""
 
 
 def apply_colour(images: Tensor, parameters: ColourParameters) -> Tensor:

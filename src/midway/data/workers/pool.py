@@ -15,6 +15,8 @@ import ctypes
 import os
 import pickle
 import signal
+import socket
+import struct
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -47,6 +49,8 @@ _GRACE_SECONDS = 10.0
 """Time beyond the timeout after which the parent kills a worker that did not end itself."""
 _SILENT_SECONDS = 600.0
 """Time without any file after which the parent kills a worker; the start may take minutes."""
+_STALLED_SECONDS = 60.0
+"""Time without a byte within a message after which the parent kills its sender."""
 _POLL_SECONDS = 1.0
 _GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -165,7 +169,9 @@ class Workers(Generic[TaskT, ResultT]):
             worker.silent_seconds = 0.0
             try:
                 message = worker.connection.recv()
-            except (EOFError, OSError):  # the worker died, perhaps within a message
+            except (EOFError, OSError) as error:  # the worker died, perhaps within a message
+                if isinstance(error, BlockingIOError):  # it was stopped within one
+                    worker.process.kill()
                 if not self._closed:
                     self._replace(worker)
                 continue
@@ -219,6 +225,7 @@ class Workers(Generic[TaskT, ResultT]):
 
     def _start(self) -> "_Worker":
         parent_end, child_end = get_context("spawn").Pipe()
+        _limit_wait(parent_end, _STALLED_SECONDS)
         memory = [SharedMemory(SLOT_BYTES) for _ in range(SLOTS)]
         process = get_context("spawn").Process(
             target=_serve, args=(child_end, memory, self._work, self._timeout_seconds), daemon=True
@@ -303,6 +310,15 @@ def _serve(
         send(result)
         if (done := done + 1) % TASKS_PER_TRIM == 0:
             trim()
+
+
+def _limit_wait(connection: Connection, seconds: float) -> None:
+    """Let a read that gets no byte for some time raise a `BlockingIOError`."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as end:
+        # The structure timeval: seconds and microseconds.
+        whole, part = divmod(seconds, 1)
+        limit = struct.pack("@ll", int(whole), int(part * 1e6))
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
 
 
 def _trim() -> Callable[[], object]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from midway.data.synthetic.shape_world import ShapeWorld, ShapeWorldConfig
 from midway.data.synthetic.world import World, WorldConfig
 from midway.errors import MidwayError
 from midway.evals.probes.linear import MIN_DEVIATION, LinearProbe, as_input
@@ -194,12 +195,15 @@ def _endpoint_error(difference: Tensor) -> float:
 
 
 def synthetic_pairs(
-    config: WorldConfig, seeds: Iterable[int], gap_seconds: float, pairs_per_world: int
+    config: WorldConfig | ShapeWorldConfig,
+    seeds: Iterable[int],
+    gap_seconds: float,
+    pairs_per_world: int,
 ) -> PairSet:
     """Render pairs of synthetic worlds, with sources evenly spaced over each world's video."""
     step_seconds = config.num_frames / config.fps / pairs_per_world
     pairs = [
-        _pair(World(config, seed), number * step_seconds, gap_seconds)
+        _pair(config.build(seed), number * step_seconds, gap_seconds)
         for seed in seeds
         for number in range(pairs_per_world)
     ]
@@ -209,7 +213,9 @@ def synthetic_pairs(
     return PairSet(source=source, target=target, flow=flow, camera_motion=camera_motion)
 
 
-def _pair(world: World, source_seconds: float, gap_seconds: float) -> tuple[NDArray, ...]:
+def _pair(
+    world: World | ShapeWorld, source_seconds: float, gap_seconds: float
+) -> tuple[NDArray, ...]:
     target_seconds = source_seconds + gap_seconds
     return (
         world.frame(source_seconds).image,

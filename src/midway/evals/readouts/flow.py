@@ -20,6 +20,7 @@ from midway.evals.readouts.flow_protocols import FinetuneConfig, ValidationConfi
 from midway.evals.readouts.flow_scores import score_pairs
 from midway.models.dynamics import DynamicsConfig
 from midway.models.encoders.base import Encoder
+from midway.models.flow.base import FlowModule
 from midway.models.flow.network import (
     BEST,
     LAST,
@@ -27,9 +28,11 @@ from midway.models.flow.network import (
     FlowNetworkConfig,
     save_flow_network,
 )
+from midway.models.flow.pair_network import PairFlowNetwork
 from midway.models.flow.predictor import network_predictor
 from midway.models.weights import load
 from midway.models.weights.files import WeightsFile
+from midway.models.weights.pair import build_pair_encoder
 from midway.models.weights.release import ReleaseHints
 from midway.models.weights.sources import load_encoder, read_source
 from midway.nn.eval_mode import evaluating
@@ -57,7 +60,7 @@ class FlowFinetuning(Objective):
     best_epe: Tensor
     """Lowest validation EPE so far; a buffer, so that checkpoints contain it."""
 
-    def __init__(self, network: FlowNetwork, validation: Validation) -> None:
+    def __init__(self, network: FlowModule, validation: Validation) -> None:
         super().__init__()
         self.network = network
         self.validation = validation
@@ -110,7 +113,7 @@ class FlowFinetuning(Objective):
         return float(total[0] / total[1])
 
 
-def build_network(config: FinetuneConfig) -> FlowNetwork:
+def build_network(config: FinetuneConfig) -> FlowModule:
     """Build the network to finetune; new weights are drawn from torch's generator.
 
     Raises:
@@ -131,13 +134,14 @@ def build_network(config: FinetuneConfig) -> FlowNetwork:
     return network
 
 
-def _from_encoder(config: FinetuneConfig, file: WeightsFile | None) -> FlowNetwork:
+def _from_encoder(config: FinetuneConfig, file: WeightsFile | None) -> FlowModule:
     start = config.start
-    if start.encoder != "student" and (file is None or len(file.encoders) < 2):
+    is_plain = file is not None and file.layout == "plain"
+    has_teacher = file is not None and (is_plain or len(file.encoders) > 1)
+    if start.encoder != "student" and not has_teacher:
         raise MidwayError(
             f"{start.network}: is an encoder without a teacher; leave out --start.encoder"
         )
-    is_plain = file is not None and file.layout == "plain"
     # A plain state dict determines all sizes except the number of attention heads.
     heads = start.release.encoder_heads if is_plain else ReleaseHints().encoder_heads
     if start.release != ReleaseHints(encoder_heads=heads):
@@ -151,6 +155,16 @@ def _from_encoder(config: FinetuneConfig, file: WeightsFile | None) -> FlowNetwo
         untrained=start.keep == "nothing",
         hints=start.release,
     )
+    pair_encoder = None
+    if file is not None and start.keep != "encoder":
+        pair_encoder = build_pair_encoder(file, untrained=start.keep == "nothing")
+    if pair_encoder is not None:
+        if start.dynamics != DynamicsConfig():
+            raise MidwayError(
+                f"{start.network}: has a {pair_encoder.kind} pair encoder instead of "
+                "the dynamics; leave out --start.dynamics, or give --start.keep encoder"
+            )
+        return PairFlowNetwork.from_pretrained(encoder, pair_encoder, config.dpt, config.data.crop)
     network = FlowNetwork.from_encoder(encoder, start.dynamics, config.dpt, config.data.crop)
     if _rank()[0] == 0:
         _log.warning("%s: has no dynamics; they are initialised randomly", start.network)

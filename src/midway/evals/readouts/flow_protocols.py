@@ -12,7 +12,7 @@ from midway.data.flow.loader import ABLATION_MIXTURE, PAPER_MIXTURE, FlowDataCon
 from midway.errors import MidwayError
 from midway.evals.results import protocol_version
 from midway.models.dynamics import DynamicsConfig
-from midway.models.flow.network import DptConfig
+from midway.models.flow.base import DptConfig
 from midway.models.flow.tiles import TileConfig
 from midway.models.weights.release import ReleaseHints
 from midway.train.optim import OptimConfig
@@ -49,7 +49,8 @@ class StartConfig:
     """Required: run folder of any method, release .pth, .ckpt, .safetensors (of midway, or an
     encoder with timm's names), hub id, timm:NAME, or random for a randomly initialised ViT-S/16."""
     keep: Literal["all", "encoder", "nothing"] = "all"
-    """Pretrained weights that are kept: all, those of the encoder ("encoder only" in the paper), or
+    """Pretrained weights that are kept: all, with those of the dynamics or of a pair encoder such
+    as CroCo's decoder; those of the encoder, with fresh dynamics ("encoder only" in the paper); or
     none, which keeps only the sizes."""
     encoder: Literal["student", "teacher"] = "student"
     """Encoder of the run or network."""

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -138,16 +138,39 @@ class EncoderSpec:
             MidwayError: There is no such kind, or it refuses the sizes; the message names `where`.
 
         """
-        try:
-            kind = find(PACKAGE, self.kind).ENCODER
-            config = from_json(kind.Config, self.config, where="its sizes")
-        except MidwayError as error:
-            # Several faults come on several lines; errors of files are one line.
-            raise MidwayError(f"{where}: {' '.join(str(error).split())}") from None
-        return kind.from_config(config)
+        return build_kind(PACKAGE, "ENCODER", self, where=where)
 
 
-def describe(module: nn.Module, encoders: Mapping[str, Encoder]) -> dict[str, dict[str, Any]]:
+def build_kind(package: str, attribute: str, spec: EncoderSpec, *, where: str) -> Any:
+    """Build the network of a description, whose class a module of `package` names.
+
+    Args:
+        package: Package with one file per kind.
+        attribute: Name by which each module gives its class.
+        spec: The description.
+        where: Name of the file, for error messages.
+
+    Raises:
+        MidwayError: There is no such kind, or it refuses the sizes.
+
+    """
+    try:
+        kind = getattr(find(package, spec.kind), attribute)
+        config = from_json(kind.Config, spec.config, where="its sizes")
+    except MidwayError as error:
+        # Several faults come on several lines; errors of files are one line.
+        raise MidwayError(f"{where}: {' '.join(str(error).split())}") from None
+    return kind.from_config(config)
+
+
+class Described(Protocol):
+    """A network that its kind and sizes describe."""
+
+    kind: ClassVar[str]
+    config: Any
+
+
+def describe(module: nn.Module, encoders: Mapping[str, Described]) -> dict[str, dict[str, Any]]:
     """Describe encoders that are parts of a module, as JSON values by name.
 
     Args:
@@ -175,6 +198,22 @@ def recognise(tensors: Mapping[str, Tensor], *, heads: int | None = None) -> Enc
         if config is not None:
             return EncoderSpec(kind=name, config=to_json(config))
     return None
+
+
+def patch_grid(images: Images, patch_size: int) -> tuple[int, int]:
+    """Return rows and columns of patches in images of this size.
+
+    Raises:
+        MidwayError: The sides are no multiples of the patch size.
+
+    """
+    height, width = images.shape[-2:]
+    if height % patch_size or width % patch_size:
+        raise MidwayError(
+            f"image of {height}x{width} pixels: sides must be multiples of the patch size "
+            f"{patch_size}; crop or resize it"
+        )
+    return height // patch_size, width // patch_size
 
 
 def as_map(

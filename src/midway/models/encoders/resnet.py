@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder, Images, Map
+from midway.nn.compilation import Region
 
 EXPANSION = 4
 """Ratio of the output channels of a bottleneck to its inner channels."""
@@ -68,9 +69,7 @@ class ResNet(Encoder):
                 layers.append(Bottleneck(channels, inner, stride))
                 channels = EXPANSION * inner
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
-        for part in self.modules():
-            if isinstance(part, nn.Conv2d):
-                nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+        init_convolutions(self)
 
     def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
         """Return the maps of stages 1 to 4, at strides of 4, 8, 16 and 32 pixels."""
@@ -139,12 +138,31 @@ class ResNet(Encoder):
         )
 
 
-class Bottleneck(nn.Module):
-    """Residual block of three convolutions; the second one has the stride (version 1.5)."""
+def init_convolutions(module: nn.Module) -> None:
+    """Draw the weights of all convolutions as torchvision does: He's normal, by fan-out."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
 
-    def __init__(self, channels: int, inner: int, stride: int) -> None:
+
+class Bottleneck(Region):
+    """Residual block of three convolutions; the second one has the stride (version 1.5).
+
+    With `run.recompute`, the running statistics of its batch norms move twice in a step.
+
+    Args:
+        channels: Channels of the input.
+        inner: Channels between the convolutions.
+        stride: Stride of the second one.
+        outer: Channels of the output; `EXPANSION` times the inner ones if None.
+
+    """
+
+    def __init__(
+        self, channels: int, inner: int, stride: int = 1, *, outer: int | None = None
+    ) -> None:
         super().__init__()
-        outer = EXPANSION * inner
+        outer = EXPANSION * inner if outer is None else outer
         self.conv1 = nn.Conv2d(channels, inner, kernel_size=1, bias=False)
         self.bn1 = nn.BatchNorm2d(inner)
         self.conv2 = nn.Conv2d(inner, inner, 3, stride=stride, padding=1, bias=False)

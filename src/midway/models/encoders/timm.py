@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder, Images, Map
 from midway.models.encoders.vit import EncoderConfig
-from midway.nn.images import IMAGENET_MEAN, IMAGENET_STD
+from midway.nn.embed import Recolour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +47,7 @@ class TimmEncoder(Encoder):
         self.width, self.depth = int(self.model.embed_dim), len(self.model.blocks)
         self.stride = int(self.model.patch_embed.patch_size[0])
         colours = self.model.pretrained_cfg
-        own_mean, own_std = torch.tensor((colours["mean"], colours["std"]))
-        mean, std = torch.tensor((IMAGENET_MEAN, IMAGENET_STD))
-        # (x * std + mean - own_mean) / own_std = x * scale + shift
-        self.register_buffer("scale", (std / own_std)[:, None, None], persistent=False)
-        self.register_buffer(
-            "shift", ((mean - own_mean) / own_std)[:, None, None], persistent=False
-        )
-        self.scale: Tensor
-        self.shift: Tensor
+        self.recolour = Recolour(tuple(colours["mean"]), tuple(colours["std"]))
 
     @classmethod
     def from_config(cls, config: TimmConfig) -> Self:
@@ -90,19 +82,6 @@ class TimmEncoder(Encoder):
             drop_path=0.0,
         )
 
-    def check_colours(self) -> None:
-        """Check that the model was trained on ImageNet-normalised images.
-
-        Raises:
-            MidwayError: It was not, so its weights do not fit another encoder.
-
-        """
-        if not torch.allclose(self.scale, torch.ones(())) or self.shift.abs().max() > 1e-6:
-            raise MidwayError(
-                f"timm:{self.config.name}: was not trained on ImageNet-normalised images, so its "
-                "weights do not fit this encoder; take another model"
-            )
-
     def set_drop_path(self, p: float) -> None:
         """Set timm's stochastic depth in the blocks, linear from 0 to `p`."""
         drop_path = importlib.import_module("timm.layers").DropPath
@@ -119,7 +98,7 @@ class TimmEncoder(Encoder):
         # timm returns levels in rising order and counts them from 0.
         rising = sorted({*wanted})
         found = self.model.forward_intermediates(
-            images * self.scale + self.shift,
+            self.recolour(images),
             indices=[level - 1 for level in rising],
             norm=True,
             intermediates_only=True,

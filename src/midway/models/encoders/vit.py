@@ -8,70 +8,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from midway.config import check_at_least, check_at_most
 from midway.errors import MidwayError
-from midway.models.encoders.base import Encoder, Images, Map, as_map
+from midway.models.encoders.base import Encoder, Images, Map, as_map, patch_grid
+from midway.models.vit_config import NORM_EPS as NORM_EPS
+from midway.models.vit_config import EncoderConfig as EncoderConfig
 from midway.nn.blocks import Block, Tokens, init_transformer
 from midway.nn.embed import PatchEmbed, resample_positions
 from midway.nn.mimetic import sincos_positions
+from midway.nn.rope import RotaryBlock, Rotation, centred_rotation
 
-NORM_EPS = 1e-6
-MAX_SIDE = 2**15
-"""Largest side of the images of a position table, in pixels."""
-HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}
+SIDE = 224
+"""Side of the images of a ViT whose tensors do not determine it, in pixels."""
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1536: 24}
 """Attention heads by width, where all published ViTs of a width have one number."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
-    """Sizes of the encoder; the defaults are ViT-S/16 at 224."""
-
-    image_size: tuple[int, int] = (224, 224)
-    """Height and width of the position table, in pixels; other sizes are resampled."""
-    patch_size: int = 16
-    width: int = 384
-    depth: int = 12
-    heads: int = 6
-    num_registers: int = 0
-    """Number of register tokens; no output contains them."""
-    drop_path: float = 0.1
-    """Stochastic depth of the last block in training; linear from 0 in the first block."""
-
-    init_std: float = 0.02
-    """Standard deviation of the initial weights of linear layers."""
-    sincos_positions: bool = False
-    """If True, initialise positions as sines and cosines, not as noise (`midway.nn.mimetic`)."""
-
-    def __post_init__(self) -> None:
-        check_at_least("encoder", self, patch_size=1, width=1, depth=1, heads=1, num_registers=0)
-        check_at_most(
-            *("encoder", self), patch_size=1024, width=2**16, depth=256, num_registers=4096
-        )
-        if max(self.image_size) > MAX_SIDE:
-            raise MidwayError(
-                f"encoder: image_size {self.image_size} is too large; give {MAX_SIDE} or less"
-            )
-        if not 0 <= self.drop_path < 1:
-            raise MidwayError(f"encoder: drop_path {self.drop_path} must be 0 or more, and below 1")
-        if self.width % self.heads:
-            raise MidwayError(
-                f"encoder: width {self.width} is not a multiple of heads {self.heads}; change one"
-            )
-        if self.sincos_positions and self.width % 4:
-            raise MidwayError(
-                f"encoder: width {self.width} is not a multiple of 4, as sincos_positions needs; "
-                "change one"
-            )
-        if any(side < 1 or side % self.patch_size for side in self.image_size):
-            raise MidwayError(
-                f"encoder: image_size {self.image_size} is not a multiple of patch_size "
-                f"{self.patch_size}; change one"
-            )
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches in the position table."""
-        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +38,10 @@ class TopAttention:
 
 
 class VisionTransformer(Encoder):
-    """Pre-norm ViT with a class token and learned positions, for images of any size.
+    """Pre-norm ViT with a class token, for images of any size.
 
-    Its `state_dict` has the names of timm's `vit_small_patch16_224`.
+    Its `state_dict` has the names of timm's `vit_small_patch16_224`. Options of the configuration
+    make it the ViT of MAE, DINOv2 or DINOv3.
     """
 
     kind = "vit"
@@ -107,22 +57,19 @@ class VisionTransformer(Encoder):
         if config.num_registers:
             self.reg_token = nn.Parameter(torch.zeros(1, config.num_registers, dim))
             nn.init.trunc_normal_(self.reg_token, std=0.02)
-        positions = torch.zeros(1, 1 + rows_columns[0] * rows_columns[1], dim)
-        self.pos_embed = nn.Parameter(positions)
-        self.patch_embed = PatchEmbed(config.patch_size, dim)
+        is_rotary = config.positions == "rotary"
+        if not is_rotary:
+            positions = torch.zeros(1, 1 + rows_columns[0] * rows_columns[1], dim)
+            self.pos_embed = nn.Parameter(positions)
+        self.patch_embed = PatchEmbed(config.patch_size, dim, mean=config.mean, std=config.std)
         self.blocks = nn.ModuleList(
-            Block(
-                dim,
-                config.heads,
-                qkv_bias=True,
-                norm_eps=NORM_EPS,
-                drop_path=config.drop_path * index / max(config.depth - 1, 1),
-            )
+            _block(config, config.drop_path * index / max(config.depth - 1, 1))
             for index in range(config.depth)
         )
-        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
         init_transformer(self, config.init_std)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if not is_rotary:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
         if config.sincos_positions:
             self.pos_embed.data.copy_(sincos_positions(config.grid, dim))
         nn.init.trunc_normal_(self.cls_token, std=0.02)
@@ -144,7 +91,7 @@ class VisionTransformer(Encoder):
             MidwayError: A level that the encoder does not have, or sides that do not fit.
 
         """
-        features = self.run_blocks(self.embed(images), levels)
+        features = self.run_blocks(self.embed(images), levels, self.grid(images))
         return [self._without_registers(each) for each in features]
 
     def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
@@ -154,7 +101,7 @@ class VisionTransformer(Encoder):
     def set_drop_path(self, p: float) -> None:
         """Set stochastic depth: linear from 0 in the first block to `p` in the last."""
         for index, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
+            assert isinstance(block, Block | RotaryBlock)
             block.drop_path.p = p * index / max(self.depth - 1, 1)
 
     @classmethod
@@ -169,9 +116,15 @@ class VisionTransformer(Encoder):
         """
         try:
             width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
-            side = round((tensors["pos_embed"].shape[1] - 1) ** 0.5)
+            is_rotary = "pos_embed" not in tensors and "cls_token" in tensors
+            # Without a table, no tensor depends on the size of the images.
+            table = tensors["pos_embed"].shape[1] if not is_rotary else (SIDE // patch) ** 2 + 1
+            side = round(max(table - 1, 0) ** 0.5)
             blocks = {int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")}
-        except (KeyError, ValueError, IndexError):
+            num_registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
+            gate = "blocks.0.mlp.fc1_g.weight"
+            swiglu = tensors[gate].shape[0] if gate in tensors else 0
+        except (KeyError, ValueError, IndexError, ZeroDivisionError):
             return None
         heads = HEADS.get(width) if heads is None else heads
         if heads is None:
@@ -185,12 +138,17 @@ class VisionTransformer(Encoder):
             width=width,
             depth=len(blocks),
             heads=heads,
-            num_registers=tensors["reg_token"].shape[1] if "reg_token" in tensors else 0,
+            num_registers=num_registers,
+            swiglu=swiglu,
+            layer_scale="blocks.0.ls1.gamma" in tensors,
+            positions="rotary" if is_rotary else "learned",
         )
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         """Return the class token of the last level, one vector per image."""
         x = self.embed(images)
+        if self.config.positions == "rotary":
+            return self.run_blocks(x, (-1,), self.grid(images))[0][:, 0]
         *blocks, last = self.blocks
         for block in blocks:
             x = block(x)
@@ -233,14 +191,7 @@ class VisionTransformer(Encoder):
             MidwayError: The sides are no multiples of the patch size.
 
         """
-        height, width = images.shape[-2:]
-        patch = self.config.patch_size
-        if height % patch or width % patch:
-            raise MidwayError(
-                f"image of {height}x{width} pixels: sides must be multiples of the patch size "
-                f"{patch}; crop or resize it"
-            )
-        return height // patch, width // patch
+        return patch_grid(images, self.config.patch_size)
 
     def embed(self, images: Images) -> Tokens:
         """Return the tokens of whole images, ready for `run_blocks`."""
@@ -257,39 +208,67 @@ class VisionTransformer(Encoder):
             grid: Rows and columns of patches.
 
         """
-        positions = resample_positions(self.pos_embed, self.config.grid, grid)
         cls = self.cls_token.expand(len(patches), -1, -1)
-        x = torch.cat([cls, patches], dim=1) + positions  # (batch, 1 + patches, dim)
+        x = torch.cat([cls, patches], dim=1)  # (batch, 1 + patches, dim)
+        if self.config.positions == "learned":
+            table, config = self.pos_embed, self.config
+            x = x + resample_positions(table, config.grid, grid, config.resampling)
         if not self.config.num_registers:
             return x
         # Registers have no position; they stand between class token and patches.
         registers = self.reg_token.expand(len(patches), -1, -1)
         return torch.cat([x[:, :1], registers, x[:, 1:]], dim=1)
 
-    def run_blocks(self, tokens: Tokens, levels: Sequence[int]) -> list[Tokens]:
+    def run_blocks(
+        self, tokens: Tokens, levels: Sequence[int], grid: tuple[int, int] | None = None
+    ) -> list[Tokens]:
         """Return the tokens after the given blocks, normalised by the encoder's final norm.
 
         Args:
             tokens: Output of `embed` or `with_positions`; a method may drop patches from it.
             levels: As in `levels`.
+            grid: Rows and columns of patches, if none were dropped; rotary positions need it.
 
         Raises:
-            MidwayError: A level does not exist.
+            MidwayError: A level does not exist, or the grid is missing.
 
         """
         levels = self.resolved(levels)
         found: dict[int, Tensor] = {}
+        rotation = self._rotation(tokens, grid)
         # Blocks above the highest level are not computed.
         for level, block in enumerate(self.blocks[: max(levels)], start=1):
-            tokens = block(tokens)
+            tokens = block(tokens, *rotation)
             if level in levels:
                 found[level] = self.norm(tokens)
         return [found[level] for level in levels]
+
+    def _rotation(self, tokens: Tokens, grid: tuple[int, int] | None) -> tuple[Rotation, ...]:
+        """Return the rotation as a further argument of the blocks; none for learned positions."""
+        if self.config.positions == "learned":
+            return ()
+        if grid is None:
+            raise MidwayError(
+                "this method drops patches, which a ViT with rotary positions does not support; "
+                "take one with learned positions"
+            )
+        num_prefix, head_dim = 1 + self.config.num_registers, self.width // self.config.heads
+        return (centred_rotation(grid, num_prefix, head_dim, tokens.device),)
 
     def _without_registers(self, x: Tensor) -> Tensor:
         if not self.config.num_registers:
             return x
         return torch.cat([x[:, :1], x[:, 1 + self.config.num_registers :]], dim=1)
+
+
+def _block(config: EncoderConfig, drop_path: float) -> Block | RotaryBlock:
+    sizes = {"dim": config.width, "heads": config.heads, "swiglu": config.swiglu}
+    eps, scale = config.norm_eps, config.layer_scale
+    if config.positions == "rotary":
+        return RotaryBlock(
+            **sizes, norm_eps=eps, drop_path=drop_path, layer_scale=scale, pairs="halves"
+        )
+    return Block(**sizes, qkv_bias=True, norm_eps=eps, drop_path=drop_path, layer_scale=scale)
 
 
 ENCODER = VisionTransformer

@@ -41,9 +41,9 @@ def match_maps(
         temperature: Temperature of the softmax over the cosines near the best one.
         reluctance: Penalty on a cosine per cell of displacement; breaks ties.
     """
-    steps = torch.arange(-radius, radius + 1, device=source.device)
-    offsets = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).flatten(0, 1)
-    offsets = offsets.to(source.dtype)  # ((2 * radius + 1)^2, 2)
+    steps = range(-radius, radius + 1)
+    shifts = [(u, v) for v in steps for u in steps]
+    offsets = source.new_tensor(shifts)  # ((2 * radius + 1)^2, 2)
     cosines = _cosines(F.normalize(source, dim=1), F.normalize(target, dim=1), radius)
     # (batch, offsets, rows, columns)
     cosines = cosines - reluctance * offsets.norm(dim=1)[:, None, None]
@@ -51,7 +51,7 @@ def match_maps(
     flow, total = torch.zeros_like(best), cosines.new_zeros(())
     # Soft-argmax, one offset at a time to save memory; subtracting the maximum avoids overflow.
     highest = cosines.amax(1)  # (batch, rows, columns)
-    for (u, v), cosine in zip(offsets.tolist(), cosines.unbind(1), strict=True):
+    for (u, v), cosine in zip(shifts, cosines.unbind(1), strict=True):
         is_near = (best - best.new_tensor([u, v])[:, None, None]).abs().amax(1) < PEAK_RADIUS
         weight = ((cosine - highest) / temperature).exp() * is_near
         flow += weight[:, None] * flow.new_tensor([u, v])[:, None, None]

@@ -1,49 +1,38 @@
 """Optical flow network: encoder, dynamics and a DPT head (paper, section 4.1, appendix B.4)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, Self
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from midway.config import check_at_most, from_json, to_json
+from midway.config import from_json, to_json
 from midway.errors import MidwayError
 from midway.models.dynamics import Dynamics, DynamicsConfig, LevelOutput
-from midway.models.encoders.base import Encoder
+from midway.models.encoders.base import Encoder, EncoderSpec, Images, Map
 from midway.models.encoders.timm import TimmEncoder
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer
-from midway.models.heads.dpt import DptHead, to_map
+from midway.models.flow.base import (
+    DptConfig,
+    FlowInput,
+    FlowModule,
+    check_crop,
+    check_dpt,
+    dpt_head,
+)
+from midway.models.flow.pair_network import PairFlowConfig, PairFlowNetwork
+from midway.models.heads.dpt import to_map
 from midway.models.midway import MidwayNetwork, NetworkConfig
 from midway.models.weights.check import check_tensors, meta_state
 from midway.models.weights.files import open_safetensors, parse_header
 from midway.models.weights.save import write_safetensors
 
-FlowInput = Literal["source", "midway_top", "midway_bottom", "forward_top", "forward_bottom"]
-"""Input of the head: the top encoder level of the source, the target tokens of the midway path, or
-the forward prediction; top and bottom are objective levels (9 and 3 in the paper)."""
 HEADER = "midway_flow"
-MAX_WIDTH = 2**14
-"""Largest width of a map in the DPT head."""
 BEST, LAST = "best.safetensors", "last.safetensors"
 """Files of a finetuned network in the folder of its run."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DptConfig:
-    """Inputs and widths of the DPT head, finest scale first."""
-
-    inputs: tuple[FlowInput, FlowInput, FlowInput, FlowInput] = (
-        "source",
-        "midway_top",
-        "forward_top",
-        "forward_bottom",
-    )
-    """In the order of the paper, which does not state their scales."""
-    widths: tuple[int, int, int, int] = (96, 192, 384, 768)
-    fused_width: int = 256
-    last_width: int = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +42,8 @@ class FlowNetworkConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     timm: str = ""
     """Name of a timm model as encoder, with the sizes in `encoder`; our ViT if empty."""
+    other: EncoderSpec | None = None
+    """Encoder of another kind, with the sizes in `encoder`."""
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     dpt: DptConfig = field(default_factory=DptConfig)
     crop: tuple[int, int] = (320, 384)
@@ -61,16 +52,8 @@ class FlowNetworkConfig:
     def __post_init__(self) -> None:
         # Checks that the dynamics fit the encoder.
         NetworkConfig(encoder=self.encoder, dynamics=self.dynamics)
-        check_at_most("dpt", self.dpt, fused_width=MAX_WIDTH, last_width=MAX_WIDTH)
-        if max(self.dpt.widths) > MAX_WIDTH:
-            raise MidwayError(f"dpt: widths {self.dpt.widths} are too large; give {MAX_WIDTH}")
-        (height, width), patches = self.crop, 2 * self.encoder.patch_size
-        if height % patches or width % patches:
-            raise MidwayError(
-                f"flow network: a crop of {height}x{width} pixels is not a multiple of two patches "
-                f"of {self.encoder.patch_size}; give one like --data.crop "
-                f"{max(1, height // patches) * patches} {max(1, width // patches) * patches}"
-            )
+        check_dpt(self.dpt)
+        check_crop(self.crop, self.encoder.patch_size)
         midway = [name for name in self.dpt.inputs if name.startswith("midway")]
         if midway and not self.dynamics.latent_dynamics:
             raise MidwayError(
@@ -78,8 +61,8 @@ class FlowNetworkConfig:
             )
 
 
-class FlowNetwork(nn.Module):
-    """Network from two frames to flow and its uncertainty.
+class FlowNetwork(FlowModule):
+    """Network from two frames to flow and its uncertainty, through the dynamics.
 
     One encoder sees both frames, and the dynamics serve as their own teacher, so that all parts
     are finetuned through both frames.
@@ -89,23 +72,18 @@ class FlowNetwork(nn.Module):
         super().__init__()
         self.config = config
         width = config.encoder.width
-        self.encoder = (
-            TimmEncoder(config.timm, pretrained=False)
-            if config.timm
-            else VisionTransformer(config.encoder)
-        )
+        self.encoder = _built(config)
         self.dynamics = Dynamics(width, config.encoder.grid, config.dynamics)
-        self.head = DptHead(
-            [
-                config.dynamics.midway_width if name.startswith("midway") else width
-                for name in config.dpt.inputs
-            ],
-            widths=config.dpt.widths,
-            fused_width=config.dpt.fused_width,
-            last_width=config.dpt.last_width,
-            num_outputs=3,
-        )
-        self.is_frozen = False
+        in_widths = [
+            config.dynamics.midway_width if name.startswith("midway") else width
+            for name in config.dpt.inputs
+        ]
+        self.head = dpt_head(in_widths, config.dpt)
+
+    @property
+    def between(self) -> Dynamics:
+        """The dynamics."""
+        return self.dynamics
 
     @classmethod
     def from_pretrained(
@@ -159,18 +137,17 @@ class FlowNetwork(nn.Module):
             crop: Height and width of the training crops in pixels.
 
         Raises:
-            MidwayError: The encoder is not a transformer, or dynamics or crop do not fit it.
+            MidwayError: The maps of the encoder's levels differ in width or stride, or dynamics or
+                crop do not fit it.
         """
-        if not isinstance(encoder, VisionTransformer | TimmEncoder):
-            raise MidwayError(
-                f"flow network: the dynamics need tokens of one width, which a {encoder.kind} does "
-                "not have; take a ViT"
-            )
-        is_timm = isinstance(encoder, TimmEncoder)
+        sizes = _sizes_for_dynamics(encoder, crop)
+        is_other = not isinstance(encoder, VisionTransformer | TimmEncoder)
+        spec = EncoderSpec(kind=encoder.kind, config=to_json(encoder.config))
         made = cls(
             FlowNetworkConfig(
-                encoder=replace(encoder.sizes if is_timm else encoder.config, drop_path=0.0),
-                timm=encoder.config.name if is_timm else "",
+                encoder=replace(sizes, drop_path=0.0),
+                timm=encoder.config.name if isinstance(encoder, TimmEncoder) else "",
+                other=spec if is_other else None,
                 dynamics=dynamics,
                 dpt=dpt,
                 crop=crop,
@@ -179,46 +156,19 @@ class FlowNetwork(nn.Module):
         made.encoder.load_state_dict(encoder.state_dict())
         return made
 
-    def freeze(self) -> None:
-        """Freeze encoder and dynamics, so that only the head is trained."""
-        self.is_frozen = True
-        for part in (self.encoder, self.dynamics):
-            part.requires_grad_(False)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the training mode; frozen parts remain in evaluation mode."""
-        super().train(mode)
-        if self.is_frozen:
-            self.encoder.eval()
-            self.dynamics.eval()
-        return self
-
-    def forward(
-        self,
-        source: Float[Tensor, "batch 3 height width"],
-        target: Float[Tensor, "batch 3 height width"],
-    ) -> Float[Tensor, "batch 3 height width"]:
-        """Return flow from source to target in pixels (u right, v down), and raw uncertainty.
-
-        Both frames are ImageNet-normalised, and their sides multiples of two patches. Position
-        tables are resampled to their size.
-        """
+    def maps(self, source: Images, target: Images) -> list[Map]:
+        """Return the maps that `DptConfig.inputs` names."""
         outputs, top = self._predict(source, target)
         grid = self._grid(source)
-        # Four maps of (batch, width, rows, columns); widths differ between encoder and midway path.
-        maps = [to_map(self._tokens(name, outputs, top), grid) for name in self.config.dpt.inputs]
-        return self.head(maps, (source.shape[-2], source.shape[-1]))
+        return [to_map(self._tokens(name, outputs, top), grid) for name in self.config.dpt.inputs]
 
     def _predict(self, source: Tensor, target: Tensor) -> tuple[dict[int, LevelOutput], Tensor]:
         """Return the outputs of the dynamics by level, and the top-level features of the source."""
-        # Frozen parts keep no activations for the backward pass.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
-            levels = (*self.config.dynamics.levels, self.config.encoder.depth)
-            # (2 * batch, 1 + patches, dim) per level: sources, then targets
-            features = self.encoder.levels(torch.cat([source, target]), levels)
-            sources, targets = zip(*(level.chunk(2) for level in features), strict=True)
-            outputs = self.dynamics(sources, targets, self.dynamics, self._grid(source))
+        levels = (*self.config.dynamics.levels, self.config.encoder.depth)
+        # (2 * batch, 1 + patches, dim) per level: sources, then targets
+        features = _tokens_of(self.encoder, torch.cat([source, target]), levels)
+        sources, targets = zip(*(level.chunk(2) for level in features), strict=True)
+        outputs = self.dynamics(sources, targets, self.dynamics, self._grid(source))
         return outputs, sources[-1]
 
     def _tokens(self, name: FlowInput, outputs: dict[int, LevelOutput], top: Tensor) -> Tensor:
@@ -237,13 +187,13 @@ class FlowNetwork(nn.Module):
         return images.shape[-2] // patch, images.shape[-1] // patch
 
 
-def save_flow_network(network: FlowNetwork, path: Path) -> None:
+def save_flow_network(network: FlowModule, path: Path) -> None:
     """Write a network as `.safetensors` with its configuration in the header."""
     encoders = {"encoder": network.encoder}
     write_safetensors(network, path, {HEADER: to_json(network.config)}, encoders)
 
 
-def flow_config(file: Path, header: str) -> FlowNetworkConfig:
+def flow_config(file: Path, header: str) -> FlowNetworkConfig | PairFlowConfig:
     """Return the sizes of a flow network from the header of its file.
 
     Raises:
@@ -251,13 +201,14 @@ def flow_config(file: Path, header: str) -> FlowNetworkConfig:
 
     """
     values = parse_header(file, header)
+    kind = PairFlowConfig if "pair_encoder" in values else FlowNetworkConfig
     try:
-        return from_json(FlowNetworkConfig, values, where="its sizes")
+        return from_json(kind, values, where="its sizes")
     except MidwayError as error:
         raise MidwayError(f"{file}: {' '.join(str(error).split())}") from None
 
 
-def load_flow_network(path: Path | str) -> FlowNetwork:
+def load_flow_network(path: Path | str) -> FlowModule:
     """Load a network from a `.safetensors` file or the best of a run folder, in evaluation mode.
 
     Raises:
@@ -273,10 +224,64 @@ def load_flow_network(path: Path | str) -> FlowNetwork:
             f"{file}: contains no flow network; finetune one with `midway eval flow_finetune`"
         )
     config = flow_config(file, header)
+    build = partial(_of_config, config, file)
     # A model of timm cannot be built without memory; its name bounds its size.
-    made = FlowNetwork(config) if config.timm else None
-    state = meta_state(lambda: FlowNetwork(config)) if made is None else made.state_dict()
+    made = build() if isinstance(config, FlowNetworkConfig) and config.timm else None
+    state = meta_state(build) if made is None else made.state_dict()
     check_tensors(state, tensors, where=str(file), what="the flow network")
-    network = made or FlowNetwork(config)
+    network = made or build()
     network.load_state_dict(tensors)
     return network.eval()
+
+
+def _of_config(config: FlowNetworkConfig | PairFlowConfig, file: Path) -> FlowModule:
+    try:
+        is_pair = isinstance(config, PairFlowConfig)
+        return PairFlowNetwork(config) if is_pair else FlowNetwork(config)
+    except MidwayError as error:
+        raise MidwayError(f"{file}: {error}") from None
+
+
+def _built(config: FlowNetworkConfig) -> Encoder:
+    if config.timm:
+        return TimmEncoder(config.timm, pretrained=False)
+    if config.other is not None:
+        return config.other.build(where="flow network")
+    return VisionTransformer(config.encoder)
+
+
+def _sizes_for_dynamics(encoder: Encoder, crop: tuple[int, int]) -> EncoderConfig:
+    """Return the sizes of an encoder as the dynamics see them.
+
+    Raises:
+        MidwayError: The maps of its levels differ in width or stride.
+
+    """
+    if isinstance(encoder, VisionTransformer):
+        return encoder.config
+    if isinstance(encoder, TimmEncoder):
+        return encoder.sizes
+    levels = range(1, encoder.depth + 1)
+    if len({*encoder.widths(levels)}) > 1 or len({*encoder.strides(levels)}) > 1:
+        raise MidwayError(
+            f"flow network: the dynamics need tokens of one width, which a {encoder.kind} does "
+            "not have; take a ViT"
+        )
+    check_crop(crop, encoder.stride)
+    # The position table of the dynamics has the size of the crops, as other encoders may have none.
+    return EncoderConfig(
+        image_size=crop,
+        patch_size=encoder.stride,
+        width=encoder.width,
+        depth=encoder.depth,
+        heads=1,
+    )
+
+
+def _tokens_of(encoder: Encoder, images: Images, levels: Sequence[int]) -> list[Tensor]:
+    """Return the tokens of the given levels, class token first, (batch, 1 + patches, dim) each."""
+    if isinstance(encoder, VisionTransformer | TimmEncoder):
+        return encoder.levels(images, levels)
+    # The dynamics expect a class token; the mean of the patches stands for it.
+    found = [each.flatten(2).transpose(1, 2) for each in encoder.maps(images, levels)]
+    return [torch.cat([x.mean(1, keepdim=True), x], dim=1) for x in found]

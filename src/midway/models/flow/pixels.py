@@ -34,12 +34,13 @@ FAINTEST = 0.2
 
 @torch.no_grad()
 def pixel_flow(
-    source: Float[Tensor, "3 height width"], target: Float[Tensor, "3 height width"]
-) -> Float[Tensor, "2 height width"]:
-    """Return flow in pixels between two frames of one size, colours in [0, 1]."""
-    height, width = source.shape[1:]
-    frames = torch.stack([source, target])
-    flow = frames.new_zeros(1, 2, 1, 1)
+    source: Float[Tensor, "*batch 3 height width"], target: Float[Tensor, "*batch 3 height width"]
+) -> Float[Tensor, "*batch 2 height width"]:
+    """Return flow in pixels between frames of one size, colours in [0, 1]."""
+    *leading, _, height, width = source.shape
+    # The sources come first: (2 * batch, 3, height, width).
+    frames = torch.stack([source, target]).reshape(-1, 3, height, width)
+    flow = frames.new_zeros(len(frames) // 2, 2, 1, 1)
     # Halve the frames until they are small enough, then until the pyramid ends.
     finest = 1
     while height * width / finest**2 > FINEST_PIXELS:
@@ -50,17 +51,18 @@ def pixel_flow(
     while factor >= finest:
         size = (max(1, round(height / factor)), max(1, round(width / factor)))
         small = F.interpolate(frames, size, mode="bilinear", antialias=True)
-        flow = _resized(flow, size)  # (1, 2, *size), in pixels of this level
+        flow = _resized(flow, size)  # (batch, 2, *size), in pixels of this level
         for _ in range(PASSES):
-            warped, _ = warp(small[1:], flow)
+            first, second = small.chunk(2)
+            warped, _ = warp(second, flow)
             # Border pixels are replicated: else flow of flat regions at the border points inwards.
-            maps = [_neighbourhoods(F.pad(x, BEYOND, "replicate")) for x in (small[:1], warped)]
+            maps = [_neighbourhoods(F.pad(x, BEYOND, "replicate")) for x in (first, warped)]
             step = match_maps(*maps, radius=RADIUS, temperature=TEMPERATURE, reluctance=RELUCTANCE)[
                 :, :, RADIUS:-RADIUS, RADIUS:-RADIUS
             ]
             flow = _median(flow + step)
         factor //= 2
-    return _resized(flow, (height, width))[0]
+    return _resized(flow, (height, width)).reshape(*leading, 2, height, width)
 
 
 def _resized(flow: Tensor, size: tuple[int, int]) -> Tensor:

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder
+from midway.models.flow.base import FlowModule
 from midway.models.flow.correlation import dynamics_flow, feature_flow
-from midway.models.flow.network import FlowNetwork, load_flow_network
+from midway.models.flow.network import load_flow_network
 from midway.models.flow.pixels import pixel_flow
 from midway.models.flow.tiles import TileConfig, predict_tiled
 from midway.models.weights.load import load, network_config
@@ -120,7 +121,7 @@ def with_level(how: FlowMethod) -> FlowMethod:
     return replace(how, level=level)
 
 
-def network_predictor(network: FlowNetwork, *, overlap: float, tiles_at_once: int) -> Predictor:
+def network_predictor(network: FlowModule, *, overlap: float, tiles_at_once: int) -> Predictor:
     """Return the predictor of a flow network in evaluation mode, in tiles of its training crop."""
     device = next(network.parameters()).device
     tiles = TileConfig(size=network.config.crop, overlap=overlap, batch_size=tiles_at_once)

@@ -11,8 +11,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from midway.config import from_json, read_json
-from midway.errors import MidwayError
+from midway.errors import MidwayError, one_line
 from midway.models.encoders.base import ENCODERS, EncoderSpec
+from midway.models.pair_encoders.base import PAIR_ENCODER, PairEncoderSpec
 from midway.models.weights.check import shown
 from midway.models.weights.hub import HUB_FILE, fetch, is_address
 from midway.models.weights.release import flatten_release, is_release
@@ -47,6 +48,8 @@ class WeightsFile:
     """Arguments of a file in the release layout."""
     encoders: Mapping[str, EncoderSpec] = field(default_factory=dict)
     """Encoders by name, described by files since version 0.2."""
+    pair_encoder: PairEncoderSpec | None = None
+    """Pretrained network between two frames, if a run describes one."""
     header: Mapping[str, str] = field(default_factory=dict)
     """Metadata of a .safetensors file."""
 
@@ -95,7 +98,7 @@ def open_safetensors(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             return opened.metadata() or {}, tensors
     except (SafetensorError, OSError) as error:
-        raise MidwayError(f"{file}: not a readable safetensors file ({error})") from None
+        raise MidwayError(f"{file}: not a readable safetensors file ({one_line(error)})") from None
 
 
 def sha256_of(path: Path) -> str:
@@ -194,7 +197,17 @@ def _read_run(file: Path, contents: Mapping[str, Any]) -> WeightsFile:
         tensors={str(name): tensor for name, tensor in contents["model"].items()},
         sizes=sizes if isinstance(sizes, Mapping) else None,
         encoders=encoders,
+        pair_encoder=_pair_spec(contents.get(PAIR_ENCODER), where=str(file)),
     )
+
+
+def _pair_spec(values: object, *, where: str) -> PairEncoderSpec | None:
+    where = f"{where}: {PAIR_ENCODER}"
+    if values is None:
+        return None
+    if not isinstance(values, Mapping):
+        raise MidwayError(f"{where} is a {type(values).__name__}, not a dict")
+    return from_json(PairEncoderSpec, values, where=where)
 
 
 def _specs(values: object, *, where: str) -> dict[str, EncoderSpec]:

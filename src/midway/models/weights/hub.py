@@ -5,12 +5,13 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from midway.errors import MidwayError
+from midway.models.weights.layouts.beside import CONFIG, PREPROCESSOR, WEIGHTS
+from midway.models.weights.layouts.published import PUBLISHED
 
 HUB_FILE = "model.safetensors"
 """File that an address without a file name refers to."""
@@ -18,33 +19,6 @@ SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 TIMEOUT_SECONDS = 5
 _HUB_ADDRESS = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[\w./-]+))?")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PublishedNetwork:
-    """A network on the hub that has a name of its own here."""
-
-    about: str
-    """Training data and sizes."""
-    repo: str
-    file: str
-    terms: str
-    """Authors and licence, shown before the first download."""
-
-
-_AUTHORS_REPO = "agentic-learning-ai-lab/Midway-Network"
-_AUTHORS_TERMS = (
-    f"published by the authors of Midway Network ({_AUTHORS_REPO}); their code is under GPL-3.0, "
-    "the terms of the weights are on that page"
-)
-PUBLISHED = {
-    name: PublishedNetwork(about=about, repo=_AUTHORS_REPO, file=file, terms=_AUTHORS_TERMS)
-    for name, about, file in (
-        ("midway-bdd-vits", "ViT-S/16, BDD100K, 300 epochs", "midway-bdd-vit-s-ep300.pth"),
-        ("midway-bdd-vitb", "ViT-B/16, BDD100K, 300 epochs", "midway-bdd-vit-b-ep300.pth"),
-        ("midway-wt-vits", "ViT-S/16, WT-Venice, 100 epochs", "midway-wt-venice-vit-s-ep100.pth"),
-    )
-}
 
 
 def is_address(name: str) -> bool:
@@ -79,6 +53,8 @@ def fetch(name: str) -> Path:
         return _from_web(name)
     if name in PUBLISHED:
         published = PUBLISHED[name]
+        if published.is_on_the_web:
+            return _from_web(f"{published.repo}/{published.file}", terms=published.terms)
         return _from_hub(name, published.repo, published.file, terms=published.terms)
     address = _HUB_ADDRESS.fullmatch(name)
     if address is None:
@@ -93,7 +69,9 @@ def _from_hub(name: str, repo: str, file: str, *, terms: str = "") -> Path:
         _log.warning("%s: %s", name, terms)
     try:
         with _quiet():
-            return Path(hf_hub_download(repo, file, etag_timeout=TIMEOUT_SECONDS))
+            found = Path(hf_hub_download(repo, file, etag_timeout=TIMEOUT_SECONDS))
+            _fetch_beside(repo, file)
+            return found
     except (errors.GatedRepoError, errors.RepositoryNotFoundError):
         reason = f"the hub has no public {repo}; check it, or log in with `hf auth login`"
     except errors.RemoteEntryNotFoundError:
@@ -106,6 +84,21 @@ def _from_hub(name: str, repo: str, file: str, *, terms: str = "") -> Path:
             "path or the connection"
         )
     raise MidwayError(f"{name}: {reason}") from None
+
+
+def _fetch_beside(repo: str, file: str) -> None:
+    """Fetch the configuration beside the weights, if the repository has one."""
+    from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
+
+    # The cache also remembers that a file is not there.
+    wanted = [
+        name
+        for name in (CONFIG, PREPROCESSOR)
+        if file in WEIGHTS and try_to_load_from_cache(repo, name) is None
+    ]
+    for name in wanted:
+        with suppress(errors.EntryNotFoundError, errors.HfHubHTTPError, OSError):
+            hf_hub_download(repo, name, etag_timeout=TIMEOUT_SECONDS)
 
 
 @contextmanager
@@ -128,12 +121,14 @@ def cached_at(address: str) -> Path:
     return cache / hashlib.sha256(address.encode()).hexdigest()[:12] / last
 
 
-def _from_web(address: str) -> Path:
+def _from_web(address: str, *, terms: str = "") -> Path:
     from huggingface_hub.file_download import get_hf_file_metadata, http_get
 
     target = cached_at(address)
     if target.is_file():
         return target
+    if terms:
+        _log.warning("%s: %s", address, terms)
     part = target.with_name(f"{target.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
     try:

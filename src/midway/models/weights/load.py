@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ from midway.config import from_json
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder, EncoderSpec, recognise
 from midway.models.encoders.timm import TimmEncoder
+from midway.models.encoders.vit import VisionTransformer
 from midway.models.midway import MidwayNetwork, NetworkConfig
 from midway.models.weights.check import check_tensors, meta_state, shown
 from midway.models.weights.files import RUN_PREFIX, WeightsFile, read_weights
+from midway.models.weights.layouts.beside import config_beside
+from midway.models.weights.layouts.poodle import recognise_poodle
+from midway.models.weights.layouts.recognise import Recognised, recognise_layout, summary
 from midway.models.weights.release import ReleaseHints, release_sizes, to_release_name
 from midway.models.weights.safe_pickle import named_tensors
 from midway.models.weights.unwrap import unwrap
@@ -158,35 +163,87 @@ def _described(
     return _of_others(file, name, hints)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """An encoder in a file of someone else."""
+
+    recognised: Recognised
+    spec: EncoderSpec
+    place: str
+    """Part of the file and prefix of the names, such as "teacher.backbone"; may be empty."""
+    others: tuple[str, ...] = ()
+    """Places of other encoders in the file."""
+    guessed_heads: bool = False
+    """True if the number of attention heads was taken from the width."""
+
+
+def open_foreign(file: WeightsFile, name: str, hints: ReleaseHints = NO_HINTS) -> Foreign:
+    """Find an encoder in a file of someone else; its sizes follow from names and shapes.
+
+    Args:
+        file: File in the layout "plain".
+        name: Part to prefer, such as "teacher" or "student", where there are several encoders.
+        hints: `encoder_heads`, where the width does not determine them.
+
+    Raises:
+        MidwayError: There is no encoder with known names, or not the one of this name.
+
+    """
+    where = str(file.path)
+    if of_poodle := recognise_poodle(file.tensors, name, where=where):
+        recognised, place = of_poodle
+        if spec := recognise(recognised.tensors):
+            return Foreign(recognised=recognised, spec=spec, place=place)
+    found = unwrap(file.tensors, name, where=where)
+    recognised = spec = heads = None
+    if found is not None:
+        beside = config_beside(file.path)
+        stated = beside.pop("heads", None)
+        heads = stated if hints.encoder_heads is None else hints.encoder_heads
+        try:
+            recognised = recognise_layout(found.tensors, found.outside, found.others)
+            spec = recognise(recognised.tensors, heads=heads)
+        except MidwayError as error:
+            raise MidwayError(f"{where}: {error}") from None
+        if spec is not None and spec.kind == VisionTransformer.kind:
+            spec = replace(spec, config=spec.config | recognised.config | beside)
+    if found is None or recognised is None or spec is None:
+        raise MidwayError(
+            f"{where}: no configuration in its header, and no ViT with the names of timm or "
+            f"transformers or ResNet with torchvision's in it, but {shown(file.tensors)}; give a "
+            "file that midway, timm or transformers wrote"
+        )
+    place, *others = (each.rstrip(".") for each in (found.prefix, *found.others))
+    return Foreign(
+        recognised=recognised,
+        spec=spec,
+        place=place,
+        others=tuple(others),
+        guessed_heads=heads is None and "heads" in spec.config,
+    )
+
+
 def _of_others(
     file: WeightsFile, name: str, hints: ReleaseHints
 ) -> tuple[EncoderSpec, dict[str, Tensor]]:
-    """Find an encoder in a file of someone else; its sizes follow from names and shapes."""
-    found, spec = unwrap(file.tensors, name, where=str(file.path)), None
-    try:
-        if found is not None:
-            spec = recognise(found.tensors, heads=hints.encoder_heads)
-    except MidwayError as error:
-        raise MidwayError(f"{file.path}: {error}") from None
-    if found is None or spec is None:
-        raise MidwayError(
-            f"{file.path}: no configuration in its header, and no ViT with timm's names or "
-            f"ResNet with torchvision's in it, but {shown(file.tensors)}; give a file that midway "
-            "or timm wrote"
-        )
-    choices = []
-    if found.prefix:
-        others = shown(other.rstrip(".") or "the top level" for other in found.others)
-        place = shown([found.prefix.rstrip(".")])
-        choices.append(f"the encoder is read from {place}{', not ' * bool(others)}{others}")
-    if hints.encoder_heads is None and "heads" in spec.config:
+    """Return an encoder of someone else's file, and log what was read, left out and assumed."""
+    foreign = open_foreign(file, name, hints)
+    recognised, choices = foreign.recognised, [foreign.recognised.layout]
+    if foreign.place:
+        others = shown(other or "the top level" for other in foreign.others)
         choices.append(
-            f"{spec.config['heads']} attention heads follow from its width; --encoder-heads "
-            "overrides them"
+            f"the encoder is read from {shown([foreign.place])}{', not ' * bool(others)}{others}"
         )
-    if choices:
+    if recognised.left_out:
+        choices.append(f"left out: {summary(recognised.left_out)}")
+    if foreign.guessed_heads:
+        choices.append(
+            f"{foreign.spec.config['heads']} attention heads follow from its width; "
+            "--encoder-heads overrides them"
+        )
+    if len(choices) > 1:
         _log.warning("%s: %s", file.path, "; ".join(choices))
-    return spec, found.tensors
+    return foreign.spec, recognised.tensors
 
 
 def _chosen(file: WeightsFile, names: Collection[str], name: str) -> str:

@@ -13,6 +13,7 @@ from midway.atomic import write_atomically
 from midway.config import json_text, to_json
 from midway.errors import MidwayError
 from midway.models.encoders.base import ENCODERS, Encoder, describe
+from midway.models.encoders.vit import EncoderConfig
 from midway.models.midway import MidwayNetwork, NetworkConfig
 from midway.models.weights.check import check_finite, is_finite
 from midway.models.weights.files import NETWORK
@@ -109,6 +110,12 @@ def _release_args(config: NetworkConfig) -> dict[str, Any]:
         raise MidwayError(
             "the release layout cannot represent refinement off or gate_input 'own'; "
             "export to .safetensors"
+        )
+    encoder, plain = config.encoder, EncoderConfig()
+    unnamed = ("layer_scale", "swiglu", "positions", "resampling", "norm_eps", "mean", "std")
+    if other := [each for each in unnamed if getattr(encoder, each) != getattr(plain, each)]:
+        raise MidwayError(
+            f"the release layout cannot represent an encoder's {other[0]}; export to .safetensors"
         )
     arch = {3: "vit_tiny", 6: "vit_small", 12: "vit_base", 16: "vit_large"}
     return {

@@ -19,6 +19,7 @@ from midway.models.weights.files import WeightsFile, read_weights, sha256_of
 from midway.models.weights.load import NO_HINTS, build_encoder, build_network, network_config
 from midway.models.weights.release import ReleaseHints
 from midway.nn.device import Accelerator, pick_device
+from midway.nn.embed import Recolour
 
 TIMM = "timm:"
 RANDOM = "random"
@@ -192,6 +193,8 @@ def encoder_state(
 ) -> dict[str, Tensor]:
     """Return the state dict of the encoder of a source, to load into an encoder of the same sizes.
 
+    Weights for images in another normalisation are converted to ImageNet's.
+
     Args:
         name: As for `load_encoder`.
         like: Encoder that will load the state dict.
@@ -199,21 +202,51 @@ def encoder_state(
         hints: As for `load_encoder`.
 
     Raises:
-        MidwayError: There is no such encoder, or it has other sizes.
+        MidwayError: There is no such encoder, or it has other sizes or heads.
 
     """
     encoder = load_encoder(name, weights=weights, hints=hints)
     state = encoder.state_dict()
+    own_colours = None
     # The plain ViT of timm has the names and layout of ours.
     if isinstance(encoder, TimmEncoder) and not isinstance(like, TimmEncoder):
-        encoder.check_colours()
-        state = encoder.model.state_dict()
+        state, own_colours = encoder.model.state_dict(), encoder.recolour
+    elif isinstance(encoder, VisionTransformer):
+        own_colours = encoder.patch_embed.recolour
     if other := differing(state, like.state_dict()):
         raise MidwayError(
             f"{name}: its encoder has other sizes ({other[0]} differs); give one of the sizes of "
             "this experiment"
         )
-    return state
+    own_heads, heads = (_heads(each) for each in (encoder, like))
+    if own_heads != heads:
+        raise MidwayError(
+            f"{name}: its encoder has {own_heads} attention heads, not {heads}; give the "
+            "experiment as many"
+        )
+    return state if own_colours is None else _in_colours_of(like, state, own_colours, name)
+
+
+def _heads(encoder: Encoder) -> int | None:
+    config = encoder.sizes if isinstance(encoder, TimmEncoder) else encoder.config
+    return getattr(config, "heads", None)
+
+
+def _in_colours_of(
+    like: Encoder, state: Mapping[str, Tensor], own: Recolour, name: str
+) -> dict[str, Tensor]:
+    """Return the weights of a ViT for images in the normalisation of another one."""
+    colours = like.patch_embed.recolour if isinstance(like, VisionTransformer) else own
+    if own.is_like(colours):
+        return dict(state)
+    if not colours.is_identity:
+        raise MidwayError(
+            f"{name}: its encoder has another mean and std than this experiment's; leave out those "
+            "of the experiment, and the weights are converted"
+        )
+    names = ("patch_embed.proj.weight", "patch_embed.proj.bias")
+    weight, bias = own.folded_into(*(state[each] for each in names))
+    return {**state, names[0]: weight, names[1]: bias}
 
 
 def differing(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:

@@ -1,6 +1,5 @@
-"""Encoders inside other people's checkpoints, with the names of timm."""
+"""Encoders inside other people's checkpoints, below parts and prefixes."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,22 +9,30 @@ from torch import Tensor
 from midway.errors import MidwayError
 from midway.models.weights.check import shown
 
-ANCHORS = ("patch_embed.proj.weight", "layer1.0.conv1.weight")
-"""Tensors that every ViT of timm, and every ResNet of torchvision, contains."""
-PREFERRED = ("teacher", "ema", "momentum_encoder", "target_encoder", "student", "encoder")
+ANCHORS = (
+    "patch_embed.proj.weight",
+    "embeddings.patch_embeddings.projection.weight",
+    "embeddings.patch_embeddings.weight",
+    "layer1.0.conv1.weight",
+)
+"""Tensors that every ViT of timm or transformers, and every ResNet of torchvision, contains."""
+PREFERRED = (
+    *("teacher", "ema", "ema_encoder", "momentum_encoder", "target_encoder"),
+    *("student", "encoder"),
+)
 """Parts of a file in the order of preference, if none is asked for."""
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 """Parts of names that wrappers of torch insert at any depth."""
-LEFT_OUT = ("head.", "head_dist.", "fc_norm.", "fc.", "decoder", "mask_token")
-"""Beginnings of the names of classifiers and of decoders for pretraining, which no evaluation
-needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unwrapped:
-    """An encoder's tensors with the names of timm or torchvision."""
+    """An encoder in a file."""
 
     tensors: dict[str, Tensor]
+    """Its tensors, and others with the same prefix, without the prefix."""
+    outside: tuple[str, ...]
+    """Names of all other tensors of the file."""
     prefix: str
     """Part of the file and prefix of the names, such as ``teacher.backbone.``; may be empty."""
     others: tuple[str, ...]
@@ -82,9 +89,9 @@ def unwrap(tensors: Mapping[str, Tensor], wanted: str, *, where: str) -> Unwrapp
             f"{where}: has tensors of one name with and without the inserts of torch.compile or "
             "FSDP; save one of them"
         )
-    kept = {name: tensor for name, tensor in inner.items() if not name.startswith(LEFT_OUT)}
+    outside = tuple(new for new in names.values() if not new.startswith(prefix))
     others = tuple(each for each in prefixes if each != prefix)
-    return Unwrapped(tensors=_unchunked(kept), prefix=prefix, others=others)
+    return Unwrapped(tensors=inner, outside=outside, prefix=prefix, others=others)
 
 
 def _without_wrappers(name: str) -> str:
@@ -97,13 +104,3 @@ def _rank(prefix: str, wanted: str) -> tuple[bool, int, int, str]:
     parts = prefix.split(".")
     places = [place for place, part in enumerate(PREFERRED) if part in parts]
     return wanted not in parts, min(places, default=len(PREFERRED)), len(prefix), prefix
-
-
-def _unchunked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the number of the chunk from ``blocks.CHUNK.BLOCK.``, as DINOv2 names them."""
-    chunked = re.compile(r"blocks\.\d+\.(?=\d+\.)")
-    blocks = [name for name in tensors if name.startswith("blocks.")]
-    if not blocks or not all(map(chunked.match, blocks)):
-        return tensors
-    # The number of the block counts through all chunks.
-    return {chunked.sub("blocks.", name): tensor for name, tensor in tensors.items()}

@@ -1,0 +1,234 @@
+"""Recognition world: objects of several parts, whose arrangement identifies the class.
+
+A frame is a pure function of (config, seed, seconds), equal on all machines. Each object moves
+rigidly over a moving backdrop. Textures and colours are drawn anew for each object and the backdrop
+from the same distributions, so that neither identifies a class; neither does size, angle or place.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from midway.data.synthetic.motion import Motion
+from midway.data.synthetic.noise import Mosaic, Paint
+from midway.data.synthetic.pose import Array, Pose, rounded
+from midway.data.synthetic.shapes import SHAPES, Shape
+from midway.data.synthetic.world import Flow, WorldFrame
+from midway.errors import MidwayError
+
+SHAPE_CLASSES: tuple[str, ...] = ("background", *SHAPES)
+"""Names of the classes; the index is the class id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeWorldConfig:
+    """Size, length, motion and appearance of recognition worlds."""
+
+    height: int = 96
+    width: int = 128
+    num_frames: int = 60
+    fps: float = 30.0
+    num_objects: int = 6
+    object_size: tuple[float, float] = (0.36, 0.44)
+    """Range of the objects' diameter, as a fraction of the height."""
+    thickness: tuple[float, float] = (0.25, 0.29)
+    """Range of the parts' thickness, as a fraction of the diameter."""
+    tilt: float = 0.4
+    """Largest angle between an object's axis and its upright pose in radians, without motion."""
+    classes_per_scene: int = 2
+    """Number of different classes in a scene; objects of a scene share classes if there are fewer
+    than objects."""
+    object_speed: float = 14.0
+    """Root mean square speed of an object's independent motion in pixels per second."""
+    camera_speed: float = 8.0
+    """Root mean square speed of the background in pixels per second; objects move with it."""
+    texture_periods: tuple[float, float] = (5.0, 14.0)
+    """Shortest and longest period of the textures in pixels."""
+    texture_contrast: float = 0.12
+    """Largest difference between the two colours of a texture, per channel."""
+    object_tones: tuple[float, float] = (0.5, 0.95)
+    """Range of red, green and blue of the objects' colours, drawn for each object."""
+    backdrop_tones: tuple[float, float] = (0.05, 0.35)
+    """Range of red, green and blue of the backdrop: darker, as in haze, so that outlines are easy
+    and the classes are what is left to recognise."""
+    backdrop_saturation: float = 0.3
+    """Saturation of the backdrop's colours, 0 for greys: nearly grey, so that two crops of a scene
+    have more in common than the colour of its backdrop."""
+    backdrop_patches: tuple[float, float] = (40.0, 80.0)
+    """Shortest and longest period of the outlines in the backdrop in pixels."""
+    light_change: float = 0.2
+    """Largest relative change of brightness, over the frame and over time."""
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < 16 or self.num_frames < 1 or self.fps <= 0:
+            raise MidwayError(
+                f"world too small: {self.height} x {self.width} pixels, {self.num_frames} frames, "
+                f"{self.fps} fps; give at least 16 x 16 pixels, one frame and a positive fps"
+            )
+        if not 0 <= self.num_objects <= 255:
+            raise MidwayError(
+                f"wrong number of objects: {self.num_objects}; give 0 to 255, as masks are 8 bit"
+            )
+        if not 1 <= self.classes_per_scene <= len(SHAPES):
+            raise MidwayError(
+                f"classes_per_scene = {self.classes_per_scene}; give 1 to {len(SHAPES)}"
+            )
+
+    def build(self, seed: int) -> "ShapeWorld":
+        """Return the world of a seed."""
+        return ShapeWorld(self, seed)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ShapeObject:
+    """Object of a recognition world: its motion, shape, paint and class."""
+
+    motion: Motion
+    shape: Shape
+    paint: Paint
+    class_id: int
+
+    def box(self, pose: Pose) -> tuple[slice, slice]:
+        """Return the rows and columns of a bounding box of the object."""
+        reach = self.shape.radius * pose.scale + 1
+        return (
+            slice(max(0, int(pose.y - reach)), max(0, int(pose.y + reach) + 2)),
+            slice(max(0, int(pose.x - reach)), max(0, int(pose.x + reach) + 2)),
+        )
+
+
+class ShapeWorld:
+    """Scene generated from `seed`, of unlimited duration."""
+
+    def __init__(self, config: ShapeWorldConfig, seed: int) -> None:
+        self.config = config
+        rng = np.random.default_rng(seed)
+        height, width = config.height, config.width
+        self._centre = np.array([(width - 1) / 2, (height - 1) / 2])
+        self._camera = Motion.random(
+            rng,
+            mean=np.array([*self._centre, 0, 0]),
+            reach=np.array([0.1 * height, 0.1 * height, 0.03, 0.04]),
+            speed=config.camera_speed,
+        )
+        self._backdrop = Mosaic.random(
+            rng,
+            periods=config.texture_periods,
+            contrast=config.texture_contrast,
+            tones=config.backdrop_tones,
+            saturation=config.backdrop_saturation,
+            patches=config.backdrop_patches,
+        )
+        # Brightness: amplitude, frequency and phase of the change over x, y and time.
+        self._light = rng.uniform([0.3, 0.5, 0], [1, 1.5, 2 * np.pi], (3, 3))
+        classes = 1 + rng.permutation(len(SHAPES))[: config.classes_per_scene]
+        # One object per cell of a grid, in random order from back to front.
+        rows = max(1, round((config.num_objects * height / width) ** 0.5))
+        grid = (rows, -(-config.num_objects // rows))
+        cells = rng.permutation(grid[0] * grid[1])[: config.num_objects]
+        self._objects = [
+            self._object(rng, int(classes[number % len(classes)]), divmod(int(cell), grid[1]), grid)
+            for number, cell in enumerate(cells)
+        ]
+
+    def frame(self, seconds: float) -> WorldFrame:
+        """Render the image and its masks at any time."""
+        x, y = self._pixels(np.float32)
+        canvas = self._backdrop.colour(*Pose.of(self._camera, seconds).to_surface(x, y))
+        instances = np.zeros(x.shape, np.uint8)
+        for number, item in enumerate(self._objects, start=1):
+            pose = Pose.of(item.motion, seconds)
+            box = item.box(pose)
+            local = pose.to_surface(x[box], y[box])
+            distance = item.shape.distance(*local)
+            # Antialiasing: the outline covers a pixel partly within half a pixel.
+            opacity = np.clip(0.5 - distance, 0, 1)[..., None]
+            canvas[box] += opacity * (item.paint.colour(*local) - canvas[box])
+            instances[box][distance < 0] = number
+        canvas *= self._brightness(x, y, seconds)[..., None]
+        class_of = np.array([0, *(item.class_id for item in self._objects)], np.uint8)
+        return WorldFrame(
+            image=np.rint(255 * np.clip(canvas, 0, 1)).astype(np.uint8),
+            instances=instances,
+            classes=class_of[instances],
+            seconds=seconds,
+        )
+
+    def flow(self, source_seconds: float, target_seconds: float) -> Flow:
+        """Return the exact flow and occlusion of every source pixel.
+
+        A pixel is a point at its centre; the frame extends half a pixel beyond the outermost ones.
+        """
+        instances = self.frame(source_seconds).instances
+        x, y = self._pixels(np.float64)
+        flow = np.empty((*x.shape, 2), np.float32)
+        occluded = np.empty(x.shape, np.bool_)
+        motions = [self._camera, *(item.motion for item in self._objects)]
+        source = [Pose.of(motion, source_seconds) for motion in motions]
+        target = [Pose.of(motion, target_seconds) for motion in motions]
+        for number in range(len(motions)):
+            seen = instances == number
+            there = target[number].to_image(*source[number].to_surface(x[seen], y[seen]))
+            flow[seen] = np.stack([there[0] - x[seen], there[1] - y[seen]], axis=-1)
+            hidden = (np.abs(there[0] - self._centre[0]) > self.config.width / 2) | (
+                np.abs(there[1] - self._centre[1]) > self.config.height / 2
+            )
+            for nearer in range(number + 1, len(motions)):
+                shape = self._objects[nearer - 1].shape
+                hidden |= shape.distance(*target[nearer].to_surface(*there)) < 0
+            occluded[seen] = hidden
+        return Flow(flow=flow, occluded=occluded)
+
+    def camera_motion(self, source_seconds: float, target_seconds: float) -> Array:
+        """Return the background flow (u, v) in pixels at the image centre, even if occluded."""
+        source, target = (Pose.of(self._camera, t) for t in (source_seconds, target_seconds))
+        return np.array(target.to_image(*source.to_surface(*self._centre))) - self._centre
+
+    def _pixels(self, dtype: type[np.floating]) -> tuple[Array, Array]:
+        rows, columns = np.indices((self.config.height, self.config.width), dtype)
+        return columns, rows
+
+    def _brightness(self, x: Array, y: Array, seconds: float) -> Array:
+        """Return the factor on each pixel: a slope over the frame that turns with time."""
+        amplitude, frequency, phase = self._light.T
+        slope_x, slope_y, all_over = rounded(
+            self.config.light_change * amplitude * np.sin(frequency * seconds + phase)
+        ).tolist()
+        across = (x - float(self._centre[0])) / self.config.width
+        down = (y - float(self._centre[1])) / self.config.height
+        return 1 + all_over + slope_x * across + slope_y * down
+
+    def _object(
+        self,
+        rng: np.random.Generator,
+        class_id: int,
+        cell: tuple[int, int],
+        grid: tuple[int, int],
+    ) -> ShapeObject:
+        config = self.config
+        size = rng.uniform(*config.object_size) * config.height
+        # Cells and places are (row, column), poses (x, y).
+        place = (np.array(cell) + rng.uniform(0.35, 0.65, 2)) / grid
+        frame = np.array([config.width, config.height])
+        motion = Motion.random(
+            rng,
+            mean=np.array([*(place[::-1] * frame), rng.uniform(-config.tilt, config.tilt), 0]),
+            reach=np.array([*(0.06 * frame), 0.3, 0.08]),
+            speed=config.object_speed,
+        )
+        return ShapeObject(
+            motion=motion.carried_by(self._camera, parallax=rng.uniform(1, 1.5)),
+            shape=Shape.random(
+                rng,
+                SHAPE_CLASSES[class_id],
+                size=size,
+                thickness=rng.uniform(*config.thickness),
+            ),
+            paint=Paint.random(
+                rng,
+                periods=config.texture_periods,
+                contrast=config.texture_contrast,
+                tones=config.object_tones,
+            ),
+            class_id=class_id,
+        )
