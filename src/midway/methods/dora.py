@@ -21,7 +21,7 @@ from midway.data.views.pair_crops import OFTEN_BLURRED, P_FLIP
 from midway.data.views.photometric import Photometric
 from midway.data.views.render import Clips
 from midway.data.views.spec import ClipSpec, Region, View
-from midway.methods.base import Method, MethodConfig
+from midway.methods.base import About, Method, MethodConfig
 from midway.models.dino import DinoNetwork, HeadConfig
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig, TopAttention
@@ -163,6 +163,16 @@ class Dora(Method):
     """Class tokens of masked frames and of local crops agree with the teacher's of whole frames."""
 
     Config: ClassVar[type[MethodConfig]] = DoraConfig
+    about = About(
+        paper="Venkataramanan et al., ICLR 2024, arXiv 2310.08584",
+        code_licence="none stated",
+        weights_licence="none stated",
+        weights="backbones of the release",
+        sample="8 frames",
+        giga_multiply_adds=191.53,
+        paper_giga_multiply_adds=202.1,
+        activation_megabytes=2330.5,
+    )
 
     def __init__(self, config: DoraConfig) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from midway.data.sampling.loader import ClipBatch
 from midway.data.views.pair_crops import ViewsConfig
 from midway.data.views.render import Clips
 from midway.data.views.spec import ClipSpec
-from midway.methods.base import Method, MethodConfig
+from midway.methods.base import About, Method, MethodConfig
 from midway.models.dino import DinoNetwork, HeadConfig
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer
@@ -111,6 +111,16 @@ class Dynamo(Method):
     """Infer a latent between neighbouring frames, and predict the later one from it."""
 
     Config: ClassVar[type[MethodConfig]] = DynamoConfig
+    about = About(
+        paper="Cui et al., NeurIPS 2024, arXiv 2409.12192",
+        code_licence="MIT",
+        weights_licence="-",
+        weights="",
+        sample="2 frames",
+        giga_multiply_adds=64.42,
+        paper_giga_multiply_adds=68.9,
+        activation_megabytes=605.7,
+    )
 
     def __init__(self, config: DynamoConfig) -> None:
         super().__init__()
