@@ -16,6 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from midway.data import remote
 from midway.data.clip import BadClipError
+from midway.data.clips.find import find_clips
 from midway.data.clips.skipped import SkipLog, SkippedClip
 from midway.data.files import find_files, open_binary
 from midway.data.remote import RemoteFile, UnavailableError
@@ -89,6 +90,15 @@ def test_a_connection_that_stays_away_is_one_line_and_no_bad_clip(flaky):
     message = r"^flaky://a.bin: cannot be read .*\(connection lost while reading\) after 3 attempts"
     with open_binary("flaky://a.bin") as file, pytest.raises(UnavailableError, match=message):
         file.read()
+
+
+def test_a_root_that_stays_away_is_one_line_and_not_taken_for_one_without_index(flaky, caplog):
+    flaky.failures = 100
+    with fsspec.open("memory://videos/midway-index.jsonl", "wb") as file:
+        file.write(b"{}")
+    with pytest.raises(UnavailableError, match=r"index\.jsonl: cannot be read at the moment"):
+        find_clips("flaky://videos", fps=30, gap_seconds=(0.5, 1.0))
+    assert caplog.messages == []
 
 
 def test_what_is_not_there_is_asked_for_once(flaky, monkeypatch):

@@ -301,7 +301,9 @@ def test_frozen_only_the_head_moves(config):
 
 def build_network_again(config) -> FlowNetwork:
     torch.manual_seed(config.run.seed)
-    return build_network(config)
+    made = build_network(config)
+    assert isinstance(made, FlowNetwork)
+    return made
 
 
 @pytest.mark.parametrize(

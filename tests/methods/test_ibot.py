@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from midway.data.views.render import Clips, example_clips
 from midway.errors import MidwayError
@@ -37,7 +36,7 @@ def _masked_tokens(method: Ibot, image: Tensor, mask: Tensor) -> Tensor:
     encoder = method.network.encoder
     tokens = [encoder.cls_token[0, 0] + encoder.pos_embed[0, 0]]
     for place, patch in enumerate(encoder.patch_embed(image[None])[0]):
-        content = method.mask_token if mask[place] else patch
+        content = method.mask_token[0] if mask[place] else patch
         tokens.append(content + encoder.pos_embed[0, 1 + place])
     return encoder.run_blocks(torch.stack(tokens)[None], (-1,))[0][0]
 
@@ -220,27 +219,6 @@ def test_health_names_the_condition_of_the_class_loss(method: Ibot) -> None:
     with torch.no_grad():
         assert {"dino_entropy", "dino_kl", "spread_head"} <= set(method.health(Batch()))
         assert set(method.starting_health(Batch())) == {"dino_rho", "dino_rho_needed"}
-
-
-def test_parameters_and_work_of_a_vit_s_are_those_of_table_9() -> None:
-    with torch.device("meta"):
-        method = Ibot(IbotConfig())
-        clips = example_clips(method.spec, 2)
-    encoder, head = method.network.encoder, method.network.head
-    assert round(sum(p.numel() for p in encoder.parameters()) / 1e6, 1) == 21.7
-    assert sum(p.numel() for p in head.parameters()) / 1e6 == pytest.approx(7.61, abs=0.01)
-    # Table 9 counts multiply-adds, forward, with the head on all tokens of all crops.
-    crops = [clips.views[name].flatten(0, 2) for name in ("globals", "locals", "globals")]
-    with FlopCounterMode(display=False) as counter:
-        for images in crops:
-            head(encoder.levels(images, (-1,))[0])
-    published = counter.get_total_flops() / 2 / 2e9
-    assert published == pytest.approx(35.3, rel=0.01)
-    # Ours skips tokens that no loss reads: the same loss for less.
-    with FlopCounterMode(display=False) as counter:
-        method.loss(clips)
-    ours = counter.get_total_flops() / 2 / 2e9
-    assert ours == pytest.approx(30.3, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def _copy_block(theirs: nn.Module, ours: nn.Module) -> None:
 def _copy(theirs: nn.Module, ours: Mae) -> None:
     vit, decoder = theirs.vit, theirs.decoder
     ours.encoder.cls_token.copy_(vit.embeddings.cls_token)
-    ours.decoder.mask_token.copy_(decoder.mask_token[0, 0])
+    ours.decoder.mask_token.copy_(decoder.mask_token[0])
     pairs = [
         (ours.encoder.patch_embed.proj, vit.embeddings.patch_embeddings.projection),
         (ours.encoder.norm, vit.layernorm),
@@ -189,3 +189,12 @@ def test_a_setting_out_of_range_is_refused(change: dict, message: str) -> None:
 def test_a_decoder_of_impossible_sizes_is_refused(sizes: dict) -> None:
     with pytest.raises(MidwayError, match="decoder"):
         DecoderConfig(**sizes)
+
+
+def test_tokens_and_weights_are_decayed_and_vectors_are_not() -> None:
+    method = Mae(CONFIG)
+    groups = {group.name: {id(p) for p in group.parameters} for group in method.parameter_groups()}
+    for decayed in (method.encoder.cls_token, method.decoder.mask_token):
+        assert id(decayed) in groups["all"]
+    for free in (method.decoder.norm.weight, method.decoder.predict.bias):
+        assert id(free) in groups["all/no_decay"]

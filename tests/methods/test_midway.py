@@ -126,6 +126,45 @@ def test_the_dino_term_counts_by_its_weight_and_is_left_out_at_zero() -> None:
     assert "dino_loss" not in outputs[0.0].logs
 
 
+def test_the_dense_term_counts_by_its_weight_and_is_left_out_at_zero() -> None:
+    torch.manual_seed(0)
+    clips, state = _clips(), Midway(CONFIG).state_dict()
+    outputs = {}
+    for weight in (1.0, 3.0, 0.0):
+        method = Midway(replace(CONFIG, dense_weight=weight))
+        method.load_state_dict(state)
+        outputs[weight] = method.loss(clips)
+        outputs[weight].loss.backward()
+        has_gradient = [p.grad is not None for p in method.network.dynamics.parameters()]
+        assert all(has_gradient) if weight else not any(has_gradient)
+    dense, dino = (outputs[1.0].logs[f"{term}_loss"] for term in ("dense", "dino"))
+    torch.testing.assert_close(outputs[3.0].loss.detach(), dino + 3 * dense)
+    torch.testing.assert_close(outputs[0.0].loss.detach(), dino)
+    assert list(outputs[0.0].logs) == ["dino_loss"]
+    with pytest.raises(MidwayError, match="dino_weight and dense_weight = 0; give one"):
+        replace(CONFIG, dense_weight=0.0, dino_weight=0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "has_dense", "has_dino"),
+    [({}, True, True), ({"dino_weight": 0.0}, True, False), ({"dense_weight": 0.0}, False, True)],
+)
+def test_health_is_that_of_the_terms_there_are(
+    change: dict, has_dense: bool, has_dino: bool
+) -> None:
+    method = Midway(replace(CONFIG, **change)).eval()
+
+    class Batch:
+        def render(self, spec: object) -> Clips:
+            return _clips()
+
+    with torch.no_grad():
+        found = method.health(Batch()) | method.starting_health(Batch())
+    assert ("dense_over_copy_3" in found) is has_dense
+    for name in ("dino_entropy", "dino_kl", "spread_head", "dino_rho", "dino_rho_needed"):
+        assert (name in found) is has_dino
+
+
 def test_a_frozen_encoder_gets_no_gradient_and_the_dynamics_do() -> None:
     frozen = replace(CONFIG, encoder_lr_scale=0.0, dino_weight=0.0)
     method = Midway(frozen)

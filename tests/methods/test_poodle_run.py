@@ -1,7 +1,6 @@
-"""PooDLe from videos with recorded flow to scores: trained, resumed, evaluated and exported."""
+"""PooDLe from videos with recorded flow to scores: trained, evaluated and exported."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,7 +50,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 accelerator="cpu",
                 log_every=1,
                 health_every=2,
-                checkpoint_every=2,
             ),
         )
     )
@@ -68,14 +66,6 @@ def test_recorded_flow_makes_most_points_visible(run: Path) -> None:
     records = [json.loads(line) for line in (run / "whole/metrics.jsonl").read_text().splitlines()]
     assert all(record["visible_share"] > 0.4 for record in records if "visible_share" in record)
     assert any("health/rank_5" in record for record in records)
-
-
-def test_it_resumes_bit_for_bit(run: Path) -> None:
-    shutil.copytree(run / "whole", run / "parts")
-    (run / "parts/checkpoints/step_00000004.ckpt").unlink()
-    assert main(["train", "--resume", str(run / "parts")]) == 0
-    whole, parts = weights_of(run / "whole"), weights_of(run / "parts")
-    assert all(torch.equal(whole[name], tensor) for name, tensor in parts.items())
 
 
 def test_backbone_and_decoder_are_scored_and_exported(

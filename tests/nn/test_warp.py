@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from midway.data.synthetic.world import World, WorldConfig
+from midway.errors import MidwayError
 from midway.nn.warp import (
     AffineRange,
     AffineView,
@@ -78,6 +79,12 @@ def test_views_are_drawn_in_their_ranges():
     assert 1.29 < drawn.scale.max() <= 1.3
     # Four standard errors of a share of 1/4 over 4,000 draws.
     assert (drawn.side == -1).float().mean().item() == pytest.approx(0.25, abs=0.028)
+
+
+@pytest.mark.parametrize("bad", [{"degrees": 200.0}, {"scale": (1.2, 0.9)}, {"p_flip": 1.5}])
+def test_ranges_that_cannot_be_are_refused(bad: dict):
+    with pytest.raises(MidwayError, match=rf"affine\.{next(iter(bad))} = "):
+        AffineRange(**bad)
 
 
 def test_flow_and_occlusion_of_a_world_with_moving_objects():

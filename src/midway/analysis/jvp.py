@@ -96,6 +96,7 @@ class _Block:
         self.attn = _Attention(block.attn, block.norm1(x), dtype)
         h = residual + block.attn(block.norm1(x)[None])[0]
         self.norm2 = _Norm(block.norm2, h, dtype)
+        assert isinstance(block.mlp, Mlp), "dynamics have no gated MLPs"
         self.mlp = _Mlp(block.mlp, block.norm2(h), dtype)
         self.output = h + block.mlp(block.norm2(h))
 

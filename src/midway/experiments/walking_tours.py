@@ -86,6 +86,61 @@ def poodle_r50() -> Experiment:
     )
 
 
+def mae_vits() -> Experiment:
+    """ViT-S by MAE on all single frames of Walking Tours Venice, 100 epochs.
+
+    Command: ``midway train walking_tours.mae_vits --data.root walking_tours/venice.mp4``
+    Cost: 15.3 GFLOP a frame; not run.
+    Expect (paper, table 2, from PooDLe; not run here): ADE20K UperNet 24.1 mIoU, Sintel clean
+    11.1 EPE.
+    """
+    return _on_frames(bdd100k.mae_vits(), "mae_vits")
+
+
+def ibot_vits() -> Experiment:
+    """ViT-S by iBOT on all single frames of Walking Tours Venice, 100 epochs.
+
+    Command: ``midway train walking_tours.ibot_vits --data.root walking_tours/venice.mp4``
+    Cost: 133.4 GFLOP a frame; not run.
+    Expect (paper, table 2, from DoRA; not run here): ADE20K UperNet 33.9 mIoU.
+    """
+    return _on_frames(bdd100k.ibot_vits(), "ibot_vits")
+
+
+def _on_frames(base: Experiment, name: str) -> Experiment:
+    """Return the recipe on every frame of the video, for 100 epochs."""
+    data = replace(
+        midway_vits().data,
+        batch_size=base.data.batch_size,
+        gap_seconds=base.data.gap_seconds,
+    )
+    return replace(
+        base,
+        data=data,
+        run=replace(base.run, epochs=100, folder=Path(f"runs/walking_tours.{name}")),
+    )
+
+
+def croco_vits() -> Experiment:
+    """CroCo v2 with ViT-S on Walking Tours Venice, 100 epochs.
+
+    Command: ``midway train walking_tours.croco_vits --data.root walking_tours/venice.mp4``
+    Cost: 41 GFLOP a pair; not run.
+    Expect (paper, table 2; not run here): ADE20K UperNet 32.0 mIoU, Sintel clean 5.9 EPE.
+    """
+    return _on_frames(bdd100k.croco_vits(), "croco_vits")
+
+
+def videomae_vits() -> Experiment:
+    """VideoMAE with ViT-S on Walking Tours Venice, 100 epochs.
+
+    Command: ``midway train walking_tours.videomae_vits --data.root walking_tours/venice.mp4``
+    Cost: 69 GFLOP a clip; not run.
+    Expect (paper, table 2; not run here): ADE20K UperNet 7.8 mIoU, Sintel clean 7.0 EPE.
+    """
+    return _on_frames(bdd100k.videomae_vits(), "videomae_vits")
+
+
 def dora_vits() -> Experiment:
     """DoRA with a ViT-S on Walking Tours Venice, 100 epochs: clips of 8 frames, 1 s apart.
 

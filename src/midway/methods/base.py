@@ -1,12 +1,11 @@
 """Contract of a pretraining method: its configuration, views and loss."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from midway.config import from_json
@@ -127,21 +126,11 @@ def method_config(values: Mapping[str, Any], *, where: str) -> MethodConfig:
 
 def flops_per_sample(config: MethodConfig) -> float:
     """Count the floating-point operations of one sample, forward and backward."""
-    return _count(config, lambda loss: loss.backward())
-
-
-def forward_multiply_adds(config: MethodConfig) -> float:
-    """Count the multiply-adds of one sample in the forward pass: the "GFLOPs" of table 9."""
-    # The counter takes a multiply-add for two operations.
-    return _count(config, lambda _: None) / 2
-
-
-def _count(config: MethodConfig, follow: Callable[[Tensor], None]) -> float:
     # Tensors on the meta device have shapes only, so nothing is computed.
     with torch.device("meta"):
         method = build_method(config)
         # One sample is too few for the batch norm of a vector.
         clips = example_clips(method.spec, 2)
     with FlopCounterMode(display=False) as counter:
-        follow(method.loss(clips).loss)
+        method.loss(clips).loss.backward()
     return counter.get_total_flops() / 2

@@ -33,6 +33,8 @@ from midway.nn.masking import (
 from midway.nn.rope import grid_positions
 from midway.train.objective import StepOutput
 
+HEALTH_PAIRS = 32
+"""Largest number of pairs of a batch for health metrics."""
 JITTER = Photometric(jitter=(0.4, 0.4, 0.4, 0.0), p_jitter=1.0, p_grey=0.0)
 
 
@@ -205,7 +207,7 @@ class Croco(Method):
 
         It is 1 for a network that ignores the second frame, and falls as it learns to use it.
         """
-        first, second = batch.render(self.spec).views["pair"][:, 0]
+        first, second = batch.render(self.spec).views["pair"][:, 0, :HEALTH_PAIRS]
         mask = self.draw_mask(first)
         right = self.completion_loss(first, second, mask)
         wrong = self.completion_loss(first, second.roll(1, dims=0), mask)

@@ -11,7 +11,7 @@ from midway.config import require
 from midway.data.sampling.loader import ClipBatch
 from midway.data.views.pair_crops import MultiCropConfig
 from midway.data.views.render import Clips
-from midway.methods.base import Method, MethodConfig
+from midway.methods.base import About, Method, MethodConfig
 from midway.models.dino import DinoNetwork, HeadConfig, update_all
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig
@@ -26,6 +26,7 @@ from midway.nn.masking import (
     kept_and_masked,
 )
 from midway.train.distillation import (
+    HEALTH_SAMPLES,
     TeacherConfig,
     few,
     invariance_condition,
@@ -33,8 +34,6 @@ from midway.train.distillation import (
 )
 from midway.train.objective import Progress, StepOutput
 
-HEALTH_SAMPLES = 32
-"""Largest number of frames of a batch for health metrics."""
 RELEASE_TARGETS = TargetsConfig(teacher_temperature=0.07, temperature_warmup_epochs=30.0)
 """Teacher's temperature of the release, for class tokens and patches: 0.04 to 0.07 in 30 epochs."""
 
@@ -128,6 +127,16 @@ class Ibot(Method):
     """Zhou et al., iBOT: Image BERT pre-training with online tokenizer (2022), on video frames."""
 
     Config: ClassVar[type[MethodConfig]] = IbotConfig
+    about = About(
+        paper="Zhou et al., ICLR 2022, arXiv 2111.07832",
+        code_licence="Apache-2.0",
+        weights_licence="Apache-2.0",
+        weights="all files of the release, backbone alone or with heads",
+        sample="1 frame",
+        giga_multiply_adds=30.16,
+        paper_giga_multiply_adds=35.3,
+        activation_megabytes=277.7,
+    )
 
     def __init__(self, config: IbotConfig) -> None:
         super().__init__()
@@ -135,8 +144,8 @@ class Ibot(Method):
         self.spec = config.views.spec(num_frames=1)
         self.network = DinoNetwork(config.encoder, config.head, config.targets)
         self.patch_targets = TeacherTargets(config.head.num_prototypes, config.patch_targets)
-        # Outside the encoder, which then opens as any ViT.
-        self.mask_token = nn.Parameter(torch.empty(config.encoder.width))
+        # Outside the encoder, which then opens as any ViT; decayed as in the release: two axes.
+        self.mask_token = nn.Parameter(torch.empty(1, config.encoder.width))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         if not config.share_prototypes:
             head = config.head

@@ -12,7 +12,7 @@ from midway.data.views.boxes import Box
 from midway.data.views.pair_crops import P_FLIP
 from midway.data.views.render import Clips
 from midway.data.views.spec import ClipSpec, Region, View
-from midway.methods.base import Method, MethodConfig
+from midway.methods.base import About, Method, MethodConfig
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import NORM_EPS, EncoderConfig, VisionTransformer
 from midway.nn.blocks import Block, Tokens, init_xavier
@@ -93,7 +93,8 @@ class Decoder(nn.Module):
     def __init__(self, encoder: EncoderConfig, config: DecoderConfig) -> None:
         super().__init__()
         self.embed = Linear(encoder.width, config.width)
-        self.mask_token = nn.Parameter(torch.zeros(config.width))
+        # Two axes, as in the release: with one it would not be decayed.
+        self.mask_token = nn.Parameter(torch.zeros(1, config.width))
         self.register_buffer(
             "positions", grid_sinusoids(encoder.grid, config.width), persistent=False
         )
@@ -115,7 +116,7 @@ class Decoder(nn.Module):
 
         """
         number = kept.shape[1] + masked.shape[1]
-        embedded = scatter_tokens(self.embed(patches), kept, self.mask_token, number)
+        embedded = scatter_tokens(self.embed(patches), kept, self.mask_token[0], number)
         x = torch.cat([self.embed(cls), embedded], dim=1) + self.positions
         for block in self.blocks:
             x = block(x)
@@ -127,6 +128,16 @@ class Mae(Method):
     """He et al., Masked autoencoders are scalable vision learners (2022), on frames of videos."""
 
     Config: ClassVar[type[MethodConfig]] = MaeConfig
+    about = About(
+        paper="He et al., CVPR 2022, arXiv 2111.06377",
+        code_licence="CC BY-NC 4.0",
+        weights_licence="CC BY-NC 4.0",
+        weights="ViT-B, L and H of the release, encoder alone or with the decoder",
+        sample="1 frame",
+        giga_multiply_adds=2.575,
+        paper_giga_multiply_adds=None,
+        activation_megabytes=53.8,
+    )
 
     def __init__(self, config: MaeConfig) -> None:
         super().__init__()

@@ -217,11 +217,10 @@ class Poodle(Method):
     ) -> tuple[Tensor, Tensor]:
         """Return the flow-equivariance loss, and the share of points that count in it."""
         config = self.config
-        views = [
+        own, others = (
             AffineView.draw(config.affine, len(source), config.size, source.device)
             for _ in range(2)
-        ]
-        own, others = views
+        )
         # Maps of (2 * batch, projection, H / 8, W / 8) for a ResNet.
         predicted = self.dense_predictor(self.student.dense(own.render(source)))
         with torch.no_grad():

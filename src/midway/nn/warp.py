@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from midway.config import require
+
 Points = Float[Tensor, "batch rows columns 2"]
 Flow = Float[Tensor, "batch 2 height width"]
 Size = tuple[int, int]
@@ -102,7 +104,12 @@ def is_visible(
 
 @dataclass(frozen=True, kw_only=True)
 class AffineRange:
-    """Ranges of random rotation, scale and flip."""
+    """Ranges of random rotation, scale and flip.
+
+    Raises:
+        MidwayError: A range is empty or out of bounds.
+
+    """
 
     degrees: float = 10.0
     """Largest rotation in degrees, either way."""
@@ -110,6 +117,16 @@ class AffineRange:
     """Smallest and largest magnification."""
     p_flip: float = 0.5
     """Probability of a horizontal flip."""
+
+    def __post_init__(self) -> None:
+        rules = {
+            f"degrees = {self.degrees}; give 0 to 180": 0 <= self.degrees <= 180,
+            f"scale = {self.scale}; give 0 < low <= high": (
+                0 < self.scale[0] <= self.scale[1] < math.inf
+            ),
+            f"p_flip = {self.p_flip}; give 0 to 1": 0 <= self.p_flip <= 1,
+        }
+        require("affine", rules)
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,7 @@ def test_the_flow_of_a_world_is_recorded_beside_its_video(tmp_path: Path):
 
 def test_a_folder_of_files_is_recorded_and_missing_frames_are_unknown(tmp_path: Path):
     rng = np.random.default_rng(0)
+    flow = np.zeros((4, 6, 2), np.float32)
     for part, numbers in (("forward", (0, 1)), ("backward", (2,))):
         (tmp_path / part).mkdir()
         for number in numbers:

@@ -60,6 +60,8 @@ def write_video(
             stream.codec_context.colorspace = colours
         for number, seconds in enumerate(times):
             frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            # With several threads the conversion is not always the same on a loaded machine.
+            frame = frame.reformat(format="yuv420p", threads=1)
             frame.pts, frame.time_base = round(seconds * ticks), Fraction(1, ticks)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

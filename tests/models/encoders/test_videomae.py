@@ -9,7 +9,8 @@ from torch.testing import assert_close
 
 from midway.errors import MidwayError
 from midway.models.encoders.videomae import VideoMaeEncoder, VideoMaeEncoderConfig
-from midway.models.weights.sources import load_encoder
+from midway.models.weights.save import save
+from midway.models.weights.sources import EncoderSource, load_encoder, open_encoder
 from midway.nn.positions import line_sinusoids
 
 CONFIG = VideoMaeEncoderConfig(
@@ -85,7 +86,8 @@ def test_a_file_in_the_published_layout_gives_the_encoder(tmp_path: Path, caplog
     images = torch.randn(1, 3, 224, 224)
     assert torch.equal(found.maps(images, (-1,))[0], net.maps(images, (-1,))[0])
     assert "VideoMAE" in caplog.text
-    assert "encoder_to_decoder" in caplog.text
+    assert "3 of decoder" in caplog.text
+    assert "1 of mask token" in caplog.text
     torch.save(content | {"model": state | {"encoder.blocks.0.attn.k_bias": torch.ones(192)}}, path)
     with pytest.raises(MidwayError, match=r"blocks\.0\.attn\.k_bias"):
         load_encoder(str(path))
@@ -93,3 +95,53 @@ def test_a_file_in_the_published_layout_gives_the_encoder(tmp_path: Path, caplog
     torch.save({"model": state}, path)
     with pytest.raises(MidwayError, match=r"norm\.bias"):
         load_encoder(str(path))
+
+
+def test_an_evaluation_chooses_the_form_of_single_images(tmp_path: Path) -> None:
+    net, images = encoder(), torch.randn(1, 3, 32, 32)
+    path = str(tmp_path / "net.safetensors")
+    save(net, Path(path))
+    one, clip = (
+        open_encoder(EncoderSource(network=path, features=features)).encoder
+        for features in ("encoder", "static_clip")
+    )
+    with torch.no_grad():
+        assert torch.equal(one.maps(images, (-1,))[0], net.maps(images, (-1,))[0])
+        net.config = replace(CONFIG, still="clip")
+        assert torch.equal(clip.maps(images, (-1,))[0], net.maps(images, (-1,))[0])
+    assert not torch.equal(clip.maps(images, (-1,))[0], one.maps(images, (-1,))[0])
+    with pytest.raises(MidwayError, match="a vit does not see clips; take --features encoder"):
+        open_encoder(EncoderSource(network="random", features="static_clip"))
+
+
+@pytest.mark.parametrize("names", ["today", "hub"])
+def test_a_file_of_transformers_gives_its_features_of_a_clip(tmp_path: Path, names: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"image_size": 224, "hidden_size": 192, "num_hidden_layers": 2, "num_frames": 4}
+    small = {"num_attention_heads": 3, "intermediate_size": 768, "decoder_num_hidden_layers": 1}
+    theirs = transformers.VideoMAEForPreTraining(
+        transformers.VideoMAEConfig(**sizes, **small, layer_norm_eps=1e-6, use_mean_pooling=False)
+    ).eval()
+    state = {
+        name: tensor + 0.1 * torch.randn(tensor.shape)
+        for name, tensor in theirs.state_dict().items()
+    }
+    theirs.load_state_dict(state)
+    if names == "hub":  # the biases in files of transformers 4
+        state = {
+            name.replace("attention.query.bias", "attention.q_bias").replace(
+                "attention.value.bias", "attention.v_bias"
+            ): tensor
+            for name, tensor in state.items()
+        }
+    torch.save(state, tmp_path / "videomae.pth")
+    found = load_encoder(str(tmp_path / "videomae.pth"))
+    assert isinstance(found, VideoMaeEncoder)
+    assert found.config == VideoMaeEncoderConfig(width=192, depth=2, heads=3)
+    # The positions of 4 frames are the first of those of 16.
+    clip = torch.randn(1, 4, 3, 224, 224)
+    with torch.no_grad():
+        tokens = found.patch_embed(clip) + found.table[:, : 2 * 196]
+        ours = found.run_blocks(tokens, (-1,))[0]
+        assert_close(ours, theirs.videomae(clip)[0], atol=1e-4, rtol=1e-4)

@@ -222,8 +222,12 @@ def test_rotary_positions_serve_images_of_any_size_but_no_dropped_patches() -> N
     # Positions count: the features of a rolled image are not the rolled features.
     (rolled,) = encoder.maps(images.roll(8, dims=-1), (-1,))
     assert not torch.allclose(rolled, encoder.maps(images, (-1,))[0].roll(1, dims=-1), atol=1e-4)
-    with pytest.raises(MidwayError, match="does not support; take one with learned positions"):
+    with pytest.raises(
+        MidwayError, match="rotary positions do not serve where patches are dropped"
+    ):
         encoder.run_blocks(encoder.embed(images)[:, :-1], (-1,))
+    with pytest.raises(MidwayError, match="or attention is read, as this method does"):
+        encoder.top_attention(images)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torch
 from midway.data.synthetic.world import World, WorldConfig
 from midway.errors import MidwayError
 from midway.models.flow.external import FlowConfig, RaftFlow, external_flow
+from midway.models.flow.pixels import pixel_flow
 from midway.models.flow.raft import Raft
 
 WORLD = WorldConfig(height=64, width=96, object_speed=15.0, camera_speed=10.0)
@@ -31,6 +32,13 @@ def test_matching_of_pixels_finds_the_motion_of_worlds_in_both_directions():
     assert flow.shape == truth.shape
     error, still = ((x - truth).norm(dim=2).mean((1, 2, 3)) for x in (flow, 0 * flow))
     assert (error < 0.6 * still).all()
+
+
+def test_pairs_of_a_batch_are_matched_as_alone():
+    frames = torch.rand(2, 3, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    together = pixel_flow(*frames)
+    for number, flow in enumerate(together):
+        torch.testing.assert_close(flow, pixel_flow(*frames[:, number]), rtol=0, atol=1e-4)
 
 
 def test_no_motion_is_none():

@@ -61,9 +61,9 @@ def run(method: Croco, tmp_path: Path) -> Path:
 
 def built(run: Path, dpt: DptConfig = DPT, **start: object) -> FlowModule:
     preset = synthetic()
-    start = StartConfig(network=str(run), **start)
+    config = StartConfig(network=str(run), **start)
     data = replace(preset.data, crop=SIZE)
-    return build_network(replace(preset, start=start, data=data, dpt=dpt))
+    return build_network(replace(preset, start=config, data=data, dpt=dpt))
 
 
 def is_same(one: torch.nn.Module, other: torch.nn.Module) -> bool:

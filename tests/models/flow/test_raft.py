@@ -163,14 +163,14 @@ def _torchvision():
     if importlib.util.find_spec("torchvision") is None:
         pytest.skip("torchvision is not installed; the golden numbers were made with it")
     try:
-        from torchvision.models import optical_flow
+        optical_flow = importlib.import_module("torchvision.models.optical_flow")
     except RuntimeError:
         # A build for CUDA beside a torch for CPUs lacks operators that RAFT does not use.
         library = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         try:
-            from torchvision.models import optical_flow
+            optical_flow = importlib.import_module("torchvision.models.optical_flow")
         except (ImportError, RuntimeError) as error:
             pytest.skip(f"torchvision cannot be imported ({error})")
     except ImportError as error:

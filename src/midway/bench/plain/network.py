@@ -115,6 +115,7 @@ def _predict(model: ForwardDynamics, features: Tensor, latents: Tensor, attend: 
         read = inputs[i - 1] if model.gate_input == "previous" else x
         weight = torch.sigmoid(_mlp(gate.mlp, gate.norm(read[:, count:])) + 4.0)
         weight = torch.cat((torch.ones_like(weight[:, :1]).expand(-1, count, -1), weight), dim=1)
+        assert isinstance(block.mlp, Mlp)
         x = weight * x + _attention(block.attn, block.norm1(x), attend)
         x = x + _mlp(block.mlp, block.norm2(x))
     return x[:, count:]
@@ -129,6 +130,7 @@ def _refine(side: TargetSide, name: str, x: Tensor, memory: Tensor, attend: Atte
 
 
 def _block(block: Block, x: Tensor, attend: Attend) -> Tensor:
+    assert isinstance(block.mlp, Mlp)
     x = x + _drop_path(_attention(block.attn, block.norm1(x), attend), block)
     return x + _drop_path(_mlp(block.mlp, block.norm2(x)), block)
 

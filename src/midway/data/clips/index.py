@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from midway.data.clip import BadClipError
 from midway.data.files import FoundFile, open_binary
+from midway.data.remote import UnavailableError
 from midway.data.video.file import VIDEO_SUFFIXES, VideoClip, read_timing
 from midway.data.video.header import MAX_FRAMES, NOTES
 from midway.errors import MidwayError, one_line
@@ -118,9 +119,15 @@ def read_index(location: str) -> tuple[str, dict[str, Record]]:
 
 
 def known_records(root: str) -> dict[str, Record]:
-    """Return the records of the index in a folder, or warn if it is damaged; {} without one."""
+    """Return the records of the index in a folder, or warn if it is damaged; {} without one.
+
+    Raises:
+        UnavailableError: A URL cannot be read at the moment.
+    """
     try:
         return read_index(index_of(root))[1]
+    except UnavailableError:
+        raise
     except MidwayError as error:
         if not isinstance(error.__cause__, OSError):  # an OSError means that there is no index
             _log.warning("%s; until then all headers are read", error)

@@ -127,9 +127,10 @@ class FlowLoader:
         """
         for part, pairs in zip(self.config.parts, self._pairs, strict=True):
             if not any(_has_known(pair) for pair in pairs):
+                others = counted(len(pairs) - 1, "other pair")
                 raise MidwayError(
-                    f"{pairs[0].flow}: no vector of it or of {counted(len(pairs) - 1, 'other pair')} of "
-                    f"{part.dataset} is known, so there is nothing to learn; fetch the flow again"
+                    f"{pairs[0].flow}: no vector of it or of {others} of {part.dataset} is known, "
+                    "so there is nothing to learn; fetch the flow again"
                 )
 
     @property

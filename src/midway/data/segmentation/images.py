@@ -170,9 +170,10 @@ class LabelledImages:
             if (self.read(index)[1] != IGNORE).any():
                 return
         first = self[0].label
+        others = counted(len(self) - 1, "other label")
         raise MidwayError(
-            f"{first}: no pixel of it or of {counted(len(self) - 1, 'other label')} has a class, so "
-            "there is nothing to learn or score; check the labels"
+            f"{first}: no pixel of it or of {others} has a class, so there is nothing to "
+            "learn or score; check the labels"
         )
 
     def _read_classes(self, location: str) -> NDArray[np.uint8]:

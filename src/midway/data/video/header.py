@@ -194,13 +194,15 @@ def open_stream(location: str) -> OpenStream:
         BadClipError: The file is not a video, is empty, or has frames that are too large.
         OSError: The file cannot be read.
     """
-    size = None if is_url(location) else Path(location).stat().st_size
+    status = None if is_url(location) else Path(location).stat()
     with ExitStack() as opened:
         file = opened.enter_context(open_binary(location))
-        head = _checked_head(location, file, size)
-        if size is not None:
+        head = _checked_head(location, file)
+        if status is not None:
             file.close()
             file = None  # FFmpeg reads local files itself
+            if head[4:].isalnum():
+                check_tables(location, status.st_size, status.st_mtime_ns)
         container = opened.enter_context(
             av.open(
                 # Without the prefix, FFmpeg takes the part before a colon in a path for a protocol.
@@ -221,18 +223,17 @@ def open_stream(location: str) -> OpenStream:
             raise BadClipError(location, "has no time base in its header", REENCODE)
         tick_seconds = Fraction(tick.numerator, tick.denominator)
         opened.pop_all()  # the caller closes them
+    size = None if status is None else status.st_size
     return OpenStream(location, container, stream, tick_seconds, size, file)
 
 
-def _checked_head(location: str, file: BinaryIO, size: int | None) -> bytes:
+def _checked_head(location: str, file: BinaryIO) -> bytes:
     """Return the first bytes of a file, whose position stays at its start.
 
     Raises:
-        BadClipError: The file is empty, a bare stream, or states tables of an absurd size.
+        BadClipError: The file is empty or a bare stream.
     """
     head = file.read(8)
-    if size is not None and head[4:].isalnum():
-        check_tables(location, file.fileno(), size)
     if not head:
         raise BadClipError(location, "is empty", "copy it again or remove it")
     if _BARE.match(head) and not head[4:].isalnum():

@@ -8,6 +8,8 @@ hours.
 import os
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
 
 from midway.data.clip import BadClipError
 from midway.errors import counted
@@ -25,18 +27,25 @@ _EDIT_BYTES = 12
 """Size of the shortest edit."""
 
 
-def check_tables(location: str, file: int, size: int) -> None:
+# Training opens a file many times, and a fragmented one has thousands of tables.
+@lru_cache(maxsize=4096)
+def check_tables(location: str, size: int, modified: int) -> None:
     """Check the edits and numbers of frames that an mp4 or mov file states.
 
     Args:
-        location: Path, for the error.
-        file: Descriptor of the open file.
+        location: Path.
         size: Its size in bytes.
+        modified: Its time of change; a file that has not changed is not checked again.
 
     Raises:
         BadClipError: A track states more edits than `MAX_EDITS`, or, each counted once for every
             edit, more frames than the file has bytes or than `MAX_FRAMES`.
     """
+    with Path(location).open("rb") as file:
+        _check(location, file.fileno(), size)
+
+
+def _check(location: str, file: int, size: int) -> None:
     is_sound, edits, frames = False, 1, 0
     for kind, start, end in _boxes(file, 0, size):
         if kind in (b"trak", b"traf"):

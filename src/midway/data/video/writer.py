@@ -84,7 +84,9 @@ def writing_video(
                     if seconds is not None:
                         stream.codec_context.time_base = Fraction(1, _TICKS)
                 even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-                picture = VideoFrame.from_ndarray(even, "rgb24")
+                # The conversion by several threads is not always the same (FFmpeg 8.1).
+                coloured = VideoFrame.from_ndarray(even, "rgb24")
+                picture = coloured.reformat(format="yuv420p", threads=1)
                 if seconds is not None:
                     picture.pts, picture.time_base = round(seconds * _TICKS), Fraction(1, _TICKS)
                 container.mux(stream.encode(picture))

@@ -35,6 +35,7 @@ from midway.models.weights.files import WeightsFile
 from midway.models.weights.pair import build_pair_encoder
 from midway.models.weights.release import ReleaseHints
 from midway.models.weights.sources import load_encoder, read_source
+from midway.models.weights.unwrap import has_several_encoders
 from midway.nn.eval_mode import evaluating
 from midway.nn.images import normalise
 from midway.nn.losses.laplacian import bounded_laplacian, is_valid
@@ -137,7 +138,9 @@ def build_network(config: FinetuneConfig) -> FlowModule:
 def _from_encoder(config: FinetuneConfig, file: WeightsFile | None) -> FlowModule:
     start = config.start
     is_plain = file is not None and file.layout == "plain"
-    has_teacher = file is not None and (is_plain or len(file.encoders) > 1)
+    has_teacher = file is not None and (
+        has_several_encoders(file.tensors) if is_plain else len(file.encoders) > 1
+    )
     if start.encoder != "student" and not has_teacher:
         raise MidwayError(
             f"{start.network}: is an encoder without a teacher; leave out --start.encoder"

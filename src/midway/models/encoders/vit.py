@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder, Images, Map, as_map, patch_grid
+from midway.models.vit_config import MAX_SIDE as MAX_SIDE
 from midway.models.vit_config import NORM_EPS as NORM_EPS
 from midway.models.vit_config import EncoderConfig as EncoderConfig
 from midway.nn.blocks import Block, Tokens, init_transformer
@@ -165,6 +167,7 @@ class VisionTransformer(Encoder):
 
         """
         x = self.embed(images)
+        self._rotation(x, None)  # refuses rotary positions
         *blocks, last = self.blocks
         assert isinstance(last, Block)
         for block in blocks:
@@ -249,8 +252,8 @@ class VisionTransformer(Encoder):
             return ()
         if grid is None:
             raise MidwayError(
-                "this method drops patches, which a ViT with rotary positions does not support; "
-                "take one with learned positions"
+                "encoder: rotary positions do not serve where patches are dropped or attention is "
+                "read, as this method does; take learned ones"
             )
         num_prefix, head_dim = 1 + self.config.num_registers, self.width // self.config.heads
         return (centred_rotation(grid, num_prefix, head_dim, tokens.device),)
@@ -262,13 +265,16 @@ class VisionTransformer(Encoder):
 
 
 def _block(config: EncoderConfig, drop_path: float) -> Block | RotaryBlock:
-    sizes = {"dim": config.width, "heads": config.heads, "swiglu": config.swiglu}
-    eps, scale = config.norm_eps, config.layer_scale
-    if config.positions == "rotary":
-        return RotaryBlock(
-            **sizes, norm_eps=eps, drop_path=drop_path, layer_scale=scale, pairs="halves"
-        )
-    return Block(**sizes, qkv_bias=True, norm_eps=eps, drop_path=drop_path, layer_scale=scale)
+    is_rotary = config.positions == "rotary"
+    make = partial(RotaryBlock, pairs="halves") if is_rotary else partial(Block, qkv_bias=True)
+    return make(
+        config.width,
+        config.heads,
+        norm_eps=config.norm_eps,
+        drop_path=drop_path,
+        layer_scale=config.layer_scale,
+        swiglu=config.swiglu,
+    )
 
 
 ENCODER = VisionTransformer

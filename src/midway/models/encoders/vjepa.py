@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from midway.config import check_at_least, check_at_most
 from midway.errors import MidwayError
-from midway.models.encoders.base import Encoder, Images, Map, as_map
+from midway.models.encoders.base import Encoder, Images, Map, as_map, patch_grid
 from midway.models.encoders.vit import HEADS, NORM_EPS
 from midway.nn.blocks import init_transformer
 from midway.nn.embed import PatchEmbed
@@ -72,13 +72,8 @@ class VJepaEncoder(Encoder):
             MidwayError: A level does not exist, or sides are no multiples of the patch size.
 
         """
-        levels, (height, width) = self.resolved(levels), images.shape[-2:]
-        if height % self.stride or width % self.stride:
-            raise MidwayError(
-                f"image of {height}x{width} pixels: sides must be multiples of the patch size "
-                f"{self.stride}; crop or resize it"
-            )
-        rotation = self._rotation((height // self.stride, width // self.stride), images.device)
+        levels = self.resolved(levels)
+        rotation = self._rotation(patch_grid(images, self.stride), images.device)
         x = self.patch_embed(images)  # (batch, patches, dim)
         found: dict[int, Map] = {}
         for level, block in enumerate(self.blocks[: max(levels)], start=1):

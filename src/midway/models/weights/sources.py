@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import torch
@@ -13,6 +13,7 @@ from midway.errors import MidwayError
 from midway.models.encoders.backward import BackwardEncoder
 from midway.models.encoders.base import Encoder, EncoderSpec
 from midway.models.encoders.timm import TimmEncoder
+from midway.models.encoders.videomae import VideoMaeEncoder
 from midway.models.encoders.vit import VisionTransformer
 from midway.models.midway import MidwayNetwork, NetworkConfig
 from midway.models.weights.files import WeightsFile, read_weights, sha256_of
@@ -36,8 +37,9 @@ class EncoderSource:
     weights: str = "teacher"
     """Encoder of a run or network: teacher (the EMA), student, or another of its names; ignored if
     there is only one."""
-    features: Literal["encoder", "backward"] = "encoder"
-    """Features of the encoder, or backward features of Midway at the levels of its dynamics."""
+    features: Literal["encoder", "backward", "static_clip"] = "encoder"
+    """Features of the encoder, backward features of Midway at the levels of its dynamics, or those
+    of an encoder of clips that sees an image as a clip of equal frames (VideoMAE)."""
     untrained: bool = False
     """Use fresh weights of the same sizes, drawn by the seed of the run."""
     release: Annotated[ReleaseHints, tyro.conf.OmitArgPrefixes] = field(
@@ -133,6 +135,12 @@ def open_encoder(source: EncoderSource) -> OpenedEncoder:
     _check_named(source.network)
     file = read_source(source.network)
     encoder = _made(source) if file is None else _of_file(file, source)
+    if source.features == "static_clip":
+        if not isinstance(encoder, VideoMaeEncoder):
+            raise MidwayError(
+                f"{source.network}: a {encoder.kind} does not see clips; take --features encoder"
+            )
+        encoder.config = replace(encoder.config, still="clip")
     # A resumed readout must continue on the same encoder.
     found = weights_hash(encoder)
     if source.weights_sha256 and found != source.weights_sha256:
@@ -293,7 +301,7 @@ def _made(source: EncoderSource) -> Encoder:
 
 
 def _of_file(file: WeightsFile, source: EncoderSource) -> Encoder:
-    if source.features == "encoder":
+    if source.features != "backward":
         return build_encoder(file, source.weights, source.release, untrained=source.untrained)
     if not file.has_network:
         _check_plain(source)

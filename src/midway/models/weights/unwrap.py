@@ -1,6 +1,6 @@
 """Encoders inside other people's checkpoints, below parts and prefixes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,12 +67,7 @@ def unwrap(tensors: Mapping[str, Tensor], wanted: str, *, where: str) -> Unwrapp
     """
     # Wrappers come off first, as they may hide what stands behind them.
     names = {name: _without_wrappers(name) for name in tensors}
-    prefixes = sorted(
-        name.removesuffix(anchor)
-        for name in names.values()
-        for anchor in ANCHORS
-        if f".{name}".endswith(f".{anchor}")
-    )
+    prefixes = _prefixes(names.values())
     if not prefixes:
         return None
     prefix = min(prefixes, key=lambda each: _rank(each, wanted))
@@ -92,6 +87,26 @@ def unwrap(tensors: Mapping[str, Tensor], wanted: str, *, where: str) -> Unwrapp
     outside = tuple(new for new in names.values() if not new.startswith(prefix))
     others = tuple(each for each in prefixes if each != prefix)
     return Unwrapped(tensors=inner, outside=outside, prefix=prefix, others=others)
+
+
+def has_several_encoders(tensors: Iterable[str]) -> bool:
+    """Return whether a file has more than one encoder, such as a student and a teacher.
+
+    Args:
+        tensors: Names of the tensors of the file.
+
+    """
+    return len(_prefixes(map(_without_wrappers, tensors))) > 1
+
+
+def _prefixes(names: Iterable[str]) -> list[str]:
+    """Return the prefixes of encoders in alphabetical order."""
+    return sorted(
+        name.removesuffix(anchor)
+        for name in names
+        for anchor in ANCHORS
+        if f".{name}".endswith(f".{anchor}")
+    )
 
 
 def _without_wrappers(name: str) -> str:

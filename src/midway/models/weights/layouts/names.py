@@ -19,6 +19,7 @@ _TRANSFORMERS = tuple(
         (r"\.layernorm_before\.", ".norm1."),
         (r"\.layernorm_after\.", ".norm2."),
         (r"\.attention(\.attention)?\.(q|k|v)(uery|ey|alue|_proj)\.", r".attn.\2."),
+        (r"\.attention\.attention\.([qv]_bias)$", r".attn.\1"),
         (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
         (r"\.intermediate\.dense\.", ".mlp.fc1."),
         (r"\.(output\.dense|mlp\.down_proj)\.", ".mlp.fc2."),
@@ -39,17 +40,16 @@ def to_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of a ViT with timm's names; those of unknown names keep them.
 
     Tensors of a block's queries, keys and values become one. Where a layout has no bias of the
-    keys, or none at all, it is zero.
+    keys, or none at all, it is zero; those of VideoMAE stay ``q_bias`` and ``v_bias``.
     """
     found = dict(tensors)
     if is_of_transformers(found):
         found = {_from_transformers(name): tensor for name, tensor in found.items()}
     found = {_with_timms_tokens(name): tensor for name, tensor in _unchunked(found).items()}
     patches = found.get("patch_embed.proj.weight")
-    if patches is not None and patches.ndim == 5:
-        return found  # VideoMAE keeps the biases of queries and values apart
+    is_video = patches is not None and patches.ndim == 5
     for block in sorted({name.split(".")[1] for name in found if name.startswith("blocks.")}):
-        _fuse_projections(found, f"blocks.{block}.attn.")
+        _fuse_projections(found, f"blocks.{block}.attn.", fuse_biases=not is_video)
         _name_gates(found, f"blocks.{block}.mlp.")
     _add_class_position(found)
     return found
@@ -76,7 +76,7 @@ def _unchunked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {_CHUNK.sub("blocks.", name): tensor for name, tensor in tensors.items()}
 
 
-def _fuse_projections(tensors: dict[str, Tensor], attn: str) -> None:
+def _fuse_projections(tensors: dict[str, Tensor], attn: str, *, fuse_biases: bool) -> None:
     """Replace separate queries, keys and values, or separate biases, of a block in place."""
     parts = [f"{attn}{part}.weight" for part in "qkv"]
     if all(part in tensors for part in parts) and _are_alike(tensors[part] for part in parts):
@@ -84,6 +84,10 @@ def _fuse_projections(tensors: dict[str, Tensor], attn: str) -> None:
         biases = [f"{attn}{part}.bias" for part in "qkv"]
     else:
         biases = [f"{attn}{part}_bias" for part in "qkv"]
+    if not fuse_biases:
+        given = {part: tensors.pop(part) for part in biases if part in tensors}
+        tensors |= {name.replace(".bias", "_bias"): bias for name, bias in given.items()}
+        return
     weight, bias = tensors.get(f"{attn}qkv.weight"), f"{attn}qkv.bias"
     if weight is None or weight.ndim != 2 or weight.shape[0] % 3:
         return

@@ -125,8 +125,8 @@ def _family(kept: Mapping[str, Tensor], names: list[str]) -> tuple[Family, str, 
     table = kept.get("pos_embed", kept.get("embeddings.position_embeddings"))
     if any(name.startswith("enc_blocks.") for name in kept):
         return CROCO, "", {}
-    if kept.get("patch_embed.proj.weight", torch.empty(0)).ndim == 5:
-        return VIDEOMAE, "", {}
+    if any(tensor.ndim == 5 for name, tensor in kept.items() if "patch_embed" in name):
+        return VIDEOMAE, library, {}
     if table is None:
         is_vit = any("patch_embed" in name for name in kept)
         return (DINOV3, library, {"norm_eps": ROPE_EPS}) if is_vit else (PLAIN, "", {})
