@@ -31,18 +31,25 @@ def limit_threads(cores: int) -> None:
         torch.set_num_threads(cores)
 
 
+def num_ranks() -> int:
+    """Return the number of processes of this training; 1 in a single process."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 1
+    return distributed.get_world_size()
+
+
 def mean_over_ranks(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return the mean of `x` over all ranks, without gradient; `x` itself in a single process."""
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if (ranks := num_ranks()) == 1:
         return x
     total = x.detach().clone()
     distributed.all_reduce(total)
-    return total / distributed.get_world_size()
+    return total / ranks
 
 
 def logsumexp_over_ranks(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return log(sum(exp(x))) over all ranks, without gradient; `x` itself in a single process."""
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if num_ranks() == 1:
         return x
     # The largest is subtracted, because exp overflows above 88 in float32.
     largest = x.detach().clone()
