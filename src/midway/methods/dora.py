@@ -1,7 +1,7 @@
 """DoRA: discover the objects of a clip by attention, and learn from frames that show one of them.
 
 Venkataramanan et al., "Is ImageNet worth 1 video? Learning strong image encoders from 1 long
-unlabelled video", ICLR 2024. Differences from the release are fields, fixed by default
+unlabelled video", ICLR 2024. Quirks of the release are options, off by default
 (docs/methods/dora.md).
 """
 
@@ -160,7 +160,7 @@ class DoraConfig(TeacherConfig, MethodConfig):
 
 
 class Dora(Method):
-    """Class tokens of masked frames and of local crops agree with the teacher's of whole frames."""
+    """Self-distillation from whole frames to frames masked to one object, and to local crops."""
 
     Config: ClassVar[type[MethodConfig]] = DoraConfig
     about = About(
@@ -224,7 +224,7 @@ class Dora(Method):
     def object_masks(
         self, seen: TopAttention, batch: int
     ) -> Bool[Tensor, "objects frames batch patches"]:
-        """Find objects in the first frame of each clip, and follow them through all frames.
+        """Find objects in the first frame of each clip, and track them through all frames.
 
         Args:
             seen: Output of the teacher for the frames of all clips, in the order (frame, clip).
@@ -257,7 +257,7 @@ class Dora(Method):
     def health(self, batch: ClipBatch) -> dict[str, Tensor]:
         """Return metrics of the teacher in the first frames.
 
-        They are effective rank and spread of its patches, and the mean entropy of the targets as a
+        These are effective rank and spread of its patches, and the mean entropy of the targets as a
         fraction of log(prototypes) (`dino_entropy`).
         """
         network, clips = self.network, few(batch.render(self.spec), HEALTH_SAMPLES)

@@ -108,7 +108,7 @@ class DynamoConfig(TeacherConfig, MethodConfig):
 
 
 class Dynamo(Method):
-    """Infer a latent between neighbouring frames, and predict the later one from it."""
+    """Inverse and forward dynamics between the class tokens of neighbouring frames."""
 
     Config: ClassVar[type[MethodConfig]] = DynamoConfig
     about = About(
@@ -206,7 +206,7 @@ class Dynamo(Method):
         return found
 
     def starting_health(self, batch: ClipBatch) -> dict[str, Tensor]:
-        """Return the condition of the DINO term, if there is one."""
+        """Return the measured and required correlation of head outputs, with a DINO term."""
         if not self.config.dino_weight:
             return {}
         return invariance_condition(self.network, batch.render(self.spec), self.config.terms)

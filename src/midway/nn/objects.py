@@ -1,7 +1,7 @@
 """Objects of a clip from a ViT's attention: prototypes, their refinement, and masks (DoRA).
 
 DoRA (Venkataramanan et al., "Is ImageNet worth 1 video?", ICLR 2024) finds objects in
-the first frame of a clip and follows them through the others, without labels. Everything here is
+the first frame of a clip and tracks them through the others, without labels. Everything here is
 computed in float32 and without gradient.
 """
 
