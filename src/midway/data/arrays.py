@@ -22,7 +22,7 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 
 
 def plain_type(spec: object) -> np.dtype[Any]:
-    """Return the type of numbers, truth values or text of a specification such as "<f4".
+    """Return the type that a specification such as "<f4" names: numbers, booleans or text.
 
     Raises:
         ValueError: Another type, such as records or objects.

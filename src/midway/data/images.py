@@ -132,7 +132,7 @@ def read_ids(location: str, modes: Collection[str]) -> NDArray[np.uint8]:
 
 
 def refuse_orientation(picture: ImageFile, location: str) -> None:
-    """Refuse an image that viewers turn, as pixels and ids may be turned against each other.
+    """Refuse an image that viewers rotate, because its labels may not be rotated with it.
 
     Raises:
         BadClipError: EXIF has another orientation than upright.
