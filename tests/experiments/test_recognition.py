@@ -1,4 +1,4 @@
-"""Recognition world of the quickstart: seeds that never meet, and runs on its videos."""
+"""Recognition world: seeds that never meet, and runs on its videos."""
 
 from itertools import combinations
 

@@ -44,7 +44,7 @@ class PatchBaseline(Encoder):
     def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
         """Return the features of the patches, once per level."""
         self.resolved(levels)
-        grid = tuple(side // self.stride for side in images.shape[-2:])
+        grid = images.shape[-2] // self.stride, images.shape[-1] // self.stride
         found = F.adaptive_avg_pool2d(self.pixels(images), grid)
         if around := self.config.around:
             found = F.avg_pool2d(
