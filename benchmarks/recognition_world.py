@@ -128,7 +128,7 @@ def built(
     if arm in RUNS:
         run = trained(folder, arm, seed, steps)
         return {
-            weights: load_encoder(run, weights=weights) for weights in ("student", "teacher")
+            weights: load_encoder(str(run), weights=weights) for weights in ("student", "teacher")
         }, {}
     torch.manual_seed(seed)
     encoder = VisionTransformer(ENCODER)

@@ -13,7 +13,7 @@ from midway.evals.probes.recognition import (
     recognition,
 )
 
-CONFIG = ShapeWorldConfig(height=48, width=64)
+CONFIG = ShapeWorldConfig(height=48, width=64, num_objects=2, object_size=(0.8, 0.9))
 NUM_CLASSES = len(SHAPE_CLASSES)
 FRAMES = LabelledFrames.render(CONFIG, range(6), 2)
 
@@ -53,8 +53,8 @@ def test_both_readouts_read_classes_that_colours_show_and_no_others():
     frames = coloured(FRAMES)
     encoder = ColourHistograms(PatchFeaturesConfig(patch_size=8))
     score = recognition(encoder, frames, frames, NUM_CLASSES)
-    assert score.linear.miou > 60
-    assert score.knn.miou > 60
+    assert score.linear.miou > 50
+    assert score.knn.miou > 50
     assert score.predictions.shape == FRAMES.classes.shape
     plain = LabelledFrames.render(CONFIG, range(100, 106), 2)
     assert recognition(encoder, FRAMES, plain, NUM_CLASSES).linear.miou < 30

@@ -26,8 +26,8 @@ class ShapeWorldConfig:
 
     height: int = 96
     width: int = 128
-    num_frames: int = 60
-    fps: float = 30.0
+    num_frames: int = 30
+    fps: float = 15.0
     num_objects: int = 6
     object_size: tuple[float, float] = (0.36, 0.44)
     """Range of the objects' diameter, as a fraction of the height."""

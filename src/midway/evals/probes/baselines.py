@@ -44,8 +44,8 @@ class PatchBaseline(Encoder):
     def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
         """Return the features of the patches, once per level."""
         self.resolved(levels)
-        rows, columns = (side // self.stride for side in images.shape[-2:])
-        found = F.adaptive_avg_pool2d(self.pixels(images), (rows, columns))
+        grid = images.shape[-2] // self.stride, images.shape[-1] // self.stride
+        found = F.adaptive_avg_pool2d(self.pixels(images), grid)
         if around := self.config.around:
             found = F.avg_pool2d(
                 F.pad(found, [around] * 4, mode="replicate"), 2 * around + 1, stride=1
