@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from midway.bench.costs import costs_of
 from midway.data.views.render import Clips, example_clips
 from midway.errors import MidwayError
 from midway.experiments import bdd100k, camvid, synthetic, walking_tours
 from midway.experiments.base import Experiment
-from midway.methods.base import build_method, forward_multiply_adds
+from midway.methods.base import build_method
 from midway.methods.poodle import Poodle, PoodleConfig
 from midway.models.encoders.poodle import SpatialDecoderConfig
 from midway.models.encoders.resnet import ResNetConfig
@@ -32,7 +33,7 @@ def clips_of(method: Poodle, batch: int = 2) -> Clips:
 
 
 def test_multiply_adds_and_parameters_are_those_of_table_9():
-    encoders = forward_multiply_adds(PoodleConfig(flow=FlowConfig(source="none"))) / 1e9
+    encoders = costs_of(PoodleConfig(flow=FlowConfig(source="none"))).multiply_adds / 1e9
     raft, mask = _raft_giga_multiply_adds()
     # The sheet's assumptions: 224 pixels, 6 subcrops of 192 in both directions, RAFT in one
     # direction, which upsamples after each of its 24 iterations. Ours upsamples once, both ways.
