@@ -210,7 +210,7 @@ def test_every_preset_builds_and_has_the_recipe(preset):
         ({"frame_area": (0.5, 0.2)}, "give 0 < low <= high <= 1"),
         ({"loss_stride": 0}, "loss_stride = 0"),
         ({"hidden": 0}, "hidden and projection"),
-        ({"subcrops": SubcropConfig(count=40)}, "an image has 9 cells"),
+        ({"subcrops": SubcropConfig(count=40)}, "exceeds the 9 cells of an image"),
     ],
 )
 def test_a_bad_configuration_is_refused(fields, message):
