@@ -125,26 +125,10 @@ class DoraConfig(TeacherConfig, MethodConfig):
     @classmethod
     def tiny(cls) -> Self:
         """Return a small configuration: four frames of 64 pixels, two objects, width 96."""
-        # At this width, every block would be close to the identity with a deviation of 0.02.
-        init_std = 0.04
-        encoder = EncoderConfig(
-            image_size=(64, 64),
-            patch_size=8,
-            width=96,
-            depth=4,
-            heads=3,
-            drop_path=0.0,
-            init_std=init_std,
-        )
+        encoder = EncoderConfig.tiny()
         return cls(
             encoder=encoder,
-            head=HeadConfig(
-                hidden=256,
-                bottleneck=64,
-                num_prototypes=256,
-                init_std=init_std,
-                prototype_init="uniform",
-            ),
+            head=HeadConfig.tiny("uniform"),
             views=DoraViewsConfig(
                 num_frames=4,
                 global_size=(64, 64),

@@ -76,20 +76,10 @@ class DynamoConfig(TeacherConfig, MethodConfig):
     @classmethod
     def tiny(cls) -> Self:
         """Return a small configuration: crops of 64 pixels, four blocks of width 96, all terms."""
-        # At this width, every block would be close to the identity with a deviation of 0.02.
-        init_std = 0.04
-        encoder = EncoderConfig(
-            image_size=(64, 64),
-            patch_size=8,
-            width=96,
-            depth=4,
-            heads=3,
-            drop_path=0.0,
-            init_std=init_std,
-        )
+        encoder = EncoderConfig.tiny()
         return cls(
             encoder=encoder,
-            head=HeadConfig(hidden=256, bottleneck=64, num_prototypes=256, init_std=init_std),
+            head=HeadConfig.tiny(),
             views=ViewsConfig(
                 motion_size=(64, 64),
                 global_size=(64, 64),

@@ -91,25 +91,9 @@ class IbotConfig(TeacherConfig, MethodConfig):
     @classmethod
     def tiny(cls) -> Self:
         """Return a small configuration: crops of 64 pixels, four blocks of width 96."""
-        # At this width, every block would be close to the identity with a std of 0.02.
-        init_std = 0.04
         return cls(
-            encoder=EncoderConfig(
-                image_size=(64, 64),
-                patch_size=8,
-                width=96,
-                depth=4,
-                heads=3,
-                drop_path=0.0,
-                init_std=init_std,
-            ),
-            head=HeadConfig(
-                hidden=256,
-                bottleneck=64,
-                num_prototypes=256,
-                init_std=init_std,
-                prototype_init="uniform",
-            ),
+            encoder=EncoderConfig.tiny(),
+            head=HeadConfig.tiny("uniform"),
             views=MultiCropConfig(
                 global_size=(64, 64),
                 local_size=(32, 32),

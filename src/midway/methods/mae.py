@@ -1,7 +1,7 @@
 """Masked autoencoder (MAE): reconstruct the pixels of masked patches of one frame."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -79,9 +79,7 @@ class MaeConfig(MethodConfig):
     @classmethod
     def tiny(cls) -> Self:
         """Return a small configuration: crops of 64 pixels, four blocks of width 96."""
-        sizes = EncoderConfig(
-            image_size=(64, 64), patch_size=8, width=96, depth=4, heads=3, drop_path=0.0
-        )
+        sizes = replace(EncoderConfig.tiny(), init_std=0.02)
         return cls(encoder=sizes, decoder=DecoderConfig(width=64, depth=2, heads=2))
 
 

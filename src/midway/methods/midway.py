@@ -19,6 +19,7 @@ from midway.models.dynamics import DynamicsConfig, mean_or_sum
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig
 from midway.models.midway import MidwayNetwork, NetworkConfig
+from midway.models.vit_config import TINY_STD
 from midway.models.weights.load import build_network
 from midway.models.weights.sources import differing, read_source
 from midway.nn.losses.dense import normalized_mse
@@ -73,17 +74,7 @@ class MidwayConfig(TeacherConfig, MethodConfig):
     @classmethod
     def tiny(cls) -> Self:
         """Return a small configuration: crops of 64 pixels, four blocks of width 96, both terms."""
-        # At this width, every block would be close to the identity with a std of 0.02.
-        init_std = 0.04
-        encoder = EncoderConfig(
-            image_size=(64, 64),
-            patch_size=8,
-            width=96,
-            depth=4,
-            heads=3,
-            drop_path=0.0,
-            init_std=init_std,
-        )
+        encoder = EncoderConfig.tiny()
         dynamics = DynamicsConfig(
             levels=(1, 3),
             midway_width=48,
@@ -91,9 +82,9 @@ class MidwayConfig(TeacherConfig, MethodConfig):
             forward_depth=2,
             backward_heads=3,
             forward_heads=3,
-            init_std=init_std,
+            init_std=TINY_STD,
         )
-        head = HeadConfig(hidden=256, bottleneck=64, num_prototypes=256, init_std=init_std)
+        head = HeadConfig.tiny()
         return cls(
             network=NetworkConfig(encoder=encoder, dynamics=dynamics, head=head),
             views=ViewsConfig(

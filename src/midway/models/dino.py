@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
+from typing import Protocol, Self
 
 from torch import nn
 
 from midway.config import check_at_least, check_at_most
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer
+from midway.models.vit_config import TINY_STD
 from midway.nn.blocks import init_transformer
 from midway.nn.ema import update_ema
 from midway.nn.losses.dino import (
@@ -37,6 +38,17 @@ class HeadConfig:
     def __post_init__(self) -> None:
         check_at_least("head", self, hidden=1, bottleneck=1, num_prototypes=1)
         check_at_most("head", self, hidden=2**17, bottleneck=2**16, num_prototypes=2**24)
+
+    @classmethod
+    def tiny(cls, prototype_init: PrototypeInit = "trunc_normal") -> Self:
+        """Return the head of `EncoderConfig.tiny`, with 256 prototypes."""
+        return cls(
+            hidden=256,
+            bottleneck=64,
+            num_prototypes=256,
+            init_std=TINY_STD,
+            prototype_init=prototype_init,
+        )
 
 
 def dino_head(dim: int, config: HeadConfig) -> DinoHead:

@@ -1,7 +1,7 @@
 """Sizes of the vision transformer that Midway trains, and variants of it in published weights."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from midway.config import check_at_least, check_at_most
 from midway.errors import MidwayError
@@ -9,6 +9,9 @@ from midway.nn.embed import Colours, Resampling
 from midway.nn.images import IMAGENET_MEAN, IMAGENET_STD
 
 NORM_EPS = 1e-6
+TINY_STD = 0.04
+"""Standard deviation of the initial weights of `EncoderConfig.tiny`. With 0.02, each of its narrow
+blocks would be close to the identity."""
 MAX_SIDE = 2**15
 """Largest side of the images of a position table, in pixels."""
 
@@ -85,6 +88,19 @@ class EncoderConfig:
                 f"encoder: image_size {self.image_size} is not a multiple of patch_size "
                 f"{self.patch_size}; change one"
             )
+
+    @classmethod
+    def tiny(cls) -> Self:
+        """Return a ViT for small studies: 64 pixels, 8-pixel patches, four blocks of width 96."""
+        return cls(
+            image_size=(64, 64),
+            patch_size=8,
+            width=96,
+            depth=4,
+            heads=3,
+            drop_path=0.0,
+            init_std=TINY_STD,
+        )
 
     @property
     def grid(self) -> tuple[int, int]:
