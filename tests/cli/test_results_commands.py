@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,13 +14,14 @@ import pytest
 
 from midway.cli import options
 
-RESULTS = Path(__file__).parents[2] / "docs/RESULTS.md"
-STUB = """#!/usr/bin/env python3
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs/RESULTS.md"
+STUB = f"""#!{sys.executable}
 import json, os, sys
 with open(os.environ["COMMANDS"], "a") as file:
-    file.write(json.dumps(sys.argv[1:]) + "\\n")
+    file.write(json.dumps([os.path.basename(sys.argv[0]), *sys.argv[1:]]) + "\\n")
 """
-"""Stands for `midway`, and notes its words."""
+"""Stands for `midway` and `python`, and notes its words."""
 
 
 class ParsedError(Exception):
@@ -42,14 +44,19 @@ def only_parse(
 
 @pytest.mark.parametrize("block", blocks("bash"))
 def test_commands_parse(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stub = tmp_path / "midway"
-    stub.write_text(STUB)
-    stub.chmod(0o755)
+    for name in ("midway", "python"):
+        stub = tmp_path / name
+        stub.write_text(STUB)
+        stub.chmod(0o755)
     noted = tmp_path / "commands"
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "COMMANDS": str(noted)}
     subprocess.run(["bash", "-euc", block], check=True, env=environment, cwd=tmp_path)
-    commands = [json.loads(line) for line in noted.read_text().splitlines()]
-    assert commands
+    noted_words = [json.loads(line) for line in noted.read_text().splitlines()]
+    assert noted_words
+    for _, script, *words in [words for words in noted_words if words[0] == "python"]:
+        source = (ROOT / script).read_text()
+        assert all(f'"{word}"' in source for word in words if word.startswith("--"))
+    commands = [words[1:] for words in noted_words if words[0] == "midway"]
     for name, *words in commands:
         module = importlib.import_module(f"midway.cli.{name}")
         monkeypatch.setattr(module, "parse", only_parse)
