@@ -182,6 +182,9 @@ def test_the_prediction_needs_the_second_frame_and_does_not_see_masked_patches()
 def test_costs_and_sizes_are_those_of_table_9_and_of_the_published_networks() -> None:
     found = costs_of(CrocoConfig())
     assert found.multiply_adds == pytest.approx(6.85e9, rel=0.01)
+    costs = {name: costs_of(config).multiply_adds / 1e9 for name, config in SIZES.items()}
+    wanted = {"vits": 6.84, "vitb_small": 26.7, "vitb_base": 43.1, "vitl_base": 91.3}
+    assert costs == pytest.approx(wanted, rel=0.002)
     assert found.encoder_parameters == pytest.approx(21.59e6, rel=0.01)
     decoders = {}
     with torch.device("meta"):

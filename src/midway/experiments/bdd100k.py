@@ -5,7 +5,7 @@ from pathlib import Path
 
 from midway.data.sampling.samples import ClipsConfig
 from midway.experiments.base import Experiment
-from midway.methods.croco import CrocoConfig
+from midway.methods.croco import SIZES, CrocoConfig
 from midway.methods.dino import DinoConfig
 from midway.methods.dora import DoraConfig
 from midway.methods.dynamo import DynamoConfig
@@ -198,6 +198,36 @@ def croco_vits() -> Experiment:
         data=replace(base.data, batch_size=250),
         optim=replace(MASKED, warmup_epochs=12.0),
         run=replace(base.run, folder=Path("runs/bdd100k.croco_vits")),
+    )
+
+
+def croco_vitb() -> Experiment:
+    """CroCo v2 with ViT-B and its published base decoder on BDD100K.
+
+    Command: ``midway train bdd100k.croco_vitb --data.root bdd100k/videos/train``
+    Cost: 21.0 M pairs, 259 GFLOP each; not run.
+    Expect: not in the paper, and not run here.
+    """
+    base = croco_vits()
+    return replace(
+        base,
+        method=SIZES["vitb_base"],
+        run=replace(base.run, folder=Path("runs/bdd100k.croco_vitb")),
+    )
+
+
+def croco_vitl() -> Experiment:
+    """CroCo v2 with ViT-L and its published base decoder on BDD100K.
+
+    Command: ``midway train bdd100k.croco_vitl --data.root bdd100k/videos/train``
+    Cost: 21.0 M pairs, 548 GFLOP each; not run.
+    Expect: not in the paper, and not run here.
+    """
+    base = croco_vits()
+    return replace(
+        base,
+        method=SIZES["vitl_base"],
+        run=replace(base.run, folder=Path("runs/bdd100k.croco_vitl")),
     )
 
 
