@@ -7,13 +7,12 @@ world itself, to choose settings and to report numbers have different seeds.
 from dataclasses import replace
 from pathlib import Path
 
-from midway.data.sampling.samples import ClipsConfig
 from midway.data.synthetic.shape_world import ShapeWorldConfig
+from midway.experiments import synthetic
 from midway.experiments.base import Experiment
 from midway.methods.dino import DinoConfig
 from midway.methods.midway import MidwayConfig
-from midway.train.optim import OptimConfig
-from midway.train.run import RunConfig
+from midway.models.vit_config import EncoderConfig
 
 SHAPES = ShapeWorldConfig()
 """Recognition world: classes differ in the arrangement of parts, never in colour or texture."""
@@ -29,8 +28,7 @@ PROBE_WORLDS = {
 """Seeds of the worlds on which readouts are trained and tested: to develop the world, to choose
 settings, and to report numbers once."""
 
-TINY = MidwayConfig.tiny()
-ENCODER = replace(TINY.network.encoder, sincos_positions=True)
+ENCODER = replace(EncoderConfig.tiny(), sincos_positions=True)
 """Four blocks of width 96; positions start as sine-cosine waves, because shapes need distances."""
 
 
@@ -41,34 +39,14 @@ def midway_tiny() -> Experiment:
     Cost: 4 minutes on 2 CPU cores, with ``--run.precision bf16-mixed`` if they support it.
     Expect: not measured yet (docs/RESULTS.md).
     """
-    return Experiment(
-        method=replace(
-            TINY,
-            network=replace(TINY.network, encoder=ENCODER),
-            dino_weight=0.0,
-            # Without the DINO term, its crops are not used: as few and small as possible.
-            views=replace(TINY.views, num_local=0, global_size=(8, 8), local_size=(8, 8)),
-            # With the paper's momentum the teacher would lag behind in a run this short.
-            teacher_momentum=0.95,
-        ),
-        data=ClipsConfig(
-            root="recognition/videos/0",
-            gap_seconds=(0.1, 0.3),
-            starts="random",
-            draws_per_clip=4,
-            batch_size=16,
-            num_workers=1,
-        ),
-        optim=OptimConfig(
-            lr=3e-3, scale_lr=False, warmup_epochs=2, final_weight_decay=0.04, clip_norm=0.5
-        ),
-        run=RunConfig(
-            folder=Path("runs/recognition.midway_tiny"),
-            steps=1500,
-            precision="32-true",
-            accelerator="cpu",
-            log_every=20,
-        ),
+    base = synthetic.midway_tiny()
+    assert isinstance(base.method, MidwayConfig)
+    network = replace(base.method.network, encoder=ENCODER)
+    return replace(
+        base,
+        method=replace(base.method, network=network),
+        data=replace(base.data, root="recognition/videos/0"),
+        run=replace(base.run, folder=Path("runs/recognition.midway_tiny")),
     )
 
 
