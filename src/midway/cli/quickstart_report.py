@@ -1,14 +1,15 @@
 """Probes, figures and HTML report of the quickstart."""
 
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 from midway.analysis import pictures
@@ -23,6 +24,7 @@ from midway.experiments.synthetic import WORLD, midway_tiny
 from midway.methods.midway import MidwayConfig
 from midway.models.midway import MidwayNetwork
 from midway.nn.images import normalise
+from midway.train.run import RunConfig
 
 CPU = torch.device("cpu")
 NUM_VIDEOS = 160
@@ -33,6 +35,8 @@ GAP_SECONDS = midway_tiny().data.gap_seconds[1]
 """Time between the frames of a probed pair: the largest gap of training."""
 LEVEL = 3
 """Level of the heatmaps: the highest objective level of the network."""
+CROPS_INCHES = 4.0
+"""Largest width of the figure of crops, which have few pixels."""
 SHOWN = 4
 """Number of examples in each figure."""
 
@@ -158,22 +162,81 @@ def write_report(
         reason: Reason for fewer steps than in the full run; empty if there are as many.
 
     """
-    lines = (experiment.run.folder / "metrics.jsonl").read_text().splitlines()
+    run = experiment.run
     report = Report("Midway quickstart")
     report.paragraph(
         f"A small Midway network was pretrained without labels on {NUM_VIDEOS} synthetic videos: "
-        f"{counted(experiment.run.steps, 'step')} of {experiment.data.batch_size} pairs of frames "
-        f"in {seconds['train'] / 60:.1f} minutes, seed {experiment.run.seed}, on this machine's "
+        f"{counted(run.steps, 'step')} of {experiment.data.batch_size} pairs of frames "
+        f"in {seconds['train'] / 60:.1f} minutes, seed {run.seed}, on this machine's "
         f"CPU. {reason} The network is compared with the untrained one on synthetic worlds that it "
         "was not trained on."
     )
+    _report_origin(report, run)
     report.heading("Training")
+    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    report.figure(pictures.loss_curves(records), "Loss over the steps of the run.")
-    report.figure(_crops(experiment), "Crops of a few training pairs, after augmentation.")
+    report.figure(
+        lambda width: pictures.loss_curves(records, width=width),
+        "Loss over the steps of the run.",
+        _losses_seen(records),
+    )
+    views = _views(experiment)
+    report.figure(
+        lambda width: pictures.crops(views, SHOWN, width=min(width, CROPS_INCHES)),
+        "Crops of a few training pairs, after augmentation.",
+        f"{counted(SHOWN, 'row')} of two crops: a source frame of a textured world, and its "
+        "target, in which the shapes have moved; each has other colours.",
+    )
     _report_recognition(report, findings, pairs)
     _report_motion(report, findings, pairs)
+    _report_next(report, path.parent, run)
     report.write(path)
+
+
+def _report_origin(report: Report, run: RunConfig) -> None:
+    """Add command, commit, versions and date."""
+    origin = json.loads((run.folder / "environment.json").read_text())
+    report.code(f"midway quickstart --seed {run.seed} --steps {run.steps}")
+    commit = f"commit {_short(origin['git_commit'])}, " if origin["git_commit"] else ""
+    report.paragraph(
+        f"Midway {origin['midway-network']}, {commit}torch {origin['torch']}, "
+        f"Python {origin['python']}, {origin['date'][:10]}. The command repeats this run."
+    )
+
+
+def _short(commit: str) -> str:
+    """Shorten a commit, and keep the mark of changed files."""
+    name, dash, mark = commit.partition("-")
+    return f"{name[:12]}{dash}{mark}"
+
+
+def _report_next(report: Report, folder: Path, run: RunConfig) -> None:
+    """Add commands that go on from this run."""
+    video = min((folder / "videos").glob("*.mp4"))
+    network, here = shlex.quote(str(run.folder)), shlex.quote(str(folder))
+    report.heading("What next")
+    report.paragraph("Follow a point with this network, watch its training, or use your own video:")
+    report.code(
+        f"midway track {shlex.quote(str(video))} --point 60,50 --network {network} "
+        f"-o {here}/tracks.mp4\n"
+        f"tensorboard --logdir {network}\n"
+        "midway train camvid.midway_tiny --data.root DIR"
+    )
+    report.paragraph(
+        "DIR is a folder with videos. The documentation explains data, evaluations and analysis: "
+        "docs/index.md of the repository."
+    )
+
+
+def _losses_seen(records: Sequence[Mapping[str, Any]]) -> str:
+    """Describe the plot of the losses."""
+    first, last = records[0], records[-1]
+    changes = [
+        f"{name} from {first[key]:.2f} to {last[key]:.2f}"
+        for name, key in (("total", "loss"), ("dense", "dense_loss"))
+        if first[key] is not None and last[key] is not None
+    ]
+    return f"Two plots of losses from step {first['step']} to {last['step']}: {', '.join(changes)}."
 
 
 def _report_recognition(report: Report, findings: dict[str, Findings], pairs: PairSet) -> None:
@@ -189,9 +252,13 @@ def _report_recognition(report: Report, findings: dict[str, Findings], pairs: Pa
     )
     predicted = {name: found.classes[:SHOWN].numpy() for name, found in findings.items()}
     truth = _classes(PROBE_TEST[:SHOWN], 1).numpy()
+    images = pairs.source[:SHOWN].numpy()
+    right = [f"{name} {100 * (each == truth).mean():.0f} %" for name, each in predicted.items()]
     report.figure(
-        pictures.segmentation(pairs.source[:SHOWN].numpy(), truth, predicted, CLASS_NAMES),
+        lambda width: pictures.segmentation(images, truth, predicted, CLASS_NAMES, width=width),
         "Test images, ground truth, and predictions of the probes.",
+        f"{counted(SHOWN, 'test image')} with textured shapes, their classes as colours, and the "
+        f"predicted classes. Pixels that agree with the truth: {', '.join(right)}.",
     )
 
 
@@ -212,18 +279,39 @@ def _report_motion(report: Report, findings: dict[str, Findings], pairs: PairSet
             _guess_row(motions["untrained"]),
         ],
     )
-    flows = {name: motion.predicted_flow[:SHOWN].numpy() for name, motion in motions.items()}
+    flows = {"true flow": flow}
+    flows |= {name: motion.predicted_flow[:SHOWN].numpy() for name, motion in motions.items()}
+    longest = np.hypot(flow[..., 0], flow[..., 1]).max()
     report.figure(
-        pictures.flow(source, target, flow, flows),
+        lambda width: pictures.flow(source, target, flows, width=width),
         "Pairs, ground-truth flow, and flow of patches predicted by the probes.",
+        f"{counted(SHOWN, 'pair')} of frames and flow as colours. The true flow has sharp regions, "
+        f"one per shape, of up to {longest:.0f} pixels; the predicted flow has blocks of patches.",
     )
     points = np.array(_points())
     moved = points + np.stack([flow[i, y, x] for i, (x, y) in enumerate(points)])
-    heatmaps = {name: found.heatmaps.numpy() for name, found in findings.items()}
+    heatmaps = {f"target, {name}": found.heatmaps.numpy() for name, found in findings.items()}
     report.figure(
-        pictures.heatmaps(source, target, points, heatmaps, moved),
+        lambda width: pictures.heatmaps(source, target, points, heatmaps, moved, width=width),
         "Forwarded feature perturbation: effect of perturbing the outlined source patch on the "
         "predicted target.",
+        _heatmaps_seen(heatmaps, moved),
+    )
+
+
+def _heatmaps_seen(heatmaps: Mapping[str, NDArray[Any]], moved: NDArray[Any]) -> str:
+    """Describe the figure of the heatmaps."""
+    parts = []
+    for name, each in heatmaps.items():
+        rows, columns = each.shape[1:]
+        row, column = np.unravel_index(each.reshape(len(each), -1).argmax(1), (rows, columns))
+        patch = np.array([WORLD.width / columns, WORLD.height / rows])
+        hottest = (np.stack([column, row], axis=1) + 0.5) * patch - 0.5
+        far = np.hypot(*(hottest - moved).T).mean()
+        parts.append(f"in the {name}, it is on average {far:.0f} pixels from the true place")
+    return (
+        f"{counted(len(moved), 'source frame')} with an outlined patch, and heatmaps over the grey "
+        f"targets. The hottest patch has a white cross: {'; '.join(parts)}."
     )
 
 
@@ -236,10 +324,9 @@ def _guess_row(motion: MotionScore) -> tuple[str, ...]:
     return ("mean motion", f"{motion.flow.epe_mean:.2f}", "0", f"{motion.camera.epe_mean:.2f}", "0")
 
 
-def _crops(experiment: Experiment) -> Figure:
-    """Draw the motion crops of the run's first batch; the run uses no other views."""
+def _views(experiment: Experiment) -> dict[str, Tensor]:
+    """Return the motion crops of the run's first batch; the run uses no other views."""
     spec = method_of(experiment).views.spec()
     data = replace(experiment.data, num_workers=0)
     batch = next(clip_loader(replace(experiment, data=data), spec).batches(0, 1))
-    views = batch.render(spec).views
-    return pictures.crops({"motion": views["motion"]}, SHOWN)
+    return {"motion": batch.render(spec).views["motion"]}
