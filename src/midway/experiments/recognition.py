@@ -37,7 +37,7 @@ ENCODER = replace(TINY.network.encoder, sincos_positions=True)
 def midway_tiny() -> Experiment:
     """Small ViT on videos of shapes, dense term only, 1,500 steps.
 
-    Command: ``midway train recognition.midway_tiny --data.root recognition/videos/0``
+    Command: ``midway train recognition.midway_tiny --data.root quickstart/videos``
     Cost: 4 minutes on 2 CPU cores, with ``--run.precision bf16-mixed`` if they support it.
     Expect: not measured yet (docs/RESULTS.md).
     """
@@ -52,7 +52,7 @@ def midway_tiny() -> Experiment:
             teacher_momentum=0.95,
         ),
         data=ClipsConfig(
-            root="recognition/videos/0",
+            root="quickstart/videos",
             gap_seconds=(0.1, 0.3),
             starts="random",
             draws_per_clip=4,
@@ -77,7 +77,7 @@ def dino_tiny() -> Experiment:
 
     Crops lie anywhere in the frame: they share the classes of a scene, but few objects.
 
-    Command: ``midway train recognition.dino_tiny --data.root recognition/videos/0``
+    Command: ``midway train recognition.dino_tiny --data.root quickstart/videos``
     Cost: 3 minutes on 2 CPU cores (estimated).
     Expect: a loss below log(256) = 5.55, and no gain after 400 steps (docs/RESULTS.md).
     """

@@ -1,4 +1,14 @@
-"""Short pretraining on synthetic videos, for a CPU."""
+"""Short pretraining on videos of textures, for a CPU.
+
+The world measures textures, not recognition: random filters read its classes as well as a trained
+network does (docs/RESULTS.md). `midway.experiments.recognition` has the world of shapes, which the
+quickstart uses. Videos of textures are written by:
+
+    from midway.data.synthetic.write import write_videos
+    from midway.experiments.synthetic import WORLD
+
+    write_videos("textures", WORLD, seeds=range(160))
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +26,7 @@ from midway.train.run import RunConfig
 WORLD = WorldConfig(
     num_objects=5, object_size=(0.5, 0.9), texture_period_pixels=(8.0, 12.0), saturation=0.15
 )
-"""World of the quickstart: one large object per class; classes differ in texture, not colour."""
+"""World of textures: one large object per class; classes differ in texture, not colour."""
 
 BOTH_TERMS = MidwayConfig.tiny()
 """The paper's objective, dense and DINO term, on crops of 64 pixels."""
@@ -25,12 +35,12 @@ TINY = BOTH_TERMS.network
 
 
 def midway_tiny() -> Experiment:
-    """Small ViT on the videos of `midway quickstart`, dense term only, 1,500 steps.
+    """Small ViT on videos of textures, dense term only, 1,500 steps.
 
     Two crops of a frame of these worlds have so little in common that the DINO loss does not fall,
     and the term makes features worse (docs/experiments/recognition.md).
 
-    Command: ``midway train synthetic.midway_tiny --data.root quickstart/videos``
+    Command: ``midway train synthetic.midway_tiny --data.root textures``
     Cost: 4 minutes on 2 CPU cores, with ``--run.precision bf16-mixed`` if they support it.
     Expect: a linear readout 20 points of mIoU above the untrained network (docs/RESULTS.md).
     """
@@ -44,7 +54,7 @@ def midway_tiny() -> Experiment:
             teacher_momentum=0.95,
         ),
         data=ClipsConfig(
-            root="quickstart/videos",
+            root="textures",
             # Objects move by about half a patch, so that a patch keeps its texture at any phase.
             gap_seconds=(0.1, 0.3),
             starts="random",
@@ -66,12 +76,12 @@ def midway_tiny() -> Experiment:
 
 
 def dino_tiny() -> Experiment:
-    """DINO on pairs of the quickstart's videos, 300 steps.
+    """DINO on pairs of videos of textures, 300 steps.
 
     Two crops of these worlds have too little in common (a run warns of it), so that the loss
     returns to log(256) = 5.55 (docs/methods/dino.md).
 
-    Command: ``midway train synthetic.dino_tiny --data.root quickstart/videos``
+    Command: ``midway train synthetic.dino_tiny --data.root textures``
     Cost: 2 minutes on 2 CPU cores.
     Expect: no gain over the untrained network.
     """
@@ -85,12 +95,12 @@ def dino_tiny() -> Experiment:
 
 
 def poodle_tiny() -> Experiment:
-    """Small PooDLe on the videos of `midway quickstart`, 300 steps, with flow by matching.
+    """Small PooDLe on videos of textures, 300 steps, with flow by matching.
 
     For exact flow, write the videos with it, and give ``--method.flow.source recorded
     --data.gap-seconds 0.2 0.2`` (docs/methods/poodle.md).
 
-    Command: ``midway train synthetic.poodle_tiny --data.root quickstart/videos``
+    Command: ``midway train synthetic.poodle_tiny --data.root textures``
     Cost: 4 minutes on 2 CPU cores.
     Expect: dense and pooled loss that fall from 2 (docs/methods/poodle.md).
     """
