@@ -1,28 +1,40 @@
 """Command ``midway train EXPERIMENT`` or ``midway train --resume RUN``: pretraining."""
 
 import difflib
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from midway.cli.options import description, parse, say
 from midway.config import read_json
-from midway.errors import INTERRUPTED, MidwayError, counted
+from midway.data.clips.find import ClipList
+from midway.errors import INTERRUPTED, MidwayError, counted, duration
 from midway.experiments.base import (
     Experiment,
     experiment_from_json,
     experiments,
+    find_data,
+    sample_spec,
     train,
 )
 
-USAGE = """usage: midway train EXPERIMENT [--data.root DIR] [--field value ...] [--json]
+if TYPE_CHECKING:
+    from midway.train.fit import FitSummary
+
+USAGE = """usage: midway train EXPERIMENT [--data.root DIR] [--field value ...] [--plan] [--json]
        midway train --resume RUN [--field value ...] [--json]
 
 midway list shows the experiments, midway train EXPERIMENT --help the fields of one.
+--plan shows time, memory and disk of a run, from a few steps, and does not start it.
 On --resume, these may change: length, hardware, logging, checkpointing, location of the data,
 labels of the health metrics, compilation and recomputation.
 Exit code: 0 done, 2 user error (one line), 3 interrupted (checkpoint written; use --resume)."""
+
+
+PLAN = """
+--plan shows time, memory and disk of the run on this machine and on known GPUs, without a run."""
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
@@ -30,15 +42,43 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         raise SystemExit(0)
-    resume = words[0] == "--resume"
-    if resume and len(words) < 2:
+    planned, words = "--plan" in words, [word for word in words if word != "--plan"]
+    if not words:
+        raise MidwayError("--plan: no experiment; give its name, see midway list")
+    if words[0] == "--resume":
+        return _resume(words, planned=planned)
+    name, *rest = words
+    function = _named(name)
+    base, about = function(), description(function) + PLAN
+    experiment = parse(Experiment, rest, prog=f"midway train {name}", default=base, about=about)
+    module, found = inspect.getmodule(function), None
+    if planned or hasattr(module, "follow_data"):
+        spec = sample_spec(experiment.method)
+        found = find_data(experiment.data, spec)
+        if hasattr(module, "follow_data"):
+            experiment = module.follow_data(experiment, found, base=base, fixed=_fields(rest))
+        if planned:
+            from midway.cli.train_plan import show_plan  # imports the benchmarks
+
+            return show_plan(["midway", "train", *words], experiment, found, spec)
+        from lightning_fabric.utilities.rank_zero import rank_zero_only  # takes seconds
+
+        rank_zero_only(say)(_chosen(experiment, found))
+    return _result(experiment, train(experiment, found=found))
+
+
+def _resume(words: Sequence[str], *, planned: bool) -> dict[str, Any]:
+    if len(words) < 2:
         raise MidwayError("--resume: no run; give the folder of one, midway train --resume RUN")
-    experiment = _resumed(Path(words[1])) if resume else _named(words[0])()
-    rest = words[2:] if resume else words[1:]
-    prog = f"midway train {' '.join(words[: len(words) - len(rest)])}"
-    about = "Continue a run." if resume else description(_named(words[0]))
-    experiment = parse(Experiment, rest, prog=prog, default=experiment, about=about)
-    summary = train(experiment, resume=resume)
+    if planned:
+        raise MidwayError("--plan: describes a new run; leave --resume out, or leave it out")
+    folder = Path(words[1])
+    prog, about = f"midway train --resume {folder}", "Continue a run."
+    experiment = parse(Experiment, words[2:], prog=prog, default=_resumed(folder), about=about)
+    return _result(experiment, train(experiment, resume=True))
+
+
+def _result(experiment: Experiment, summary: "FitSummary") -> dict[str, Any]:
     if not summary.is_main:
         raise SystemExit(0)  # the first process reports for all, including the exit code
     ended = "interrupted" if summary.interrupted else "done"
@@ -51,6 +91,23 @@ def main(words: Sequence[str]) -> dict[str, Any]:
         "checkpoint": None if summary.checkpoint is None else str(summary.checkpoint),
         "exit_code": INTERRUPTED if summary.interrupted else 0,
     }
+
+
+def _fields(words: Sequence[str]) -> set[str]:
+    """Return the fields that options set, such as ``run.steps``."""
+    options = (word.partition("=")[0] for word in words if word.startswith("--"))
+    return {option.removeprefix("--").replace("-", "_") for option in options}
+
+
+def _chosen(experiment: Experiment, found: ClipList) -> str:
+    """Return the line that says what follows the data."""
+    data, run = experiment.data, experiment.run
+    length = counted(run.steps, "step") if run.steps else f"{run.epochs:g} epochs"
+    starts = "every frame a start" if data.starts == "every_frame" else "random starts"
+    return (
+        f"{counted(len(found.clips), 'clip')}, {duration(found.seconds)}: {length} of "
+        f"{counted(data.batch_size * run.accumulate, 'sample')}, {starts}"
+    )
 
 
 def _named(name: str) -> Callable[[], Experiment]:
