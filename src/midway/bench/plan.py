@@ -34,6 +34,8 @@ class Length:
 
     clips: int
     skipped_clips: int
+    first_skipped: str
+    """Reason of the first skipped clip; empty if there is none."""
     hours: float
     """Duration of the usable clips."""
     frames_per_sample: int
@@ -160,6 +162,7 @@ def _length(experiment: Experiment, found: ClipList, spec: ClipSpec) -> Length:
     return Length(
         clips=len(found.clips),
         skipped_clips=len(found.skipped),
+        first_skipped=found.skipped[0].reason if found.skipped else "",
         hours=found.seconds / 3600,
         frames_per_sample=spec.num_frames,
         samples_per_epoch=len(loader.dataset),

@@ -2,14 +2,16 @@
 
 import difflib
 import inspect
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from midway.cli.options import description, parse, say
+from midway.cli.options import description, next_step, parse, say
 from midway.config import read_json
 from midway.data.clips.find import ClipList
+from midway.data.files import is_url
 from midway.errors import INTERRUPTED, MidwayError, counted, duration
 from midway.experiments.base import (
     Experiment,
@@ -51,6 +53,9 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     function = _named(name)
     base, about = function(), description(function) + PLAN
     experiment = parse(Experiment, rest, prog=f"midway train {name}", default=base, about=about)
+    root = experiment.data.root
+    if root == base.data.root and not is_url(root) and not Path(root).exists():
+        raise MidwayError(f"{root}: does not exist; give the folder of your data by --data.root")
     module, found = inspect.getmodule(function), None
     if planned or hasattr(module, "follow_data"):
         spec = sample_spec(experiment.method)
@@ -81,10 +86,13 @@ def _resume(words: Sequence[str], *, planned: bool) -> dict[str, Any]:
 def _result(experiment: Experiment, summary: "FitSummary") -> dict[str, Any]:
     if not summary.is_main:
         raise SystemExit(0)  # the first process reports for all, including the exit code
+    folder = experiment.run.folder
     ended = "interrupted" if summary.interrupted else "done"
-    say(f"{ended}: {counted(summary.steps, 'step')}, {experiment.run.folder}")
+    say(f"{ended}: {counted(summary.steps, 'step')}, {folder}")
+    resume = f"next: midway train --resume {shlex.quote(str(folder))}"
+    say(resume if summary.interrupted else next_step(folder))
     return {
-        "run": str(experiment.run.folder),
+        "run": str(folder),
         "steps": summary.steps,
         "skipped_steps": summary.skipped_steps,
         "interrupted": summary.interrupted,
@@ -113,8 +121,9 @@ def _chosen(experiment: Experiment, found: ClipList) -> str:
 def _named(name: str) -> Callable[[], Experiment]:
     known = experiments()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
+        near = [each for each in known if each.startswith(f"{name}.")]
+        near = near or difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         raise MidwayError(f"no experiment '{name}'; {hint}see midway list")
     return known[name]
 

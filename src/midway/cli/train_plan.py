@@ -105,6 +105,8 @@ def _advice(plan: RunPlan, experiment: Experiment) -> list[str]:
     """Return a line for each thing that would go wrong or waste time."""
     length, needs, here = plan.length, plan.needs, plan.here
     lines = []
+    if length.first_skipped:
+        lines.append(f"skipped: {length.first_skipped}")
     if needs.disk_bytes > needs.free_disk_bytes:
         lines.append("note: the disk is too small; choose another --run.folder")
     if here.trial.ran_out_of_memory:
@@ -133,7 +135,7 @@ def _print_chips(plan: RunPlan) -> None:
         f"estimates for {counted(plan.chips[0].devices, 'GPU')} at {high:.0%} to {low:.0%} of its "
         "peak (not measured)"
     )
-    columns = ("GPU", "precision", "hours", "samples/s", "cores to read", "batch x accumulate")
+    columns = ("GPU", "precision", "hours", "samples/s", "cores to read", "batch")
     table = Table(*columns, title=title)
     for column in table.columns[2:]:
         column.justify = "right"
@@ -141,12 +143,15 @@ def _print_chips(plan: RunPlan) -> None:
         table.add_row(
             chip.name,
             chip.precision,
-            " to ".join(f"{hours:,.2g}" if hours < 10 else f"{hours:,.0f}" for hours in chip.hours),
-            " to ".join(f"{rate:,.0f}" for rate in chip.samples_per_second),
-            " to ".join(f"{cores:,}" for cores in chip.cores),
+            "-".join(f"{hours:,.2g}" if hours < 10 else f"{hours:,.0f}" for hours in chip.hours),
+            "-".join(f"{rate:,.0f}" for rate in chip.samples_per_second),
+            "-".join(f"{cores:,}" for cores in chip.cores),
             _batch(chip, plan.length.samples_per_step),
         )
     Console(file=sys.stdout).print(table)
+    print(
+        "batch: --data.batch-size x --run.accumulate that fit into memory; cores: as fast as here"
+    )
 
 
 def _batch(chip: OnChip, samples: int) -> str:
