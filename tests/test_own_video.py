@@ -2,11 +2,14 @@
 
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from midway.cli import main
+from midway.bench import trial
+from midway.cli import main, prepare
+from midway.data.prepare.measure import Sampling
 from midway.data.synthetic.world import WorldConfig
 from midway.data.synthetic.write import write_videos
 
@@ -51,6 +54,12 @@ def _walk(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exec(code, {})
     (promised,) = re.findall(r"^print.*  # (.*)$", code, flags=re.MULTILINE)
     assert capsys.readouterr().out.strip() == promised
+
+
+@pytest.fixture(autouse=True)
+def _short_timings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (prepare, trial):
+        monkeypatch.setattr(module, "Sampling", partial(Sampling, timed_seconds=0.01))
 
 
 def test_the_page_on_small_videos(

@@ -123,8 +123,7 @@ def _starts(
     """Choose the start frames, and the samples that are drawn each time a clip is opened."""
     starts, draws = data.starts, data.draws_per_clip
     if "data.starts" not in fixed:
-        many = seconds > 3600 * EVERY_FRAME_HOURS
-        starts = "random" if many or draws > 1 else "every_frame"
+        starts = "random" if seconds > 3600 * EVERY_FRAME_HOURS else "every_frame"
     if "data.draws_per_clip" not in fixed:
         draws = 1 if starts == "every_frame" else next(n for n in DRAWS if batch % n == 0)
     return starts, draws
