@@ -11,11 +11,11 @@ import torch
 
 from midway.analysis.perturbation import fast_dtype
 from midway.cli.options import parse, say
-from midway.cli.quickstart_plan import Plan, choose_steps, seconds_per_step, seconds_text
+from midway.cli.quickstart_plan import Plan, choose_steps, seconds_per_step
 from midway.cli.quickstart_probes import CPU, method_of, numbers, probe
 from midway.cli.quickstart_report import write_report
 from midway.data.synthetic.write import write_videos
-from midway.errors import MidwayError, counted
+from midway.errors import MidwayError, counted, duration
 from midway.experiments.base import Experiment, train
 from midway.experiments.recognition import NUM_VIDEOS, SHAPES, midway_tiny
 from midway.models.midway import MidwayNetwork
@@ -66,7 +66,7 @@ def quickstart(
     path = folder / "report.html"
     with stages(f"writing {path}", "report"):
         write_report(path, experiment, findings, stages.seconds, plan.reason)
-    say(f"done in {seconds_text(sum(stages.seconds.values()))}; open {path}")
+    say(f"done in {duration(sum(stages.seconds.values()))}; open {path}")
     return {
         "report": str(path),
         "run": str(experiment.run.folder),

@@ -49,6 +49,11 @@ class ClipList:
         """Number of usable and skipped clips."""
         return len(self.clips) + len(self.skipped)
 
+    @property
+    def seconds(self) -> float:
+        """Duration of the usable clips."""
+        return float(sum(clip.frame_seconds[-1] for clip in self.clips))
+
 
 def find_clips(
     root: str,
