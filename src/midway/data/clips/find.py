@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from midway.data.clip import BadClipError, Clip
-from midway.data.clips.episodes import divide_into_episodes, warn_of_undivided
 from midway.data.clips.frame_folder import FrameSequence, group_sequences, natural_key
 from midway.data.clips.index import (
     INDEX_NAME,
@@ -22,6 +21,7 @@ from midway.data.clips.index import (
     read_index,
     unchanged_records,
 )
+from midway.data.clips.lerobot import find_episodes, warn_of_undivided
 from midway.data.clips.listing import Listing, list_kinds, tell_passed_over
 from midway.data.clips.skipped import SkippedClip
 from midway.data.clips.store import is_store, read_store
@@ -57,6 +57,7 @@ def find_clips(
     gap_seconds: Gap,
     num_frames: int = 2,
     cut_blank_tail: bool = False,
+    camera: str = "",
 ) -> ClipList:
     """Return the clips below a root that contain a sample, and the ones that do not.
 
@@ -72,6 +73,7 @@ def find_clips(
         num_frames: Number of frames in a sample.
         cut_blank_tail: If True, detect a blank ending of each video and exclude it; this decodes a
             few frames per video.
+        camera: Camera of LeRobot datasets; empty for all.
 
     Raises:
         MidwayError: No clip below `root` contains a sample, or a folder cannot be read.
@@ -81,7 +83,7 @@ def find_clips(
         skipped: list[SkippedClip] = []
     else:
         root, known = _root_and_records(root)
-        readable, skipped = _clips_in(root, known, fps)
+        readable, skipped = _clips_in(root, known, fps, camera)
     if cut_blank_tail:
         readable, skipped = _without_tails(readable, skipped)
     readable.sort(key=lambda clip: natural_key(clip.name))
@@ -109,12 +111,13 @@ def _root_and_records(root: str) -> tuple[str, dict[str, Record]]:
 
 
 def _clips_in(
-    root: str, known: dict[str, Record], fps: float
+    root: str, known: dict[str, Record], fps: float, camera: str
 ) -> tuple[list[Clip], list[SkippedClip]]:
     files = find_files(root)
-    listing = list_kinds(files)
+    episodes = find_episodes(files)
+    listing = list_kinds(file for file in files if not episodes.is_own(file))
     clips: list[Clip] = [*group_sequences(listing.images, fps=fps)]
-    videos = listing.videos
+    videos = episodes.of_camera(listing.videos, camera, root) if camera else listing.videos
     if not clips and not videos:
         raise _nothing_found(root, files, listing)
     tell_passed_over(root, listing)
@@ -127,7 +130,7 @@ def _clips_in(
             skipped.append(SkippedClip(file.name, record.error))
         else:
             clips.append(record.clip(file))
-    clips = divide_into_episodes(files, clips)
+    clips = episodes.divide(clips)
     warn_of_undivided(root, clips)
     return clips, skipped
 

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from midway.data.clip import ROUNDING_SECONDS, Frame
+from midway.data.clip import ROUNDING_SECONDS, Frame, SignalSource
 from midway.data.clips.frame_numbers import Number, number_frames
 from midway.data.clips.frame_numbers import natural_key as natural_key
 from midway.data.files import FoundFile
@@ -42,12 +42,12 @@ class FrameSequence:
         return self.frames[0].rpartition("/")[0]
 
     @property
-    def signals_location(self) -> str:
-        """Path or URL of the signals: in the same folder, named by their common part."""
+    def signals(self) -> SignalSource:
+        """Place of the signals: in the same folder, named by their common part."""
         pattern = PurePosixPath(self.name)
         # Without frame numbers, the sequence has the name of the folder.
         stem = pattern.stem.replace("*", "") if "*" in pattern.name else ""
-        return f"{self.location}/{stem}{SUFFIX}" if stem else f"{self.location}/{SUFFIX[1:]}"
+        return SignalSource(f"{self.location}/{f'{stem}{SUFFIX}' if stem else SUFFIX[1:]}")
 
     def open(self) -> AbstractContextManager["FrameSequence"]:
         """Return the sequence itself, as there is nothing to open."""

@@ -19,7 +19,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
+from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame, SignalSource
 from midway.data.files import is_url
 from midway.data.signals import SUFFIX
 from midway.data.video.colours import with_known_colours
@@ -227,9 +227,9 @@ class VideoClip:
         return seconds[seconds <= self.duration_seconds + ROUNDING_SECONDS]
 
     @property
-    def signals_location(self) -> str:
-        """Path or URL of the signals: beside the video, with its name."""
-        return self.location.rpartition(".")[0] + SUFFIX
+    def signals(self) -> SignalSource:
+        """Place of the signals: beside the video, with its name."""
+        return SignalSource(self.location.rpartition(".")[0] + SUFFIX)
 
     def open(self) -> AbstractContextManager[VideoFile]:
         """Open the file; it stays in the cache of this process for a while after its use."""
