@@ -70,14 +70,14 @@ def _load(
     source: SignalSource, names: tuple[str, ...]
 ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float32]]]:
     """Return the times (rows,) from which rows are valid, and the signals (rows, ...) by name."""
-    location, is_archive = source.location, source.episode is None
-    clock = "seconds" if is_archive else "timestamp"
+    location, episode = source.location, source.episode
+    clock = "seconds" if episode is None else "timestamp"
     try:
-        if is_archive:
+        if episode is None:
             with open_binary(location) as file:
                 arrays = read_npz(file, (clock, *names))
         else:
-            arrays = _episode(location, (clock, *names), source.episode)
+            arrays = _episode(location, (clock, *names), episode)
         times = arrays[clock].astype(np.float64)
         values = {name: arrays[name].astype(np.float32) for name in names}
     except _UNREADABLE as error:
@@ -94,7 +94,7 @@ def _load(
                 f"does not have one finite value of {name} for each row of `{clock}`",
                 _REMEDY,
             )
-    if not is_archive:
+    if episode is not None:
         # A row is that of the nearest frame: times are rounded to float32, and those of the video
         # to its ticks.
         times -= 0.5 * np.diff(times).min(initial=np.inf if len(times) > 1 else 0.0)

@@ -105,6 +105,7 @@ def clip_loader(
             gap_seconds=data.gap_seconds,
             num_frames=spec.num_frames,
             cut_blank_tail=data.cut_blank_tail,
+            selection=data.selection,
         )
     dataset = ClipDataset(found, data, spec, seed=experiment.run.seed)
     return ClipLoader(dataset, rank=rank, world_size=world_size, folder=experiment.run.folder)

@@ -9,6 +9,7 @@ import pytest
 from midway.data.clip import BadClipError
 from midway.data.clips.find import find_clips
 from midway.data.clips.parts import VideoPart
+from midway.data.clips.roots import Selection
 from midway.data.sampling.samples import ClipDataset, ClipsConfig
 from midway.data.signals import read_signals
 from midway.data.views.spec import ClipSpec, Region
@@ -54,7 +55,9 @@ def test_no_pair_of_40_episodes_in_3_files_leaves_its_episode_and_actions_keep_t
 
 
 def test_frames_of_an_episode_have_times_of_their_own(robot):
-    clip = find_clips(str(robot.folder), fps=30, gap_seconds=GAP, camera="top").clips[1]
+    clip = find_clips(
+        str(robot.folder), fps=30, gap_seconds=GAP, selection=Selection(camera="top")
+    ).clips[1]
     assert isinstance(clip, VideoPart)
     assert clip.name == f"{VIDEO}#000001"
     with clip.open() as reader:
@@ -67,7 +70,7 @@ def test_frames_of_an_episode_have_times_of_their_own(robot):
 def test_one_camera_can_be_chosen_of_several(robot, name):
     root = str(robot.folder.parent)
     assert len(find_clips(root, fps=30, gap_seconds=GAP).clips) == 6
-    clips = find_clips(root, fps=30, gap_seconds=GAP, camera=name).clips
+    clips = find_clips(root, fps=30, gap_seconds=GAP, selection=Selection(camera=name)).clips
     assert [clip.name.split("/")[2] for clip in clips] == [CAMERAS[1]] * 3
     with clips[0].open() as reader:
         assert read_number(reader.frames_at([0])[0].image) == 2048
@@ -76,11 +79,11 @@ def test_one_camera_can_be_chosen_of_several(robot, name):
 def test_a_camera_that_is_not_there_is_one_line_with_those_that_are(robot, tmp_path):
     message = r"data.camera = left: the cameras of .* are .*\.top, .*\.wrist; give one of them$"
     with pytest.raises(MidwayError, match=message):
-        find_clips(str(tmp_path), fps=30, gap_seconds=GAP, camera="left")
+        find_clips(str(tmp_path), fps=30, gap_seconds=GAP, selection=Selection(camera="left"))
     video = robot.folder / VIDEO
     message = r"data.camera = top: .* contains no LeRobot dataset; leave it out$"
     with pytest.raises(MidwayError, match=message):
-        find_clips(str(video), fps=30, gap_seconds=GAP, camera="top")
+        find_clips(str(video), fps=30, gap_seconds=GAP, selection=Selection(camera="top"))
 
 
 def test_without_a_table_a_warning_says_what_may_happen(robot, caplog):
@@ -140,7 +143,9 @@ ROWS = 40  # of the two even episodes
 )
 def test_a_table_of_signals_that_cannot_be_used_costs_its_clips_one_line(robot, columns, message):
     rewritten(robot.folder / "data/chunk-000/file-000.parquet", **columns)
-    clip = find_clips(str(robot.folder), fps=30, gap_seconds=GAP, camera="top").clips[0]
+    clip = find_clips(
+        str(robot.folder), fps=30, gap_seconds=GAP, selection=Selection(camera="top")
+    ).clips[0]
     with pytest.raises(
         BadClipError, match=rf"file-000\.parquet: .*{message}.*; mend or remove it$"
     ):
@@ -149,11 +154,15 @@ def test_a_table_of_signals_that_cannot_be_used_costs_its_clips_one_line(robot, 
 
 def test_a_missing_table_of_signals_and_a_set_without_any_are_one_line(robot):
     (robot.folder / "data/chunk-000/file-000.parquet").unlink()
-    clip = find_clips(str(robot.folder), fps=30, gap_seconds=GAP, camera="top").clips[0]
+    clip = find_clips(
+        str(robot.folder), fps=30, gap_seconds=GAP, selection=Selection(camera="top")
+    ).clips[0]
     with pytest.raises(BadClipError, match=r"cannot be read as signals \(.*No such file"):
         read_signals(clip, SHAPES, [0.0])
     (table,) = robot.folder.glob("meta/episodes/*/*.parquet")
     rewritten(table, **{"data/chunk_index": None})
-    clip = find_clips(str(robot.folder), fps=30, gap_seconds=GAP, camera="top").clips[0]
+    clip = find_clips(
+        str(robot.folder), fps=30, gap_seconds=GAP, selection=Selection(camera="top")
+    ).clips[0]
     with pytest.raises(BadClipError, match=r"has no signals \(action, observation\.state\)"):
         read_signals(clip, SHAPES, [0.0])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from midway.data.clip import ROUNDING_SECONDS, Frame, SignalSource
 from midway.data.clips.frame_numbers import Number, number_frames
 from midway.data.clips.frame_numbers import natural_key as natural_key
+from midway.data.file_part import member_of
 from midway.data.files import FoundFile
 from midway.data.images import read_image
 from midway.data.signals import SUFFIX
@@ -38,12 +39,15 @@ class FrameSequence:
 
     @property
     def location(self) -> str:
-        """Folder of the frames."""
-        return self.frames[0].rpartition("/")[0]
+        """Folder of the frames, or the tar file that contains them."""
+        member = member_of(self.frames[0])
+        return self.frames[0].rpartition("/")[0] if member is None else member.archive
 
     @property
-    def signals(self) -> SignalSource:
-        """Place of the signals: in the same folder, named by their common part."""
+    def signals(self) -> SignalSource | None:
+        """Place of the signals: in the folder, named by their common part; None in a tar file."""
+        if member_of(self.frames[0]) is not None:
+            return None
         pattern = PurePosixPath(self.name)
         # Without frame numbers, the sequence has the name of the folder.
         stem = pattern.stem.replace("*", "") if "*" in pattern.name else ""
