@@ -103,6 +103,7 @@ def find_data(data: ClipsConfig, spec: ClipSpec, *, quiet: bool = False) -> Clip
             gap_seconds=data.gap_seconds,
             num_frames=spec.num_frames,
             cut_blank_tail=data.cut_blank_tail,
+            selection=data.selection,
         )
 
 

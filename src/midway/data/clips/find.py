@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from midway.data.clip import BadClipError, Clip
-from midway.data.clips.episodes import divide_into_episodes, warn_of_undivided
 from midway.data.clips.frame_folder import FrameSequence, group_sequences, natural_key
 from midway.data.clips.index import (
     INDEX_NAME,
@@ -22,11 +21,14 @@ from midway.data.clips.index import (
     read_index,
     unchanged_records,
 )
+from midway.data.clips.lerobot import find_episodes, warn_of_undivided
 from midway.data.clips.listing import Listing, list_kinds, tell_passed_over
+from midway.data.clips.parts import divide_into_stretches
+from midway.data.clips.roots import EVERYTHING, Selection, files_of
 from midway.data.clips.skipped import SkippedClip
 from midway.data.clips.store import is_store, read_store
 from midway.data.clips.timing import Gap, has_sample, shortest_step
-from midway.data.files import FoundFile, find_files, is_url
+from midway.data.files import FoundFile, is_url
 from midway.data.video.blank_tail import blank_tail_start
 from midway.data.video.file import VideoClip
 from midway.data.video.header import NOTES
@@ -62,6 +64,7 @@ def find_clips(
     gap_seconds: Gap,
     num_frames: int = 2,
     cut_blank_tail: bool = False,
+    selection: Selection = EVERYTHING,
 ) -> ClipList:
     """Return the clips below a root that contain a sample, and the ones that do not.
 
@@ -70,23 +73,24 @@ def find_clips(
     files that are not read.
 
     Args:
-        root: Path or URL of a folder with videos, frame folders or both; of a single video; of an
-            index; or of a frame store.
+        root: Path or URL of a folder with videos, frame folders or both; of a single video, list of
+            videos or tar file; of an index; or of a frame store.
         fps: Frames per second that the numbers of frame files count.
         gap_seconds: Smallest and largest time between neighbouring frames of a sample.
         num_frames: Number of frames in a sample.
         cut_blank_tail: If True, detect a blank ending of each video and exclude it; this decodes a
             few frames per video.
+        selection: Choice of the files below the root.
 
     Raises:
         MidwayError: No clip below `root` contains a sample, or a folder cannot be read.
     """
     if is_store(root):
-        readable: list[Clip] = [*read_store(root)]
+        readable: list[Clip] = [*selection.of(root, read_store(root))]
         skipped: list[SkippedClip] = []
     else:
         root, known = _root_and_records(root)
-        readable, skipped = _clips_in(root, known, fps)
+        readable, skipped = _clips_in(root, known, fps, selection)
     if cut_blank_tail:
         readable, skipped = _without_tails(readable, skipped)
     readable.sort(key=lambda clip: natural_key(clip.name))
@@ -114,16 +118,20 @@ def _root_and_records(root: str) -> tuple[str, dict[str, Record]]:
 
 
 def _clips_in(
-    root: str, known: dict[str, Record], fps: float
+    root: str, known: dict[str, Record], fps: float, selection: Selection
 ) -> tuple[list[Clip], list[SkippedClip]]:
-    files = find_files(root)
-    listing = list_kinds(files)
-    clips: list[Clip] = [*group_sequences(listing.images, fps=fps)]
-    videos = listing.videos
-    if not clips and not videos:
-        raise _nothing_found(root, files, listing)
+    found = files_of(root)
+    episodes = find_episodes(found.files)
+    listing = list_kinds(file for file in found.files if not episodes.is_own(file))
+    if not listing.images and not listing.videos:
+        raise _nothing_found(root, found.files, listing)
+    chosen = list_kinds(selection.of(root, listing.images + listing.videos))
+    clips: list[Clip] = [*group_sequences(chosen.images, fps=fps)]
+    videos = chosen.videos
+    if selection.camera:
+        videos = episodes.of_camera(videos, selection.camera, root)
     tell_passed_over(root, listing)
-    _tell_gone(root, files, known)
+    _tell_gone(root, found.files, known)
     skipped = []
     records = _headers(root, videos, known)
     _tell_notes(root, records)
@@ -132,9 +140,9 @@ def _clips_in(
             skipped.append(SkippedClip(file.name, record.error))
         else:
             clips.append(record.clip(file))
-    clips = divide_into_episodes(files, clips)
+    clips = episodes.divide(clips)
     warn_of_undivided(root, clips)
-    return clips, skipped
+    return divide_into_stretches(clips, found.stretches, skipped), skipped
 
 
 def _headers(root: str, videos: list[FoundFile], known: dict[str, Record]) -> list[Record]:
@@ -155,9 +163,9 @@ def _headers(root: str, videos: list[FoundFile], known: dict[str, Record]) -> li
 def _nothing_found(root: str, files: Sequence[FoundFile], listing: Listing) -> MidwayError:
     if not is_url(root) and Path(root).is_file():
         return MidwayError(
-            f"{root}: is neither a video, a folder, an index (.jsonl) nor a store (.lance); "
-            "extract an archive and give its folder, and replace a list of files by `midway "
-            "prepare DIR INDEX.jsonl --index-only`"
+            f"{root}: is neither a video, a folder, a list (.txt, .csv), a tar file with videos or "
+            "images, an index (.jsonl) nor a store (.lance); extract another archive and give its "
+            "folder"
         )
     passed_over = f"; passed over: {listing.passed_over}" if listing.passed_over else ""
     return MidwayError(

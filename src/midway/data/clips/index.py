@@ -10,8 +10,10 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from midway.data.clip import BadClipError
+from midway.data.clips.roots import is_list
 from midway.data.files import FoundFile, open_binary
 from midway.data.remote import UnavailableError
+from midway.data.tars import is_tar
 from midway.data.video.file import VIDEO_SUFFIXES, VideoClip, read_timing
 from midway.data.video.header import MAX_FRAMES, NOTES
 from midway.errors import MidwayError, one_line
@@ -77,8 +79,12 @@ def read_header(file: FoundFile, announce: Callable[[], None] = lambda: None) ->
 
 
 def index_of(root: str) -> str:
-    """Return the default path or URL of the index of a folder."""
-    return f"{root.rstrip('/')}/{INDEX_NAME}"
+    """Return the default path or URL of the index of a folder, or beside a list or tar file."""
+    return (
+        f"{root}.{INDEX_NAME}"
+        if is_list(root) or is_tar(root)
+        else f"{root.rstrip('/')}/{INDEX_NAME}"
+    )
 
 
 def is_index(location: str) -> bool:

@@ -81,7 +81,7 @@ class StoreClip:
     """Times (frames,) after the first frame, from 0 and increasing."""
 
     @property
-    def signals_location(self) -> None:
+    def signals(self) -> None:
         """None, as a store contains only frames."""
         return
 

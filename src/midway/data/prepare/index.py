@@ -25,7 +25,8 @@ from midway.data.clips.index import (
     read_index,
     unchanged_records,
 )
-from midway.data.files import FoundFile, find_files, is_url
+from midway.data.clips.roots import files_of
+from midway.data.files import FoundFile, is_url
 from midway.data.workers.pool import Reading, Workers
 from midway.errors import MidwayError
 
@@ -60,8 +61,8 @@ def build_index(
     read again, because the reason may have been temporary, such as a slow disk.
 
     Args:
-        root: Path or URL of a folder.
-        destination: File to write the index to; None writes it into the folder.
+        root: Path or URL of a folder, or of a list of videos or a tar file.
+        destination: File to write the index to; None writes it into the folder, or beside the list.
         num_workers: Number of worker processes; 0 reads in this process.
         timeout_seconds: Time after which a file counts as unusable.
         report: Called with the number of finished files and of all files.
@@ -74,7 +75,7 @@ def build_index(
         raise MidwayError(f"{destination}: an index must be a local file; give one after {root}")
     file = Path(destination)
     root = root if is_url(root) else str(Path(root).resolve())
-    videos = [found for found in find_files(root) if is_video(found)]
+    videos = [found for found in files_of(root).files if is_video(found)]
     if not videos:
         raise MidwayError(
             f"{root}: contains no video; point `midway prepare` at a folder with videos"
