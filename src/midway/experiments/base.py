@@ -105,6 +105,8 @@ def clip_loader(
             gap_seconds=data.gap_seconds,
             num_frames=spec.num_frames,
             cut_blank_tail=data.cut_blank_tail,
+            num_workers=data.num_workers,
+            timeout_seconds=data.read_timeout_seconds,
         )
     dataset = ClipDataset(found, data, spec, seed=experiment.run.seed)
     return ClipLoader(dataset, rank=rank, world_size=world_size, folder=experiment.run.folder)
