@@ -104,6 +104,8 @@ def find_data(data: ClipsConfig, spec: ClipSpec, *, quiet: bool = False) -> Clip
             num_frames=spec.num_frames,
             cut_blank_tail=data.cut_blank_tail,
             selection=data.selection,
+            num_workers=data.num_workers,
+            timeout_seconds=data.read_timeout_seconds,
         )
 
 
