@@ -111,6 +111,8 @@ WRITTEN = {
     "docs/methods/poodle.md": ("walk.signals.npz", "videos"),
 }
 """Files that the blocks of a page leave."""
+ELSEWHERE = {"docs/OWN_VIDEO.md": "tests/test_own_video.py"}
+"""Pages of which another test runs the Python blocks, together with their commands."""
 
 
 @pytest.fixture
@@ -128,7 +130,12 @@ def cut(writer: Callable[..., Any]) -> Callable[..., Any]:
     return write_two
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
+def test_pages_that_run_elsewhere_are_named_there():
+    for page, test in ELSEWHERE.items():
+        assert Path(page).name in (ROOT / test).read_text()
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p) and p not in ELSEWHERE])
 def test_the_blocks_of_a_page_run(page: str, tmp_path: Path, monkeypatch, two_worlds, capsys):
     monkeypatch.chdir(tmp_path)
     names = PREPARED[page](tmp_path, monkeypatch) if page in PREPARED else {}

@@ -1,153 +1,43 @@
-"""Probes, figures and HTML report of the quickstart."""
+"""Figures and HTML report of the quickstart."""
 
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from midway.analysis import pictures
-from midway.analysis.perturbation import perturbation_heatmaps
 from midway.analysis.report import Report
-from midway.data.synthetic.world import CLASS_NAMES, World
+from midway.cli.quickstart_probes import (
+    GAP_SECONDS,
+    HEATMAP_GAP_SECONDS,
+    SHIPPED,
+    SHOWN,
+    Findings,
+    Heatmaps,
+    method_of,
+)
+from midway.cli.quickstart_reference import COMMAND, MEASURED, REFERENCE
+from midway.data.synthetic.shape_world import SHAPE_CLASSES
 from midway.errors import counted
-from midway.evals.probes.linear import SegmentationScore, linear_segmentation
-from midway.evals.probes.motion import MotionScore, PairSet, motion_probe
+from midway.evals.probes.motion import MotionScore
 from midway.experiments.base import Experiment, clip_loader
-from midway.experiments.synthetic import WORLD, midway_tiny
-from midway.methods.midway import MidwayConfig
-from midway.models.midway import MidwayNetwork
-from midway.nn.images import normalise
+from midway.experiments.recognition import NUM_VIDEOS
 from midway.train.run import RunConfig
 
-CPU = torch.device("cpu")
-NUM_VIDEOS = 160
-# Worlds of these seeds appear in no training video.
-PROBE_TRAIN = range(1_000_000, 1_000_100)
-PROBE_TEST = range(2_000_000, 2_000_060)
-GAP_SECONDS = midway_tiny().data.gap_seconds[1]
-"""Time between the frames of a probed pair: the largest gap of training."""
-LEVEL = 3
-"""Level of the heatmaps: the highest objective level of the network."""
 CROPS_INCHES = 4.0
 """Largest width of the figure of crops, which have few pixels."""
-SHOWN = 4
-"""Number of examples in each figure."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Findings:
-    """Results of the probes on one network."""
-
-    segmentation: SegmentationScore
-    classes: Tensor
-    """Predicted classes of the test images, shape (N, H, W)."""
-    motion: MotionScore
-    heatmaps: Tensor
-    """Heatmaps of the shown pairs, shape (SHOWN, rows, columns)."""
-
-
-def method_of(experiment: Experiment) -> MidwayConfig:
-    """Return the configuration of the Midway method of an experiment."""
-    assert isinstance(experiment.method, MidwayConfig)
-    return experiment.method
-
-
-def probe(network: MidwayNetwork, train_pairs: PairSet, pairs: PairSet) -> Findings:
-    """Run the linear probes and compute the heatmaps of a frozen network.
-
-    Args:
-        network: The network.
-        train_pairs: Pairs of the worlds `PROBE_TRAIN`, two of each.
-        pairs: Pairs of the worlds `PROBE_TEST`, one of each.
-
-    """
-    score, classes = linear_segmentation(
-        network.encoder,
-        (train_pairs.source, _classes(PROBE_TRAIN, 2)),
-        (pairs.source, _classes(PROBE_TEST, 1)),
-        len(CLASS_NAMES),
-    )
-    return Findings(
-        segmentation=score,
-        classes=classes,
-        motion=motion_probe(network, train_pairs, pairs),
-        heatmaps=_heatmaps(network, pairs),
-    )
-
-
-def numbers(findings: Findings) -> dict[str, Any]:
-    """Return the scores as JSON values."""
-    return {
-        "segmentation": {
-            "miou": findings.segmentation.miou,
-            "accuracy": findings.segmentation.accuracy,
-        },
-        "patch_flow": asdict(findings.motion.flow),
-        "camera_motion": asdict(findings.motion.camera),
-    }
-
-
-def _classes(seeds: Sequence[int], frames_per_world: int) -> Tensor:
-    """Return the class ids of the source frames of `synthetic_pairs`, shape (N, H, W)."""
-    step_seconds = WORLD.num_frames / WORLD.fps / frames_per_world
-    worlds = (World(WORLD, seed) for seed in seeds)
-    return torch.from_numpy(
-        np.stack(
-            [
-                world.frame(number * step_seconds).classes
-                for world in worlds
-                for number in range(frames_per_world)
-            ]
-        )
-    ).long()
-
-
-def _heatmaps(network: MidwayNetwork, pairs: PairSet) -> Tensor:
-    """Compute the heatmap of one source patch of each shown pair."""
-    patch = network.config.encoder.patch_size
-    columns = WORLD.width // patch
-    frames = [
-        normalise(images[:SHOWN].permute(0, 3, 1, 2) / 255)
-        for images in (pairs.source, pairs.target)
-    ]
-    return torch.stack(
-        [
-            perturbation_heatmaps(
-                network,
-                source[None],
-                target[None],
-                level=LEVEL,
-                tokens=[y // patch * columns + x // patch],
-            )[0, 0]
-            for source, target, (x, y) in zip(*frames, _points(), strict=True)
-        ]
-    )
-
-
-def _points() -> list[tuple[int, int]]:
-    """Return a pixel (x, y) near the centre of the largest object in each shown test image."""
-    points = []
-    for seed in PROBE_TEST[:SHOWN]:
-        instances = World(WORLD, seed).frame(0.0).instances
-        largest = np.bincount(instances[instances > 0]).argmax()
-        rows, columns = np.nonzero(instances == largest)
-        middle = np.argmin(np.hypot(rows - rows.mean(), columns - columns.mean()))
-        points.append((int(columns[middle]), int(rows[middle])))
-    return points
 
 
 def write_report(
     path: Path,
     experiment: Experiment,
-    findings: dict[str, Findings],
-    pairs: PairSet,
+    findings: Findings,
     seconds: dict[str, float],
     reason: str,
 ) -> None:
@@ -156,8 +46,7 @@ def write_report(
     Args:
         path: The HTML file.
         experiment: The pretraining run.
-        findings: Results of the untrained and the trained network, by name.
-        pairs: The test pairs.
+        findings: Results of the probes.
         seconds: Duration of each stage.
         reason: Reason for fewer steps than in the full run; empty if there are as many.
 
@@ -184,11 +73,12 @@ def write_report(
     report.figure(
         lambda width: pictures.crops(views, SHOWN, width=min(width, CROPS_INCHES)),
         "Crops of a few training pairs, after augmentation.",
-        f"{counted(SHOWN, 'row')} of two crops: a source frame of a textured world, and its "
-        "target, in which the shapes have moved; each has other colours.",
+        f"{counted(SHOWN, 'row')} of two crops: a source frame with objects, and its target, in "
+        "which they have moved; each has other colours.",
     )
-    _report_recognition(report, findings, pairs)
-    _report_motion(report, findings, pairs)
+    _report_recognition(report, findings)
+    _report_motion(report, findings)
+    _report_heatmaps(report, findings.heatmaps)
     _report_next(report, path.parent, run)
     report.write(path)
 
@@ -215,12 +105,14 @@ def _report_next(report: Report, folder: Path, run: RunConfig) -> None:
     video = min((folder / "videos").glob("*.mp4"))
     network, here = shlex.quote(str(run.folder)), shlex.quote(str(folder))
     report.heading("What next")
-    report.paragraph("Follow a point with this network, watch its training, or use your own video:")
+    report.paragraph(
+        "Follow a point with this network, watch its training, or plan a run on your own video:"
+    )
     report.code(
         f"midway track {shlex.quote(str(video))} --point 60,50 --network {network} "
         f"-o {here}/tracks.mp4\n"
         f"tensorboard --logdir {network}\n"
-        "midway train camvid.midway_tiny --data.root DIR"
+        "midway train own.midway_tiny --data.root DIR --plan"
     )
     report.paragraph(
         "DIR is a folder with videos. The documentation explains data, evaluations and analysis: "
@@ -239,30 +131,45 @@ def _losses_seen(records: Sequence[Mapping[str, Any]]) -> str:
     return f"Two plots of losses from step {first['step']} to {last['step']}: {', '.join(changes)}."
 
 
-def _report_recognition(report: Report, findings: dict[str, Findings], pairs: PairSet) -> None:
+def _report_recognition(report: Report, findings: Findings) -> None:
     report.heading("Recognition")
     report.paragraph(
-        "A linear probe classifies the frozen features of each patch into six classes. Classes "
-        "differ in texture, never in colour."
+        f"Objects belong to {len(SHAPE_CLASSES) - 1} classes, which differ in the arrangement of "
+        "their parts. Colours and textures are drawn anew for each object. A linear probe and "
+        "nearest neighbours classify the frozen features of each patch. Predicting the background "
+        f"everywhere has an mIoU of {findings.chance:.1f} %."
     )
-    scores = {name: found.segmentation for name, found in findings.items()}
     report.table(
-        ("", "mIoU, %", "pixel accuracy, %"),
-        [(name, f"{s.miou:.1f}", f"{s.accuracy:.1f}") for name, s in scores.items()],
+        ("", "linear mIoU, %", "pixel accuracy, %", "k-NN mIoU, %"),
+        [
+            (name, f"{s.linear.miou:.1f}", f"{s.linear.accuracy:.1f}", f"{s.knn.miou:.1f}")
+            for name, s in findings.recognition.items()
+        ],
     )
-    predicted = {name: found.classes[:SHOWN].numpy() for name, found in findings.items()}
-    truth = _classes(PROBE_TEST[:SHOWN], 1).numpy()
-    images = pairs.source[:SHOWN].numpy()
+    if REFERENCE:
+        report.paragraph(
+            "For comparison, these arms were not run now. They are the means of "
+            f"{MEASURED}, by the same readouts on the same worlds: {COMMAND}"
+        )
+        report.table(
+            ("measured before", "linear mIoU, %", "k-NN mIoU, %"),
+            [(name, f"{linear:.1f}", f"{knn:.1f}") for name, (linear, knn) in REFERENCE.items()],
+        )
+    predicted = {
+        name: score.predictions[:SHOWN].numpy() for name, score in findings.recognition.items()
+    }
+    images, truth = (x[:SHOWN].numpy() for x in (findings.test.images, findings.test.classes))
     right = [f"{name} {100 * (each == truth).mean():.0f} %" for name, each in predicted.items()]
     report.figure(
-        lambda width: pictures.segmentation(images, truth, predicted, CLASS_NAMES, width=width),
-        "Test images, ground truth, and predictions of the probes.",
-        f"{counted(SHOWN, 'test image')} with textured shapes, their classes as colours, and the "
-        f"predicted classes. Pixels that agree with the truth: {', '.join(right)}.",
+        lambda width: pictures.segmentation(images, truth, predicted, SHAPE_CLASSES, width=width),
+        "Test images, ground truth, and predictions of the linear probes.",
+        f"{counted(SHOWN, 'test image')} with objects, their classes as colours, and the predicted "
+        f"classes. Pixels that agree with the truth: {', '.join(right)}.",
     )
 
 
-def _report_motion(report: Report, findings: dict[str, Findings], pairs: PairSet) -> None:
+def _report_motion(report: Report, findings: Findings) -> None:
+    pairs, motions = findings.pairs, findings.motion
     source, target, flow = (x[:SHOWN].numpy() for x in (pairs.source, pairs.target, pairs.flow))
     report.heading("Motion")
     report.paragraph(
@@ -271,7 +178,6 @@ def _report_motion(report: Report, findings: dict[str, Findings], pairs: PairSet
         "this run; docs/MOTION.md has a recipe in which it does. 'Explained' is the explained "
         "variance: 1 is perfect, 0 equals the mean motion, and below 0 is worse."
     )
-    motions = {name: found.motion for name, found in findings.items()}
     report.table(
         ("", "patch EPE, px", "explained", "camera EPE, px", "explained"),
         [
@@ -288,31 +194,35 @@ def _report_motion(report: Report, findings: dict[str, Findings], pairs: PairSet
         f"{counted(SHOWN, 'pair')} of frames and flow as colours. The true flow has sharp regions, "
         f"one per shape, of up to {longest:.0f} pixels; the predicted flow has blocks of patches.",
     )
-    points = np.array(_points())
+
+
+def _report_heatmaps(report: Report, heatmaps: Heatmaps) -> None:
+    pairs, points = heatmaps.pairs, np.array(heatmaps.points)
+    source, target, flow = (x.numpy() for x in (pairs.source, pairs.target, pairs.flow))
     moved = points + np.stack([flow[i, y, x] for i, (x, y) in enumerate(points)])
-    heatmaps = {f"target, {name}": found.heatmaps.numpy() for name, found in findings.items()}
+    report.paragraph(
+        f"The packaged network {SHIPPED} was trained longer, on other worlds, and motion has "
+        f"emerged in it. Its heatmaps are on new worlds of its kind, {HEATMAP_GAP_SECONDS} s apart."
+    )
+    maps = heatmaps.maps.numpy()
+    shown = {f"target, {SHIPPED}": maps}
     report.figure(
-        lambda width: pictures.heatmaps(source, target, points, heatmaps, moved, width=width),
+        lambda width: pictures.heatmaps(source, target, points, shown, moved, width=width),
         "Forwarded feature perturbation: effect of perturbing the outlined source patch on the "
         "predicted target.",
-        _heatmaps_seen(heatmaps, moved),
+        f"{counted(len(points), 'source frame')} with an outlined patch, and heatmaps over the "
+        "grey targets. Their hottest patches, marked by white crosses, are on average "
+        f"{_distance(maps, moved, source.shape[1:3]):.1f} pixels from the true places.",
     )
 
 
-def _heatmaps_seen(heatmaps: Mapping[str, NDArray[Any]], moved: NDArray[Any]) -> str:
-    """Describe the figure of the heatmaps."""
-    parts = []
-    for name, each in heatmaps.items():
-        rows, columns = each.shape[1:]
-        row, column = np.unravel_index(each.reshape(len(each), -1).argmax(1), (rows, columns))
-        patch = np.array([WORLD.width / columns, WORLD.height / rows])
-        hottest = (np.stack([column, row], axis=1) + 0.5) * patch - 0.5
-        far = np.hypot(*(hottest - moved).T).mean()
-        parts.append(f"in the {name}, it is on average {far:.0f} pixels from the true place")
-    return (
-        f"{counted(len(moved), 'source frame')} with an outlined patch, and heatmaps over the grey "
-        f"targets. The hottest patch has a white cross: {'; '.join(parts)}."
-    )
+def _distance(maps: NDArray[Any], moved: NDArray[Any], size: Sequence[int]) -> float:
+    """Return the mean distance in pixels of the hottest patches from points, (N, 2)."""
+    rows, columns = maps.shape[1:]
+    row, column = np.unravel_index(maps.reshape(len(maps), -1).argmax(1), (rows, columns))
+    patch = np.array([size[1] / columns, size[0] / rows])
+    hottest = (np.stack([column, row], axis=1) + 0.5) * patch - 0.5
+    return float(np.hypot(*(hottest - moved).T).mean())
 
 
 def _motion_row(name: str, motion: MotionScore) -> tuple[str, ...]:
