@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from midway.models.encoders.vit import VisionTransformer as VisionTransformer
     from midway.models.midway import MidwayNetwork as MidwayNetwork
     from midway.models.midway import NetworkConfig as NetworkConfig
+    from midway.models.transform import transform as transform
     from midway.models.weights.load import load as load
     from midway.models.weights.release import ReleaseHints as ReleaseHints
     from midway.models.weights.save import save as save
@@ -30,6 +31,7 @@ _HOMES = {
     "load": "midway.models.weights.load",
     "load_encoder": "midway.models.weights.sources",
     "save": "midway.models.weights.save",
+    "transform": "midway.models.transform",
 }
 
 
