@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from midway.export.transformers import to_transformers as to_transformers
     from midway.models.dino import HeadConfig as HeadConfig
     from midway.models.dynamics import Dynamics as Dynamics
     from midway.models.dynamics import DynamicsConfig as DynamicsConfig
@@ -31,6 +32,7 @@ _HOMES = {
     "load": "midway.models.weights.load",
     "load_encoder": "midway.models.weights.sources",
     "save": "midway.models.weights.save",
+    "to_transformers": "midway.export.transformers",
     "transform": "midway.models.transform",
 }
 
