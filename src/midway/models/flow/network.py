@@ -266,8 +266,8 @@ def _sizes_for_dynamics(encoder: Encoder, crop: tuple[int, int]) -> EncoderConfi
     levels = range(1, encoder.depth + 1)
     if len({*encoder.widths(levels)}) > 1 or len({*encoder.strides(levels)}) > 1:
         raise MidwayError(
-            f"flow network: the dynamics need tokens of one width, which a {encoder.kind} does "
-            "not have; take a ViT"
+            f"flow network: the levels of a {encoder.kind} differ in width or stride, and the "
+            "dynamics need tokens of one size; take a ViT"
         )
     check_crop(crop, encoder.stride)
     # The position table of the dynamics has the size of the crops, as other encoders may have none.
