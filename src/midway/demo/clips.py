@@ -24,7 +24,9 @@ STEPS = (1 / 8, 1 / 4)
 SHEET_COLUMNS = 6
 QUALITY = 90
 """Quality of the WebP sheets, 0 to 100."""
-ENLARGED = 8
+FPS, NUM_FRAMES = 8.0, 17
+"""Rate and length of a bundled clip."""
+ENLARGED = 6
 """Size of a bundled clip relative to the world that the bundled network was trained on."""
 
 # The world of the last stage of docs/MOTION.md, on which `synthetic-tiny` was trained.
@@ -52,28 +54,29 @@ class Scene:
     """Description for those who do not see the clip."""
     world: WorldConfig | ShapeWorldConfig
     seed: int
-    fps: float
-    num_frames: int
 
 
 SCENES = (
     Scene(
-        name="things",
+        name="drift",
         title="Drifting shapes",
         alt="four textured shapes that drift over a moving, colourful background",
         world=THINGS,
-        seed=3_000_005,
-        fps=8.0,
-        num_frames=17,
+        seed=3_000_001,
     ),
     Scene(
-        name="letters",
-        title="Bright signs",
-        alt="four bright, letter-like signs that drift over a dark background",
+        name="crowd",
+        title="Crossing shapes",
+        alt="four textured shapes that cross each other over a moving, colourful background",
+        world=THINGS,
+        seed=3_000_015,
+    ),
+    Scene(
+        name="signs",
+        title="Unfamiliar signs",
+        alt="four bright, letter-like signs on a dark background, unlike the worlds of the training",
         world=SHAPES,
         seed=14_000_002,
-        fps=8.0,
-        num_frames=17,
     ),
 )
 
@@ -82,7 +85,7 @@ def write_scene(folder: Path, scene: Scene) -> dict[str, Any]:
     """Render a bundled clip and return its entry in the page's list of clips."""
     factor = ENLARGED * THINGS.height // scene.world.height
     world = enlarged(scene.world, factor).build(scene.seed)
-    seconds = [number / scene.fps for number in range(scene.num_frames)]
+    seconds = [number / FPS for number in range(NUM_FRAMES)]
     frames = [world.frame(each).image for each in seconds]
     return _write_sheet(folder, scene.name, scene.title, scene.alt, frames, seconds)
 

@@ -43,8 +43,8 @@ class PagePart(HeatmapPart):
 
         Returns:
             `heat`, the heatmaps; `similarity`, cosines of the queries with the target's
-            descriptors; `own`, cosines of the tokens' descriptors with the source's; `descriptor`
-            (tokens, dim); `gates` (blocks, rows, columns), means over channels.
+            descriptors; `descriptor` (tokens, dim); `gates` (blocks, rows, columns), means over
+            channels.
 
         """
         grid, levels = self.network.grid(source), self.network.config.levels
@@ -56,12 +56,10 @@ class PagePart(HeatmapPart):
         patches = student[levels.index(self.level)][:, 1:]  # (2, patches, dim)
         # The mean over patches would dominate the cosine similarity.
         here, there = F.normalize(patches - patches.mean(1, keepdim=True), dim=2).unbind(0)
-        descriptor = here[token]
         return {
             "heat": self.heatmaps(output, token, grid),
             "similarity": (query @ there.T).unflatten(1, grid),
-            "own": (descriptor @ here.T).unflatten(1, grid),
-            "descriptor": descriptor,
+            "descriptor": here[token],
             "gates": _gates(output).unflatten(1, grid),
         }
 

@@ -2,7 +2,8 @@
 
 import { openBundled, openFiles, pixelsOf } from "./clips.js";
 import { Latest, openEngine } from "./engine.js";
-import { gridOf, patchAt, resized } from "./fit.js";
+import { centreOf, gridOf, patchAt, resized } from "./fit.js";
+import { listenToDrops, listenToKeys } from "./input.js";
 import { MOST_POINTS, VIEWS } from "./views.js";
 
 const FIRST_GAP_SECONDS = 0.5;
@@ -74,7 +75,11 @@ async function choose(opening, number) {
     Object.assign(state, { clip, source: 0, points: [], result: null, images: new Map() });
     const later = clip.frames.findIndex((each) => each.seconds - clip.frames[0].seconds >= FIRST_GAP_SECONDS);
     state.target = later > 0 ? later : clip.frames.length - 1;
-    state.point = { x: Math.round(clip.width / 2), y: Math.round(clip.height / 2) };
+    const grid = gridOf(clip, state.page.network);
+    // The centre of a patch near the middle.
+    const [column, row] = [grid.columns, grid.rows].map((count) => Math.floor(count / 2));
+    state.point = centreOf(column, row, clip, grid);
+    element("stage").classList.toggle("wide", clip.width > 1.2 * clip.height);
     for (const id of ["from", "to"]) element(id).max = clip.frames.length - 1;
     [...element("clips").children].forEach((button, i) =>
       button.setAttribute("aria-pressed", String(i === number)),
@@ -317,34 +322,8 @@ function listen() {
     chooseFiles(target.files);
     target.value = "";
   });
-  document.addEventListener("keydown", shortcut);
-  listenToDrops();
-}
-
-function shortcut(event) {
-  const isTyping = /^(INPUT|BUTTON|SUMMARY)$/.test(event.target.tagName);
-  if (event.ctrlKey || event.metaKey || event.altKey || !state.clip) return;
-  const number = "1234".indexOf(event.key);
-  if (number >= 0) return document.querySelectorAll("[name=view]")[number].click();
-  if (event.key === ",") return step(-1);
-  if (event.key === ".") return step(1);
-  if (event.key !== " " || isTyping) return;
-  event.preventDefault();
-  play();
-}
-
-function listenToDrops() {
-  const shown = (isShown) => (element("drop").hidden = !isShown);
-  document.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    shown(true);
-  });
-  document.addEventListener("dragleave", (event) => event.relatedTarget || shown(false));
-  document.addEventListener("drop", (event) => {
-    event.preventDefault();
-    shown(false);
-    chooseFiles(event.dataTransfer.files);
-  });
+  listenToKeys({ isReady: () => state.clip, step, play });
+  listenToDrops(element("drop"), chooseFiles);
 }
 
 listen();

@@ -1,6 +1,7 @@
 // Drawing of frames, heat, flow, gates, marks and legends.
 
 import { POINT_COLOURS, flowColour, heatColour } from "./colours.js";
+import { centreOf } from "./fit.js";
 
 const SHORTEST_CANVAS = 720;
 const SMOOTHNESS = 12; // pixels drawn per patch before the canvas enlarges them
@@ -58,8 +59,32 @@ export function drawHeat(context, frame, grid, values, most) {
   });
 }
 
-export function drawFlow(context, frame, grid, { u, v }, most) {
-  drawField(context, frame, grid, (at) => [...flowColour(at(u), at(v), most), 235]);
+export function drawFlow(context, frame, grid, { u, v, sure }, most) {
+  drawField(context, frame, grid, (at) => [
+    ...flowColour(at(u), at(v), most),
+    60 + 175 * at(sure),
+  ]);
+}
+
+/** Arrow from the centre of each patch along its motion. */
+export function drawArrows(context, frame, grid, { u, v, sure }) {
+  context.lineJoin = context.lineCap = "round";
+  context.lineWidth = 1.3 * context.unit;
+  u.forEach((_, token) => {
+    const { x, y } = centreOf(token % grid.columns, Math.floor(token / grid.columns), frame, grid);
+    const [endX, endY] = [x + u[token], y + v[token]];
+    const angle = Math.atan2(v[token], u[token]);
+    const head = Math.min(5 * context.unit, 0.5 * Math.hypot(u[token], v[token]));
+    context.strokeStyle = `rgba(20, 20, 30, ${0.12 + 0.7 * sure[token]})`;
+    context.beginPath();
+    context.moveTo(x, y);
+    context.lineTo(endX, endY);
+    for (const turn of [2.6, -2.6]) {
+      context.moveTo(endX, endY);
+      context.lineTo(endX + head * Math.cos(angle + turn), endY + head * Math.sin(angle + turn));
+    }
+    context.stroke();
+  });
 }
 
 /** Gates from the lowest to the highest of the map. */

@@ -3,8 +3,8 @@
 //
 // Request: {source, target, grid, tokens, queries}, with images from `resized`, patch numbers, and
 // descriptors to find in the target (or null).
-// Answer: heat, similarity and own (one map a token), descriptor (one a token), gates (one map a
-// block), milliseconds.
+// Answer: heat and similarity (one map a token), descriptor (one a token), gates (one map a block),
+// milliseconds.
 
 import { normalise } from "./fit.js";
 

@@ -1,9 +1,10 @@
-// The paper's rule of tracking, as midway.analysis.track_steps: of the five hottest patches of the
-// point's heatmap, the one most similar to the start.
+// Tracking by a chain of heatmaps, as `midway track --method heatmap`: a step of about half a
+// second, the gap that the networks are trained on. Frames between two steps are reached from the
+// step before them.
 
 import { patchAt } from "./fit.js";
 
-const NUM_CANDIDATES = 5;
+const STEP_SECONDS = 0.5;
 const TEMPERATURE = 0.03;
 const PEAK_RADIUS = 1.5;
 
@@ -15,8 +16,7 @@ export function highest(values) {
 }
 
 /** Column and row of the soft-argmax around the best patch. */
-export function peak(values, best, grid) {
-  const { rows, columns } = grid;
+export function peak(values, best, { rows, columns }) {
   const [bestRow, bestColumn] = [Math.floor(best / columns), best % columns];
   let [total, column, row] = [0, 0, 0];
   for (let y = 0; y < rows; y++) {
@@ -31,52 +31,53 @@ export function peak(values, best, grid) {
   return { column: column / total, row: row / total };
 }
 
-/** The candidate of the hottest patches that is most similar. */
-function mostSimilar(similarity, heat) {
-  const hottest = [...heat.keys()].sort((a, b) => heat[b] - heat[a]).slice(0, NUM_CANDIDATES);
-  return hottest.reduce((best, i) => (similarity[i] > similarity[best] ? i : best));
+/** Frames of a step: the number of frames in half a second, at least 1. */
+export function strideOf(frames) {
+  const gap = (frames.at(-1).seconds - frames[0].seconds) / (frames.length - 1);
+  return Math.max(1, Math.round(STEP_SECONDS / gap));
 }
 
 /**
  * Follow points from frame `start` forward to the last and backward to the first.
  *
- * `look(source, target, tokens, queries)` computes a pair of frames. Yields after each step, with
- * `tracks[point][frame] = {x, y, confidence}` filled in so far; the generator may be abandoned.
+ * `look(source, target, tokens, queries)` computes a pair of frames. Yields after each frame, with
+ * `tracks[point][frame] = {x, y, confidence}` filled in so far.
  */
 export async function* follow(look, frames, points, start, grid) {
   const frame = frames[start];
-  const tokens = points.map((point) => patchAt(point, frame, grid));
-  const begun = await look(start, start, tokens, null);
-  const starts = points.map((point, i) => ({
-    point,
-    place: peak(begun.own[i], tokens[i], grid),
-  }));
-  const tracks = points.map(() => new Array(frames.length).fill(null));
-  points.forEach((point, i) => (tracks[i][start] = { ...point, confidence: 1 }));
-  yield tracks;
-  for (const step of [1, -1]) {
-    for (let k = start + step; k >= 0 && k < frames.length; k += step) {
-      const before = tracks.map((track) => track[k - step]);
-      const here = before.map((point) => patchAt(point, frame, grid));
-      const seen = await look(k - step, k, here, begun.descriptor);
-      tracks.forEach((track, i) => (track[k] = moved(starts[i], seen, i, frame, grid)));
+  const stride = strideOf(frames);
+  const tracks = points.map((point) => {
+    const track = new Array(frames.length).fill(null);
+    track[start] = { ...point, confidence: 1 };
+    return track;
+  });
+  let descriptors = null;
+  for (const direction of [1, -1]) {
+    let anchor = start;
+    for (let k = start + direction; k >= 0 && k < frames.length; k += direction) {
+      const tokens = tracks.map((track) => patchAt(track[anchor], frame, grid));
+      // The first look only finds the descriptors of the starts.
+      descriptors ??= (await look(start, k, tokens, null)).descriptor;
+      const seen = await look(anchor, k, tokens, descriptors);
+      tracks.forEach((track, i) => (track[k] = moved(track[anchor], tokens[i], seen, i, frame, grid)));
+      if (Math.abs(k - anchor) === stride) anchor = k;
       yield tracks;
     }
   }
 }
 
-/** Position and confidence of a point after a step. */
-function moved({ point, place }, seen, i, frame, grid) {
-  const best = mostSimilar(seen.similarity[i], seen.heat[i]);
-  const now = peak(seen.similarity[i], best, grid);
-  const x = point.x + (now.column - place.column) * (frame.width / grid.columns);
-  const y = point.y + (now.row - place.row) * (frame.height / grid.rows);
+/** Position of a point after a step, and its confidence: the similarity with its start. */
+function moved(point, token, { heat, similarity }, i, frame, grid) {
+  const best = highest(heat[i]);
+  const { column, row } = peak(heat[i], best, grid);
+  const x = point.x + (column - (token % grid.columns)) * (frame.width / grid.columns);
+  const y = point.y + (row - Math.floor(token / grid.columns)) * (frame.height / grid.rows);
   const inside = {
     x: Math.min(frame.width - 1, Math.max(0, x)),
     y: Math.min(frame.height - 1, Math.max(0, y)),
   };
   const isInside = inside.x === x && inside.y === y;
   // A point that has left the frame has confidence 0.
-  const sure = isInside ? Math.min(1, Math.max(0, seen.similarity[i][best])) : 0;
-  return { ...inside, confidence: sure };
+  const confidence = isInside ? Math.min(1, Math.max(0, similarity[i][best])) : 0;
+  return { ...inside, confidence };
 }

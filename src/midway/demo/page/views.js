@@ -11,14 +11,14 @@ import { follow, highest, peak } from "./track.js";
 export const MOST_POINTS = POINT_COLOURS.length;
 
 const heat = {
-  explains: "Click left: the glow shows where that patch has gone.",
+  explains: "Click or drag in the first picture: the glow in the second shows where that patch has gone.",
   async compute({ source, target, token, grid, clip }, look) {
     const found = await look(source, target, [token]);
     if (!found) return null;
     const values = found.heat[0];
     const best = highest(values);
-    const { column, row } = peak(values, best, grid);
-    return { ...found, values, most: values[best], ring: centreOf(column, row, clip, grid) };
+    const ring = centreOf(best % grid.columns, Math.floor(best / grid.columns), clip, grid);
+    return { ...found, values, most: values[best], ring };
   },
   draw({ clip, grid, source, target, token, point }, result, sourceCanvas, targetCanvas) {
     const left = draw.drawFrame(sourceCanvas, clip.frames[source]);
@@ -30,9 +30,9 @@ const heat = {
     draw.drawPatch(right, clip, grid, token, { dashed: true });
     draw.drawRing(right, result.ring);
   },
-  says({ clip, grid, token }, { ring, most }) {
+  says({ clip, grid, token }, { ring }) {
     const from = centreOf(token % grid.columns, Math.floor(token / grid.columns), clip, grid);
-    return `${moved(ring.x - from.x, ring.y - from.y)}. Peak ${most.toFixed(2)}`;
+    return moved(ring.x - from.x, ring.y - from.y);
   },
   alt({ clip }, result) {
     return result
@@ -42,13 +42,13 @@ const heat = {
   legend: (_, result) => [
     draw.colourBar(),
     text(`0 to ${result ? result.most.toFixed(2) : "…"} (cosine)`),
-    mark("square", "patch"),
-    mark("ring", "hottest"),
+    mark("square", "chosen patch"),
+    mark("ring", "hottest patch"),
   ],
 };
 
 const track = {
-  explains: "Click left to follow up to six points through the clip; then drag through time.",
+  explains: "Click in the first picture to follow up to six points; then play, or drag through time.",
   async compute({ points, source, grid, clip }, look, show) {
     if (!points.length) return { tracks: [], milliseconds: 0 };
     let milliseconds = 0;
@@ -75,7 +75,7 @@ const track = {
     if (result) draw.drawTracks(right, result.tracks, source, target);
   },
   says({ points, target, clip }, { tracks }) {
-    if (!points.length) return "No point yet: click in the left picture";
+    if (!points.length) return "No point yet: click in the first picture";
     const done = tracks[0].filter(Boolean).length;
     if (done < clip.frames.length) return `Following: ${done} of ${clip.frames.length} frames`;
     const lost = tracks.filter((each) => each[target].confidence < 0.5).length;
@@ -92,11 +92,12 @@ const track = {
 };
 
 const flow = {
-  explains: "The way of every patch, as a colour: the hue is its direction, the depth its length.",
+  explains: "Each patch of the first picture and the way it took: by arrow, and by colour as on the wheel.",
   async compute({ source, target, grid, clip, tokensAtOnce }, look, show) {
     const tokens = Array.from({ length: grid.rows * grid.columns }, (_, token) => token);
     const u = new Float32Array(tokens.length);
     const v = new Float32Array(tokens.length);
+    const heights = new Float32Array(tokens.length);
     let milliseconds = 0;
     for (let first = 0; first < tokens.length; first += tokensAtOnce) {
       const some = tokens.slice(first, first + tokensAtOnce);
@@ -104,33 +105,41 @@ const flow = {
       if (!found) return null;
       milliseconds += found.milliseconds;
       some.forEach((token, i) => {
-        const { column, row } = peak(found.heat[i], highest(found.heat[i]), grid);
+        const best = highest(found.heat[i]);
+        const { column, row } = peak(found.heat[i], best, grid);
+        heights[token] = found.heat[i][best];
         u[token] = (column - (token % grid.columns)) * (clip.width / grid.columns);
         v[token] = (row - Math.floor(token / grid.columns)) * (clip.height / grid.rows);
       });
       show({ share: (first + some.length) / tokens.length, milliseconds });
     }
-    const most = Math.max(1, ...u.map((_, i) => Math.hypot(u[i], v[i])));
-    return { u, v, most, milliseconds };
+    // Patches that leave the frame have no place to go to; they would set the scale otherwise.
+    const most = Math.max(1, quantile(u.map((_, i) => Math.hypot(u[i], v[i])), 0.9));
+    // Low peaks, as of patches that leave the frame, are drawn fainter.
+    const usual = Math.max(1e-6, quantile(heights, 0.5));
+    const sure = heights.map((each) => Math.min(1, Math.max(0, each / usual)) ** 2);
+    return { u, v, sure, most, milliseconds };
   },
   draw({ clip, grid, source, target }, result, sourceCanvas, targetCanvas) {
     draw.drawFrame(sourceCanvas, clip.frames[source]);
     const right = draw.drawFrame(targetCanvas, clip.frames[source], { grey: true });
-    if (result?.u) draw.drawFlow(right, clip, grid, result, result.most);
-    else draw.drawFrame(targetCanvas, clip.frames[target]);
+    if (result?.u) {
+      draw.drawFlow(right, clip, grid, result, result.most);
+      draw.drawArrows(right, clip, grid, result);
+    } else draw.drawFrame(targetCanvas, clip.frames[target]);
   },
   says(_, { u, v, most, share }) {
     if (!u) return `Computing the flow: ${Math.round(100 * share)} %`;
     const mean = (values) => values.reduce((sum, each) => sum + each, 0) / values.length;
-    return `Longest motion ${Math.round(most)} px; on average ${moved(mean(u), mean(v)).toLowerCase()}`;
+    return `On average ${moved(mean(u), mean(v)).toLowerCase()}; nine in ten patches at most ${Math.round(most)} px`;
   },
   alt: ({ clip }, result) =>
     result?.u
-      ? `Flow of ${clip.title} in colours; the longest motion is ${Math.round(result.most)} pixels`
+      ? `Flow of ${clip.title} as colours and arrows; most motion is below ${Math.round(result.most)} pixels`
       : `The later frame of ${clip.title}`,
   legend: (_, result) => [
     draw.wheel(),
-    text(result?.u ? `centre: still; rim: ${Math.round(result.most)} px that way` : ""),
+    text(result?.u ? `centre: still; rim: ${Math.round(result.most)} px that way; darker: further` : ""),
   ],
 };
 
@@ -165,6 +174,10 @@ const gates = {
 export const VIEWS = { heat, track, flow, gates };
 
 class Superseded extends Error {}
+
+function quantile(values, share) {
+  return values.slice().sort()[Math.floor(share * (values.length - 1))];
+}
 
 function moved(x, y) {
   const [right, down] = [Math.round(x), Math.round(y)];

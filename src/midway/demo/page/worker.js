@@ -45,7 +45,6 @@ async function look({ source, target, grid, tokens, queries }) {
   return {
     heat: maps("heat"),
     similarity: maps("similarity"),
-    own: maps("own"),
     descriptor: maps("descriptor"),
     gates: maps("gates"),
     milliseconds: performance.now() - start,
