@@ -27,6 +27,7 @@ COMMANDS = {
     "export": "write a network or its encoder as .safetensors, or in the release's .pth layout",
     "bench": "measure data loading or a training step: midway bench data|step",
     "list": "list names: midway list [experiments|methods|networks]",
+    "paper": "print a table of the paper beside our figures: midway paper table9",
     "flow": "compute optical flow of two images or a video: midway flow A B -o out.flo",
     "perturb": "show where the dynamics move a patch: midway perturb A B --point X,Y",
     "track": "follow points through a video: midway track VIDEO --point X,Y -o out.mp4",

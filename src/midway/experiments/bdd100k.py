@@ -246,8 +246,7 @@ def videomae_vits() -> Experiment:
         base,
         method=VideoMaeConfig(),
         data=replace(base.data, gap_seconds=(4 / 30, 4 / 30), batch_size=250),
-        # The published rate at the end is 1e-5 for 256 samples.
-        optim=replace(MASKED, final_lr=1e-5 * 1000 / 256),
+        optim=replace(MASKED, final_lr=1e-5, scale_final_lr=True),
         run=replace(base.run, folder=Path("runs/bdd100k.videomae_vits"), accumulate=4),
     )
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 from midway.errors import MidwayError
 from midway.export.heatmap import HeatmapPart
-from midway.export.parts import EncoderPart, FlowPart, MatchingPart, NetworkPart, Part
+from midway.export.matching import MatchingPart
+from midway.export.parts import EncoderPart, FlowPart, NetworkPart, Part
 from midway.models.encoders.base import Encoder
 from midway.models.flow.network import HEADER, load_flow_network
 from midway.models.midway import MidwayNetwork

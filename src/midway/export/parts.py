@@ -12,7 +12,6 @@ from torch.export import Dim, ExportedProgram
 from midway.models.encoders.base import Encoder, Images
 from midway.models.encoders.vit import VisionTransformer
 from midway.models.flow.base import FlowModule
-from midway.models.flow.correlation import dynamics_flow
 from midway.models.heads.dpt import to_map
 from midway.models.midway import MidwayNetwork
 
@@ -136,33 +135,3 @@ class FlowPart(Part):
         """Return flow (batch, 2, height, width) in pixels, u right and v down, and uncertainty."""
         found = self.network(source, target)
         return {"flow": found[:, :2], "uncertainty": found[:, 2:]}
-
-
-class MatchingPart(Part):
-    """Optical flow without finetuning, by matching the dynamics' prediction.
-
-    Args:
-        network: Network in evaluation mode.
-        size: Height and width of the images in pixels.
-        level: One of the objective levels.
-        radius: Search radius in patches.
-
-    """
-
-    name = "flow"
-
-    def __init__(
-        self, network: MidwayNetwork, size: tuple[int, int], *, level: int, radius: int
-    ) -> None:
-        super().__init__(size)
-        self.network, self.level, self.radius = network, level, radius
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Level and search radius."""
-        return {"level": self.level, "radius": self.radius}
-
-    def forward(self, source: Images, target: Images) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return flow (batch, 2, height, width) in pixels, u right and v down."""
-        flow = dynamics_flow(self.network, source, target, level=self.level, radius=self.radius)
-        return {"flow": flow}

@@ -167,7 +167,9 @@ class FlowNetwork(FlowModule):
         levels = (*self.config.dynamics.levels, self.config.encoder.depth)
         # (2 * batch, 1 + patches, dim) per level: sources, then targets
         features = _tokens_of(self.encoder, torch.cat([source, target]), levels)
-        sources, targets = zip(*(level.chunk(2) for level in features), strict=True)
+        # By slices, because tracing would make the size of chunks constant.
+        batch = source.shape[0]
+        sources, targets = [x[:batch] for x in features], [x[batch:] for x in features]
         outputs = self.dynamics(sources, targets, self.dynamics, self._grid(source))
         return outputs, sources[-1]
 
@@ -264,8 +266,8 @@ def _sizes_for_dynamics(encoder: Encoder, crop: tuple[int, int]) -> EncoderConfi
     levels = range(1, encoder.depth + 1)
     if len({*encoder.widths(levels)}) > 1 or len({*encoder.strides(levels)}) > 1:
         raise MidwayError(
-            f"flow network: the dynamics need tokens of one width, which a {encoder.kind} does "
-            "not have; take a ViT"
+            f"flow network: the levels of a {encoder.kind} differ in width or stride, and the "
+            "dynamics need tokens of one size; take a ViT"
         )
     check_crop(crop, encoder.stride)
     # The position table of the dynamics has the size of the crops, as other encoders may have none.
