@@ -29,7 +29,7 @@ FPS, NUM_FRAMES = 8.0, 17
 ENLARGED = 6
 """Size of a bundled clip relative to the world that the bundled network was trained on."""
 
-# The world of the last stage of docs/MOTION.md, on which `synthetic-tiny` was trained.
+# The world of the last stage of docs/MOTION.md; `synthetic-tiny` was trained on one like it.
 THINGS = WorldConfig(
     height=48,
     width=48,
@@ -40,6 +40,8 @@ THINGS = WorldConfig(
     backdrop="clouds",
     backdrop_periods=(0.17, 0.7),
     texture_period_pixels=(12.0, 20.0),
+    num_frames=16,
+    fps=8.0,
 )
 SHAPES = ShapeWorldConfig(height=96, width=96, num_objects=4)
 

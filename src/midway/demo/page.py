@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from midway.analysis.perturbation import check_level
 from midway.atomic import write_atomically
 from midway.demo.clips import SCENES, write_scene, write_video_clip
 from midway.demo.part import PagePart
@@ -31,12 +32,8 @@ class Shown:
     name: str
     network: MidwayNetwork
     level: int
-
-    @property
-    def compute(self) -> str:
-        """Place of the computation: "page" for small networks, else "server"."""
-        count = sum(each.numel() for each in self.network.parameters())
-        return "page" if 4e-6 * count <= MAX_PAGE_MEGABYTES else "server"
+    compute: Literal["page", "server"]
+    """Place of the computation."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -45,7 +42,11 @@ class Shown:
 
 
 def open_shown(name: str, level: int | None) -> Shown:
-    """Load a network, and choose the highest level with a forward model if none is given.
+    """Load a network, and let the page compute with it if it is small.
+
+    Args:
+        name: Run folder, file, hub id or name of a Midway network.
+        level: Level of heatmaps, tracks and gates; the highest one if None.
 
     Raises:
         MidwayError: There is no such network, or the level has no forward model.
@@ -53,8 +54,10 @@ def open_shown(name: str, level: int | None) -> Shown:
     """
     network = load(name)
     level = network.config.dynamics.levels[-1] if level is None else level
-    PagePart(network, network.config.encoder.image_size, level=level)  # checks the level
-    return Shown(name=name, network=network, level=level)
+    check_level(network, level)
+    megabytes = 4e-6 * sum(each.numel() for each in network.parameters())
+    compute = "page" if megabytes <= MAX_PAGE_MEGABYTES else "server"
+    return Shown(name=name, network=network, level=level, compute=compute)
 
 
 def write_page(folder: Path, shown: Shown, videos: Sequence[Path] = ()) -> None:

@@ -136,6 +136,8 @@ async function update() {
     const found = await latest.ask(() => ({ view: state.view, now: scene() }));
     if (found) {
       state.result = found;
+      // For pages that embed this one, and for tests.
+      document.dispatchEvent(new CustomEvent("midway", { detail: { ...found, asked: latest.count } }));
       element("message").hidden = true;
     }
   } catch (error) {
