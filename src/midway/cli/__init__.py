@@ -31,10 +31,11 @@ COMMANDS = {
     "flow": "compute optical flow of two images or a video: midway flow A B -o out.flo",
     "perturb": "show where the dynamics move a patch: midway perturb A B --point X,Y",
     "track": "follow points through a video: midway track VIDEO --point X,Y -o out.mp4",
+    "demo": "serve a page to click on: midway demo [VIDEO ...] [--network NETWORK] [--out DIR]",
 }
 
 
-COMPUTING = ("quickstart", "flow", "perturb", "track")
+COMPUTING = ("quickstart", "flow", "perturb", "track", "demo")
 """Commands that use no more threads than there are free cores when they start. A run that can be
 resumed does not: its numbers may depend on the number of threads."""
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
