@@ -18,7 +18,7 @@ FIRST = ("data", "run", "optim")
 """Sections shown first."""
 COMMON = {
     "data": (
-        *("root", "dataset", "fps", "gap_seconds", "starts", "draws_per_clip"),
+        *("root", "dataset", "classes", "fps", "gap_seconds", "starts", "draws_per_clip"),
         *("batch_size", "crop", "scale", "num_workers"),
     ),
     "run": (
@@ -26,7 +26,7 @@ COMMON = {
         *("accumulate", "checkpoint_every"),
     ),
     "optim": ("lr", "warmup_epochs", "weight_decay", "clip_norm"),
-    "labels": ("dataset", "root"),
+    "labels": ("dataset", "root", "classes"),
 }
 """Fields shown of these sections in a long configuration."""
 SHOWN_OF_OTHERS = 3

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from midway.data.segmentation.images import LabelledImages, find_labelled
+from midway.data.segmentation.find import find_labelled
+from midway.data.segmentation.images import LabelledImages
 from midway.data.segmentation.loader import SegmentationLoader, WholeImage, whole_images
 from midway.errors import INTERRUPTED
 from midway.evals.metrics.segmentation import SegmentationMetric, scores
@@ -26,6 +27,7 @@ from midway.evals.readouts.segmentation_protocols import (
     SegmentationConfig,
     config_from_json,
 )
+from midway.evals.readouts.segmentation_run import keep_classes
 from midway.evals.results import complete, weights_of, write_results
 from midway.models.weights.sources import OpenedEncoder, open_encoder
 from midway.nn.eval_mode import evaluating
@@ -62,11 +64,14 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
     train, test = find_labelled(config.data, "train"), find_labelled(config.data, "val")
     for split in (train, test):
         split.require_labels()  # so that wrong labels are errors before the training
+    version = config.version()
     readout = SegmentationReadout(opened.encoder, config.readout, len(train.class_names))
 
     def build(fabric: "Fabric") -> Trained:
         if fabric.world_size > 1:
             synchronise_norms(readout, fabric)
+        if fabric.is_global_zero:
+            keep_classes(config.run.folder, train.classes)
         loader = SegmentationLoader(train, config.data, seed=config.run.seed, **_ranks(fabric))
         return Trained(objective=readout, loader=loader)
 
@@ -90,7 +95,7 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
             "folder": str(folder),
         },
         protocol=config.protocol,
-        version_hash=config.version(),
+        version_hash=version,
         weights=weights_of(opened),
         device=fabric.device,
         seconds={"train": _seconds_trained(folder), "test": seconds},
@@ -158,7 +163,7 @@ def _draw(test: LabelledImages, each: WholeImage, predicted: torch.Tensor, folde
         np.asarray(image),
         classes,
         predicted.cpu().numpy().astype(np.uint8),
-        test.class_names,
+        test.classes,
     )
 
 
