@@ -28,12 +28,13 @@ COMMANDS = {
     "bench": "measure data loading or a training step: midway bench data|step",
     "list": "list names: midway list [experiments|methods|networks]",
     "flow": "compute optical flow of two images or a video: midway flow A B -o out.flo",
+    "segment": "write masks of images or a video: midway segment IMAGES --network READOUT -o DIR",
     "perturb": "show where the dynamics move a patch: midway perturb A B --point X,Y",
     "track": "follow points through a video: midway track VIDEO --point X,Y -o out.mp4",
 }
 
 
-COMPUTING = ("quickstart", "flow", "perturb", "track")
+COMPUTING = ("quickstart", "flow", "perturb", "segment", "track")
 """Commands that use no more threads than there are free cores when they start. A run that can be
 resumed does not: its numbers may depend on the number of threads."""
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
