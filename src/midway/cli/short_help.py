@@ -26,7 +26,7 @@ COMMON = {
         *("accumulate", "checkpoint_every"),
     ),
     "optim": ("lr", "warmup_epochs", "weight_decay", "clip_norm"),
-    "labels": ("dataset", "root", "classes"),
+    "labels": ("dataset", "root"),
 }
 """Fields shown of these sections in a long configuration."""
 SHOWN_OF_OTHERS = 3

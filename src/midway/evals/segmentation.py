@@ -61,9 +61,7 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
     from midway.train.training import Trained, launch_and_fit  # importing Fabric takes seconds
 
     config, opened = _opened(config)
-    train, test = find_labelled(config.data, "train"), find_labelled(config.data, "val")
-    for split in (train, test):
-        split.require_labels()  # so that wrong labels are errors before the training
+    train, test = _labelled(config)
     version = config.version()
     readout = SegmentationReadout(opened.encoder, config.readout, len(train.class_names))
 
@@ -122,6 +120,14 @@ def _opened(config: SegmentationConfig) -> tuple[SegmentationConfig, OpenedEncod
     opened = open_encoder(config.encoder)
     source = replace(config.encoder, weights_sha256=opened.weights_sha256)
     return replace(config, encoder=source), opened
+
+
+def _labelled(config: SegmentationConfig) -> tuple[LabelledImages, LabelledImages]:
+    """Find the images of both splits; wrong labels are errors before the training."""
+    train, test = find_labelled(config.data, "train"), find_labelled(config.data, "val")
+    for split in (train, test):
+        split.require_labels()
+    return train, test
 
 
 def _test(

@@ -17,6 +17,7 @@ from midway.data.images import (
     read_ids,
     refuse_depth,
     refuse_orientation,
+    undamaged,
 )
 from midway.data.segmentation.class_list import ClassList
 from midway.data.segmentation.classes import IGNORE
@@ -196,11 +197,12 @@ def read_labelled(location: str) -> Image.Image:
     """Read an 8-bit image as RGB, of the same orientation as its label.
 
     Raises:
-        BadClipError: The file cannot be read, has more than 8 bits, or is turned by its EXIF.
+        BadClipError: The file cannot be read, is damaged, has more than 8 bits, or is turned by its
+            EXIF.
 
     """
     with open_image(location) as picture:
         # Before EXIF is read, as this loads a PNG, which then no longer states its depth.
         refuse_depth(picture, location)
         refuse_orientation(picture, location)
-        return picture.convert("RGB")
+        return undamaged(picture, location).convert("RGB")
