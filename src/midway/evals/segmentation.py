@@ -62,19 +62,18 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
 
     config, opened = _opened(config)
     train, test = _labelled(config)
-    version = config.version()
+    version, folder = config.version(), config.run.folder
     readout = SegmentationReadout(opened.encoder, config.readout, len(train.class_names))
 
     def build(fabric: "Fabric") -> Trained:
         if fabric.world_size > 1:
             synchronise_norms(readout, fabric)
         if fabric.is_global_zero:
-            keep_classes(config.run.folder, train.classes)
+            keep_classes(folder, train.classes)
         loader = SegmentationLoader(train, config.data, seed=config.run.seed, **_ranks(fabric))
         return Trained(objective=readout, loader=loader)
 
     summary, fabric = launch_and_fit(config, build, resume=resume)
-    folder = config.run.folder
     if summary.interrupted:
         interrupted = {"folder": str(folder), "interrupted": True, "exit_code": INTERRUPTED}
         return interrupted if summary.is_main else None
