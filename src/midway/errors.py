@@ -1,4 +1,4 @@
-"""Exception for errors that a user can correct, an exit code, and numbers with their nouns."""
+"""Exception for errors that a user can correct, an exit code, and numbers and times in words."""
 
 import errno
 import os
@@ -37,6 +37,21 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in the unit that suits it.
+
+    Example:
+        >>> [duration(each) for each in (42, 300, 8_000, 500_000)]
+        ['42 s', '5.0 minutes', '2.2 hours', '5.8 days']
+
+    """
+    units = (("days", 86_400, 2.0), ("hours", 3600, 1.5), ("minutes", 60, 1.5))
+    for unit, size, least in units:
+        if seconds >= least * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def one_line(error: BaseException, where: str | Path = "") -> str:

@@ -64,4 +64,4 @@ def test_an_experiment_is_described_by_its_docstring_and_that_of_its_table(capsy
     assert re.search("Command: .*\nCost: .*\nExpect", own)
     row = help_of(["train", "table3.row6_full"], "--help", capsys)
     assert "The full model" in row
-    assert "Command: ``midway train table3.row6_full" in row
+    assert "Command: midway train table3.row6_full" in row

@@ -16,7 +16,7 @@ from midway.data.views.render import Clips, render_views, stack_windows
 from midway.data.views.spec import cut_regions, draw_views, stack_views
 from midway.experiments.bdd100k import midway_vitb, midway_vits
 from midway.experiments.camvid import midway_tiny
-from midway.methods.base import flops_per_sample
+from midway.methods.base import Method, flops_per_sample
 from midway.methods.midway import Midway, MidwayConfig
 from midway.nn.compilation import compile_regions, recompute_regions
 from midway.progress import progress as progress_of
@@ -40,7 +40,7 @@ class FastStep:
         autocast_type: Type of the forward pass; None for float32.
     """
 
-    def __init__(self, method: Midway, autocast_type: torch.dtype | None) -> None:
+    def __init__(self, method: Method, autocast_type: torch.dtype | None) -> None:
         self.method = method
         self.autocast_type = autocast_type
         self.groups = method.parameter_groups()
@@ -48,12 +48,14 @@ class FastStep:
 
     def step(self, clips: Clips) -> None:
         """Train on the views of a batch, without synchronising the device."""
-        dtype = self.autocast_type
+        dtype, at = self.autocast_type, progress(clips)
+        self.method.before_step(at)
         with torch.autocast(clips.seconds.device.type, dtype=dtype, enabled=dtype is not None):
             loss = self.method.loss(clips).loss
         loss.backward()
+        self.method.after_backward(at)
         self.optimise(loss)
-        self.move_averages(progress(clips))
+        self.move_averages(at)
 
     def optimise(self, loss: torch.Tensor) -> None:
         """Clip the gradients and update the weights."""

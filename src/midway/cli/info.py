@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 from torch import Tensor, nn
 
-from midway.cli.options import NO_HINTS, ReleaseOptions, parse, say
+from midway.cli.options import NO_HINTS, ReleaseOptions, next_step, parse, say
 from midway.config import read_json, to_json
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder
@@ -55,6 +55,8 @@ def info(
         say(f"  {name:<9} {count / 1e6:6.1f} M parameters")
     for line in lines:
         say(f"  {line}")
+    if file is not None and file.layout == "run" and found["kind"] != "evaluation":
+        say(next_step(network))
     return {"network": network, "file": network if file is None else str(file.path)} | found
 
 

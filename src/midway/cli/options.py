@@ -4,6 +4,7 @@ import difflib
 import inspect
 import io
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import MISSING
@@ -82,7 +83,8 @@ def description(function: Callable[..., Any]) -> str:
     above = inspect.getdoc(inspect.getmodule(function)) or ""
     if "Command:" not in text and "Command:" in above:
         text = f"{text}\n\n{above}"
-    return re.split(r"\n+(?:Args|Returns|Raises):\n", text)[0]
+    # Backticks mark code for documentation; a terminal shows it as it is typed.
+    return re.split(r"\n+(?:Args|Returns|Raises):\n", text)[0].replace("``", "")
 
 
 def _deferred(function: Callable[..., O]) -> Callable[..., Callable[[], O]]:
@@ -162,6 +164,15 @@ def parse_points(words: Sequence[str]) -> Float[Tensor, "points 2"]:
 def say(line: str) -> None:
     """Print one line on standard output, with what a terminal would interpret escaped."""
     print(printable(line), flush=True)
+
+
+def next_step(network: str | Path) -> str:
+    """Return the line that names what to do with a trained network."""
+    name = shlex.quote(str(network))
+    return (
+        f"next: midway eval NAME --network {name} (midway eval --help lists names), "
+        f"midway export {name} TARGET"
+    )
 
 
 def check_outputs(written: Sequence[Path], read: Sequence[Path]) -> None:

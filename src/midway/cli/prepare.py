@@ -1,10 +1,12 @@
 """Command ``midway prepare``: make a frame store or an index, or recommend a layout."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from math import inf
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -18,8 +20,8 @@ from midway.data.clips.index import is_index
 from midway.data.clips.store import StoreConfig
 from midway.data.prepare import pipeline as preparation
 from midway.data.prepare.index import build_index
-from midway.data.prepare.measure import Measurement, Sampling, measure_layouts, recommend
-from midway.errors import INTERRUPTED, MidwayError, counted, printable
+from midway.data.prepare.measure import DIRECT, Measurement, Sampling, measure_layouts, recommend
+from midway.errors import INTERRUPTED, MidwayError, counted, duration, printable
 from midway.progress import ProgressBar
 
 SHOWN_SKIPS = 5
@@ -162,6 +164,9 @@ def _measure(source: str, config: StoreConfig, target: float) -> dict[str, Any]:
     choice, why = recommend(found.layouts, target_pairs_per_second=target, cores=cores)
     _print_layouts(source, found, rates)
     say(f"recommended: {choice.name} ({why})")
+    if choice.name != DIRECT:
+        command = ["midway", "prepare", source, f"{Path(source).name or 'frames'}.lance"]
+        say(f"make it: {shlex.join([*command, '--short-side', str(choice.short_side)])}")
     return {
         "source": source,
         "clips": found.clips,
@@ -180,7 +185,7 @@ def _measure(source: str, config: StoreConfig, target: float) -> dict[str, Any]:
 
 def _print_layouts(source: str, found: Measurement, rates: Sequence[float]) -> None:
     cores_for = f"cores for {' / '.join(f'{rate:g}' for rate in rates)}"
-    title = f"{source}: {counted(found.clips, 'clip')}, about {found.hours:.1f} h"
+    title = f"{source}: {counted(found.clips, 'clip')}, about {duration(3600 * found.hours)}"
     columns = ("layout", "pairs/s", "GB", cores_for, "hours to make")
     table = Table(*columns, title=escape(printable(title)))
     for each in found.layouts:

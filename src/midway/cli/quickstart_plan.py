@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from midway.bench.step import FastStep
-from midway.errors import counted
+from midway.errors import counted, duration
 from midway.experiments.base import Experiment, clip_loader
 from midway.methods.base import build_method
 from midway.methods.midway import Midway
@@ -16,8 +16,8 @@ from midway.train.run import AUTOCAST_TYPES
 
 TARGET_SECONDS = 310.0
 """Duration of the whole quickstart for which the number of steps is chosen."""
-PROBE_STEPS = 80
-"""Duration of probes and report, in training steps (measured)."""
+PROBE_STEPS = 150
+"""Duration of probes and report, in training steps (estimated from their parts)."""
 MIN_STEPS = 100
 """Smallest number of steps; fewer would show nothing."""
 WARM_UP_STEPS, TIMED_STEPS = 3, 8
@@ -35,7 +35,7 @@ class Plan:
 
     def __str__(self) -> str:
         """Return the expected duration and the reason, for the terminal."""
-        return f"expected on this machine: {seconds_text(self.seconds)}. {self.reason}".rstrip()
+        return f"expected on this machine: {duration(self.seconds)}. {self.reason}".rstrip()
 
 
 def choose_steps(
@@ -55,7 +55,7 @@ def choose_steps(
     chosen = steps or max(min(MIN_STEPS, full_steps), min(full_steps, fitting))
     reason = ""
     if steps is None and chosen < full_steps:
-        full = seconds_text(others + full_steps * step_seconds)
+        full = duration(others + full_steps * step_seconds)
         reason = (
             f"A step takes {step_seconds:.2f} s on this machine, so that the run has "
             f"{counted(chosen, 'step')} instead of {full_steps:,}, which would take {full} "
@@ -81,8 +81,3 @@ def seconds_per_step(experiment: Experiment) -> float:
             seconds.append(perf_counter() - start)
             start = perf_counter()
     return sum(seconds[WARM_UP_STEPS:]) / TIMED_STEPS
-
-
-def seconds_text(seconds: float) -> str:
-    """Return a duration in words, in minutes if it is long."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} minutes"

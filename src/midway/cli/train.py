@@ -1,28 +1,42 @@
 """Command ``midway train EXPERIMENT`` or ``midway train --resume RUN``: pretraining."""
 
 import difflib
+import inspect
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from midway.cli.options import description, parse, say
+from midway.cli.options import description, next_step, parse, say
 from midway.config import read_json
-from midway.errors import INTERRUPTED, MidwayError, counted
+from midway.data.clips.find import ClipList
+from midway.data.files import is_url
+from midway.errors import INTERRUPTED, MidwayError, counted, duration
 from midway.experiments.base import (
     Experiment,
     experiment_from_json,
     experiments,
+    find_data,
+    sample_spec,
     train,
 )
 
-USAGE = """usage: midway train EXPERIMENT [--data.root DIR] [--field value ...] [--json]
+if TYPE_CHECKING:
+    from midway.train.fit import FitSummary
+
+USAGE = """usage: midway train EXPERIMENT [--data.root DIR] [--field value ...] [--plan] [--json]
        midway train --resume RUN [--field value ...] [--json]
 
 midway list shows the experiments, midway train EXPERIMENT --help the fields of one.
+--plan shows time, memory and disk of a run, from a few steps, and does not start it.
 On --resume, these may change: length, hardware, logging, checkpointing, location of the data,
 labels of the health metrics, compilation and recomputation.
 Exit code: 0 done, 2 user error (one line), 3 interrupted (checkpoint written; use --resume)."""
+
+
+PLAN = """
+--plan shows time, memory and disk of the run on this machine and on known GPUs, without a run."""
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
@@ -30,21 +44,55 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         raise SystemExit(0)
-    resume = words[0] == "--resume"
-    if resume and len(words) < 2:
+    planned, words = "--plan" in words, [word for word in words if word != "--plan"]
+    if not words:
+        raise MidwayError("--plan: no experiment; give its name, see midway list")
+    if words[0] == "--resume":
+        return _resume(words, planned=planned)
+    name, *rest = words
+    function = _named(name)
+    base, about = function(), description(function) + PLAN
+    experiment = parse(Experiment, rest, prog=f"midway train {name}", default=base, about=about)
+    root = experiment.data.root
+    if root == base.data.root and not is_url(root) and not Path(root).exists():
+        raise MidwayError(f"{root}: does not exist; give the folder of your data by --data.root")
+    module, found = inspect.getmodule(function), None
+    if planned or hasattr(module, "follow_data"):
+        spec = sample_spec(experiment.method)
+        found = find_data(experiment.data, spec)
+        if hasattr(module, "follow_data"):
+            experiment = module.follow_data(experiment, found, base=base, fixed=_fields(rest))
+        if planned:
+            from midway.cli.train_plan import show_plan  # imports the benchmarks
+
+            return show_plan(["midway", "train", *words], experiment, found, spec)
+        from lightning_fabric.utilities.rank_zero import rank_zero_only  # takes seconds
+
+        rank_zero_only(say)(_chosen(experiment, found))
+    return _result(experiment, train(experiment, found=found))
+
+
+def _resume(words: Sequence[str], *, planned: bool) -> dict[str, Any]:
+    if len(words) < 2:
         raise MidwayError("--resume: no run; give the folder of one, midway train --resume RUN")
-    experiment = _resumed(Path(words[1])) if resume else _named(words[0])()
-    rest = words[2:] if resume else words[1:]
-    prog = f"midway train {' '.join(words[: len(words) - len(rest)])}"
-    about = "Continue a run." if resume else description(_named(words[0]))
-    experiment = parse(Experiment, rest, prog=prog, default=experiment, about=about)
-    summary = train(experiment, resume=resume)
+    if planned:
+        raise MidwayError("--plan: describes a new run; leave --resume out, or leave it out")
+    folder = Path(words[1])
+    prog, about = f"midway train --resume {folder}", "Continue a run."
+    experiment = parse(Experiment, words[2:], prog=prog, default=_resumed(folder), about=about)
+    return _result(experiment, train(experiment, resume=True))
+
+
+def _result(experiment: Experiment, summary: "FitSummary") -> dict[str, Any]:
     if not summary.is_main:
         raise SystemExit(0)  # the first process reports for all, including the exit code
+    folder = experiment.run.folder
     ended = "interrupted" if summary.interrupted else "done"
-    say(f"{ended}: {counted(summary.steps, 'step')}, {experiment.run.folder}")
+    say(f"{ended}: {counted(summary.steps, 'step')}, {folder}")
+    resume = f"next: midway train --resume {shlex.quote(str(folder))}"
+    say(resume if summary.interrupted else next_step(folder))
     return {
-        "run": str(experiment.run.folder),
+        "run": str(folder),
         "steps": summary.steps,
         "skipped_steps": summary.skipped_steps,
         "interrupted": summary.interrupted,
@@ -53,11 +101,29 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _fields(words: Sequence[str]) -> set[str]:
+    """Return the fields that options set, such as ``run.steps``."""
+    options = (word.partition("=")[0] for word in words if word.startswith("--"))
+    return {option.removeprefix("--").replace("-", "_") for option in options}
+
+
+def _chosen(experiment: Experiment, found: ClipList) -> str:
+    """Return the line that says what follows the data."""
+    data, run = experiment.data, experiment.run
+    length = counted(run.steps, "step") if run.steps else f"{run.epochs:g} epochs"
+    starts = "every frame a start" if data.starts == "every_frame" else "random starts"
+    return (
+        f"{counted(len(found.clips), 'clip')}, {duration(found.seconds)}: {length} of "
+        f"{counted(data.batch_size * run.accumulate, 'sample')}, {starts}"
+    )
+
+
 def _named(name: str) -> Callable[[], Experiment]:
     known = experiments()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
+        near = [each for each in known if each.startswith(f"{name}.")]
+        near = near or difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         raise MidwayError(f"no experiment '{name}'; {hint}see midway list")
     return known[name]
 

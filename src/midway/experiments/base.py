@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from inspect import getmembers, isfunction, signature
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from midway.config import from_json
-from midway.data.clips.find import find_clips
+from midway.data.clips.find import ClipList, find_clips
 from midway.data.sampling.loader import ClipLoader
 from midway.data.sampling.samples import ClipDataset, ClipsConfig
 from midway.data.segmentation.sample import LabelsConfig
@@ -81,14 +83,52 @@ def experiments() -> dict[str, Callable[[], Experiment]]:
     }
 
 
+def find_data(data: ClipsConfig, spec: ClipSpec, *, quiet: bool = False) -> ClipList:
+    """List the clips of an experiment's data.
+
+    Args:
+        data: Options of the data.
+        spec: Frames of a sample, as the method declares them.
+        quiet: Show no progress.
+
+    Raises:
+        MidwayError: No usable clips below ``data.root``.
+
+    """
+    # Without an index, the headers of all files are read.
+    with nullcontext() if quiet else ProgressBar("finding clips", transient=True):
+        return find_clips(
+            data.root,
+            fps=data.fps,
+            gap_seconds=data.gap_seconds,
+            num_frames=spec.num_frames,
+            cut_blank_tail=data.cut_blank_tail,
+            selection=data.selection,
+            num_workers=data.num_workers,
+            timeout_seconds=data.read_timeout_seconds,
+        )
+
+
+def sample_spec(config: MethodConfig) -> ClipSpec:
+    """Return frames, regions, views and signals of a method's samples, without its weights."""
+    with torch.device("meta"):
+        return build_method(config).spec
+
+
 def clip_loader(
-    experiment: Experiment, spec: ClipSpec, *, rank: int = 0, world_size: int = 1
+    experiment: Experiment,
+    spec: ClipSpec,
+    *,
+    found: ClipList | None = None,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> ClipLoader:
     """Build the loader of an experiment's samples.
 
     Args:
         experiment: The experiment.
         spec: Frames, regions, views and signals of a sample, as the method declares them.
+        found: Clips from `find_data`; None lists them.
         rank: Number of this process.
         world_size: Number of processes.
 
@@ -97,26 +137,20 @@ def clip_loader(
 
     """
     data = experiment.data
-    # Without an index, the headers of all files are read.
-    with ProgressBar("finding clips", transient=True) if rank == 0 else nullcontext():
-        found = find_clips(
-            data.root,
-            fps=data.fps,
-            gap_seconds=data.gap_seconds,
-            num_frames=spec.num_frames,
-            cut_blank_tail=data.cut_blank_tail,
-            selection=data.selection,
-        )
+    found = found or find_data(data, spec, quiet=rank > 0)
     dataset = ClipDataset(found, data, spec, seed=experiment.run.seed)
     return ClipLoader(dataset, rank=rank, world_size=world_size, folder=experiment.run.folder)
 
 
-def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
+def train(
+    experiment: Experiment, *, resume: bool = False, found: ClipList | None = None
+) -> "FitSummary":
     """Train an experiment until its last step or an interruption.
 
     Args:
         experiment: The experiment.
         resume: Continue the run in its folder.
+        found: Clips of its data from `find_data`; None lists them.
 
     Raises:
         MidwayError: The data are unusable, the run folder is not empty, or training failed.
@@ -145,7 +179,7 @@ def train(experiment: Experiment, *, resume: bool = False) -> "FitSummary":
         ranks = {"rank": fabric.global_rank, "world_size": fabric.world_size}
         return Trained(
             objective=method,
-            loader=clip_loader(experiment, method.spec, **ranks),
+            loader=clip_loader(experiment, method.spec, found=found, **ranks),
             flops_per_sample=flops_per_sample(experiment.method),
             probe=probe,
         )

@@ -3,13 +3,14 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from midway.data.clip import BadClipError, Clip
 from midway.data.clips.frame_folder import FrameSequence, group_sequences, natural_key
+from midway.data.clips.headers import Tail, read_blank_tails, read_headers
 from midway.data.clips.index import (
     INDEX_NAME,
     Record,
@@ -17,7 +18,6 @@ from midway.data.clips.index import (
     is_index,
     is_timed,
     known_records,
-    read_header,
     read_index,
     unchanged_records,
 )
@@ -29,13 +29,13 @@ from midway.data.clips.skipped import SkippedClip
 from midway.data.clips.store import is_store, read_store
 from midway.data.clips.timing import Gap, has_sample, shortest_step
 from midway.data.files import FoundFile, is_url
-from midway.data.video.blank_tail import blank_tail_start
 from midway.data.video.file import VideoClip
 from midway.data.video.header import NOTES
 from midway.errors import MidwayError, counted
 
-_PROBE_THREADS = 8
 _MANY_FILES = 1000
+_Headers = Callable[[Sequence[FoundFile]], Iterable[list[Record]]]
+"""Function that reads the headers of videos."""
 _log = logging.getLogger(__name__)
 
 
@@ -51,6 +51,11 @@ class ClipList:
         """Number of usable and skipped clips."""
         return len(self.clips) + len(self.skipped)
 
+    @property
+    def seconds(self) -> float:
+        """Duration of the usable clips."""
+        return float(sum(clip.frame_seconds[-1] for clip in self.clips))
+
 
 def find_clips(
     root: str,
@@ -60,6 +65,8 @@ def find_clips(
     num_frames: int = 2,
     cut_blank_tail: bool = False,
     selection: Selection = EVERYTHING,
+    num_workers: int = 0,
+    timeout_seconds: float = 60.0,
 ) -> ClipList:
     """Return the clips below a root that contain a sample, and the ones that do not.
 
@@ -76,6 +83,9 @@ def find_clips(
         cut_blank_tail: If True, detect a blank ending of each video and exclude it; this decodes a
             few frames per video.
         selection: Choice of the files below the root.
+        num_workers: Number of processes that open the videos; 0 opens them in this one, which a
+            damaged video may crash.
+        timeout_seconds: Time after which a worker counts as hanging, and its video as unusable.
 
     Raises:
         MidwayError: No clip below `root` contains a sample, or a folder cannot be read.
@@ -85,9 +95,12 @@ def find_clips(
         skipped: list[SkippedClip] = []
     else:
         root, known = _root_and_records(root)
-        readable, skipped = _clips_in(root, known, fps, selection)
+        headers = partial(read_headers, num_workers=num_workers, timeout_seconds=timeout_seconds)
+        readable, skipped = _clips_in(root, known, fps, headers, selection)
     if cut_blank_tail:
-        readable, skipped = _without_tails(readable, skipped)
+        videos = [clip for clip in readable if isinstance(clip, VideoClip)]
+        tails = read_blank_tails(videos, num_workers=num_workers, timeout_seconds=timeout_seconds)
+        readable, skipped = _without_tails(readable, skipped, tails)
     readable.sort(key=lambda clip: natural_key(clip.name))
     usable = [clip for clip in readable if has_sample(clip, gap_seconds, num_frames)]
     if not usable:
@@ -113,7 +126,7 @@ def _root_and_records(root: str) -> tuple[str, dict[str, Record]]:
 
 
 def _clips_in(
-    root: str, known: dict[str, Record], fps: float, selection: Selection
+    root: str, known: dict[str, Record], fps: float, headers: _Headers, selection: Selection
 ) -> tuple[list[Clip], list[SkippedClip]]:
     found = files_of(root)
     episodes = find_episodes(found.files)
@@ -128,7 +141,7 @@ def _clips_in(
     tell_passed_over(root, listing)
     _tell_gone(root, found.files, known)
     skipped = []
-    records = _headers(root, videos, known)
+    records = _records(root, videos, known, headers)
     _tell_notes(root, records)
     for file, record in zip(videos, records, strict=True):
         if record.error:
@@ -140,7 +153,9 @@ def _clips_in(
     return divide_into_stretches(clips, found.stretches, skipped), skipped
 
 
-def _headers(root: str, videos: list[FoundFile], known: dict[str, Record]) -> list[Record]:
+def _records(
+    root: str, videos: list[FoundFile], known: dict[str, Record], headers: _Headers
+) -> list[Record]:
     """Return the records of all videos; read the headers of new and changed files."""
     records = unchanged_records(known, videos)
     new = [file for file in videos if file.name not in records]
@@ -150,8 +165,7 @@ def _headers(root: str, videos: list[FoundFile], known: dict[str, Record]) -> li
             "which reduces this to seconds",
             *(root, counted(len(new), "video"), root, INDEX_NAME),
         )
-    with ThreadPoolExecutor(_PROBE_THREADS) as pool:
-        records |= {record.name: record for record in pool.map(read_header, new)}
+    records |= {record.name: record for group in headers(new) for record in group}
     return [records[file.name] for file in videos]
 
 
@@ -187,25 +201,33 @@ def _tell_notes(root: str, records: Sequence[Record]) -> None:
 
 
 def _without_tails(
-    clips: Sequence[Clip], skipped: Sequence[SkippedClip]
+    clips: Sequence[Clip], skipped: Sequence[SkippedClip], tails: Sequence[Tail]
 ) -> tuple[list[Clip], list[SkippedClip]]:
-    """Return the clips with blank endings of videos cut off, each with a warning."""
+    """Return the clips with blank endings of videos cut off, each with a warning.
+
+    Args:
+        clips: Clips of any kind.
+        skipped: Clips that cannot be used.
+        tails: Starts of the blank endings of the videos among the clips, in order.
+    """
     kept: list[Clip] = []
     bad = [*skipped]
+    starts = iter(tails)
     for clip in clips:
-        try:
-            kept.append(_without_tail(clip) if isinstance(clip, VideoClip) else clip)
-        except BadClipError as error:
-            bad.append(SkippedClip(clip.name, str(error)))
+        if not isinstance(clip, VideoClip):
+            kept.append(clip)
+            continue
+        start = next(starts)
+        if start == 0:
+            start = BadClipError(clip.location, "is blank from beginning to end", "remove it")
+        if isinstance(start, BadClipError):
+            bad.append(SkippedClip(clip.name, str(start)))
+        else:
+            kept.append(clip if start is None else _without_tail(clip, start))
     return kept, bad
 
 
-def _without_tail(clip: VideoClip) -> VideoClip:
-    blank_seconds = blank_tail_start(clip.location, clip.duration_seconds)
-    if blank_seconds is None:
-        return clip
-    if blank_seconds == 0:
-        raise BadClipError(clip.location, "is blank from beginning to end", "remove it")
+def _without_tail(clip: VideoClip, blank_seconds: float) -> VideoClip:
     _log.warning(
         "%s: blank from %.2f s to its end at %.2f s; this part is not used",
         *(clip.location, blank_seconds, clip.duration_seconds),

@@ -1,0 +1,83 @@
+"""`midway train X --plan` prints what a run takes, writes nothing, and follows the options."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from midway.bench import trial
+from midway.cli import main
+from midway.data.prepare.measure import Sampling
+from midway.data.synthetic.world import WorldConfig
+from midway.data.synthetic.write import write_videos
+
+
+@pytest.fixture
+def videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trial, "Sampling", partial(Sampling, timed_seconds=0.01))
+    monkeypatch.setattr(trial, "LONG_SECONDS", 0.0)
+    folder = tmp_path / "my videos"
+    write_videos(folder, WorldConfig(height=64, width=96, num_frames=40), seeds=[0, 1])
+    return folder
+
+
+def test_the_plan_of_a_run_on_gpus(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (videos / "empty.mp4").write_bytes(b"")
+    words = ["train", "camvid.mae_tiny", "--data.root", str(videos), "--data.num-workers", "0"]
+    words += ["--data.max-bad-share", "0.5", "--run.accelerator", "auto", "--plan", "--json"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    *lines, last = out.splitlines()
+    plan = json.loads(last)
+    assert plan["length"]["clips"] == 2
+    assert plan["config"]["run"]["steps"] == plan["length"]["steps"] == 300
+    assert {chip["name"] for chip in plan["chips"]} >= {"T4", "A100", "H200"}
+    for line in ("2 clips, 3 s; 1 skipped", "skipped: ", "empty.mp4", "A100", "not measured"):
+        assert line in out
+    assert f"midway prepare '{videos}' --measure --target {plan['target']}" in out
+    assert lines[-1] == (
+        f"start: midway train camvid.mae_tiny --data.root '{videos}' --data.num-workers 0 "
+        "--data.max-bad-share 0.5 --run.accelerator auto"
+    )
+    assert {path.name for path in Path().iterdir()} == {"my videos"}
+
+
+def test_a_preset_for_own_video_follows_the_data_and_the_options(
+    videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "own.midway_tiny", "--data.root", str(videos), "--data.batch_size=16"]
+    assert main([*words, "--plan", "--json"]) == 0
+    config = json.loads(capsys.readouterr().out.splitlines()[-1])["config"]
+    assert (config["data"]["batch_size"], config["run"]["steps"]) == (16, 200)
+    run = [*words, "--run.steps", "1", "--data.num-workers", "0"]
+    assert main(run) == 0
+    first, *_, after = capsys.readouterr().out.splitlines()
+    assert first == "2 clips, 3 s: 1 step of 16 samples, every frame a start"
+    assert after.startswith("next: midway eval NAME --network runs/own.midway_tiny")
+    saved = json.loads(Path("runs/own.midway_tiny/config.json").read_text())
+    assert (saved["run"]["steps"], saved["optim"]["warmup_steps"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--plan"], "no experiment"),
+        (["own", "--plan"], "did you mean 'own.midway_tiny' or 'own.midway_vits'?"),
+        (["--resume", "runs/x", "--plan"], "describes a new run"),
+        (["own.midway_tiny", "--plan"], "give the folder of your data by --data.root"),
+    ],
+)
+def test_a_plan_that_cannot_be_made_is_one_line(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
