@@ -1,12 +1,48 @@
 """Keyframes as frames of samples: a video decodes them without the frames before them."""
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 from midway.data.clip import BadClipError, Clip, ClipReader
+from midway.data.sampling.timeline import Timeline
 
+Starts = Literal["random", "every_frame", "keyframes"]
+Targets = Literal["any", "keyframes"]
 _MORE_DRAWS = 8
 """Further frames that are drawn if no sample can start at the keyframe before the first one."""
+
+
+def frame_times(
+    clip: Clip,
+    reader: ClipReader,
+    timeline: Timeline,
+    chosen: NDArray[np.intp],
+    rng: np.random.Generator,
+    starts: Starts,
+    targets: Targets,
+) -> list[list[float]]:
+    """Return the times of the frames of samples, in order of their first frames.
+
+    Args:
+        clip: Clip of the samples.
+        reader: The clip, open for reading.
+        timeline: Its timeline.
+        chosen: First frames, each of which may be replaced by a keyframe.
+        rng: Generator of gaps.
+        starts: If "keyframes", samples start at keyframes.
+        targets: If "keyframes", later frames are keyframes where the allowed gaps contain one.
+
+    Raises:
+        BadClipError: The file cannot be read, or has no keyframe that a sample can start at.
+    """
+    keyframes = Keyframes(clip, reader, timeline.seconds, timeline.margin_seconds)
+    if starts == "keyframes":
+        found = [keyframes.start(each, timeline.starts, rng) for each in chosen.tolist()]
+        chosen = np.array(found)
+    prefer = keyframes.near if targets == "keyframes" else None
+    return [timeline.frames_from(start, rng, prefer) for start in np.sort(chosen).tolist()]
 
 
 class Keyframes:

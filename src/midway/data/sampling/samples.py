@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +20,8 @@ from midway.data.clips.roots import Selection
 from midway.data.clips.skipped import SkippedClip
 from midway.data.clips.timing import Gap, follows, start_frames
 from midway.data.remote import UnavailableError
-from midway.data.sampling.keyframes import Keyframes
-from midway.data.sampling.timeline import Timeline, timeline_of
+from midway.data.sampling.keyframes import Starts, Targets, frame_times
+from midway.data.sampling.timeline import timeline_of
 from midway.data.signals import read_signals
 from midway.data.views.spec import ClipSpec, ViewParameters, cut_regions, draw_views
 from midway.data.workers.pool import Reading
@@ -51,10 +50,10 @@ class ClipsConfig:
     gap_seconds: Gap = (0.5, 1.0)
     """Smallest and largest time between neighbouring frames; one gap is drawn per sample. Twice 0
     for samples of one repeated frame, a control without motion."""
-    starts: Literal["random", "every_frame", "keyframes"] = "random"
+    starts: Starts = "random"
     """First frames of the samples: a random one per clip and epoch, every possible one once per
     epoch, or a random keyframe, which costs less to decode."""
-    targets: Literal["any", "keyframes"] = "any"
+    targets: Targets = "any"
     """Later frames of the samples: those nearest to the drawn gap, or keyframes near them where the
     allowed gaps contain one."""
     cut_blank_tail: bool = False
@@ -196,7 +195,9 @@ class ClipDataset:
                 chosen = rng.choice(timeline.starts, self.config.draws_per_clip)
             try:
                 with _opened(clip, reading) as reader:
-                    asked = self._seconds(clip, reader, timeline, chosen, rng)
+                    asked = frame_times(
+                        clip, reader, timeline, chosen, rng, self.config.starts, self.config.targets
+                    )
                     frames = _read_frames(clip, reader, asked, timeline.margin_seconds)
                 _check_gaps(clip, frames, self.config.gap_seconds)
                 return self._samples(clip, frames, epoch, index, tuple(skipped))
@@ -206,22 +207,6 @@ class ClipDataset:
         raise MidwayError(
             f"{len(skipped)} clips in a row could not be read; the last: {skipped[-1].reason}"
         )
-
-    def _seconds(
-        self,
-        clip: Clip,
-        reader: ClipReader,
-        timeline: Timeline,
-        chosen: NDArray[np.intp],
-        rng: np.random.Generator,
-    ) -> list[list[float]]:
-        """Return the times of the frames of samples that start at the chosen frames."""
-        keyframes = Keyframes(clip, reader, timeline.seconds, timeline.margin_seconds)
-        if self.config.starts == "keyframes":
-            found = [keyframes.start(each, timeline.starts, rng) for each in chosen.tolist()]
-            chosen = np.array(found)
-        prefer = keyframes.near if self.config.targets == "keyframes" else None
-        return [timeline.frames_from(start, rng, prefer) for start in np.sort(chosen).tolist()]
 
     def _samples(
         self,
