@@ -149,7 +149,7 @@ def _print_summary(summary: preparation.PrepareSummary) -> None:
     for skipped in summary.skipped[:SHOWN_SKIPS]:
         say(f"skipped: {skipped.reason}")
     if summary.skipped_list:
-        say(f"all {len(summary.skipped)} skipped: {summary.skipped_list}")
+        say(f"{counted(len(summary.skipped), 'skipped clip')} listed in {summary.skipped_list}")
     if summary.interrupted:
         print("interrupted; run the same command again to continue")
 

@@ -89,6 +89,7 @@ def test_parts_of_videos_are_clips_with_times_and_signals_of_their_own(videos):
         ("front/a.mp4 1 2 3 4\n", r"line 1 is 'front/a.mp4 1 2 3 4'"),
         ("front/a.mp4 0 nan nan\n", r"line 1 is 'front/a.mp4 0 nan nan'"),
         ("front/a.mp4\nfront/a.mp4 3\n", r"line 2 repeats front/a.mp4; remove it"),
+        ("front\0/a.mp4\n", r"line 1 is .*; give the path of a video"),
         ("# nothing\n", r"lists no video; write the path of one on each line"),
         (b"\xff\xfe\x00", r"cannot be read as a list of videos \(.*utf-8"),
     ],

@@ -20,7 +20,7 @@ _LIST_SUFFIXES = (".txt", ".csv", ".tsv")
 _MAX_LIST_BYTES = 2**30
 _SEPARATOR = re.compile(r"[\s,;]+")
 _VIDEO_PATH = re.compile(
-    rf"(?P<path>.+(?:{'|'.join(map(re.escape, sorted(VIDEO_SUFFIXES)))}))"
+    rf"(?P<path>[^\0]+(?:{'|'.join(map(re.escape, sorted(VIDEO_SUFFIXES)))}))"
     r"(?:[\s,;]+(?P<rest>.*))?",
     re.IGNORECASE,
 )
