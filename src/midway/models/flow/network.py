@@ -97,6 +97,8 @@ class FlowNetwork(FlowModule):
     ) -> Self:
         """Build from a pretrained network, with a fresh head and without drop path.
 
+        A network without latent dynamics (table 3, row 1) gets a fresh midway path.
+
         Args:
             network: Source of the weights; unchanged.
             dpt: Sizes of the head.
@@ -106,7 +108,7 @@ class FlowNetwork(FlowModule):
         """
         config = FlowNetworkConfig(
             encoder=replace(network.config.encoder, drop_path=0.0),
-            dynamics=network.config.dynamics,
+            dynamics=replace(network.config.dynamics, latent_dynamics=True),
             dpt=dpt,
             crop=crop,
         )
@@ -115,7 +117,9 @@ class FlowNetwork(FlowModule):
         chosen = network.teacher.encoder if from_teacher else network.encoder
         made.encoder.load_state_dict(chosen.state_dict())
         if not fresh_dynamics:
-            made.dynamics.load_state_dict(network.dynamics.state_dict())
+            found = network.dynamics.state_dict()
+            # Only a midway path may be missing, and only if the network has none.
+            made.dynamics.load_state_dict(found, strict=network.config.dynamics.latent_dynamics)
         return made
 
     @classmethod
