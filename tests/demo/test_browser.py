@@ -43,7 +43,8 @@ async (start) => {
   };
   let tracks;
   for await (tracks of follow(look, frames, [{ x: 3, y: 0 }], start, grid));
-  return { asked, x: tracks[0].map((each) => each.x), sure: tracks[0].map((each) => each.confidence) };
+  const [track] = tracks;
+  return { asked, x: track.map((each) => each.x), sure: track.map((each) => each.confidence) };
 }
 """
 
