@@ -54,7 +54,7 @@ from midway.nn.images import normalise
 from midway.train.schedules import warmup_cosine
 
 NUM_CLASSES = len(SHAPE_CLASSES)
-SUPERVISED_STEPS, SUPERVISED_BATCH = 3000, 16
+SUPERVISED_STEPS, SUPERVISED_BATCH = 2000, 16
 PEAK_LR, WARMUP_STEPS, WEIGHT_DECAY = 1.5e-3, 50, 0.04
 SAVE_EVERY = 250
 """Steps between two states of the supervised training, from which it resumes."""

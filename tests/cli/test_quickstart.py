@@ -5,24 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from midway.cli import main, quickstart, quickstart_report
+from midway.cli import main, quickstart, quickstart_probes, quickstart_report
 from midway.cli.quickstart_plan import MIN_STEPS, TARGET_SECONDS, Plan, choose_steps
+from midway.cli.quickstart_reference import REFERENCE
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (quickstart, quickstart_report):
-        monkeypatch.setattr(module, "NUM_VIDEOS", 4, raising=module is quickstart_report)
-    for module in (quickstart, quickstart_report):
-        monkeypatch.setattr(
-            module, "PROBE_TRAIN", range(1_000_000, 1_000_004), raising=module is quickstart_report
-        )
-    for module in (quickstart, quickstart_report):
-        monkeypatch.setattr(
-            module, "PROBE_TEST", range(2_000_000, 2_000_003), raising=module is quickstart_report
-        )
-    for module in (quickstart, quickstart_report):
-        monkeypatch.setattr(module, "SHOWN", 2, raising=module is quickstart_report)
+    monkeypatch.setattr(quickstart, "NUM_VIDEOS", 4)
+    monkeypatch.setattr(quickstart_probes, "PROBE_TRAIN", range(14_000_000, 14_000_004))
+    monkeypatch.setattr(quickstart_probes, "PROBE_TEST", range(15_000_000, 15_000_003))
+    for module in (quickstart_probes, quickstart_report):
+        monkeypatch.setattr(module, "SHOWN", 2)
 
 
 def test_it_trains_on_video_files_and_writes_a_report_with_every_finding(
@@ -40,12 +34,17 @@ def test_it_trains_on_video_files_and_writes_a_report_with_every_finding(
         assert 0 <= result[name]["segmentation"]["miou"] <= 100
         assert result[name]["patch_flow"]["epe_zero"] > 0
         assert result[name]["camera_motion"]["epe"] > 0
+    for name in ("untrained", "trained", quickstart_probes.FILTERS):
+        assert 0 <= result[name]["knn"]["miou"] <= 100
     html = Path(result["report"]).read_text()
     assert html.count("<img") == 5
     for text in (
         "Recognition",
         "Motion",
         "untrained",
+        quickstart_probes.FILTERS,
+        quickstart_probes.SHIPPED,
+        *REFERENCE,
         f"{result['trained']['segmentation']['miou']:.1f}",
     ):
         assert text in html

@@ -1,4 +1,4 @@
-"""The small world of the quickstart and the readout that is made for it."""
+"""The small world of textures and the readout that is made for it."""
 
 import numpy as np
 

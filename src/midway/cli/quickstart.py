@@ -12,22 +12,12 @@ import torch
 from midway.analysis.perturbation import fast_dtype
 from midway.cli.options import parse, say
 from midway.cli.quickstart_plan import Plan, choose_steps, seconds_per_step
-from midway.cli.quickstart_report import (
-    CPU,
-    GAP_SECONDS,
-    NUM_VIDEOS,
-    PROBE_TEST,
-    PROBE_TRAIN,
-    method_of,
-    numbers,
-    probe,
-    write_report,
-)
+from midway.cli.quickstart_probes import CPU, method_of, numbers, probe
+from midway.cli.quickstart_report import write_report
 from midway.data.synthetic.write import write_videos
 from midway.errors import MidwayError, counted, duration
-from midway.evals.probes.motion import synthetic_pairs
 from midway.experiments.base import Experiment, train
-from midway.experiments.synthetic import WORLD, midway_tiny
+from midway.experiments.recognition import NUM_VIDEOS, SHAPES, midway_tiny
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.load import load
 from midway.progress import progress
@@ -72,16 +62,10 @@ def quickstart(
             )
     networks = {"untrained": _untrained(experiment), "trained": load(experiment.run.folder)}
     with stages("probing the untrained and the trained network", "probe"):
-        worlds = (progress(seeds, "worlds") for seeds in (PROBE_TRAIN, PROBE_TEST))
-        train_pairs = synthetic_pairs(WORLD, next(worlds), GAP_SECONDS, 2)
-        pairs = synthetic_pairs(WORLD, next(worlds), GAP_SECONDS, 1)
-        findings = {
-            name: probe(network, train_pairs, pairs)
-            for name, network in progress(networks.items(), "networks")
-        }
+        findings = probe(networks)
     path = folder / "report.html"
     with stages(f"writing {path}", "report"):
-        write_report(path, experiment, findings, pairs, stages.seconds, plan.reason)
+        write_report(path, experiment, findings, stages.seconds, plan.reason)
     say(f"done in {duration(sum(stages.seconds.values()))}; open {path}")
     return {
         "report": str(path),
@@ -89,7 +73,7 @@ def quickstart(
         "steps": plan.steps,
         "expected_seconds": round(plan.seconds),
         "seconds": stages.seconds,
-    } | {name: numbers(finding) for name, finding in findings.items()}
+    } | numbers(findings)
 
 
 @dataclass
@@ -123,7 +107,7 @@ def _plan(folder: Path, seed: int, seeds: Sequence[int], steps: int | None) -> P
 
 def _write_videos(folder: Path, seeds: Sequence[int]) -> None:
     for seed in progress(seeds, "videos"):
-        write_videos(folder, WORLD, seeds=[seed])
+        write_videos(folder, SHAPES, seeds=[seed])
 
 
 def _experiment(folder: Path, seed: int, steps: int) -> Experiment:

@@ -16,8 +16,8 @@ from midway.train.run import AUTOCAST_TYPES
 
 TARGET_SECONDS = 310.0
 """Duration of the whole quickstart for which the number of steps is chosen."""
-PROBE_STEPS = 80
-"""Duration of probes and report, in training steps (measured)."""
+PROBE_STEPS = 150
+"""Duration of probes and report, in training steps (estimated from their parts)."""
 MIN_STEPS = 100
 """Smallest number of steps; fewer would show nothing."""
 WARM_UP_STEPS, TIMED_STEPS = 3, 8

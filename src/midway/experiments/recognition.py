@@ -35,7 +35,7 @@ ENCODER = replace(EncoderConfig.tiny(), sincos_positions=True)
 def midway_tiny() -> Experiment:
     """Small ViT on videos of shapes, dense term only, 1,500 steps.
 
-    Command: ``midway train recognition.midway_tiny --data.root recognition/videos/0``
+    Command: ``midway train recognition.midway_tiny --data.root quickstart/videos``
     Cost: 4 minutes on 2 CPU cores, with ``--run.precision bf16-mixed`` if they support it.
     Expect: not measured yet (docs/RESULTS.md).
     """
@@ -45,7 +45,7 @@ def midway_tiny() -> Experiment:
     return replace(
         base,
         method=replace(base.method, network=network),
-        data=replace(base.data, root="recognition/videos/0"),
+        data=replace(base.data, root="quickstart/videos"),
         run=replace(base.run, folder=Path("runs/recognition.midway_tiny")),
     )
 
@@ -55,7 +55,7 @@ def dino_tiny() -> Experiment:
 
     Crops lie anywhere in the frame: they share the classes of a scene, but few objects.
 
-    Command: ``midway train recognition.dino_tiny --data.root recognition/videos/0``
+    Command: ``midway train recognition.dino_tiny --data.root quickstart/videos``
     Cost: 3 minutes on 2 CPU cores (estimated).
     Expect: a loss below log(256) = 5.55, and no gain after 400 steps (docs/RESULTS.md).
     """

@@ -1,4 +1,14 @@
-"""Short pretraining on synthetic videos, for a CPU."""
+"""Short pretraining on videos of textures, for a CPU.
+
+The world measures textures, not recognition: random filters read its classes as well as a trained
+network does (docs/RESULTS.md). `midway.experiments.recognition` has the world of shapes, which the
+quickstart uses. Videos of textures are written by:
+
+    from midway.data.synthetic.write import write_videos
+    from midway.experiments.synthetic import WORLD
+
+    write_videos("textures", WORLD, seeds=range(160))
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +34,7 @@ from midway.train.run import RunConfig
 WORLD = WorldConfig(
     num_objects=5, object_size=(0.5, 0.9), texture_period_pixels=(8.0, 12.0), saturation=0.15
 )
-"""World of the quickstart: one large object per class; classes differ in texture, not colour."""
+"""World of textures: one large object per class; classes differ in texture, not colour."""
 
 BOTH_TERMS = MidwayConfig.tiny()
 """The paper's objective, dense and DINO term, on crops of 64 pixels."""
@@ -33,12 +43,12 @@ TINY = BOTH_TERMS.network
 
 
 def midway_tiny() -> Experiment:
-    """Small ViT on the videos of `midway quickstart`, dense term only, 1,500 steps.
+    """Small ViT on videos of textures, dense term only, 1,500 steps.
 
     Two crops of a frame of these worlds have so little in common that the DINO loss does not fall,
     and the term makes features worse (docs/experiments/recognition.md).
 
-    Command: ``midway train synthetic.midway_tiny --data.root quickstart/videos``
+    Command: ``midway train synthetic.midway_tiny --data.root textures``
     Cost: 4 minutes on 2 CPU cores, with ``--run.precision bf16-mixed`` if they support it.
     Expect: a linear readout 20 points of mIoU above the untrained network (docs/RESULTS.md).
     """
@@ -52,7 +62,7 @@ def midway_tiny() -> Experiment:
             teacher_momentum=0.95,
         ),
         data=ClipsConfig(
-            root="quickstart/videos",
+            root="textures",
             # Objects move by about half a patch, so that a patch keeps its texture at any phase.
             gap_seconds=(0.1, 0.3),
             starts="random",
@@ -74,9 +84,9 @@ def midway_tiny() -> Experiment:
 
 
 def dino_tiny() -> Experiment:
-    """DINO on pairs of the quickstart's videos, 300 steps.
+    """DINO on pairs of videos of textures, 300 steps.
 
-    Command: ``midway train synthetic.dino_tiny --data.root quickstart/videos``
+    Command: ``midway train synthetic.dino_tiny --data.root textures``
     Cost: 2 minutes on 2 CPU cores.
     Expect (not run here): where two crops of a place have too little in common, a warning after the
     first step and a loss that returns to log(256) = 5.55 (docs/methods/dino.md).
@@ -91,12 +101,12 @@ def dino_tiny() -> Experiment:
 
 
 def poodle_tiny() -> Experiment:
-    """Small PooDLe on the videos of `midway quickstart`, 300 steps, with flow by matching.
+    """Small PooDLe on videos of textures, 300 steps, with flow by matching.
 
     For exact flow, write the videos with it, and give ``--method.flow.source recorded
     --data.gap-seconds 0.2 0.2`` (docs/methods/poodle.md).
 
-    Command: ``midway train synthetic.poodle_tiny --data.root quickstart/videos``
+    Command: ``midway train synthetic.poodle_tiny --data.root textures``
     Cost: 6 minutes on a CPU core, or 2 with recorded flow.
     Expect: dense and pooled loss that fall from 2 to 0.2 and 0.6 (docs/methods/poodle.md).
     """
@@ -176,7 +186,7 @@ def ibot_tiny() -> Experiment:
 def croco_tiny() -> Experiment:
     """Small CroCo on synthetic videos, 300 steps.
 
-    Command: ``midway train synthetic.croco_tiny --data.root quickstart/videos``
+    Command: ``midway train synthetic.croco_tiny --data.root textures``
     Cost: a minute on one CPU core.
     Expect: a loss that falls from 1.49 to 0.9; 1 is that of grey patches.
     """
@@ -186,7 +196,7 @@ def croco_tiny() -> Experiment:
 def videomae_tiny() -> Experiment:
     """Small VideoMAE of four frames on synthetic videos, 300 steps.
 
-    Command: ``midway train synthetic.videomae_tiny --data.root quickstart/videos``
+    Command: ``midway train synthetic.videomae_tiny --data.root textures``
     Cost: a minute on one CPU core.
     Expect: a loss that falls from 1.24 to 0.99, hardly below that of grey cuboids, 1.
     """
@@ -210,9 +220,9 @@ def _masked_tiny(method: MethodConfig, name: str) -> Experiment:
 
 
 def dora_tiny() -> Experiment:
-    """DoRA on clips of four frames of the videos of `midway quickstart`, 300 steps.
+    """DoRA on clips of four frames of the videos of textures, 300 steps.
 
-    Command: ``midway train synthetic.dora_tiny --data.root quickstart/videos``
+    Command: ``midway train synthetic.dora_tiny --data.root textures``
     Cost: 30 GFLOP a step, as `camvid.dora_tiny`.
     Expect: a loss that returns to log(256) = 5.55: these worlds measure texture
         (docs/methods/dora.md).
@@ -228,9 +238,9 @@ def dora_tiny() -> Experiment:
 
 
 def dynamo_tiny() -> Experiment:
-    """DynaMo with its DINO term on pairs of the videos of `midway quickstart`, 300 steps.
+    """DynaMo with its DINO term on pairs of the videos of textures, 300 steps.
 
-    Command: ``midway train synthetic.dynamo_tiny --data.root quickstart/videos``
+    Command: ``midway train synthetic.dynamo_tiny --data.root textures``
     Cost: 24 GFLOP a step, as `camvid.dynamo_tiny`.
     Expect: a DINO term that returns to log(256) = 5.55, and class tokens that nearly collapse
         (docs/methods/dynamo.md).
@@ -248,10 +258,10 @@ def dynamo_tiny() -> Experiment:
 def dynamo_windows_tiny() -> Experiment:
     """DynaMo in its original form: windows of five frames, SimSiam target, no augmentation.
 
-    Recipe: rate 1e-4 and gradients clipped to 0.1, as in the original. 300 steps on the videos of
-    `midway quickstart`.
+    Recipe: rate 1e-4 and gradients clipped to 0.1, as in the original. 300 steps on
+    videos of textures.
 
-    Command: ``midway train synthetic.dynamo_windows_tiny --data.root quickstart/videos``
+    Command: ``midway train synthetic.dynamo_windows_tiny --data.root textures``
     Cost: 5 s a step on one core that many others used too.
     Expect: class tokens that collapse within 50 steps, with a warning (docs/methods/dynamo.md).
     """

@@ -29,13 +29,13 @@ class ShapeWorldConfig:
     num_frames: int = 30
     fps: float = 15.0
     num_objects: int = 6
-    object_size: tuple[float, float] = (0.36, 0.44)
+    object_size: tuple[float, float] = (0.28, 0.34)
     """Range of the objects' diameter, as a fraction of the height."""
     thickness: tuple[float, float] = (0.25, 0.29)
     """Range of the parts' thickness, as a fraction of the diameter."""
     tilt: float = 0.4
     """Largest angle between an object's axis and its upright pose in radians, without motion."""
-    classes_per_scene: int = 2
+    classes_per_scene: int = 1
     """Number of different classes in a scene; objects of a scene share classes if there are fewer
     than objects."""
     object_speed: float = 14.0
