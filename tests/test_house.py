@@ -14,7 +14,7 @@ import midway
 
 SOURCE = Path(midway.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-WINGS = [SOURCE / name for name in ("data", "models", "evals", "bench")]
+WINGS = [SOURCE / name for name in ("data", "models", "evals", "bench", "export")]
 CLAUSES = re.compile(r"(What|Whether|How|Who|Whose|Which|Where)\b")
 COMMENTED = ("nn", "models", "methods", "train")
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module

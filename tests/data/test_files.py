@@ -108,7 +108,7 @@ class Unsteady(io.BytesIO):
 
 
 def _open_by(monkeypatch: pytest.MonkeyPatch, open_file: Callable[[], object]) -> None:
-    files = SimpleNamespace(open=lambda path, mode, block_size: open_file())
+    files = SimpleNamespace(info=lambda path: {}, open=lambda path, mode, **options: open_file())
     monkeypatch.setattr("midway.data.remote.file_system", lambda url: (files, url))
 
 

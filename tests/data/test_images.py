@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
 from midway.data.clip import BadClipError
 from midway.data.images import ID_MODES, MAX_PIXELS, read_ids, read_image
 from midway.errors import MidwayError
-from tests.data.video.made_videos import cut_short
+from tests.data.video.made_videos import cut_short, waves
 
 COLOURS = np.array([[[200, 30, 60], [10, 220, 90]]], np.uint8).repeat(2, 0)
 
@@ -72,9 +73,11 @@ def test_a_frame_that_cannot_be_read_is_named(tmp_path):
     noisy = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     cut_png = cut_short(save(tmp_path, Image.fromarray(noisy), "cut.png"), 0.5)
     cut_jpg = cut_short(save(tmp_path, Image.fromarray(noisy), "cut.jpg"), 0.5)
-    for path in (text, cut_png, cut_jpg, tmp_path / "missing.png"):
+    for path in (text, cut_png, tmp_path / "missing.png"):
         with pytest.raises(BadClipError, match=f"{path}: cannot be read as an image .*; copy it"):
             read_image(str(path))
+    with pytest.raises(BadClipError, match=f"{cut_jpg}: is a damaged JPEG .Premature end.*; copy"):
+        read_image(str(cut_jpg))
 
 
 def small_png(path: Path, values: np.ndarray, bits: int, *, size: tuple[int, int] | None = None):
@@ -154,6 +157,84 @@ def test_sizes_beyond_the_limit_are_refused_before_decoding(tmp_path):
             with pytest.raises(BadClipError, match=r"bomb\.png: .* pixels") as error:
                 read(str(path))
             assert "\n" not in str(error.value)
+
+
+def jpeg(**options: object) -> bytes:
+    """A picture with noise as JPEG."""
+    noise = np.random.default_rng(0).integers(-20, 20, (96, 128, 3))
+    levels = (waves(0) + noise).clip(0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "JPEG", **({"quality": 85} | options))
+    return file.getvalue()
+
+
+KINDS_OF_JPEG = {
+    "baseline": {},
+    "progressive": {"progressive": True},
+    "restarts": {"restart_marker_blocks": 8},
+    "fine colours": {"subsampling": 0},
+}
+
+
+@pytest.mark.parametrize("options", KINDS_OF_JPEG.values(), ids=KINDS_OF_JPEG)
+def test_jpegs_are_decoded_as_by_pillow_and_lost_data_is_noticed(tmp_path, options):
+    data, path = jpeg(**options), tmp_path / "a.jpg"
+    path.write_bytes(data)
+    with Image.open(io.BytesIO(data)) as image:
+        np.testing.assert_array_equal(read_image(str(path)), np.array(image.convert("RGB")))
+    start, missed, noticed = data.index(b"\xff\xda") + 20, 0, 0
+    for place in np.linspace(start, len(data) - 110, 20).astype(int):
+        path.write_bytes(data[:place] + data[place + 100 :])
+        try:
+            with Image.open(path) as image:
+                image.load()
+        except OSError:  # Pillow notices this one itself
+            continue
+        try:
+            read_image(str(path))
+            missed += 1
+        except BadClipError:
+            noticed += 1
+    # Lost data can leave as many blocks as there should be; then nothing shows it.
+    assert noticed > 2 * missed
+
+
+def test_damage_is_noticed_where_colours_are_converted_by_pillow(tmp_path):
+    path = tmp_path / "print.jpg"
+    with Image.open(io.BytesIO(jpeg())) as image:
+        image.convert("CMYK").save(path, quality=85)
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(read_image(str(path)), np.array(image.convert("RGB")))
+    data = path.read_bytes()
+    path.write_bytes(data[:2000] + data[2400:])
+    with pytest.raises(BadClipError, match=r"print\.jpg: is a damaged JPEG \("):
+        read_image(str(path))
+
+
+BYTES_OF_CAMERAS = {
+    "zeros before the end": lambda data: data[:-2] + bytes(40) + data[-2:],
+    "a few bytes before the end": lambda data: data[:-2] + b"\x12" * 12 + data[-2:],
+    "a few bytes before a restart": lambda data: data.replace(
+        b"\xff\xd1", b"\x12" * 9 + b"\xff\xd1"
+    ),
+    "junk in the header": lambda data: data.replace(b"\xff\xdb", b"\x12" * 99 + b"\xff\xdb", 1),
+    "another version": lambda data: data.replace(b"JFIF\0\1", b"JFIF\0\7"),
+}
+
+
+@pytest.mark.parametrize("add", BYTES_OF_CAMERAS.values(), ids=BYTES_OF_CAMERAS)
+def test_bytes_that_cameras_add_to_jpegs_are_no_damage(tmp_path, add):
+    data = jpeg(restart_marker_blocks=8)
+    (tmp_path / "a.jpg").write_bytes(data)
+    (tmp_path / "b.jpg").write_bytes(add(data))
+    assert add(data) != data
+    with pytest.raises(ValueError, match=r"extraneous bytes|unknown JFIF"):
+        simplejpeg.decode_jpeg(add(data))
+    sound = read_image(str(tmp_path / "a.jpg"))
+    np.testing.assert_array_equal(read_image(str(tmp_path / "b.jpg")), sound)
+    (tmp_path / "b.jpg").write_bytes(data[:-2] + b"\x12" * 30 + data[-2:])
+    with pytest.raises(BadClipError, match=r"extraneous bytes before marker 0xd9\); copy it"):
+        read_image(str(tmp_path / "b.jpg"))
 
 
 def test_damaged_files_raise_no_other_error(tmp_path):

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
@@ -20,6 +20,7 @@ from midway.data.clips.find import find_clips
 from midway.data.clips.skipped import SkipLog, SkippedClip
 from midway.data.files import find_files, open_binary
 from midway.data.remote import RemoteFile, UnavailableError
+from midway.data.remote_blocks import BLOCK_BYTES
 from midway.data.video.file import VideoFile, read_timing
 from midway.errors import MidwayError
 from tests.data.video.made_videos import even_times, write_video
@@ -171,40 +172,91 @@ def test_a_server_without_ranges_is_one_line(server, tmp_path):
 
 
 class Ranged(Quiet):
-    """A server that sends parts of files, and counts their bytes."""
+    """A server that sends parts of files, and lists what it was asked for."""
 
-    sent = 0
+    requests: ClassVar[list[tuple[str, int]]] = []
+    """Method and bytes sent of each request."""
+    tag = "first"
+    """Mark of the version of all files."""
 
     def send_head(self) -> io.BytesIO:
         data = Path(self.translate_path(self.path)).read_bytes()
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         start, end = (int(asked[1]), int(asked[2]) + 1) if asked else (0, len(data))
-        part = data[start:end]
-        if self.command == "GET":
-            Ranged.sent += len(part)
+        part = data[start:end] if self.command == "GET" else b""
+        Ranged.requests.append((self.command, len(part)))
         self.send_response(206 if asked else 200)
         self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(part)))
+        self.send_header("ETag", Ranged.tag)
+        self.send_header("Content-Length", str(len(data[start:end])))
         if asked:
-            self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(data)}")
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
         self.end_headers()
-        return io.BytesIO(part if self.command == "GET" else b"")
+        return io.BytesIO(part)
+
+
+@pytest.fixture
+def ranged(tmp_path: Path) -> Iterator[str]:
+    pytest.importorskip("aiohttp")
+    with QuietServer(("127.0.0.1", 0), partial(Ranged, directory=str(tmp_path))) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        Ranged.tag = "first"
+        Ranged.requests.clear()
+        yield f"http://127.0.0.1:{served.server_port}"
+        served.shutdown()
+
+
+def sent() -> tuple[int, int]:
+    """Requests for content, and bytes sent, since the last call."""
+    got = [size for method, size in Ranged.requests if method == "GET"]
+    Ranged.requests.clear()
+    return len(got), sum(got)
+
+
+def large_video(folder: Path) -> Path:
+    """A video of 16 MB: the tables at its end follow a box that players skip."""
+    video = write_video(folder / "made.mp4", even_times(20))
+    data = video.read_bytes()
+    free = struct.pack(">I4s", 16 << 20, b"free") + bytes((16 << 20) - 8)
+    video.write_bytes(data[: data.index(b"moov") - 4] + free + data[data.index(b"moov") - 4 :])
+    return video
 
 
 @pytest.mark.timeout(60)
-def test_a_header_over_a_network_takes_a_few_megabytes_of_a_large_file(tmp_path):
-    pytest.importorskip("aiohttp")
-    video = write_video(tmp_path / "made.mp4", even_times(20))
-    data = video.read_bytes()
-    # A large box that players skip, before the tables at the end.
-    free = struct.pack(">I4s", 40 << 20, b"free") + bytes((40 << 20) - 8)
-    video.write_bytes(data[: data.index(b"moov") - 4] + free + data[data.index(b"moov") - 4 :])
-    with QuietServer(("127.0.0.1", 0), partial(Ranged, directory=str(tmp_path))) as served:
-        threading.Thread(target=served.serve_forever, daemon=True).start()
-        Ranged.sent = 0
-        assert read_timing(f"http://127.0.0.1:{served.server_port}/made.mp4").fps == 10
-        served.shutdown()
-    assert 0 < Ranged.sent < 4 << 20
+def test_the_header_of_a_large_file_takes_two_blocks_and_its_frames_no_more(ranged, tmp_path):
+    with VideoFile(str(large_video(tmp_path))) as local:
+        expected = local.frames_at([0.5, 1.5])
+    assert read_timing(f"{ranged}/made.mp4").fps == 10
+    requests, size = sent()
+    assert requests <= 3
+    assert 0 < size <= 3 * BLOCK_BYTES
+    # The pictures are in the first block, which is kept for the next opening.
+    with VideoFile(f"{ranged}/made.mp4") as video:
+        frames = video.frames_at([0.5, 1.5])
+    assert sent() == (0, 0)
+    for frame, same in zip(frames, expected, strict=True):
+        assert (frame.image == same.image).all()
+
+
+@pytest.mark.timeout(60)
+def test_a_file_that_changes_behind_its_url_is_fetched_again(ranged, tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"before")
+    for content, tag in ((b"before", "first"), (b"after.", "second")):
+        Ranged.tag = tag
+        (tmp_path / "a.bin").write_bytes(content)
+        for _ in range(2):
+            with open_binary(f"{ranged}/a.bin") as file:
+                assert file.read() == content
+        assert sent() == (1, 6)
+
+
+@pytest.mark.timeout(60)
+def test_two_readers_of_one_url_do_not_share_a_file(ranged, tmp_path):
+    (tmp_path / "a.bin").write_bytes(bytes(range(100)))
+    with open_binary(f"{ranged}/a.bin") as one, open_binary(f"{ranged}/a.bin") as other:
+        assert one.read(10) == bytes(range(10))
+        assert other.read(5) == bytes(range(5))
+        assert one.read(5) == bytes(range(10, 15))
 
 
 def test_a_file_system_that_fails_when_it_is_made_is_one_line(monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from midway.data.clip import BadClipError, Clip
+from midway.data.clip import BadClipError, Clip, SignalSource
 from midway.data.clips.find import find_clips
 from midway.data.clips.store import StoreConfig
 from midway.data.prepare.pipeline import prepare
@@ -62,7 +62,7 @@ def check(clip: Clip, first: float = 0.0) -> None:
 
 def test_signals_lie_beside_a_video(walk: Path) -> None:
     clip = only_clip(walk.parent)
-    assert clip.signals_location == str(walk)
+    assert clip.signals == SignalSource(str(walk))
     check(clip)
 
 
@@ -190,7 +190,7 @@ def test_a_frame_store_has_no_signals(tmp_path: Path) -> None:
     store = tmp_path / "s.lance"
     prepare(str(tmp_path / "walk.mp4"), str(store), StoreConfig(fps=10), jobs=0)
     clip = only_clip(store)
-    assert clip.signals_location is None
+    assert clip.signals is None
     message = r"s\.lance.*: has no signals \(action, speed\); train from the source files$"
     with pytest.raises(BadClipError, match=message) as raised:
         read_signals(clip, {"action": (2,), "speed": ()}, (0.0,))
@@ -285,4 +285,4 @@ def test_the_archive_is_named_by_what_the_frames_share(
 ) -> None:
     write_frames(tmp_path / folder, names)
     clip = only_clip(tmp_path)
-    assert clip.signals_location == str(tmp_path / folder / archive)
+    assert clip.signals == SignalSource(str(tmp_path / folder / archive))

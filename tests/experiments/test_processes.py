@@ -3,8 +3,10 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -122,3 +124,57 @@ def test_resumed_amid_an_epoch_any_number_of_processes_go_on_with_the_samples_th
     # Another sample would show: the losses of single steps differ by far more than this.
     assert _losses(run) == pytest.approx(_losses(whole), rel=1e-5)
     assert np.std(_losses(whole)) > 1e-3
+
+
+IMPATIENT = """
+import sys
+from datetime import timedelta
+from midway.cli import main
+from midway.train import launch
+
+if __name__ == "__main__":
+    launch.GROUP_TIMEOUT = timedelta(seconds=20)
+    sys.exit(main(sys.argv[1:]))
+"""
+"""The command line, with a shorter time that ranks wait for another."""
+
+
+@pytest.mark.timeout(300)
+def test_a_rank_whose_partner_is_stopped_ends_with_one_line_and_so_does_the_partner(
+    videos: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # As torchrun starts them, which would kill the other rank as soon as one has ended.
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
+    common |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
+    words = _command(videos, run, "--run.steps", "10000")[len(_midway()) :]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", IMPATIENT, *words],
+            env=_environment() | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        while _steps(run) < 2:
+            assert all(rank.poll() is None for rank in ranks)
+            time.sleep(0.1)
+        ranks[1].send_signal(signal.SIGSTOP)
+        _, first = ranks[0].communicate()
+        ranks[1].send_signal(signal.SIGCONT)
+        _, second = ranks[1].communicate()
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [2, 2]
+    for errors in (first, second):
+        assert "Traceback" not in errors
+        assert re.fullmatch(
+            rf"midway: {run}: another process .* does not answer .*; .* --resume {run}",
+            errors.splitlines()[-1],
+        )

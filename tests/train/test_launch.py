@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Event
@@ -9,7 +11,7 @@ import torch
 
 from midway.errors import MidwayError
 from midway.train import launch as launch_module
-from midway.train.launch import Interruption, launch, lost_ranks_named
+from midway.train.launch import Interruption, end_processes, launch, lost_ranks_named
 from midway.train.run import autocast
 
 from .toy import ToyBatch, ToyLoader, losses, run_config, train
@@ -76,6 +78,16 @@ def test_a_run_that_is_stuck_at_its_start_stops_without_a_checkpoint(tmp_path, m
     monkeypatch.setattr(launch_module, "PATIENCE_SECONDS", 0.5)
     summary = train(run_config(tmp_path), StuckLoader(stuck_step=0))
     assert (summary.steps, summary.interrupted, summary.checkpoint) == (0, True, None)
+
+
+@pytest.mark.timeout(60)
+def test_a_process_of_a_run_that_is_stopped_does_not_outlive_it():
+    commands = ["pass", "import time; time.sleep(600)"]
+    ended, stopped = (subprocess.Popen([sys.executable, "-c", each]) for each in commands)
+    stopped.send_signal(signal.SIGSTOP)
+    ended.wait()
+    end_processes([ended, stopped], patience_seconds=0.2)
+    assert (ended.returncode, stopped.returncode) == (0, -signal.SIGKILL)
 
 
 def test_a_lost_rank_is_one_line_and_other_errors_stay_as_they_are(tmp_path):

@@ -72,7 +72,7 @@ class ForwardTangents:
 
         """
         entering, places = directions.to(self.dtype), places + self.num_latents
-        each = torch.arange(len(places), device=places.device)
+        each = torch.arange(places.shape[0], device=places.device)
         dx_before = None
         dx = self.blocks[0].push_one(entering, places)  # (P, D) to (P, T, D)
         for block, gate in zip(self.blocks[1:], self.gates[1:], strict=True):
@@ -107,7 +107,7 @@ class _Block:
     def push_one(self, dx: Tangents, places: Tensor) -> Tangents:
         """Return tangents (P, T, D) for tangents (P, D) at one token each, in an ungated block."""
         dh = self.attn.push_one(self.norm1.push(dx, places), places)
-        dh[torch.arange(len(dx), device=dx.device), places] += dx
+        dh[torch.arange(dx.shape[0], device=dx.device), places] += dx
         return self.mlp.push(self.norm2.push(dh)).add_(dh)
 
 
@@ -207,7 +207,7 @@ class _Attention:
             dq * self.scale @ self.k.mT
         )  # of the varied query, (H, P, T)
         of_query = t @ self.v - t.sum(-1, keepdim=True) * self.mixed[:, places]
-        dmixed[:, torch.arange(len(dx), device=dx.device), places] += of_query
+        dmixed[:, torch.arange(dx.shape[0], device=dx.device), places] += of_query
         return self._project(dmixed)
 
     def _split(self, qkv: Float[Tensor, "*rows three_dim"]) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,7 +9,7 @@ layers run once and are constant.
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -116,8 +116,7 @@ def output_heatmaps(
     model = network.dynamics.forward_models[str(level)]
     assert isinstance(model, ForwardDynamics)
     v, latents = output.source_backward, network.dynamics.raise_latents(output.motion_latents)
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.randn(num_draws, v.shape[2], generator=generator).to(v)
+    draws = random_directions(num_draws, v.shape[2], seed).to(v)
     # One perturbation per token and direction, grouped by token; place 0 is the class token.
     places = 1 + torch.tensor(tokens, device=v.device).repeat_interleave(num_draws)
     directions = draws.repeat(len(tokens), 1)
@@ -125,12 +124,33 @@ def output_heatmaps(
     for pair in zip(v, latents, strict=True):
         tangents = ForwardTangents(model, *pair, dtype=dtype or v.dtype)
         for some, along in zip(places.split(chunk), directions.split(chunk), strict=True):
-            # (chunk, patches, dim), without the class token
-            pushed = tangents.push(some, along)[:, 1:]
-            cosines.append(F.cosine_similarity(pushed.to(v), along[:, None], dim=2))
+            cosines.append(tangent_cosines(tangents, some, along))
     # (batch, tokens, draws, patches), averaged over the draws
     found = torch.cat(cosines).unflatten(0, (len(v), len(tokens), num_draws))
     return found.mean(2).unflatten(2, grid)
+
+
+def random_directions(num_draws: int, dim: int, seed: int) -> Float[Tensor, "draws dim"]:
+    """Draw the directions of perturbations from a normal distribution, on the CPU."""
+    return torch.randn(num_draws, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def tangent_cosines(
+    tangents: ForwardTangents,
+    places: Int[Tensor, " perturbations"],
+    directions: Float[Tensor, "perturbations dim"],
+) -> Float[Tensor, "perturbations patches"]:
+    """Return the cosine similarity of each perturbation and the tangent of each predicted patch.
+
+    Args:
+        tangents: Derivative of the forward model at one pair.
+        places: Token that each perturbation changes; 0 is the class token.
+        directions: Direction of each perturbation.
+
+    """
+    # (perturbations, patches, dim), without the class token
+    pushed = tangents.push(places, directions)[:, 1:]
+    return F.cosine_similarity(pushed.to(directions), directions[:, None], dim=2)
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

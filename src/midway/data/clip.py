@@ -39,6 +39,18 @@ class Frame:
     seconds: float
 
 
+@dataclass(frozen=True)
+class SignalSource:
+    """Place of the signals of a clip, see `midway.data.signals`."""
+
+    location: str
+    """Path or URL of the archive or table at which they are expected."""
+    start_seconds: float = 0.0
+    """Time of the first frame of the clip in the archive."""
+    episode: int | None = None
+    """Episode of a LeRobot table; None for an archive."""
+
+
 class ClipReader(Protocol):
     """Interface of an open clip."""
 
@@ -71,8 +83,8 @@ class Clip(Protocol):
         ...
 
     @property
-    def signals_location(self) -> str | None:
-        """Path or URL at which its signals are expected; None if it cannot have signals."""
+    def signals(self) -> SignalSource | None:
+        """Place of its signals; None if it cannot have signals."""
         ...
 
     @property

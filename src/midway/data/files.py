@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from midway.data.clip import BadClipError
+from midway.data.file_part import FilePart, member_of
 from midway.data.remote import RemoteFile, file_system
 from midway.errors import MidwayError, one_line
 
@@ -39,7 +40,7 @@ def absolute(location: str) -> str:
 
 
 def open_binary(location: str) -> BinaryIO:
-    """Open a file for reading.
+    """Open a file, or a member of a tar file, for reading.
 
     Raises:
         OSError: The file is missing or cannot be read.
@@ -48,6 +49,9 @@ def open_binary(location: str) -> BinaryIO:
         MidwayError: The scheme of the URL is not supported by this installation.
     """
     location = location.removeprefix("file://")
+    if (member := member_of(location)) is not None:
+        archive = open_binary(member.archive)
+        return cast("BinaryIO", FilePart(archive, member.start, member.size))
     if is_url(location):
         return cast("BinaryIO", RemoteFile(location))
     path = Path(location)

@@ -1,5 +1,6 @@
 """Opening of image files from anywhere: listed formats, bounded size, every error in one line."""
 
+import re
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,12 @@ MAX_PIXELS = 2**26
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the brightness of a pixel (ITU-R BT.601)."""
 EXIF_ORIENTATION = 0x0112
+_JPEG_DAMAGE = re.compile(r"Corrupt JPEG data: (?P<reason>.*)|Premature end of JPEG file")
+"""Warnings of libjpeg-turbo about damaged data."""
+_EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
+_FIRST_RESTART, _END = 0xD0, 0xD9  # markers (ITU-T T.81, table B.1)
+_PADDING_BYTES = 12
+"""Largest number of bytes between the data and a marker that count as padding."""
 _EIGHT_BIT_MODES = frozenset(
     ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"]
 )
@@ -87,14 +94,72 @@ def read_image(location: str, file: BinaryIO | None = None) -> NDArray[np.uint8]
         file: Contents, if they are not to be read from `location`.
 
     Raises:
-        BadClipError: The file is not an image, is truncated, or has more than 8 bits per channel.
+        BadClipError: The file is not an image, is truncated or damaged, or has more than 8 bits per
+            channel.
     """
     with open_image(location, file) as picture:
         refuse_depth(picture, location)
-        image = ImageOps.exif_transpose(picture)
+        image = ImageOps.exif_transpose(undamaged(picture, location))
         if "transparency" in image.info:
             image = image.convert("RGBA")
         return np.array(image.convert("RGB"))
+
+
+def undamaged(picture: ImageFile, location: str) -> Image.Image:
+    """Return an image after a check for damage that Pillow ignores.
+
+    Pillow decodes a JPEG with damaged data without an error. libjpeg-turbo, which it uses too,
+    counts a warning, and simplejpeg makes an error of it.
+
+    Raises:
+        BadClipError: The image is a damaged JPEG.
+    """
+    if picture.format not in ("JPEG", "MPO"):
+        return picture
+    import simplejpeg
+
+    data = _all_bytes(picture)
+    try:
+        decoded = simplejpeg.decode_jpeg(data)
+    except ValueError as error:
+        # Other warnings are harmless, such as an unknown version, or Pillow fails as well.
+        damage = _JPEG_DAMAGE.search(str(error))
+        reason = (damage["reason"] or damage[0]) if damage else ""
+        if reason and not _is_harmless(reason, data, "progressive" in picture.info):
+            raise BadClipError(
+                location, f"is a damaged JPEG ({reason})", "copy it again or remove it"
+            ) from error
+        return picture
+    if picture.mode not in ("L", "RGB"):
+        return picture  # colours of other modes are converted differently
+    image = Image.fromarray(decoded)
+    image.info = picture.info
+    return image
+
+
+def _all_bytes(picture: ImageFile) -> bytes:
+    file = picture.fp
+    assert file is not None
+    place = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(place)
+    return data
+
+
+def _is_harmless(warning: str, data: bytes, is_progressive: bool) -> bool:
+    """Return whether a warning is about bytes that cameras add to JPEGs that are not damaged.
+
+    Some webcams write a few bytes before restart markers, others pad the end with zeros, and the
+    headers of some network cameras contain junk.
+    """
+    extraneous = _EXTRANEOUS.fullmatch(warning)
+    if extraneous is None:
+        return False
+    count, marker = int(extraneous[1]), int(extraneous[2], 16)
+    is_in_header = not is_progressive and not _FIRST_RESTART <= marker <= _END
+    end = data.rfind(bytes([0xFF, _END]))
+    return count <= _PADDING_BYTES or is_in_header or not any(data[end - count : end])
 
 
 def read_ids(location: str, modes: Collection[str]) -> NDArray[np.uint8]:

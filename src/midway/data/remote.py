@@ -6,7 +6,8 @@ which are no `OSError`.
 
 import os
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from io import RawIOBase
 from typing import Any, TypeVar
@@ -15,16 +16,25 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from midway.data.clip import BadClipError
+from midway.data.remote_blocks import BLOCK_BYTES, RemoteBlocks
 from midway.errors import MidwayError, one_line
 
 T = TypeVar("T")
 
 RETRY_SECONDS = (0.5, 2.0, 8.0)
 """Pauses before the second, third and fourth attempt."""
-_BLOCK_BYTES = 2**20
-"""Bytes fetched at a time beyond those requested; a header or a pair of frames needs few blocks."""
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 """Errors that another attempt would repeat."""
+_TAGS = ("ETag", "Last-Modified", "LastModified", "mtime", "created")
+"""Attributes of a file that change with its content, by file system."""
+_MAX_IDLE = 4
+"""Number of closed files whose blocks are kept for another opening."""
+
+_Key = tuple[str, Hashable]
+
+_idle: OrderedDict[_Key, Any] = OrderedDict()
+# A forked process would share connections with its parent.
+os.register_at_fork(after_in_child=_idle.clear)
 
 
 class UnavailableError(BadClipError):
@@ -44,8 +54,33 @@ def file_system(url: str) -> tuple[AbstractFileSystem, str]:
         raise MidwayError(f"{url}: cannot be opened ({one_line(error)}); check the URL") from error
 
 
+def _opened(url: str) -> tuple[_Key | None, Any]:
+    """Open a file, or take it from the idle ones if it has not changed since.
+
+    Returns:
+        Key in `_idle`, None if changes could not be noticed; and the file.
+    """
+    files, path = file_system(url)
+    info = files.info(path)
+    if not info.get("partial", True):
+        return None, files.open(path, "rb")  # the server sends whole files only
+    tags = tuple(str(info.get(name, "")) for name in _TAGS)
+    key = (url, (info.get("size"), *tags)) if any(tags) else None
+    # A file in use is not in the cache, so two readers never share one.
+    idle = _idle.pop(key, None) if key else None
+    if idle is not None:
+        return key, idle
+    # With the size at hand, file systems do not ask for it again.
+    options = {} if info.get("size") is None else {"size": info["size"]}
+    return key, files.open(
+        path, "rb", block_size=BLOCK_BYTES, cache_type=RemoteBlocks.name, **options
+    )
+
+
 class RemoteFile(RawIOBase):
     """A file behind a URL, opened for reading.
+
+    A file that is opened again is not fetched again, as its last blocks are kept.
 
     Args:
         url: URL of any file system that fsspec supports.
@@ -60,6 +95,7 @@ class RemoteFile(RawIOBase):
         super().__init__()
         self._url = url
         self._position = 0
+        self._key: _Key | None = None
         self._file: Any = None
         self._attempt(lambda file: None)
 
@@ -112,8 +148,15 @@ class RemoteFile(RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        """Close the file."""
-        self._discard()
+        """Close the file; its blocks are kept for a while."""
+        key, file = self._key, self._file
+        self._key, self._file = None, None
+        if file is not None and key is not None:
+            _idle[key] = file
+            while len(_idle) > _MAX_IDLE:
+                _close(_idle.popitem(last=False)[1])
+        else:
+            _close(file)
         super().close()
 
     def _attempt(self, use: Callable[[Any], T]) -> T:
@@ -121,8 +164,7 @@ class RemoteFile(RawIOBase):
         for pause in (*RETRY_SECONDS, None):
             try:
                 if self._file is None:
-                    files, path = file_system(self._url)
-                    self._file = files.open(path, "rb", block_size=_BLOCK_BYTES)
+                    self._key, self._file = _opened(self._url)
                 return use(self._file)
             except (MidwayError, *_FINAL):
                 raise
@@ -146,7 +188,11 @@ class RemoteFile(RawIOBase):
         raise AssertionError
 
     def _discard(self) -> None:
-        file, self._file = self._file, None
-        with suppress(Exception):  # the connection is lost; the error of reading counts
-            if file is not None:
-                file.close()
+        file, self._key, self._file = self._file, None, None
+        _close(file)
+
+
+def _close(file: Any) -> None:
+    with suppress(Exception):  # the connection is lost; the error of reading counts
+        if file is not None:
+            file.close()

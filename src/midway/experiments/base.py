@@ -103,6 +103,9 @@ def find_data(data: ClipsConfig, spec: ClipSpec, *, quiet: bool = False) -> Clip
             gap_seconds=data.gap_seconds,
             num_frames=spec.num_frames,
             cut_blank_tail=data.cut_blank_tail,
+            selection=data.selection,
+            num_workers=data.num_workers,
+            timeout_seconds=data.read_timeout_seconds,
         )
 
 

@@ -204,7 +204,7 @@ class ForwardDynamics(nn.Module):
                 gate_input = x_before if self.gate_input == "previous" else x
                 gate = self.gates[index - 1](gate_input[:, num_latents:])  # (batch, tokens, dim)
                 # Motion latents have gate 1.
-                ones = gate.new_ones(len(gate), num_latents, gate.shape[2])
+                ones = gate.new_ones(gate.shape[0], num_latents, gate.shape[2])
                 full_gate = torch.cat([ones, gate], dim=1)
                 gates.append(gate)
             x_before, x = x, block(x, full_gate)
@@ -279,7 +279,7 @@ class Dynamics(TargetSide):
         # features z_12 and z~_12.
         x = source_above = source[-1]
         target_above = target[-1]
-        latents = tokens = x.new_empty(len(x), 0, self.config.midway_width)
+        latents = tokens = x.new_empty(x.shape[0], 0, self.config.midway_width)
         outputs: dict[int, LevelOutput] = {}
         for level in reversed(self.config.levels):
             if self.config.latent_dynamics:
@@ -310,7 +310,7 @@ class Dynamics(TargetSide):
     ) -> Float[Tensor, "batch latents dim"]:
         """Project motion latents to the encoder's width, for the forward models."""
         if not self.config.latent_dynamics:
-            return latents.new_empty(len(latents), 0, self.dim)
+            return latents.new_empty(latents.shape[0], 0, self.dim)
         return self.midway_path.up(latents)
 
     def _infer_motion(
@@ -326,7 +326,7 @@ class Dynamics(TargetSide):
         path = self.midway_path
         is_top = level == self.config.levels[-1]
         # The top level starts from the learned motion tokens, a lower one from the latents above.
-        above = path.motion_tokens.expand(len(source), -1, -1) if is_top else latents
+        above = path.motion_tokens.expand(source.shape[0], -1, -1) if is_top else latents
         source_positions, target_positions = path.positions(grid)
         # (batch, latents + 2 * tokens, midway_width); 10 + 2 * 197 tokens in the paper
         tokens = torch.cat([above, source + source_positions, target + target_positions], dim=1)

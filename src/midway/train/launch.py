@@ -4,10 +4,11 @@ import atexit
 import ctypes
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from subprocess import Popen, TimeoutExpired
 from threading import Timer, get_ident
 from types import FrameType, TracebackType
 from typing import Self
@@ -72,6 +73,8 @@ def launch(run: RunConfig) -> Fabric:
         limit_threads(usable_cores())
     # Fabric does this for NCCL only; gloo aborts a process that exits while its threads run.
     atexit.register(_leave_process_group)
+    # Registered later, so called before: a stopped process would otherwise stay for ever.
+    atexit.register(end_processes, getattr(fabric.strategy.launcher, "procs", []))
     return fabric
 
 
@@ -224,6 +227,22 @@ class Interruption:
         self._is_patient = False
         # To the main thread itself, as only this interrupts its wait.
         signal.pthread_kill(main_thread, signal.SIGTERM)
+
+
+def end_processes(processes: Sequence[Popen[bytes]], patience_seconds: float = 30.0) -> None:
+    """Wait for processes that this one started, and kill those that do not end (SIGSTOP).
+
+    Args:
+        processes: The processes.
+        patience_seconds: Time to wait for each.
+
+    """
+    for process in processes:
+        try:
+            process.wait(patience_seconds)
+        except TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _leave_process_group() -> None:

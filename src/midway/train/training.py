@@ -65,8 +65,8 @@ def launch_and_fit(
 
     """
     run, values = config.run, to_json(config)
-    fabric = launch(run)
     with lost_ranks_named(run.folder), ExitStack() as stack:
+        fabric = launch(run)
         # One rank checks, because it also creates the folder: a later check elsewhere would fail.
         on_first_rank(fabric, partial(_claim, stack, run.folder, values, resume=resume))
         # Fresh weights depend on the seed only, and are the same on every rank.

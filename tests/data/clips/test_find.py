@@ -160,7 +160,7 @@ def test_videos_behind_links_to_folders_are_found(tmp_path):
     assert [clip.name for clip in found.clips] == ["part/a.mp4"]
 
 
-@pytest.mark.parametrize("name", ["list.csv", "shard.tar"])
+@pytest.mark.parametrize("name", ["list.lst", "shard.tar.gz"])
 def test_a_file_that_is_no_root_says_what_roots_are(tmp_path, name):
     (tmp_path / name).write_text("a.mp4 0")
     with pytest.raises(MidwayError, match=rf"{name}: is neither a video, a folder, an index"):

@@ -39,13 +39,13 @@ def find(root: Path) -> ClipList:
 def headers_read(monkeypatch) -> list[str]:
     """Names of the files whose headers are read from now on, when clips are looked for."""
     names: list[str] = []
-    read_header = clips_module.read_header
+    read_headers = clips_module.read_headers
 
-    def counted(file):
-        names.append(file.name)
-        return read_header(file)
+    def counted(files, **settings):
+        names.extend(file.name for file in files)
+        return read_headers(files, **settings)
 
-    monkeypatch.setattr(clips_module, "read_header", counted)
+    monkeypatch.setattr(clips_module, "read_headers", counted)
     return names
 
 

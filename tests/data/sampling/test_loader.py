@@ -307,7 +307,7 @@ class Trap:
     fps = 10.0
     frame_seconds = np.arange(16) / 10
     location = "nowhere"
-    signals_location = None
+    signals = None
 
     def __init__(self, name: str) -> None:
         self.name = name

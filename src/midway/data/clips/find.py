@@ -3,14 +3,14 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from midway.data.clip import BadClipError, Clip
-from midway.data.clips.episodes import divide_into_episodes, warn_of_undivided
 from midway.data.clips.frame_folder import FrameSequence, group_sequences, natural_key
+from midway.data.clips.headers import Tail, read_blank_tails, read_headers
 from midway.data.clips.index import (
     INDEX_NAME,
     Record,
@@ -18,22 +18,24 @@ from midway.data.clips.index import (
     is_index,
     is_timed,
     known_records,
-    read_header,
     read_index,
     unchanged_records,
 )
+from midway.data.clips.lerobot import find_episodes, warn_of_undivided
 from midway.data.clips.listing import Listing, list_kinds, tell_passed_over
+from midway.data.clips.parts import divide_into_stretches
+from midway.data.clips.roots import EVERYTHING, Selection, files_of
 from midway.data.clips.skipped import SkippedClip
 from midway.data.clips.store import is_store, read_store
 from midway.data.clips.timing import Gap, has_sample, shortest_step
-from midway.data.files import FoundFile, find_files, is_url
-from midway.data.video.blank_tail import blank_tail_start
+from midway.data.files import FoundFile, is_url
 from midway.data.video.file import VideoClip
 from midway.data.video.header import NOTES
 from midway.errors import MidwayError, counted
 
-_PROBE_THREADS = 8
 _MANY_FILES = 1000
+_Headers = Callable[[Sequence[FoundFile]], Iterable[list[Record]]]
+"""Function that reads the headers of videos."""
 _log = logging.getLogger(__name__)
 
 
@@ -62,6 +64,9 @@ def find_clips(
     gap_seconds: Gap,
     num_frames: int = 2,
     cut_blank_tail: bool = False,
+    selection: Selection = EVERYTHING,
+    num_workers: int = 0,
+    timeout_seconds: float = 60.0,
 ) -> ClipList:
     """Return the clips below a root that contain a sample, and the ones that do not.
 
@@ -70,25 +75,32 @@ def find_clips(
     files that are not read.
 
     Args:
-        root: Path or URL of a folder with videos, frame folders or both; of a single video; of an
-            index; or of a frame store.
+        root: Path or URL of a folder with videos, frame folders or both; of a single video, list of
+            videos or tar file; of an index; or of a frame store.
         fps: Frames per second that the numbers of frame files count.
         gap_seconds: Smallest and largest time between neighbouring frames of a sample.
         num_frames: Number of frames in a sample.
         cut_blank_tail: If True, detect a blank ending of each video and exclude it; this decodes a
             few frames per video.
+        selection: Choice of the files below the root.
+        num_workers: Number of processes that open the videos; 0 opens them in this one, which a
+            damaged video may crash.
+        timeout_seconds: Time after which a worker counts as hanging, and its video as unusable.
 
     Raises:
         MidwayError: No clip below `root` contains a sample, or a folder cannot be read.
     """
     if is_store(root):
-        readable: list[Clip] = [*read_store(root)]
+        readable: list[Clip] = [*selection.of(root, read_store(root))]
         skipped: list[SkippedClip] = []
     else:
         root, known = _root_and_records(root)
-        readable, skipped = _clips_in(root, known, fps)
+        headers = partial(read_headers, num_workers=num_workers, timeout_seconds=timeout_seconds)
+        readable, skipped = _clips_in(root, known, fps, headers, selection)
     if cut_blank_tail:
-        readable, skipped = _without_tails(readable, skipped)
+        videos = [clip for clip in readable if isinstance(clip, VideoClip)]
+        tails = read_blank_tails(videos, num_workers=num_workers, timeout_seconds=timeout_seconds)
+        readable, skipped = _without_tails(readable, skipped, tails)
     readable.sort(key=lambda clip: natural_key(clip.name))
     usable = [clip for clip in readable if has_sample(clip, gap_seconds, num_frames)]
     if not usable:
@@ -114,30 +126,36 @@ def _root_and_records(root: str) -> tuple[str, dict[str, Record]]:
 
 
 def _clips_in(
-    root: str, known: dict[str, Record], fps: float
+    root: str, known: dict[str, Record], fps: float, headers: _Headers, selection: Selection
 ) -> tuple[list[Clip], list[SkippedClip]]:
-    files = find_files(root)
-    listing = list_kinds(files)
-    clips: list[Clip] = [*group_sequences(listing.images, fps=fps)]
-    videos = listing.videos
-    if not clips and not videos:
-        raise _nothing_found(root, files, listing)
+    found = files_of(root)
+    episodes = find_episodes(found.files)
+    listing = list_kinds(file for file in found.files if not episodes.is_own(file))
+    if not listing.images and not listing.videos:
+        raise _nothing_found(root, found.files, listing)
+    chosen = list_kinds(selection.of(root, listing.images + listing.videos))
+    clips: list[Clip] = [*group_sequences(chosen.images, fps=fps)]
+    videos = chosen.videos
+    if selection.camera:
+        videos = episodes.of_camera(videos, selection.camera, root)
     tell_passed_over(root, listing)
-    _tell_gone(root, files, known)
+    _tell_gone(root, found.files, known)
     skipped = []
-    records = _headers(root, videos, known)
+    records = _records(root, videos, known, headers)
     _tell_notes(root, records)
     for file, record in zip(videos, records, strict=True):
         if record.error:
             skipped.append(SkippedClip(file.name, record.error))
         else:
             clips.append(record.clip(file))
-    clips = divide_into_episodes(files, clips)
+    clips = episodes.divide(clips)
     warn_of_undivided(root, clips)
-    return clips, skipped
+    return divide_into_stretches(clips, found.stretches, skipped), skipped
 
 
-def _headers(root: str, videos: list[FoundFile], known: dict[str, Record]) -> list[Record]:
+def _records(
+    root: str, videos: list[FoundFile], known: dict[str, Record], headers: _Headers
+) -> list[Record]:
     """Return the records of all videos; read the headers of new and changed files."""
     records = unchanged_records(known, videos)
     new = [file for file in videos if file.name not in records]
@@ -147,17 +165,16 @@ def _headers(root: str, videos: list[FoundFile], known: dict[str, Record]) -> li
             "which reduces this to seconds",
             *(root, counted(len(new), "video"), root, INDEX_NAME),
         )
-    with ThreadPoolExecutor(_PROBE_THREADS) as pool:
-        records |= {record.name: record for record in pool.map(read_header, new)}
+    records |= {record.name: record for group in headers(new) for record in group}
     return [records[file.name] for file in videos]
 
 
 def _nothing_found(root: str, files: Sequence[FoundFile], listing: Listing) -> MidwayError:
     if not is_url(root) and Path(root).is_file():
         return MidwayError(
-            f"{root}: is neither a video, a folder, an index (.jsonl) nor a store (.lance); "
-            "extract an archive and give its folder, and replace a list of files by `midway "
-            "prepare DIR INDEX.jsonl --index-only`"
+            f"{root}: is neither a video, a folder, a list (.txt, .csv), a tar file with videos or "
+            "images, an index (.jsonl) nor a store (.lance); extract another archive and give its "
+            "folder"
         )
     passed_over = f"; passed over: {listing.passed_over}" if listing.passed_over else ""
     return MidwayError(
@@ -184,25 +201,33 @@ def _tell_notes(root: str, records: Sequence[Record]) -> None:
 
 
 def _without_tails(
-    clips: Sequence[Clip], skipped: Sequence[SkippedClip]
+    clips: Sequence[Clip], skipped: Sequence[SkippedClip], tails: Sequence[Tail]
 ) -> tuple[list[Clip], list[SkippedClip]]:
-    """Return the clips with blank endings of videos cut off, each with a warning."""
+    """Return the clips with blank endings of videos cut off, each with a warning.
+
+    Args:
+        clips: Clips of any kind.
+        skipped: Clips that cannot be used.
+        tails: Starts of the blank endings of the videos among the clips, in order.
+    """
     kept: list[Clip] = []
     bad = [*skipped]
+    starts = iter(tails)
     for clip in clips:
-        try:
-            kept.append(_without_tail(clip) if isinstance(clip, VideoClip) else clip)
-        except BadClipError as error:
-            bad.append(SkippedClip(clip.name, str(error)))
+        if not isinstance(clip, VideoClip):
+            kept.append(clip)
+            continue
+        start = next(starts)
+        if start == 0:
+            start = BadClipError(clip.location, "is blank from beginning to end", "remove it")
+        if isinstance(start, BadClipError):
+            bad.append(SkippedClip(clip.name, str(start)))
+        else:
+            kept.append(clip if start is None else _without_tail(clip, start))
     return kept, bad
 
 
-def _without_tail(clip: VideoClip) -> VideoClip:
-    blank_seconds = blank_tail_start(clip.location, clip.duration_seconds)
-    if blank_seconds is None:
-        return clip
-    if blank_seconds == 0:
-        raise BadClipError(clip.location, "is blank from beginning to end", "remove it")
+def _without_tail(clip: VideoClip, blank_seconds: float) -> VideoClip:
     _log.warning(
         "%s: blank from %.2f s to its end at %.2f s; this part is not used",
         *(clip.location, blank_seconds, clip.duration_seconds),

@@ -14,9 +14,10 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from midway.data.clip import ROUNDING_SECONDS, Frame
+from midway.data.clip import ROUNDING_SECONDS, Frame, SignalSource
 from midway.data.clips.frame_numbers import Number, number_frames
 from midway.data.clips.frame_numbers import natural_key as natural_key
+from midway.data.file_part import member_of
 from midway.data.files import FoundFile
 from midway.data.images import read_image
 from midway.data.signals import SUFFIX
@@ -38,16 +39,19 @@ class FrameSequence:
 
     @property
     def location(self) -> str:
-        """Folder of the frames."""
-        return self.frames[0].rpartition("/")[0]
+        """Folder of the frames, or the tar file that contains them."""
+        member = member_of(self.frames[0])
+        return self.frames[0].rpartition("/")[0] if member is None else member.archive
 
     @property
-    def signals_location(self) -> str:
-        """Path or URL of the signals: in the same folder, named by their common part."""
+    def signals(self) -> SignalSource | None:
+        """Place of the signals: in the folder, named by their common part; None in a tar file."""
+        if member_of(self.frames[0]) is not None:
+            return None
         pattern = PurePosixPath(self.name)
         # Without frame numbers, the sequence has the name of the folder.
         stem = pattern.stem.replace("*", "") if "*" in pattern.name else ""
-        return f"{self.location}/{stem}{SUFFIX}" if stem else f"{self.location}/{SUFFIX[1:]}"
+        return SignalSource(f"{self.location}/{f'{stem}{SUFFIX}' if stem else SUFFIX[1:]}")
 
     def open(self) -> AbstractContextManager["FrameSequence"]:
         """Return the sequence itself, as there is nothing to open."""

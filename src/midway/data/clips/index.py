@@ -7,11 +7,13 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from midway.data.clip import BadClipError
+from midway.data.clips.roots import is_list
 from midway.data.files import FoundFile, open_binary
 from midway.data.remote import UnavailableError
+from midway.data.tars import is_tar
 from midway.data.video.file import VIDEO_SUFFIXES, VideoClip, read_timing
 from midway.data.video.header import MAX_FRAMES, NOTES
 from midway.errors import MidwayError, one_line
@@ -43,6 +45,11 @@ class Record:
     notes: Sequence[str] = ()
     """Keys in `NOTES`."""
 
+    @classmethod
+    def failed(cls, file: FoundFile, error: BadClipError) -> Self:
+        """Return the record of a video that cannot be used."""
+        return cls(name=file.name, size=file.size, modified=file.modified, error=str(error))
+
     def clip(self, file: FoundFile) -> VideoClip:
         """Return the video as a clip."""
         frame_times = b64decode(self.frame_times)
@@ -60,11 +67,16 @@ def is_video(file: FoundFile) -> bool:
 
 
 def read_header(file: FoundFile, announce: Callable[[], None] = lambda: None) -> Record:
-    """Read the timing of a video, see `read_timing`; an error becomes part of the record."""
-    try:
-        timing = read_timing(file.location, announce)
-    except BadClipError as error:
-        return Record(name=file.name, size=file.size, modified=file.modified, error=str(error))
+    """Read the timing of a video.
+
+    Args:
+        file: The video.
+        announce: Called regularly while a long file is read.
+
+    Raises:
+        BadClipError: As in `read_timing`.
+    """
+    timing = read_timing(file.location, announce)
     return Record(
         name=file.name,
         size=file.size,
@@ -77,8 +89,12 @@ def read_header(file: FoundFile, announce: Callable[[], None] = lambda: None) ->
 
 
 def index_of(root: str) -> str:
-    """Return the default path or URL of the index of a folder."""
-    return f"{root.rstrip('/')}/{INDEX_NAME}"
+    """Return the default path or URL of the index of a folder, or beside a list or tar file."""
+    return (
+        f"{root}.{INDEX_NAME}"
+        if is_list(root) or is_tar(root)
+        else f"{root.rstrip('/')}/{INDEX_NAME}"
+    )
 
 
 def is_index(location: str) -> bool:

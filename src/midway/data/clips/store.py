@@ -81,7 +81,7 @@ class StoreClip:
     """Times (frames,) after the first frame, from 0 and increasing."""
 
     @property
-    def signals_location(self) -> None:
+    def signals(self) -> None:
         """None, as a store contains only frames."""
         return
 
@@ -240,14 +240,13 @@ def open_store(location: str) -> tuple["lance.LanceDataset", StoreConfig]:
 
 
 def require_store_packages(location: str) -> None:
-    """Check that the packages of the extra `store` are installed.
+    """Check that the package of the extra `store` is installed.
 
     Raises:
-        MidwayError: A package is missing.
+        MidwayError: It is missing.
     """
     try:
         import lance  # noqa: F401
-        import simplejpeg  # noqa: F401
     except ImportError as error:
         raise MidwayError(
             f"{location}: a frame store needs {error.name}; "

@@ -7,29 +7,25 @@ never wrong. A rebuild reads only files that are new, have changed or were unusa
 
 import os
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from midway.atomic import write_atomically
 from midway.config import json_text
-from midway.data.clip import BadClipError
+from midway.data.clips.headers import read_headers
 from midway.data.clips.index import (
     Record,
     head_of_index,
     index_of,
     is_timed,
     is_video,
-    read_header,
     read_index,
     unchanged_records,
 )
-from midway.data.files import FoundFile, find_files, is_url
-from midway.data.workers.pool import Reading, Workers
+from midway.data.clips.roots import files_of
+from midway.data.files import is_url
 from midway.errors import MidwayError
-
-_FILES_PER_TASK = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +56,8 @@ def build_index(
     read again, because the reason may have been temporary, such as a slow disk.
 
     Args:
-        root: Path or URL of a folder.
-        destination: File to write the index to; None writes it into the folder.
+        root: Path or URL of a folder, or of a list of videos or a tar file.
+        destination: File to write the index to; None writes it into the folder, or beside the list.
         num_workers: Number of worker processes; 0 reads in this process.
         timeout_seconds: Time after which a file counts as unusable.
         report: Called with the number of finished files and of all files.
@@ -74,7 +70,7 @@ def build_index(
         raise MidwayError(f"{destination}: an index must be a local file; give one after {root}")
     file = Path(destination)
     root = root if is_url(root) else str(Path(root).resolve())
-    videos = [found for found in find_files(root) if is_video(found)]
+    videos = [found for found in files_of(root).files if is_video(found)]
     if not videos:
         raise MidwayError(
             f"{root}: contains no video; point `midway prepare` at a folder with videos"
@@ -87,16 +83,9 @@ def build_index(
     usable = {name: record for name, record in before.items() if not record.error}
     known = unchanged_records(usable, videos)
     new = [video for video in videos if video.name not in known]
-    groups = [new[start : start + _FILES_PER_TASK] for start in range(0, len(new), _FILES_PER_TASK)]
-    workers = Workers(
-        _read_headers,
-        num_workers=min(num_workers, len(groups)),
-        timeout_seconds=timeout_seconds,
-    )
-    with closing(workers):
-        for records in workers.map(groups):
-            known |= {record.name: record for record in records}
-            report(len(known), len(videos))
+    for records in read_headers(new, num_workers=num_workers, timeout_seconds=timeout_seconds):
+        known |= {record.name: record for record in records}
+        report(len(known), len(videos))
     write_atomically(file, lambda opened: _write(opened, root, known.values()))
     return IndexSummary(
         file=str(file),
@@ -104,19 +93,6 @@ def build_index(
         unusable=sum(bool(record.error) for record in known.values()),
         reused=len(videos) - len(new),
     )
-
-
-def _read_headers(files: list[FoundFile], reading: Reading) -> list[Record]:
-    return [_read_header(file, reading) for file in files]
-
-
-def _read_header(file: FoundFile, reading: Reading) -> Record:
-    if reason := reading.lost.get(file.location):
-        error = BadClipError(file.location, reason, "re-encode it or remove it")
-        return Record(name=file.name, size=file.size, modified=file.modified, error=str(error))
-    reading(file.location)
-    # A file of hours is announced again and again, so that it does not time out.
-    return read_header(file, lambda: reading(file.location))
 
 
 def _write(opened: BinaryIO, root: str, records: Iterable[Record]) -> None:

@@ -13,12 +13,13 @@ from pathlib import Path, PurePosixPath
 
 from midway.atomic import naming
 from midway.config import json_text
-from midway.data.clips.episodes import has_episodes
 from midway.data.clips.frame_folder import group_sequences, natural_key
+from midway.data.clips.lerobot import has_episodes
 from midway.data.clips.listing import list_kinds, tell_passed_over
+from midway.data.clips.roots import files_of
 from midway.data.clips.skipped import SkippedClip
 from midway.data.clips.store import StoreConfig, is_store, read_store
-from midway.data.files import absolute, find_files, is_url
+from midway.data.files import absolute, is_url
 from midway.data.prepare.commits import StoreCommits
 from midway.data.prepare.decode import ClipSource, VideoSource
 from midway.data.prepare.ray import RayWorkers
@@ -87,7 +88,8 @@ def find_sources(root: str, *, source_fps: float) -> list[SizedSource]:
     No file is opened, so some may turn out to be unreadable.
 
     Args:
-        root: Path or URL of a folder with videos, frame folders or both, or of a single video.
+        root: Path or URL of a folder with videos, frame folders or both, or of a single video, list
+            of videos or tar file.
         source_fps: Frames per second that the numbers of frame files count.
 
     Raises:
@@ -95,15 +97,16 @@ def find_sources(root: str, *, source_fps: float) -> list[SizedSource]:
     """
     if is_store(root):
         raise MidwayError(f"{root}: is already a frame store; give its source videos")
-    files = find_files(root)
+    found_files = files_of(root)
+    files = found_files.files
     sizes = {file.location: file.size for file in files}
     listing = list_kinds(files)
     tell_passed_over(root, listing)
-    if has_episodes(files):
+    if has_episodes(files) or found_files.stretches:
         _log.warning(
-            "%s: a frame store does not keep the episodes of LeRobot videos apart; train on the "
-            "folder itself",
-            root,
+            "%s: a frame store contains whole videos, not the episodes of LeRobot videos or the "
+            "parts in a list; train on %s itself",
+            *(root, root),
         )
     found = [
         SizedSource(VideoSource(file.name, file.location), file.size) for file in listing.videos

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from midway.config import MAX_BATCH, MAX_WORKERS, require
 from midway.data.clip import BadClipError, Clip, Frame
 from midway.data.clips.find import ClipList
+from midway.data.clips.roots import Selection
 from midway.data.clips.skipped import SkippedClip
 from midway.data.clips.timing import (
     Gap,
@@ -42,7 +43,14 @@ class ClipsConfig:
     """Options of the dataset of clips and of its batches."""
 
     root: str = "data"
-    """Folder of videos or of frames, searched recursively, or one video; path or URL."""
+    """Folder of videos or of frames, searched recursively, or one video, a list of videos, a tar
+    file, an index or a frame store; path or URL."""
+    include: tuple[str, ...] = ()
+    """Patterns of the names of files to read, such as `*/front/*`; all files if empty."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of the names of files not to read."""
+    camera: str = ""
+    """Camera of LeRobot datasets, such as `observation.images.top` or `top`; all if empty."""
     fps: float = 30.0
     """Frame rate of folders of frames; videos contain their own."""
     gap_seconds: Gap = (0.5, 1.0)
@@ -97,6 +105,11 @@ class ClipsConfig:
             ),
         }
         require("data", rules)
+
+    @property
+    def selection(self) -> Selection:
+        """Choice of the files below the root."""
+        return Selection(include=self.include, exclude=self.exclude, camera=self.camera)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,13 @@ from PIL import Image
 
 from midway.config import MAX_BATCH, MAX_WORKERS, require
 from midway.data.files import find_files, is_url
-from midway.data.images import open_image, read_ids, refuse_depth, refuse_orientation
+from midway.data.images import (
+    open_image,
+    read_ids,
+    refuse_depth,
+    refuse_orientation,
+    undamaged,
+)
 from midway.data.segmentation.classes import IGNORE
 from midway.data.segmentation.layouts import DATASETS, Dataset, Layout, values_from
 from midway.errors import MidwayError, counted
@@ -231,14 +237,15 @@ def read_labelled(location: str) -> Image.Image:
     """Read an 8-bit image as RGB, of the same orientation as its label.
 
     Raises:
-        BadClipError: The file cannot be read, has more than 8 bits, or is turned by its EXIF.
+        BadClipError: The file cannot be read, is damaged, has more than 8 bits, or is turned by its
+            EXIF.
 
     """
     with open_image(location) as picture:
         # Before EXIF is read, as this loads a PNG, which then no longer states its depth.
         refuse_depth(picture, location)
         refuse_orientation(picture, location)
-        return picture.convert("RGB")
+        return undamaged(picture, location).convert("RGB")
 
 
 def _paired(

@@ -19,7 +19,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
+from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame, SignalSource
+from midway.data.file_part import member_of
 from midway.data.files import is_url
 from midway.data.signals import SUFFIX
 from midway.data.video.colours import with_known_colours
@@ -189,10 +190,12 @@ def open_video(location: str) -> Iterator[VideoFile]:
 
 def _version(location: str) -> tuple[int, int, int] | None:
     """Return inode, modification time and size of a local file, to detect a replaced file."""
-    if is_url(location):
+    member = member_of(location)
+    path = location if member is None else member.archive
+    if is_url(path):
         return None
     try:
-        status = Path(location).stat()
+        status = Path(path).stat()
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns, status.st_size
@@ -227,9 +230,11 @@ class VideoClip:
         return seconds[seconds <= self.duration_seconds + ROUNDING_SECONDS]
 
     @property
-    def signals_location(self) -> str:
-        """Path or URL of the signals: beside the video, with its name."""
-        return self.location.rpartition(".")[0] + SUFFIX
+    def signals(self) -> SignalSource | None:
+        """Place of the signals: beside the video, with its name; None in a tar file."""
+        if member_of(self.location) is not None:
+            return None
+        return SignalSource(self.location.rpartition(".")[0] + SUFFIX)
 
     def open(self) -> AbstractContextManager[VideoFile]:
         """Open the file; it stays in the cache of this process for a while after its use."""

@@ -19,6 +19,7 @@ from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
 from midway.data.clip import BadClipError
+from midway.data.file_part import member_of
 from midway.data.files import is_url, open_binary
 from midway.data.video.mp4_tables import MAX_FRAMES as MAX_FRAMES
 from midway.data.video.mp4_tables import check_tables
@@ -194,15 +195,19 @@ def open_stream(location: str) -> OpenStream:
         BadClipError: The file is not a video, is empty, or has frames that are too large.
         OSError: The file cannot be read.
     """
-    status = None if is_url(location) else Path(location).stat()
+    member = member_of(location)
+    path = location if member is None else member.archive
+    status = None if is_url(path) else Path(path).stat()
     with ExitStack() as opened:
         file = opened.enter_context(open_binary(location))
         head = _checked_head(location, file)
         if status is not None:
-            file.close()
-            file = None  # FFmpeg reads local files itself
+            start, size = (0, status.st_size) if member is None else member[1:]
             if head[4:].isalnum():
-                check_tables(location, status.st_size, status.st_mtime_ns)
+                check_tables(location, path, start, size, status.st_mtime_ns)
+            if member is None:
+                file.close()
+                file = None  # FFmpeg reads local files itself
         container = opened.enter_context(
             av.open(
                 # Without the prefix, FFmpeg takes the part before a colon in a path for a protocol.
@@ -223,7 +228,7 @@ def open_stream(location: str) -> OpenStream:
             raise BadClipError(location, "has no time base in its header", REENCODE)
         tick_seconds = Fraction(tick.numerator, tick.denominator)
         opened.pop_all()  # the caller closes them
-    size = None if status is None else status.st_size
+    size = None if status is None or member is not None else status.st_size
     return OpenStream(location, container, stream, tick_seconds, size, file)
 
 

@@ -29,25 +29,27 @@ _EDIT_BYTES = 12
 
 # Training opens a file many times, and a fragmented one has thousands of tables.
 @lru_cache(maxsize=4096)
-def check_tables(location: str, size: int, modified: int) -> None:
+def check_tables(location: str, path: str, start: int, size: int, modified: int) -> None:
     """Check the numbers of edits and frames that an mp4 or mov file declares.
 
     Args:
-        location: Path.
+        location: Location of the video, for the errors.
+        path: Path of the file that contains it: itself, or a tar file.
+        start: Place of its first byte.
         size: Its size in bytes.
-        modified: Its modification time; an unchanged file is not checked again.
+        modified: Modification time of the file; an unchanged one is not checked again.
 
     Raises:
         BadClipError: A track declares more than `MAX_EDITS` edits; or more frames, counted once per
             edit, than the file has bytes or than `MAX_FRAMES`.
     """
-    with Path(location).open("rb") as file:
-        _check(location, file.fileno(), size)
+    with Path(path).open("rb") as file:
+        _check(location, file.fileno(), start, size)
 
 
-def _check(location: str, file: int, size: int) -> None:
+def _check(location: str, file: int, first: int, size: int) -> None:
     is_sound, edits, frames = False, 1, 0
-    for kind, start, end in _boxes(file, 0, size):
+    for kind, start, end in _boxes(file, first, first + size):
         if kind in (b"trak", b"traf"):
             is_sound, edits, frames = False, 1, 0
         elif kind == b"hdlr":

@@ -211,7 +211,7 @@ class VisionTransformer(Encoder):
             grid: Rows and columns of patches.
 
         """
-        cls = self.cls_token.expand(len(patches), -1, -1)
+        cls = self.cls_token.expand(patches.shape[0], -1, -1)
         x = torch.cat([cls, patches], dim=1)  # (batch, 1 + patches, dim)
         if self.config.positions == "learned":
             table, config = self.pos_embed, self.config
@@ -219,7 +219,7 @@ class VisionTransformer(Encoder):
         if not self.config.num_registers:
             return x
         # Registers have no position; they stand between class token and patches.
-        registers = self.reg_token.expand(len(patches), -1, -1)
+        registers = self.reg_token.expand(patches.shape[0], -1, -1)
         return torch.cat([x[:, :1], registers, x[:, 1:]], dim=1)
 
     def run_blocks(

@@ -68,7 +68,7 @@ def _cosines(source: Tensor, target: Tensor, radius: int) -> Tensor:
     # Cells outside the target never match.
     inside = F.pad(torch.ones_like(target[:1, 0]), [radius] * 4) > 0
     offsets = list(product(range(2 * radius + 1), repeat=2))
-    found = source.new_empty(len(source), len(offsets), rows, columns)
+    found = source.new_empty(source.shape[0], len(offsets), rows, columns)
     products = torch.empty_like(source)
     for each, (top, left) in zip(found.unbind(1), offsets, strict=True):
         place = (..., slice(top, top + rows), slice(left, left + columns))

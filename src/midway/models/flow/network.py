@@ -167,7 +167,9 @@ class FlowNetwork(FlowModule):
         levels = (*self.config.dynamics.levels, self.config.encoder.depth)
         # (2 * batch, 1 + patches, dim) per level: sources, then targets
         features = _tokens_of(self.encoder, torch.cat([source, target]), levels)
-        sources, targets = zip(*(level.chunk(2) for level in features), strict=True)
+        # By slices, because tracing would make the size of chunks constant.
+        batch = source.shape[0]
+        sources, targets = [x[:batch] for x in features], [x[batch:] for x in features]
         outputs = self.dynamics(sources, targets, self.dynamics, self._grid(source))
         return outputs, sources[-1]
 

@@ -88,5 +88,7 @@ class PairFlowNetwork(FlowModule):
         """Return the four maps of the pair encoder."""
         # (2 * batch, width, rows, columns) per level: sources, then targets
         features = self.encoder.maps(torch.cat([source, target]), self.pair_encoder.levels)
-        sources, targets = zip(*(each.chunk(2) for each in features), strict=True)
+        # By slices, because tracing would make the size of chunks constant.
+        batch = source.shape[0]
+        sources, targets = [x[:batch] for x in features], [x[batch:] for x in features]
         return self.pair_encoder.maps(sources, targets)

@@ -1,0 +1,107 @@
+"""ONNX files of parts of a network, and their run by onnxruntime."""
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from midway.atomic import write_atomically
+from midway.config import json_text
+from midway.errors import MidwayError, one_line
+from midway.export.parts import Part, traced
+
+OPSET = 18
+"""Version of the operators; onnxruntime-web has kernels for it."""
+METADATA = "midway"
+"""Key of the description of the part in the metadata of the file."""
+
+_LOGGERS = ("torch.onnx", "onnxscript")
+
+
+def write_onnx(part: Part, path: Path, description: Mapping[str, Any]) -> None:
+    """Write a part as an ONNX file.
+
+    Args:
+        part: In evaluation mode, on the CPU.
+        path: File to create or replace.
+        description: JSON values for the metadata of the file.
+
+    Raises:
+        MidwayError: The packages for ONNX are missing, or ONNX lacks an operator of the part.
+
+    """
+    _check_installed(path)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                traced(part),
+                input_names=part.inputs,
+                output_names=part.outputs(),
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise MidwayError(f"{path}: {_reason(error)}") from None
+    assert program is not None
+    program.model.metadata_props[METADATA] = json_text(description)
+    content = program.model_proto.SerializeToString()
+    write_atomically(path, lambda file: file.write(content))
+
+
+def run_onnx(path: Path, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Run a file by onnxruntime on the CPU, and return its outputs by name."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_outputs()]
+    found = session.run(names, {name: each.numpy() for name, each in inputs.items()})
+    return {name: torch.as_tensor(each) for name, each in zip(names, found, strict=True)}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress the exporter's warnings of its deprecations, and of what it does not fold."""
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _check_installed(path: Path) -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MidwayError(
+            f"{path}: writing and checking ONNX needs {error.name}; pip install "
+            "midway-network[onnx], or give a name ending in .pt2"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Return the reason and remedy of a failed export in one line."""
+    causes: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        causes.append(one_line(cause))
+        cause = cause.__cause__
+    operator = re.search(r"(?:aten|torchvision|mkldnn)[.:]+\w+(?:\.\w+)?", " ".join(causes))
+    if operator:
+        return (
+            f"ONNX has no operator for {operator[0]}; give a name ending in .pt2, which takes all "
+            "operators of torch"
+        )
+    return f"the ONNX exporter refuses it ({causes[-1]}); give a name ending in .pt2"
