@@ -1,5 +1,7 @@
 """The data benchmark on small videos: every layout and stage, and what it says of them."""
 
+from dataclasses import astuple
+
 import av
 import torch
 
@@ -12,6 +14,7 @@ from tests.data.video.made_videos import even_times, waves, write_frames, write_
 BENCHMARK = DataBenchmark(
     sampling=Sampling(num_clips=2, timed_seconds=0.01),
     clips=Sampling(num_clips=2, num_frames=5, gap_seconds=(0.1, 0.1), timed_seconds=0.01),
+    at_keyframes=True,
     short_sides=(48,),
     store=StoreConfig(),
     device=torch.device("cpu"),
@@ -43,6 +46,9 @@ def test_videos_are_measured_as_they_are_and_from_a_store(tmp_path):
     check(store)
     assert direct.open > 0
     assert direct.seek > 0
+    assert direct.keyframes is not None
+    assert min(astuple(direct.keyframes)) > 0
+    assert store.keyframes is None
 
 
 def test_frames_in_folders_are_measured_too(tmp_path):

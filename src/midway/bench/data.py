@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,22 @@ MADE_GOPS = (30, 250)
 MADE_CLIPS = 2
 """Number of generated videos for each distance of keyframes."""
 STAGES = ("open", "seek", "decode", "transfer", "views")
+_ROUNDS = 3
+"""Rounds in which random pairs and those at keyframes alternate."""
 _SEEK_PAIRS = 50
 """Smallest number of pairs for which opening and seeking are timed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyframeRates:
+    """Pairs per second that one core opens, reads and decodes; medians of alternating rounds."""
+
+    random: float
+    """Pairs that start at random frames."""
+    starts: float
+    """Pairs that start at keyframes."""
+    both: float
+    """Pairs that start at keyframes, and end at one if the allowed gaps contain one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +80,8 @@ class LayoutTimes:
     """Rendering the views by per-image code with Pillow on one core; only measured on a CPU."""
     clip_frames_per_second: float | None
     """Frames in clips of more than two frames that one core reads; None if not measured."""
+    keyframes: KeyframeRates | None = None
+    """Rates of pairs at keyframes; None if not measured, or if the layout is no video."""
 
     @property
     def limit(self) -> str:
@@ -80,6 +97,8 @@ class DataBenchmark:
     """Pairs of frames."""
     clips: Sampling | None
     """Clips of more frames, whose reading rate is measured too; None for pairs only."""
+    at_keyframes: bool
+    """If True, pairs at keyframes are measured too."""
     short_sides: tuple[int, ...]
     """Shorter sides of the measured stores, in pixels."""
     store: StoreConfig
@@ -143,6 +162,7 @@ class DataBenchmark:
             views=views[1],
             plain_views=views[2],
             clip_frames_per_second=longer,
+            keyframes=_keyframe_rates(clips, self.sampling) if self.at_keyframes else None,
         )
 
     def _views(self, pairs: list[FramePair]) -> tuple[float, float, float | None]:
@@ -151,6 +171,22 @@ class DataBenchmark:
             times = time_views(pairs, batch_size=self.batch_size)
             return times.cut_ms + times.stack_ms, times.draw_ms + times.render_ms, times.plain_ms
         return *time_device_views(pairs, self.device, batch_size=self.batch_size), None
+
+
+def _keyframe_rates(clips: Sequence[Clip], sampling: Sampling) -> KeyframeRates | None:
+    if not all(isinstance(clip, VideoClip) for clip in clips):
+        return None
+    kinds = {
+        "random": sampling,
+        "starts": replace(sampling, starts="keyframes"),
+        "both": replace(sampling, starts="keyframes", targets="keyframes"),
+    }
+    # In turns, as the load of a machine changes.
+    rounds = [
+        {name: samples_per_second(clips, kind) for name, kind in kinds.items()}
+        for _ in range(_ROUNDS)
+    ]
+    return KeyframeRates(**{name: median(rates[name] for rates in rounds) for name in kinds})
 
 
 def _frame_pairs(clips: Sequence[Clip], sampling: Sampling) -> Iterator[FramePair]:

@@ -59,6 +59,7 @@ def data(
     device: Literal["cpu", "cuda"] = "cpu",
     frames: int = 2,
     gap_seconds: float = 4 / 30,
+    starts: Literal["random", "keyframes"] = "random",
     seed: int = 0,
 ) -> dict[str, Any]:
     """Measure each stage from a file to the views of a pair of frames, on one core, by layout.
@@ -70,6 +71,8 @@ def data(
         device: Device that renders the views.
         frames: Frames of longer clips to read besides the pairs, such as 16; 2 for pairs only.
         gap_seconds: Time between neighbouring frames of these clips.
+        starts: With keyframes, also measure pairs of videos that start at keyframes, as with
+            --data.starts keyframes, and pairs of keyframes, as with --data.targets keyframes.
         seed: Seed of the sampled clips and pairs.
 
     """
@@ -91,6 +94,7 @@ def data(
             clips=Sampling(seed=seed, num_frames=frames, gap_seconds=(gap_seconds, gap_seconds))
             if frames > 2
             else None,
+            at_keyframes=starts == "keyframes",
             short_sides=short_sides,
             store=StoreConfig(),
             device=torch.device(device),
@@ -106,6 +110,7 @@ def data(
         "device": device,
         "frames": frames,
         "gap_seconds": gap_seconds,
+        "starts": starts,
         "layouts": [asdict(each) | {"limit": each.limit} for each in layouts],
     }
 
@@ -194,6 +199,12 @@ def _print(layouts: Sequence[LayoutTimes]) -> None:
             print(
                 f"{each.layout}: one core reads {longer:.1f} frames/s in clips and {pairs:.1f} in "
                 f"pairs ({longer / pairs:.2f} times)"
+            )
+        if (rates := each.keyframes) is not None:
+            print(
+                f"{each.layout}: one core reads {rates.random:.1f} pairs/s at random, "
+                f"{rates.starts:.1f} that start at keyframes ({rates.starts / rates.random:.2f} "
+                f"times), and {rates.both:.1f} of keyframes ({rates.both / rates.random:.2f} times)"
             )
 
 

@@ -111,7 +111,11 @@ def _chosen(experiment: Experiment, found: ClipList) -> str:
     """Return the line that says what follows the data."""
     data, run = experiment.data, experiment.run
     length = counted(run.steps, "step") if run.steps else f"{run.epochs:g} epochs"
-    starts = "every frame a start" if data.starts == "every_frame" else "random starts"
+    starts = {
+        "random": "random starts",
+        "every_frame": "every frame a start",
+        "keyframes": "starts at keyframes",
+    }[data.starts]
     return (
         f"{counted(len(found.clips), 'clip')}, {duration(found.seconds)}: {length} of "
         f"{counted(data.batch_size * run.accumulate, 'sample')}, {starts}"

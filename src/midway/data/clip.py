@@ -68,6 +68,31 @@ class ClipReader(Protocol):
         """
         ...
 
+    def keyframe_at(self, seconds: float) -> float | None:
+        """Return the time of the last keyframe at or before a time; None if there is none.
+
+        A keyframe is decoded without other frames. Images are keyframes.
+
+        Args:
+            seconds: Time after the first frame.
+
+        Raises:
+            BadClipError: The file cannot be read there.
+        """
+        ...
+
+
+def frames_shown_at(frame_seconds: NDArray[np.float64], seconds: Sequence[float]) -> list[int]:
+    """Return for each time the last frame that starts at or before it, or the first frame.
+
+    Args:
+        frame_seconds: Times (frames,), increasing.
+        seconds: Times in any order.
+    """
+    asked = np.asarray(seconds) + ROUNDING_SECONDS
+    following = np.searchsorted(frame_seconds, asked, side="right")
+    return np.maximum(following - 1, 0).tolist()
+
 
 class Clip(Protocol):
     """Interface of a source of frames; cheap to keep and to pickle until it is opened."""

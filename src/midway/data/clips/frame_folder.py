@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from midway.data.clip import ROUNDING_SECONDS, Frame, SignalSource
+from midway.data.clip import Frame, SignalSource, frames_shown_at
 from midway.data.clips.frame_numbers import Number, number_frames
 from midway.data.clips.frame_numbers import natural_key as natural_key
 from midway.data.file_part import member_of
@@ -66,11 +66,13 @@ class FrameSequence:
         Raises:
             BadClipError: A frame cannot be read.
         """
-        requested = np.asarray(seconds) + ROUNDING_SECONDS
-        following = np.searchsorted(self.frame_seconds, requested, side="right")
-        places = np.maximum(following - 1, 0).tolist()
+        places = frames_shown_at(self.frame_seconds, seconds)
         images = {place: read_image(self.frames[place]) for place in set(places)}
         return [Frame(images[place], float(self.frame_seconds[place])) for place in places]
+
+    def keyframe_at(self, seconds: float) -> float:
+        """Return the time of the frame at a time, as every image is a keyframe."""
+        return float(self.frame_seconds[frames_shown_at(self.frame_seconds, [seconds])[0]])
 
 
 def group_sequences(files: Iterable[FoundFile], *, fps: float) -> list[FrameSequence]:

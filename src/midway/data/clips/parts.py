@@ -10,7 +10,14 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from midway.data.clip import BadClipError, Clip, ClipReader, Frame, SignalSource
+from midway.data.clip import (
+    ROUNDING_SECONDS,
+    BadClipError,
+    Clip,
+    ClipReader,
+    Frame,
+    SignalSource,
+)
 from midway.data.clips.skipped import SkippedClip
 from midway.data.video.file import VideoClip
 
@@ -112,3 +119,9 @@ class _PartReader:
         asked = [self.first_seconds + max(each, 0.0) for each in seconds]
         frames = self.reader.frames_at(asked)
         return [Frame(frame.image, frame.seconds - self.first_seconds) for frame in frames]
+
+    def keyframe_at(self, seconds: float) -> float | None:
+        found = self.reader.keyframe_at(self.first_seconds + max(seconds, 0.0))
+        if found is None or found < self.first_seconds - ROUNDING_SECONDS:
+            return None
+        return found - self.first_seconds

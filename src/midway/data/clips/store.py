@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from midway.config import from_json, json_text, require
-from midway.data.clip import ROUNDING_SECONDS, BadClipError, Frame
+from midway.data.clip import BadClipError, Frame, frames_shown_at
 from midway.data.files import is_url
 from midway.errors import MidwayError
 
@@ -99,12 +99,14 @@ class StoreClip:
             BadClipError: A frame is damaged, or the store was rewritten.
             MidwayError: The store no longer exists.
         """
-        requested = np.asarray(seconds) + ROUNDING_SECONDS
-        following = np.searchsorted(self.frame_seconds, requested, side="right")
-        places = np.maximum(following - 1, 0).tolist()
+        places = frames_shown_at(self.frame_seconds, seconds)
         needed = sorted(set(places))
         frames = dict(zip(needed, self._read(needed), strict=True))
         return [frames[place] for place in places]
+
+    def keyframe_at(self, seconds: float) -> float:
+        """Return the time of the frame at a time, as every image is a keyframe."""
+        return float(self.frame_seconds[frames_shown_at(self.frame_seconds, [seconds])[0]])
 
     def _read(self, places: list[int]) -> list[Frame]:
         dataset = _process_dataset(self.location, os.getpid())

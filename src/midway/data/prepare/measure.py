@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from midway.data.clip import BadClipError, Clip
+from midway.data.clip import BadClipError, Clip, ClipReader
 from midway.data.clips.store import StoreConfig, read_store, require_store_packages, store_schema
 from midway.data.prepare.decode import ClipSource, VideoSource
 from midway.data.prepare.pipeline import SizedSource, find_sources
 from midway.data.prepare.writer import Row, rows_of
+from midway.data.sampling.keyframes import Starts, Targets, frame_times
+from midway.data.sampling.timeline import timeline_of
 from midway.data.video.file import VideoClip, read_timing
 from midway.errors import MidwayError
 
@@ -40,6 +42,10 @@ class Sampling:
     """Frames of a sample; pairs by default."""
     gap_seconds: tuple[float, float] = (0.5, 1.0)
     """Smallest and largest time between neighbouring frames of a sample."""
+    starts: Starts = "random"
+    """First frames of the samples, as in training; "every_frame" is not measured."""
+    targets: Targets = "any"
+    """Later frames of the samples, as in training."""
     clip_seconds: float = 10.0
     """Part of each clip in the trial stores."""
     timed_seconds: float = 2.0
@@ -94,7 +100,7 @@ def samples_per_second(clips: Sequence[Clip], sampling: Sampling) -> float:
     samples, start = 0, time.perf_counter()
     for clip in itertools.cycle(clips):
         with clip.open() as reader:
-            reader.frames_at(draw_times(float(clip.frame_seconds[-1]), sampling, rng))
+            reader.frames_at(_times(clip, reader, sampling, rng))
         samples += sampling.draws_per_clip
         elapsed = time.perf_counter() - start
         if elapsed > sampling.timed_seconds and samples >= sampling.draws_per_clip * len(clips):
@@ -193,6 +199,19 @@ def draw_times(last_seconds: float, sampling: Sampling, rng: np.random.Generator
     starts = np.sort(rng.uniform(0, latest, len(gaps)))
     times = starts[:, None] + gaps[:, None] * np.arange(num_gaps + 1)  # (draws, frames)
     return np.minimum(times, last_seconds).ravel().tolist()
+
+
+def _times(
+    clip: Clip, reader: ClipReader, sampling: Sampling, rng: np.random.Generator
+) -> list[float]:
+    if sampling.starts == "random" and sampling.targets == "any":
+        return draw_times(float(clip.frame_seconds[-1]), sampling, rng)
+    timeline = timeline_of(clip, sampling.gap_seconds, sampling.num_frames)
+    if not timeline.starts.size:
+        raise BadClipError(clip.location, "is too short for a sample", "use longer clips")
+    chosen = rng.choice(timeline.starts, sampling.draws_per_clip)
+    samples = frame_times(clip, reader, timeline, chosen, rng, sampling.starts, sampling.targets)
+    return [seconds + timeline.margin_seconds for sample in samples for seconds in sample]
 
 
 def readable_sample(

@@ -5,29 +5,23 @@ and processes.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from midway.config import MAX_BATCH, MAX_WORKERS, require
-from midway.data.clip import BadClipError, Clip, Frame
+from midway.data.clip import BadClipError, Clip, ClipReader, Frame
 from midway.data.clips.find import ClipList
 from midway.data.clips.roots import Selection
 from midway.data.clips.skipped import SkippedClip
-from midway.data.clips.timing import (
-    Gap,
-    followed_by,
-    follows,
-    partners,
-    shortest_step,
-    start_frames,
-)
+from midway.data.clips.timing import Gap, follows, start_frames
 from midway.data.remote import UnavailableError
+from midway.data.sampling.keyframes import Starts, Targets, frame_times
+from midway.data.sampling.timeline import timeline_of
 from midway.data.signals import read_signals
 from midway.data.views.spec import ClipSpec, ViewParameters, cut_regions, draw_views
 from midway.data.workers.pool import Reading
@@ -56,9 +50,12 @@ class ClipsConfig:
     gap_seconds: Gap = (0.5, 1.0)
     """Smallest and largest time between neighbouring frames; one gap is drawn per sample. Twice 0
     for samples of one repeated frame, a control without motion."""
-    starts: Literal["random", "every_frame"] = "random"
-    """First frames of the samples: a random one per clip and epoch, or every possible one once per
-    epoch."""
+    starts: Starts = "random"
+    """First frames of the samples: a random one per clip and epoch, every possible one once per
+    epoch, or a random keyframe, which costs less to decode."""
+    targets: Targets = "any"
+    """Later frames of the samples: those nearest to the drawn gap, or keyframes near them where the
+    allowed gaps contain one."""
     cut_blank_tail: bool = False
     """If True, decode the end of every video, and exclude blank frames there."""
     draws_per_clip: int = 1
@@ -82,7 +79,7 @@ class ClipsConfig:
             f"fps = {self.fps}; give a rate above 0": 0 < self.fps < math.inf,
             f"draws_per_clip = {draws}; give at least 1": draws >= 1,
             f"draws_per_clip = {draws} with starts = every_frame; give 1": (
-                draws == 1 or self.starts == "random"
+                draws == 1 or self.starts != "every_frame"
             ),
             f"batch_size = {batch} with draws_per_clip = {draws}; give a multiple of it": (
                 batch >= 1 and draws >= 1 and batch % draws == 0
@@ -191,14 +188,17 @@ class ClipDataset:
                 others = [i for i, clip in enumerate(clips) if clip.name not in failed]
                 place = int(rng.choice(others))
             clip = clips[place]
-            timeline = _timeline(clip, self.config.gap_seconds, self.spec.num_frames)
+            timeline = timeline_of(clip, self.config.gap_seconds, self.spec.num_frames)
             if attempt == 0 and self.config.starts == "every_frame":
                 chosen = timeline.starts[[index - self._ends[place]]]
             else:
                 chosen = rng.choice(timeline.starts, self.config.draws_per_clip)
-            asked = [self._seconds(clip.fps, timeline, start, rng) for start in np.sort(chosen)]
             try:
-                frames = _read_frames(clip, asked, reading, timeline.margin_seconds)
+                with _opened(clip, reading) as reader:
+                    asked = frame_times(
+                        clip, reader, timeline, chosen, rng, self.config.starts, self.config.targets
+                    )
+                    frames = _read_frames(clip, reader, asked, timeline.margin_seconds)
                 _check_gaps(clip, frames, self.config.gap_seconds)
                 return self._samples(clip, frames, epoch, index, tuple(skipped))
             except (BadClipError, OSError) as error:
@@ -207,26 +207,6 @@ class ClipDataset:
         raise MidwayError(
             f"{len(skipped)} clips in a row could not be read; the last: {skipped[-1].reason}"
         )
-
-    def _seconds(
-        self, fps: float, timeline: "_Timeline", start: int, rng: np.random.Generator
-    ) -> list[float]:
-        """Draw one gap, and return the times of the frames that match it most closely."""
-        times, gap_seconds = timeline.seconds, self.config.gap_seconds
-        smallest, largest = gap_seconds
-        seconds = [float(times[start])]
-        num_more = self.spec.num_frames - 1
-        if not num_more:
-            return seconds
-        # Near the end of a clip only short gaps fit.
-        longest = (float(times[-1]) - seconds[0]) / num_more
-        gap = rng.uniform(smallest, max(smallest, min(largest, longest)))
-        for following in reversed(timeline.followed_by[:num_more]):
-            first, end = partners(times, seconds[-1], gap_seconds=gap_seconds, fps=fps)
-            candidates = times[int(first) : int(end)][following[int(first) : int(end)]]
-            distance = np.abs(candidates - seconds[0] - len(seconds) * gap)
-            seconds.append(float(candidates[np.argmin(distance)]))
-        return seconds
 
     def _samples(
         self,
@@ -255,25 +235,6 @@ class ClipDataset:
         return made
 
 
-@dataclass(frozen=True)
-class _Timeline:
-    """Frame times of a clip, its start frames, and its frames with n followers at valid gaps."""
-
-    seconds: NDArray[np.float64]
-    starts: NDArray[np.intp]
-    followed_by: list[NDArray[np.bool_]]
-    margin_seconds: float
-    """Time after the start of a frame within which no other frame starts."""
-
-
-@lru_cache(maxsize=16)
-def _timeline(clip: Clip, gap_seconds: Gap, num_frames: int) -> _Timeline:
-    """Return the timeline of a clip, cached: hours of video have half a million frames."""
-    found = followed_by(clip, num_frames - 1, gap_seconds)
-    margin_seconds = min(0.5 / clip.fps, 0.5 * shortest_step(clip))
-    return _Timeline(clip.frame_seconds, np.flatnonzero(found[-1]), found, margin_seconds)
-
-
 def _check_gaps(clip: Clip, samples: Sequence[Sequence[Frame]], gap_seconds: Gap) -> None:
     for sample in samples:
         for before, after in pairwise(sample):
@@ -286,17 +247,27 @@ def _check_gaps(clip: Clip, samples: Sequence[Sequence[Frame]], gap_seconds: Gap
                 )
 
 
-def _read_frames(
-    clip: Clip, samples: Sequence[Sequence[float]], reading: Reading, margin_seconds: float
-) -> list[list[Frame]]:
-    """Return the frames of several samples of a clip, decoded in one pass."""
+@contextmanager
+def _opened(clip: Clip, reading: Reading) -> Iterator[ClipReader]:
+    """Report a clip and open it.
+
+    Raises:
+        BadClipError: The clip cannot be opened, or is quarantined.
+    """
     if clip.name in reading.lost:
         raise BadClipError(clip.location, reading.lost[clip.name], "re-encode it or remove it")
     reading(clip.name)
+    with clip.open() as reader:
+        yield reader
+
+
+def _read_frames(
+    clip: Clip, reader: ClipReader, samples: Sequence[Sequence[float]], margin_seconds: float
+) -> list[list[Frame]]:
+    """Return the frames of several samples of an open clip, decoded in one pass."""
     # A little past the start of a frame, rounding of the time cannot select its predecessor.
     asked = [seconds + margin_seconds for sample in samples for seconds in sample]
-    with clip.open() as reader:
-        frames = iter(reader.frames_at(asked))
+    frames = iter(reader.frames_at(asked))
     read = [[next(frames) for _ in sample] for sample in samples]
     for first, *others in read:
         for other in others:

@@ -98,6 +98,29 @@ class FrameDecoder:
                 yield from self._decode_all(run[num_yielded:])
             start += len(run)
 
+    def keyframe_at(self, time: int) -> int | None:
+        """Return the presentation time of the last keyframe shown at or before a time.
+
+        Only packets are read.
+
+        Returns:
+            None if the stream has no keyframe up to that time.
+        """
+        for packets in self._seek_back(time):
+            found = None
+            for packet in packets:
+                if packet.dts is not None and packet.dts > time:
+                    break
+                pts = packet.pts
+                is_shown = pts is not None and self.first_pts <= pts <= time
+                if packet.is_keyframe and is_shown and not packet.is_discard:
+                    found = pts
+                    if not self._is_unindexed:
+                        break  # the index led to the last one
+            if found is not None:
+                return found
+        return None
+
     def _open(self) -> None:
         self._source = open_stream(self.location)
         self._is_unindexed = self._source.container.format.name in _UNINDEXED_FORMATS
@@ -226,14 +249,14 @@ class FrameDecoder:
         # Without an index, the first keyframe after the place of a seek may be later than `pts`.
         back = second if self._is_unindexed else 0
         while pts - back >= self.first_pts:
-            target = pts - back - self._index_offset
-            self._source.container.seek(target, stream=self._source.stream)
+            self._source.container.seek(pts - back, stream=self._source.stream)
             packets = self._source.packets()
             first = next(each for each in packets if each.is_keyframe or not each.size)
             if first.pts is not None and first.pts <= pts:
                 self._damage.restart(first.pts)
                 yield chain([first], packets)
-            back = 2 * back + second
+            # Where an index lists decoding times, a seek to them may lead to a later keyframe.
+            back = self._index_offset if back < self._index_offset else 2 * back + second
         self._reopen()
         self._damage.restart(self.first_pts)
         yield self._source.packets()

@@ -125,6 +125,19 @@ class VideoFile(AbstractContextManager["VideoFile"]):
                         )
                 yield frame
 
+    def keyframe_at(self, seconds: float) -> float | None:
+        """Return the time of the last keyframe at or before a time; None if there is none.
+
+        Args:
+            seconds: Time after the first frame.
+
+        Raises:
+            BadClipError: The file cannot be read there.
+        """
+        with bad_clip_errors(self.location):
+            pts = self._decoder.keyframe_at(self._pts_at(seconds))
+        return None if pts is None else self._decoder.seconds(pts)
+
     @cached_property
     def _stream_orientation(self) -> Orientation | None:
         """Orientation of all frames if messages in the stream state it, perhaps only once."""

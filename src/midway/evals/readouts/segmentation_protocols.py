@@ -82,7 +82,9 @@ class SegmentationConfig:
         for part, names in MACHINE.items():
             parts[part] = {k: v for k, v in parts[part].items() if k not in names}
         parts["run"] = {name: values["run"][name] for name in MEASURING}
-        # Hashes of version 0.1, which covered the encoder's features only, stay the same.
+        # Hashes of version 0.1 stay the same: it had one kind of final rate, and one of features.
+        if not self.optim.scale_final_lr:
+            del parts["optim"]["scale_final_lr"]
         if self.encoder.features != "encoder":
             parts["features"] = self.encoder.features
         return protocol_version(VERSION, parts | own_labels(self.data))
