@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup quickstart test check format
+.PHONY: setup quickstart test docs check format
 
 setup: .venv/ready
 
@@ -23,11 +23,16 @@ quickstart: setup
 test: setup
 	$(BIN)/pytest -n auto
 
+# Into build/site; a broken link, a missing name of the API or any other warning is an error.
+docs: setup
+	$(BIN)/zensical build --strict --clean
+
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+	$(MAKE) docs
 	$(MAKE) test
 
 format: setup

@@ -32,6 +32,12 @@ def shared_parity() -> Path:
     return _shared("parity")
 
 
+@pytest.fixture(scope="session")
+def shared_spec() -> Path:
+    """Folder of the paper's numbers; tests that need it skip without it."""
+    return _shared("spec")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread_per_worker() -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from midway.export.transformers import to_transformers as to_transformers
     from midway.models.dino import HeadConfig as HeadConfig
     from midway.models.dynamics import Dynamics as Dynamics
     from midway.models.dynamics import DynamicsConfig as DynamicsConfig
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from midway.models.encoders.vit import VisionTransformer as VisionTransformer
     from midway.models.midway import MidwayNetwork as MidwayNetwork
     from midway.models.midway import NetworkConfig as NetworkConfig
+    from midway.models.transform import transform as transform
     from midway.models.weights.load import load as load
     from midway.models.weights.release import ReleaseHints as ReleaseHints
     from midway.models.weights.save import save as save
@@ -30,6 +32,8 @@ _HOMES = {
     "load": "midway.models.weights.load",
     "load_encoder": "midway.models.weights.sources",
     "save": "midway.models.weights.save",
+    "to_transformers": "midway.export.transformers",
+    "transform": "midway.models.transform",
 }
 
 

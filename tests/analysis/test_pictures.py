@@ -2,6 +2,7 @@
 
 import math
 from io import BytesIO
+from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -10,13 +11,17 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from midway.analysis.panels import panels
 from midway.analysis.pictures import (
+    HOTTEST,
     crops,
     flow,
     flow_to_rgb,
+    gate_curves,
     heatmaps,
     loss_curves,
     segmentation,
+    smoothed,
 )
 from midway.data.synthetic.world import CLASS_NAMES, World, WorldConfig
 from midway.errors import MidwayError
@@ -220,8 +225,9 @@ def test_more_classes_than_colours_are_refused_in_words(frames):
 def test_flow_is_coloured_on_the_scale_of_the_rows_own_truth(worlds, frames):
     truth = np.stack([world.flow(0.0, 0.5).flow for world in worlds]) * [[[[1]]], [[[9]]]]
     truth[0, 3, 4] = np.nan
-    predictions = {"same": torch.from_numpy(truth), "none": np.zeros((2, 3, 4, 2))}
-    figure = flow(frames, torch.from_numpy(frames[::-1].copy()), truth, predictions)
+    flows = {"true flow": torch.from_numpy(truth)}
+    flows |= {"same": torch.from_numpy(truth), "none": np.zeros((2, 3, 4, 2))}
+    figure = flow(frames, torch.from_numpy(frames[::-1].copy()), flows)
     assert captions(figure) == ["source", "target", "true flow", "same", "none"]
     for row in range(2):
         source, target, true, same, none = images(figure, row, 5)
@@ -231,14 +237,14 @@ def test_flow_is_coloured_on_the_scale_of_the_rows_own_truth(worlds, frames):
         np.testing.assert_array_equal(true, flow_to_rgb(truth[row], longest))
         np.testing.assert_array_equal(same, true)
         assert (none == 255).all()
-        assert figure.axes[5 * row].get_ylabel() == f"max {longest:.1f} px"
+        assert figure.axes[5 * row].get_ylabel() == f"{longest:.1f} px"
 
 
 def test_flow_of_patches_covers_their_pixels(frames):
     truth = np.zeros((2, HEIGHT, WIDTH, 2))
     patches = np.zeros((2, 3, 4, 2))
     patches[1, 2, 1] = (1, 0)
-    figure = flow(frames, frames, truth, {"network": patches})
+    figure = flow(frames, frames, {"true flow": truth, "network": patches})
     coloured = (images(figure, 1, 4)[3] != 255).any(-1)
     expected = np.zeros((HEIGHT, WIDTH), bool)
     expected[16:24, 8:16] = True
@@ -247,14 +253,16 @@ def test_flow_of_patches_covers_their_pixels(frames):
 
 def test_the_legend_of_flow_is_a_wheel_that_is_red_at_its_right(frames):
     truth = np.zeros((2, HEIGHT, WIDTH, 2))
-    wheel = np.asarray(flow(frames, frames, truth, {}).axes[-1].images[0].get_array())
+    drawn = flow(frames, frames, {"flow": truth}, max_pixels=7.0)
+    assert drawn.axes[0].get_ylabel() == "7.0 px"
+    wheel = np.asarray(drawn.axes[-1].images[0].get_array())
     middle = len(wheel) // 2
     assert wheel[middle, -1].tolist() == [255, 0, 0, 255]
     assert wheel[middle, middle].tolist() == [255, 255, 255, 255]
     assert wheel[0, 0, 3] == 0
 
 
-def test_heatmaps_mark_the_patch_its_true_place_and_cover_the_target(frames):
+def test_heatmaps_mark_the_patch_its_true_place_and_cover_the_target_smoothly(frames):
     heat = np.full((2, 3, 4), -0.1)
     heat[0, 1, 2], heat[1, 0, 0] = 0.5, 0.25
     points = np.array([[7.4, 8.0], [31.0, 23.0]])
@@ -262,8 +270,10 @@ def test_heatmaps_mark_the_patch_its_true_place_and_cover_the_target(frames):
     figure = heatmaps(
         frames, frames[::-1], points, {"trained": torch.from_numpy(heat)}, true_points
     )
-    assert captions(figure) == ["source", "target, trained"]
-    corners = [(-0.5, 7.5), (23.5, 15.5)]
+    assert captions(figure) == ["source", "trained"]
+    assert len(legend(figure)) == 4
+    corners, hottest = [(-0.5, 7.5), (23.5, 15.5)], [[19.5, 11.5], [3.5, 3.5]]
+    bars = figure.axes[4:]
     for row in range(2):
         source, target = figure.axes[2 * row : 2 * row + 2]
         np.testing.assert_array_equal(source.images[0].get_array(), frames[row])
@@ -271,17 +281,41 @@ def test_heatmaps_mark_the_patch_its_true_place_and_cover_the_target(frames):
             (square,) = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
             assert square.get_xy() == corners[row]
             assert (square.get_width(), square.get_height()) == (8, 8)
-        (place,) = target.lines
+        peak, place = target.lines
+        assert peak.get_xydata().tolist() == [hottest[row]]
+        assert peak.get_marker() == HOTTEST["marker"]
         assert place.get_xydata().tolist() == [true_points[row].tolist()]
         assert not source.lines
         assert target.get_xlim() == source.get_xlim()
         assert target.get_ylim() == source.get_ylim()
         grey, cover = (np.asarray(image.get_array()) for image in target.images)
         np.testing.assert_allclose(grey[..., 0], frames[1 - row].mean(-1), atol=1)
-        np.testing.assert_array_equal(cover, np.kron(heat[row], np.ones((8, 8))))
+        np.testing.assert_array_equal(cover, smoothed(heat[row], (HEIGHT, WIDTH)))
         opacity = np.asarray(target.images[1].get_alpha())
         assert ((opacity > 0) == (cover > 0)).all()
-        assert target.get_xlabel() == f"maximum cosine {heat[row].max():.2f}"
+        labels = [label.get_text() for label in bars[row].get_xticklabels()]
+        assert labels == ["0", "cosine", f"{heat[row].max():.2f}"]
+
+
+def test_a_smoothed_map_keeps_its_range_and_has_its_peak_in_the_hottest_patch():
+    heat = np.zeros((3, 4), np.float32)
+    heat[1, 2] = 0.5
+    large = smoothed(heat, (HEIGHT, WIDTH))
+    assert large.shape == (HEIGHT, WIDTH)
+    assert 0 <= large.min() < large.max() <= 0.5
+    row, column = np.unravel_index(large.argmax(), large.shape)
+    assert (row // 8, column // 8) == (1, 2)
+    # Neighbouring pixels differ little: no steps at the borders of patches.
+    assert np.abs(np.diff(large, axis=1)).max() < 0.15
+
+
+def test_maps_of_networks_with_other_grids_stand_side_by_side(frames):
+    maps = {"one": np.eye(3, 4)[None].repeat(2, 0), "two\nlevel 3": np.ones((2, 6, 8))}
+    figure = heatmaps(frames, frames, np.full((2, 2), 9.0), maps)
+    assert captions(figure) == ["source", "one", "two\nlevel 3"]
+    sizes = [[p.get_width() for p in axes.patches] for axes in figure.axes[:3]]
+    assert sizes == [[8], [8], [4]]
+    assert len(legend(figure)) == 3
 
 
 def test_a_map_without_heat_covers_nothing(frames):
@@ -291,10 +325,39 @@ def test_a_map_without_heat_covers_nothing(frames):
     draw(figure)
 
 
+def test_long_captions_get_smaller_letters_and_then_lose_their_middle(frames):
+    columns = dict.fromkeys(("a", "b" * 12, "first" + "x" * 60 + "last"), frames)
+    figure, grid = panels(columns, width=3.0)
+    texts = captions(figure)
+    assert texts[:2] == ["a", "b" * 12]
+    assert texts[2].startswith("firs")
+    assert texts[2].endswith("last")
+    assert len(texts[2]) < 20
+    assert len({axes.title.get_fontsize() for axes in grid[0]}) == 1
+    draw(figure)
+    boxes = [axes.title.get_window_extent() for axes in grid[0]]
+    assert all(one.x1 <= two.x0 for one, two in pairwise(boxes))
+
+
+def test_a_figure_for_phones_is_as_narrow_as_asked_and_stacks_its_plots(frames):
+    record = {"step": 1, "loss": 2.0, "dino_loss": 1.0, "dense_loss": 1.0, "dense_loss_3": 1.0}
+    truth = {"flow": np.zeros((2, HEIGHT, WIDTH, 2))}
+    figures = [
+        loss_curves([record], width=3.7),
+        gate_curves([0.0, 1.0], {3: np.ones((2, 2)), 6: np.ones((2, 2))}, width=3.7),
+        flow(frames, frames, truth, width=3.7),
+        segmentation(frames, np.zeros((2, HEIGHT, WIDTH), int), {}, CLASS_NAMES, width=3.7),
+    ]
+    assert all(figure.get_size_inches()[0] <= 3.71 for figure in figures)
+    for figure in figures[:2]:
+        first, second = (axes.get_subplotspec().rowspan.start for axes in figure.axes[:2])
+        assert (first, second) == (0, 1)
+
+
 def test_pictures_leave_the_settings_of_matplotlib_alone_and_can_be_drawn(frames):
     before = dict(mpl.rcParams)
     record = {"step": 1, "loss": 2.0, "dino_loss": 1.0, "dense_loss": 1.0, "dense_loss_3": 1.0}
     truth = np.zeros((2, HEIGHT, WIDTH, 2))
-    for figure in (loss_curves([record]), flow(frames, frames, truth, {})):
+    for figure in (loss_curves([record]), flow(frames, frames, {"flow": truth})):
         assert draw(figure).startswith(b"\x89PNG")
     assert dict(mpl.rcParams) == before

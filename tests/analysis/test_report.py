@@ -13,7 +13,7 @@ from PIL import Image
 
 from midway.analysis.report import Report
 
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "source"}
 NASTY = """<script>alert("1 & 2")</script> $title {body} 'é'"""
 
 
@@ -42,20 +42,21 @@ class Reader(HTMLParser):
             self.texts.append((self.open[-1], data))
 
 
-@pytest.fixture
-def picture() -> Figure:
-    figure = Figure(figsize=(2, 1), dpi=50)
-    figure.add_axes((0, 0, 1, 1)).imshow(np.zeros((5, 10)), cmap="gray", vmin=0)
+def picture(width: float) -> Figure:
+    figure = Figure(figsize=(width, 1), dpi=50)
+    figure.add_axes((0, 0, 0.5, 1)).imshow(np.zeros((5, 10)), cmap="gray", vmin=0, aspect="auto")
+    figure.text(0.6, 0.5, "words")
     return figure
 
 
 @pytest.fixture
-def page(tmp_path: Path, picture: Figure) -> str:
+def page(tmp_path: Path) -> str:
     report = Report(NASTY)
     report.heading(NASTY)
     report.paragraph(NASTY)
     report.table(["", NASTY], [[NASTY, 1.5], ["plain", NASTY]])
-    report.figure(picture, NASTY)
+    report.code(NASTY)
+    report.figure(picture, NASTY, f"seen: {NASTY}")
     report.write(tmp_path / "report.html")
     return (tmp_path / "report.html").read_text(encoding="utf-8")
 
@@ -69,7 +70,7 @@ def test_tags_balance_and_the_page_is_html5_in_utf_8(page):
 
 def test_all_text_reads_as_it_was_given(page):
     told = [tag for tag, text in Reader(page).texts if text == NASTY]
-    assert told == ["title", "h1", "h2", "p", "th", "th", "td", "figcaption"]
+    assert told == ["title", "h1", "h2", "p", "th", "th", "td", "code", "figcaption"]
 
 
 def test_the_page_needs_neither_scripts_nor_network(page):
@@ -80,16 +81,33 @@ def test_the_page_needs_neither_scripts_nor_network(page):
     assert not re.search(r"https?:|url\(|@import", page)
 
 
-def test_a_picture_is_a_png_of_the_figures_own_resolution_with_its_caption(page):
-    (image,) = [attrs for tag, attrs in Reader(page).tags if tag == "img"]
-    assert image["alt"] == NASTY
-    assert (image["width"], image["height"]) == ("192", "96")
+def png_of(source: str) -> Image.Image:
     prefix = "data:image/png;base64,"
-    assert image["src"].startswith(prefix)
-    png = Image.open(BytesIO(b64decode(image["src"].removeprefix(prefix), validate=True)))
+    png = Image.open(BytesIO(b64decode(source.removeprefix(prefix), validate=True)))
     assert png.format == "PNG"
-    assert png.size == (100, 50)
-    assert png.convert("RGB").getpixel((50, 25)) == (0, 0, 0)
+    return png
+
+
+def test_a_picture_has_a_png_for_pages_and_one_for_phones_and_says_what_is_seen(page):
+    tags = Reader(page).tags
+    (image,) = [attrs for tag, attrs in tags if tag == "img"]
+    (phone,) = [attrs for tag, attrs in tags if tag == "source"]
+    assert image["alt"] == f"seen: {NASTY}"
+    assert (image["width"], image["height"]) == ("768", "96")
+    assert (phone["width"], phone["height"]) == ("355", "96")
+    assert "max-width" in phone["media"]
+    assert png_of(image["src"]).size == (400, 50)
+    assert png_of(phone["srcset"]).size == (185, 50)
+
+
+def test_a_picture_has_no_white_panel_and_letters_for_light_and_dark_pages(page):
+    (image,) = [attrs for tag, attrs in Reader(page).tags if tag == "img"]
+    pixels = np.asarray(png_of(image["src"]).convert("RGBA"))
+    assert pixels[25, 100].tolist() == [0, 0, 0, 255]  # the image itself
+    assert pixels[2, 300, 3] == 0
+    letters = pixels[:, 200:][pixels[:, 200:, 3] > 200][:, :3]
+    assert len(letters)
+    assert 0.3 * 255 < letters.min() <= letters.max() < 0.6 * 255
 
 
 def test_rows_and_columns_of_a_table_are_named(page):

@@ -18,6 +18,8 @@ def test_the_costs_in_the_list_of_methods_are_those_of_the_default_configuration
     method = find(PACKAGE, name).METHOD
     found, listed = costs_of(method.Config()), method.about
     assert isinstance(listed, About)
+    assert found.encoder_parameters / 1e6 == pytest.approx(listed.encoder_megaparameters, rel=0.001)
+    assert found.other_parameters / 1e6 == pytest.approx(listed.other_megaparameters, rel=0.001)
     assert found.multiply_adds / 1e9 == pytest.approx(listed.giga_multiply_adds, rel=0.002)
     assert found.activation_bytes / 1e6 == pytest.approx(listed.activation_megabytes, rel=0.01)
 

@@ -42,6 +42,15 @@ def images(tmp_path: Path):
     return [str(path) for path in paths]
 
 
+FACTOR = 5  # a video of 48 rows is enlarged to 240
+
+
+def flow_part(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Flow beside the image, below the bar with the captions."""
+    height, width = (FACTOR * side for side in size)
+    return frame[-height:, -width:]
+
+
 def last_line(capsys):
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
@@ -56,7 +65,11 @@ def test_two_images_give_a_flow_file_and_its_picture(images, tmp_path: Path, cap
     result = last_line(capsys)
     assert result["max_pixels"] == pytest.approx(np.hypot(*found.T).max(), rel=1e-5)
     with Image.open(picture) as image:
-        np.testing.assert_array_equal(np.asarray(image), flow_to_rgb(found, result["max_pixels"]))
+        pixels = np.asarray(image)
+    # Source, target and flow side by side, above the wheel: most of the last third is the shift.
+    colour = flow_to_rgb(np.array(made.SHIFT), result["max_pixels"]).astype(int)
+    last = pixels[: pixels.shape[0] // 2, -pixels.shape[1] // 4 :]
+    assert np.abs(np.median(last, axis=(0, 1)) - colour).max() < 40
 
 
 @pytest.mark.parametrize("method", ["features", "dynamics"])
@@ -112,8 +125,9 @@ def test_a_video_gives_a_video_of_the_flow_of_each_frame_to_the_next(video, tmp_
     frames, rate = decoded(out)
     assert len(frames) == 11
     assert rate == 8
-    assert frames[0].shape == (48, 64, 3)
-    assert all(frame.min() > 250 for frame in frames)  # no motion is white
+    assert frames[0].shape[1] == 2 * FACTOR * 64 + 4
+    for frame in frames:
+        assert flow_part(frame, (48, 64))[:20, -20:].min() > 250  # no motion is white
     assert sorted(path.name for path in tmp_path.iterdir()) == ["flow.mp4", video.name]
 
 
@@ -130,8 +144,27 @@ def test_the_colours_of_a_video_are_those_of_its_motion(tmp_path: Path):
     frames, _ = decoded(tmp_path / "flow.mp4")
     expected = flow_to_rgb(np.array(made.SHIFT), 5.0).astype(int)
     for frame in frames:
-        colour = np.median(frame[12:-12, 12:-12], axis=(0, 1))
+        colour = np.median(flow_part(frame, SIZE), axis=(0, 1))
         assert np.abs(colour - expected).max() < 40
+
+
+def test_one_scale_holds_for_the_whole_video(tmp_path: Path, monkeypatch, video):
+    """Motion that grows along a video: a first pass finds the longest, so that no colour drifts."""
+    lengths, drawn = [], []
+
+    def predict(source, target):
+        lengths.append(1.0 + len(lengths) % 11)
+        return np.full((*source.shape[:2], 2), (lengths[-1], 0.0), np.float32)
+
+    monkeypatch.setattr("midway.cli.flow.flow_predictor", lambda how: predict)
+    monkeypatch.setattr(
+        "midway.cli.flow.flow_to_rgb",
+        lambda found, longest: (drawn.append(longest), flow_to_rgb(found, longest))[1],
+    )
+    result = flow(video, out=tmp_path / "flow.mp4")
+    assert lengths == [1.0 + number % 11 for number in range(22)]
+    assert {*drawn} == {11.0}
+    assert result["max_pixels"] == 11.0
 
 
 def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path: Path):
@@ -156,9 +189,24 @@ def test_only_the_two_frames_of_a_pair_and_their_flow_are_held(video, tmp_path: 
         return found
 
     monkeypatch.setattr("midway.cli.flow.flow_predictor", lambda how: predict)
-    flow(video, out=tmp_path / "flow.mp4")
+    flow(video, out=tmp_path / "flow.mp4", max_pixels=5.0)
     # The first source is not counted; the flow before may wait until this one takes its name.
     assert alive == [2] + [4] * 10
+
+
+def test_pairs_for_the_scale_are_not_held_either(video, tmp_path: Path, monkeypatch):
+    seen, alive = [], []
+
+    def predict(source, target):
+        found = np.zeros((*source.shape[:2], 2), np.float32)
+        seen.append(weakref.ref(found))
+        alive.append(sum(ref() is not None for ref in seen))
+        return found
+
+    monkeypatch.setattr("midway.cli.flow.flow_predictor", lambda how: predict)
+    flow(video, out=tmp_path / "flow.mp4")
+    assert len(alive) == 22
+    assert max(alive) <= 2
 
 
 def test_a_video_that_is_damaged_halfway_leaves_nothing(tmp_path: Path, capsys):

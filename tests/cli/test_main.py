@@ -79,6 +79,8 @@ def test_list_describes_every_method(capsys: pytest.CaptureFixture[str]) -> None
     shown = capsys.readouterr().out
     assert all(f"{name} " in shown for name in available("midway.methods"))
     assert "87.3 G multiply-adds (table 9: 90.8), 982 MB" in shown
+    assert "parameters: 21.6 M in the encoder, 7.3 M in heads" in shown
+    assert "Table 9 also counts tokens that nothing reads" in shown
 
 
 def test_list_names_every_preset(capsys: pytest.CaptureFixture[str]) -> None:

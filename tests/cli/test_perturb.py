@@ -57,6 +57,22 @@ def test_points_give_a_picture_and_their_hottest_patches(files, tmp_path: Path, 
     assert outlines.any(0).sum() > 4 * 20  # in the source and the targets of three levels
 
 
+def test_networks_stand_side_by_side_and_all_are_in_the_json(files, tmp_path: Path, capsys):
+    torch.manual_seed(1)
+    midway.save(random_network(), tmp_path / "other.safetensors")
+    networks, sizes = [files["net"], str(tmp_path / "other.safetensors")], []
+    for chosen in (networks[:1], networks):
+        out = tmp_path / f"{len(chosen)}.png"
+        words = ["--point", "20,9", "--level", "1", "--network", *chosen, "-o", str(out), "--json"]
+        assert main(["perturb", files["a"], files["b"], *words]) == 0
+        with Image.open(out) as picture:
+            sizes.append(picture.size)
+    found = last_line(capsys)
+    assert list(found["networks"]) == networks
+    assert found["levels"] == found["networks"][networks[0]]
+    assert sizes[1][0] / sizes[1][1] > 1.2 * sizes[0][0] / sizes[0][1]
+
+
 def test_images_of_odd_sides_are_fitted_and_places_are_in_their_pixels(files, tmp_path, capsys):
     words = ["--point", "60,34", "--network", files["net"], "-o", str(tmp_path / "o.png"), "--json"]
     assert main(["perturb", files["odd"], files["odd"], *words, "--level", "3"]) == 0
@@ -77,6 +93,7 @@ def test_images_of_odd_sides_are_fitted_and_places_are_in_their_pixels(files, tm
         (["{a}", "{b}"], "--point"),
         (["{a}", "{b}", "--point", "3,3", "--level", "4"], "level 4 has no forward model"),
         (["{a}", "{b}", "--point", "3,3", "--draws", "0"], "0 draws: give 1 or more"),
+        (["{a}", "{b}", "--point", "3,3", "--network"], "--network"),
         (["{a}", "{small}", "--point", "3,3"], "images differ in size"),
         (["{a}", "{text}", "--point", "3,3"], "cannot be read as an image"),
         (["{a}", "{tmp}/none.png", "--point", "3,3"], "none.png: no such file; check the path"),

@@ -1,6 +1,9 @@
 """`midway quickstart`, from video files to the report, in a size for tests."""
 
 import json
+import re
+import shlex
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -46,8 +49,18 @@ def test_it_trains_on_video_files_and_writes_a_report_with_every_finding(
         quickstart_probes.SHIPPED,
         *REFERENCE,
         f"{result['trained']['segmentation']['miou']:.1f}",
+        "midway quickstart --seed 0 --steps 2",
+        "What next",
     ):
         assert text in html
+    alts = re.findall(r'alt="([^"]+)"', html)
+    assert len({*alts}) == 5
+    assert all(alt.endswith(".") and len(alt) > 40 for alt in alts)
+    # The command for a video of this folder runs as it is printed.
+    (line,) = [each for each in html.splitlines() if "midway track" in each]
+    words = shlex.split(unescape(line[line.index("midway track") :]))[1:]
+    assert main([*words, "--fps", "1"]) == 0
+    assert (folder / "tracks.mp4").is_file()
 
 
 def test_steps_are_those_that_fit_into_the_time() -> None:

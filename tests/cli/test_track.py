@@ -58,11 +58,27 @@ def test_features_are_tracked_as_by_the_function_and_drawn(files, tmp_path: Path
     torch.testing.assert_close(torch.tensor(found["confidence"]), expected.confidence)
     assert found["seconds"] == pytest.approx([number / 8 for number in range(6)])
     drawn = decoded(out)
-    assert [frame.shape for frame in drawn] == [(48, 66, 3)] * 6
-    red, green, blue = drawn[2][9, 20].astype(int)  # a sure cross is yellow
-    assert min(red, green) > blue + 80
+    # Frames are enlarged five times, with a bar for the time above them and a legend below.
+    assert {frame.shape for frame in drawn} == {(drawn[0].shape[0], 5 * 66, 3)}
+    above = (drawn[2][:, :4].max((1, 2)) > 60).argmax()
+    red, green, blue = drawn[2][above + 5 * 9 + 2, 5 * 20 + 2].astype(int)  # the first is orange
+    assert red > green > blue + 40
     with Image.open(picture) as strip:
-        assert strip.height == 180
+        assert strip.height > 240
+
+
+def test_networks_are_drawn_side_by_side_and_all_are_in_the_json(files, tmp_path: Path, capsys):
+    torch.manual_seed(1)
+    midway.save(random_network(), tmp_path / "other.safetensors")
+    networks = [files["net"], str(tmp_path / "other.safetensors")]
+    out = str(tmp_path / "out.mp4")
+    words = ["--point", "20,9", "--network", *networks, "-o", out, "--json", "--fps", "4"]
+    assert main(["track", files["video"], *words, "--method", "features"]) == 0
+    found = last_line(capsys)
+    assert list(found["networks"]) == networks
+    assert found["points"] == found["networks"][networks[0]]["points"]
+    assert found["points"] != found["networks"][networks[1]]["points"]
+    assert decoded(out)[0].shape[1] == 2 * 5 * 66 + 4
 
 
 @pytest.mark.parametrize("method", ["midway", "heatmap"])
@@ -134,6 +150,7 @@ def two_sizes(tmp_path: Path) -> str:
         (["{mixed}", "--point", "3,3"], "changes its frame size between"),
         (["{video}", "--point", "3,3", "--network", "{tmp}/none.pth"], "no such file or folder"),
         (["{video}", "--point", "3,3", "--method", "flo"], "flow"),
+        (["{video}", "--point", "3,3", "--network"], "--network"),
     ],
 )
 def test_what_is_wrong_is_one_line(files, tmp_path: Path, capsys, words, message):
@@ -161,4 +178,4 @@ def test_a_real_video_is_tracked_from_its_middle_both_ways(
     assert found["seconds"] == pytest.approx([number / 5 for number in range(9)], abs=0.02)
     assert found["points"][0][4] == [430, 150]
     assert found["confidence"][0][4] == 1
-    assert [frame.shape for frame in decoded(out)] == [(480, 854, 3)] * 9
+    assert [frame.shape[1] for frame in decoded(out)] == [854] * 9

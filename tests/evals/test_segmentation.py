@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,12 +40,16 @@ def place(tmp_path_factory) -> Path:
     save(random_network(), folder / "net.safetensors")
     for kind in ("bdd100k", "cityscapes", "ade20k", "wt_sem", "camvid", "synthetic"):
         write_dummy(kind, folder / kind, train=4, val=2)
+    write_dummy("synthetic", folder / "folder", train=4, val=2)
+    (folder / "folder/classes.txt").write_text("".join(f"class {n}\n" for n in range(6)))
     return folder
 
 
 def run(place: Path, protocol: str, folder: Path, *words: str) -> int:
     dataset = PROTOCOLS[protocol]().data.dataset
     where = ["--network", str(place / "net.safetensors"), "--data.root", str(place / dataset)]
+    if dataset == "folder":
+        where += ["--data.classes", str(place / "folder/classes.txt")]
     command = ["eval", "segmentation", "--protocol", protocol, *where, *TOY]
     return main([*command, *EXTRA.get(protocol, []), "--run.folder", str(folder), *words])
 
@@ -209,6 +214,30 @@ def test_labels_that_are_all_ignored_are_an_error_before_training(split, place, 
 def test_the_papers_linear_readout_refuses_an_encoder_without_dynamics(place, tmp_path, capsys):
     assert run(place, "bdd100k-linear", tmp_path / "run", "--network", "random:vit") == 2
     assert "has no backward features; take --features encoder" in capsys.readouterr().err
+
+
+def test_a_resumed_readout_refuses_a_class_list_that_changed(place, tmp_path, capsys):
+    classes = tmp_path / "classes.txt"
+    classes.write_text("".join(f"class {n}\n" for n in range(6)))
+    words = ["--data.classes", str(classes), "--run.steps", "1"]
+    assert run(place, "folder-linear", tmp_path / "run", *words) == 0
+    again = ["eval", "segmentation", "--resume", str(tmp_path / "run")]
+    assert main(again) == 0
+    classes.write_text("".join(f"class {5 - n}\n" for n in range(6)))
+    assert main(again) == 2
+    assert "classes.txt: its classes are not those of" in capsys.readouterr().err
+
+
+def test_the_version_of_own_labels_follows_the_contents_of_the_list(place, tmp_path):
+    config = PROTOCOLS["folder-linear"]()
+    text = "".join(f"class {n}\n" for n in range(6))
+    versions = []
+    for name, changed in (("a", text), ("b", text), ("c", text.replace("class 5", "other"))):
+        path = tmp_path / f"{name}.txt"
+        path.write_text(changed)
+        data = replace(config.data, classes=str(path))
+        versions.append(replace(config, data=data).version())
+    assert versions[0] == versions[1] != versions[2]
 
 
 @pytest.mark.slow

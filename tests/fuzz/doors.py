@@ -59,7 +59,7 @@ def labelled_picture(path: Path) -> None:
 def label(path: Path) -> None:
     dataset = DATASETS["camvid"]
     item = LabelledImage("label", str(path), str(path))
-    LabelledImages(dataset, dataset.layouts[0], [item]).read(0)
+    LabelledImages(dataset.classes, [item]).read(0)
 
 
 def mask(path: Path) -> None:

@@ -1,6 +1,8 @@
 """DoRA: the loss against the sheet's loops, its quirks, and masks on a planted scene."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ from midway.experiments.walking_tours import dora_vits, dora_vits_released
 from midway.methods.dora import Dora, DoraConfig, DoraViewsConfig
 from midway.models.dino import HeadConfig
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer
+from midway.models.weights.release import ReleaseHints
+from midway.models.weights.sources import load_encoder
 from midway.train.objective import Progress
 
 ENCODER = EncoderConfig(
@@ -175,3 +179,56 @@ def test_masks_cover_two_planted_objects_in_every_frame(threshold_over: str) -> 
         # One object of the three is this square, and stays on it.
         iou = (best & wanted).sum(-1) / (best | wanted).sum(-1)
         assert iou.min() > 0.5, iou
+
+
+def _published(method: Dora, form: str) -> dict[str, Any]:
+    """A file of DoRA: the teacher's backbone alone, below a key, or a whole checkpoint of a run."""
+    teacher, student = (
+        network.state_dict() for network in (method.network.teacher.encoder, method.network.encoder)
+    )
+    if form == "backbone":
+        return dict(teacher)
+    if form == "teacher":
+        return {"teacher": {f"module.backbone.{name}": each for name, each in teacher.items()}}
+    head = {f"head.mlp.{n}.{end}": torch.ones(2) for n in (0, 2, 4) for end in ("weight", "bias")}
+    head |= {f"head.last_layer.weight_{part}": torch.ones(2) for part in "gv"}
+    return {
+        "student": {f"module.backbone.{name}": each for name, each in student.items()}
+        | {f"module.{name}": each for name, each in head.items()},
+        "teacher": {f"backbone.{name}": each for name, each in teacher.items()} | head,
+        "optimizer": {"state": {}, "param_groups": []},
+        "epoch": 100,
+        "args": {"arch": "vit_small", "patch_size": 8},
+        "dino_loss": {"center": torch.zeros(1, 12)},
+        "fp16_scaler": None,
+    }
+
+
+@pytest.mark.parametrize("form", ["backbone", "teacher", "whole"])
+def test_files_in_the_published_layout_open_strictly_and_give_the_teachers_features(
+    tmp_path: Path, form: str
+) -> None:
+    method, _ = _build(SMALL)
+    with torch.no_grad():
+        for parameter in method.network.encoder.parameters():
+            parameter.add_(0.1)  # so that student and teacher differ
+    path, state = tmp_path / "dora.pth", _published(method, form)
+    torch.save(state, path)
+    hints = ReleaseHints(encoder_heads=3)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    teacher = method.network.teacher.encoder.eval()
+    with torch.no_grad():
+        (found,) = load_encoder(str(path), hints=hints).maps(images, (-1,))
+        (wanted,) = teacher.maps(images, (-1,))
+    torch.testing.assert_close(found, wanted)
+    # A tensor that is missing, or that belongs to nothing, is an error, unlike in the release.
+    inner = state.get("teacher", state)
+    (name,) = [name for name in inner if name.endswith("blocks.1.mlp.fc1.weight")]
+    kept = inner.pop(name)
+    torch.save(state, path)
+    with pytest.raises(MidwayError, match=r"blocks\.1\.mlp\.fc1\.weight"):
+        load_encoder(str(path), hints=hints)
+    inner |= {name: kept, name.replace("fc1.weight", "fc9.weight"): kept}
+    torch.save(state, path)
+    with pytest.raises(MidwayError, match=r"blocks\.1\.mlp\.fc9\.weight"):
+        load_encoder(str(path), hints=hints)

@@ -1,12 +1,21 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from midway.errors import MidwayError
-from midway.train.objective import ParameterGroup, parameter_groups
-from midway.train.optim import AdamW, OptimConfig, Rates, clip_gradients
+from midway.experiments.bdd100k import videomae_vits
+from midway.train.objective import ParameterGroup, Progress, parameter_groups
+from midway.train.optim import (
+    AdamW,
+    OptimConfig,
+    Rates,
+    check_falling,
+    clip_gradients,
+    rates_at,
+)
 
 from .toy import Toy
 
@@ -163,3 +172,23 @@ def test_a_group_has_its_own_share_of_the_learning_rate():
     # The first step of Adam is as long as the rate, whatever the gradient.
     moved = [(old - new).mean().item() for old, new in zip(before, first + last, strict=True)]
     assert moved == pytest.approx([0.025, 0.025, 0.1, 0.1], rel=1e-4)
+
+
+@pytest.mark.parametrize(("samples", "final"), [(256, 1e-5), (1024, 4e-5)])
+def test_a_final_rate_scales_with_the_samples_of_a_step_where_the_recipe_says_so(samples, final):
+    # VideoMAE's: 1.5e-4 at the peak and 1e-5 at the end, per 256 clips.
+    optim = videomae_vits().optim
+    end = Progress(step=999_999, steps=10**6, steps_per_epoch=1e-6, samples=samples)
+    ends = [rates_at(end, c).lr for c in (optim, replace(optim, scale_final_lr=False))]
+    assert ends == pytest.approx([final, 1e-5], rel=1e-4)
+
+
+def test_a_scaled_final_rate_above_the_peak_is_refused_at_once_or_with_the_samples():
+    with pytest.raises(MidwayError, match=r"final_lr = 0\.001: the rate would rise"):
+        OptimConfig(lr=5e-4, final_lr=1e-3, scale_final_lr=True)
+    config = OptimConfig(lr=1e-4, scale_lr=False, final_lr=5e-5, scale_final_lr=True)
+    check_falling(config, 512)
+    with pytest.raises(
+        MidwayError, match=r"final_lr = 5e-05 \* samples / 256 = 0\.0002: .* lr = 0\.0001, the peak"
+    ):
+        check_falling(config, 1024)

@@ -35,10 +35,6 @@ class Fitted:
         return torch.minimum(cells, grid - 1).clamp(min=0)
 
 
-DEFAULT_SIDE = 224
-"""Shorter side for encoders whose configuration states none, in pixels."""
-
-
 def fit(
     images: UInt8[Tensor, "batch 3 height width"],
     network: MidwayNetwork | Encoder,
@@ -61,7 +57,7 @@ def fit(
         raise MidwayError(f"short side of {short_side} pixels: give 0 or more")
     encoder = network.encoder if isinstance(network, MidwayNetwork) else network
     stride = encoder.stride
-    own_side = min(getattr(encoder.config, "image_size", (DEFAULT_SIDE,)))
+    own_side = min(encoder.image_size)
     height, width = images.shape[2:]
     factor = (short_side or own_side) / min(height, width)
     rows, columns = (max(1, round(side * factor / stride)) for side in (height, width))

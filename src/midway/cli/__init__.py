@@ -27,13 +27,16 @@ COMMANDS = {
     "export": "write a network or its encoder as .safetensors, or in the release's .pth layout",
     "bench": "measure data loading or a training step: midway bench data|step",
     "list": "list names: midway list [experiments|methods|networks]",
+    "paper": "plan, make or print a table of the paper: midway paper table1 --plan",
     "flow": "compute optical flow of two images or a video: midway flow A B -o out.flo",
+    "segment": "write masks of images or a video: midway segment IMAGES --network READOUT -o DIR",
     "perturb": "show where the dynamics move a patch: midway perturb A B --point X,Y",
     "track": "follow points through a video: midway track VIDEO --point X,Y -o out.mp4",
+    "demo": "serve a page to click on: midway demo [VIDEO ...] [--network NETWORK] [--out DIR]",
 }
 
 
-COMPUTING = ("quickstart", "flow", "perturb", "track")
+COMPUTING = ("quickstart", "flow", "perturb", "segment", "track", "demo")
 """Commands that use no more threads than there are free cores when they start. A run that can be
 resumed does not: its numbers may depend on the number of threads."""
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}

@@ -1,20 +1,23 @@
 """Command ``midway flow``: optical flow between two images, or along a video."""
 
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 from PIL import Image
 
+from midway.analysis.lettering import enlarged, side_by_side, whole_factor, with_wheel
 from midway.atomic import write_picture
 from midway.cli.options import check_outputs, parse, say
 from midway.data.clip import BadClipError, Frame
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES
 from midway.data.flow.checks import FloatFlow
-from midway.data.flow.colours import flow_to_rgb, longest_pixels
+from midway.data.flow.colours import flow_to_rgb
 from midway.data.flow.files import flow_suffixes, write_flow
 from midway.data.images import read_image
 from midway.data.video.file import VIDEO_SUFFIXES, VideoFile
@@ -25,6 +28,8 @@ from midway.progress import progress
 
 LONGEST_QUANTILE = 0.99
 """Quantile of a video frame's motion that scales its colours; outliers above it are ignored."""
+SCALE_PAIRS = 16
+"""Number of pairs of a video, evenly spaced, whose motion sets the scale of all its colours."""
 PIXELS = FlowMethod(method="pixels")
 
 
@@ -48,10 +53,12 @@ def flow(
     Args:
         first: Source image, or a video without a second argument.
         second: Target image of the same size.
-        out: Flow file (.flo, .pfm, KITTI's .png, .flo5, .npy); for a video, a colour-coded video.
-        picture: Colour-coded flow as an image, written in addition.
+        out: Flow file (.flo, .pfm, KITTI's .png, .flo5, .npy); for a video, a video of each frame
+            beside its colour-coded flow.
+        picture: Images and colour-coded flow as a picture, written in addition.
         how: Method of flow estimation.
-        max_pixels: Motion shown in full colour, in pixels; 0 for the largest (so far, in a video).
+        max_pixels: Motion shown in full colour, in pixels; 0 for the largest (in a video, of 16
+            pairs of frames).
     """
     if not 0 <= max_pixels < inf:
         raise MidwayError(f"--max-pixels {max_pixels}: give a length, or 0 for the largest motion")
@@ -96,8 +103,15 @@ def _pair(
     lengths = np.hypot(found[..., 0], found[..., 1])
     say(f"{out}: mean motion {lengths.mean():.2f} px, largest {lengths.max():.2f} px")
     if picture:
-        colours = flow_to_rgb(found, longest or longest_pixels(found))
-        write_picture(picture, Image.fromarray(colours))
+        # Imported only here, because matplotlib takes a third of a second.
+        from midway.analysis import pictures
+
+        figure = pictures.flow(
+            source[None], target[None], {"flow": found[None]}, max_pixels=longest
+        )
+        drawn = BytesIO()
+        figure.savefig(drawn, format="png")
+        write_picture(picture, Image.open(drawn).convert("RGB"))
     return {
         "out": str(out),
         "picture": str(picture) if picture else None,
@@ -108,17 +122,15 @@ def _pair(
 
 def _video(path: Path, out: Path, predict: Predictor, max_pixels: float) -> dict[str, Any]:
     # One pair of frames at a time, so that memory does not grow with the length of the video.
-    longest, count = max_pixels or 1.0, 0
+    count = 0
     with VideoFile(str(path)) as video, writing_video(out, video.fps) as write:
         video.warn()
+        longest = max_pixels or _longest(video, predict, path)
         source = None
         for target in progress(_frames(video), "frames", len(video.frame_seconds)):
             if source is not None:
                 found = _finite(predict(source.image, target.image), path)
-                if not max_pixels:
-                    lengths = np.hypot(found[..., 0], found[..., 1])
-                    longest = max(longest, float(np.quantile(lengths, LONGEST_QUANTILE)))
-                write(flow_to_rgb(found, longest), source.seconds)
+                write(_beside(source, found, longest), source.seconds)
                 count += 1
             source = target
         if not count:
@@ -126,6 +138,31 @@ def _video(path: Path, out: Path, predict: Predictor, max_pixels: float) -> dict
     pairs = f"{counted(count, 'pair')} of frames"
     say(f"{out}: flow of {pairs}, full colour at {longest:.1f} px")
     return {"out": str(out), "pairs": count, "max_pixels": longest}
+
+
+def _longest(video: VideoFile, predict: Predictor, path: Path) -> float:
+    """Return the longest motion of a few pairs, at least 1 pixel: one scale for the whole video."""
+    times = video.frame_seconds
+    last = max(len(times) - 2, 0)
+    chosen = np.unique(np.linspace(0, last, min(SCALE_PAIRS, last + 1)).round().astype(int))
+    longest = 1.0
+    for number in progress(chosen.tolist(), "pairs for the scale"):
+        pair = video.frames_at(times[number : number + 2].tolist())
+        if len(pair) == 2:
+            found = _finite(predict(pair[0].image, pair[1].image), path)
+            lengths = np.hypot(found[..., 0], found[..., 1])
+            longest = max(longest, float(np.quantile(lengths, LONGEST_QUANTILE)))
+    return longest
+
+
+def _beside(source: Frame, found: FloatFlow, longest: float) -> NDArray[np.uint8]:
+    """Draw a frame beside its flow and the colour wheel."""
+    factor = whole_factor(source.image)
+    image, colours = (
+        enlarged(each, factor) for each in (source.image, flow_to_rgb(found, longest))
+    )
+    parts = [(f"{source.seconds:.2f} s", image), ("flow to the next frame", colours)]
+    return with_wheel(side_by_side(parts), longest)
 
 
 def _finite(found: FloatFlow, path: Path) -> FloatFlow:

@@ -15,6 +15,11 @@ from midway.registry import available, find
 
 PACKAGE = "midway.methods"
 
+COUNTING = """
+Costs are those of the default configuration: multiply-adds of the forward passes of student, EMA
+teacher and flow network. Table 9 also counts tokens that nothing reads, and no projection heads
+among the parameters; `midway paper table9` counts as it does."""
+
 Kind = Literal["experiments", "methods", "networks"]
 
 
@@ -35,6 +40,8 @@ def list_names(kind: Annotated[Kind, tyro.conf.Positional] = "experiments") -> d
     for name, text in lines.items():
         for title, line in zip_longest([name], text.splitlines(), fillvalue=""):
             print(f"{title:<{width}}  {line}")
+    if kind == "methods":
+        print(COUNTING)
     return {kind: lines}
 
 
@@ -50,11 +57,13 @@ def _methods() -> Mapping[str, str]:
 
 
 def _described(about: About) -> str:
-    """Return paper, costs and licences of a method, in three lines."""
+    """Return paper, sizes, costs and licences of a method, in four lines."""
     in_paper = about.paper_giga_multiply_adds
     beside = "not in table 9" if in_paper is None else f"table 9: {in_paper:.1f}"
     return (
         f"{about.paper}\n"
+        f"parameters: {about.encoder_megaparameters:.1f} M in the encoder, "
+        f"{about.other_megaparameters:.1f} M in heads, decoders and dynamics\n"
         f"a sample: {about.sample}, {about.giga_multiply_adds:.1f} G multiply-adds ({beside}), "
         f"{about.activation_megabytes:,.0f} MB in float32\n"
         f"code {about.code_licence}; weights {about.weights_licence}; "

@@ -5,7 +5,8 @@ import inspect
 import io
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import MISSING
 from functools import partial, wraps
@@ -191,3 +192,10 @@ def check_outputs(written: Sequence[Path], read: Sequence[Path]) -> None:
             raise MidwayError(f"{path}: no folder {path.parent}; make it first")
         if path.resolve() in [each.resolve() for each in read]:
             raise MidwayError(f"{path}: is an input and would be overwritten; give another name")
+
+
+def short_names(networks: Iterable[str]) -> dict[str, str]:
+    """Return a caption for each network: the last part of its path, or all of it if two agree."""
+    last = {name: name.rstrip("/").rpartition("/")[2] for name in networks}
+    count = Counter(last.values())
+    return {name: name if count[part] > 1 else part for name, part in last.items()}

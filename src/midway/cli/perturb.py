@@ -1,6 +1,6 @@
 """Command ``midway perturb A B --point X,Y``: heatmaps of forwarded feature perturbation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from midway.analysis import pictures
 from midway.analysis.inputs import Fitted, check_points, fit
 from midway.analysis.perturbation import check_level, fast_dtype, output_heatmaps
 from midway.atomic import write_picture
-from midway.cli.options import check_outputs, parse, parse_points, say
+from midway.cli.options import check_outputs, parse, parse_points, say, short_names
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES
 from midway.data.images import read_image
 from midway.errors import MidwayError, counted
@@ -41,20 +41,23 @@ def perturb(
     /,
     *,
     point: tuple[str, ...],
-    network: str = SHIPPED,
+    network: tuple[str, ...] = (SHIPPED,),
     level: tuple[int, ...] = (),
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("perturb.png"),
     short_side: int = 0,
     draws: int = 16,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Draw heatmaps of forwarded feature perturbation, one row per point and one column per level.
+    """Draw heatmaps of forwarded feature perturbation.
+
+    A row is a point, and a column a level of a network.
 
     Args:
         source: Source image.
         target: Target image of the same size.
         point: Points X,Y in pixels of the source; the patch at each point is perturbed.
-        network: Midway network: a run folder, a file, a hub id, or a name of midway list networks.
+        network: Midway networks, shown side by side: run folders, files, hub ids, or names of
+            midway list networks.
         level: Levels of the forward models; all by default.
         out: Output image.
         short_side: Shorter side of the network's input in pixels; 0 for its training size.
@@ -67,25 +70,64 @@ def perturb(
     points = parse_points(point)
     images = _images(source, target)
     check_points(points, images.shape[2:])
-    opened = load(network).to(pick_device())
-    levels = level or opened.config.dynamics.levels
-    for each in levels:
-        check_level(opened, each)
-    fitted = fit(images, opened, short_side=short_side)
-    maps = _heatmaps(opened, fitted, points, levels, draws, seed)
+    if not network:
+        raise MidwayError("--network: no network; give one or more")
+    found = {
+        each: _of_network(
+            each, images, points, level, short_side=short_side, draws=draws, seed=seed
+        )
+        for each in dict.fromkeys(network)
+    }
+    names = short_names(found)
+    maps = {
+        f"target, level {number}" if len(found) == 1 else f"{names[each]}\nlevel {number}": heat
+        for each, levels in found.items()
+        for number, (heat, _) in levels.items()
+    }
+    _draw(out, images, points, maps)
+    for each, levels in found.items():
+        of = f" of {names[each]}" if len(found) > 1 else ""
+        shown = ", ".join(map(str, levels))
+        say(f"{out}: heatmaps of {counted(len(points), 'point')} at level {shown}{of}")
+    hottest = {
+        each: {number: places for number, (_, places) in levels.items()}
+        for each, levels in found.items()
+    }
+    return {"out": str(out), "levels": hottest[network[0]], "networks": hottest}
+
+
+def _draw(
+    out: Path,
+    images: UInt8[Tensor, "2 3 height width"],
+    points: Float[Tensor, "points 2"],
+    maps: Mapping[str, Tensor],
+) -> None:
     pixels = images.permute(0, 2, 3, 1).numpy()
-    figure = pictures.heatmaps(
-        pixels[:1].repeat(len(points), axis=0),
-        pixels[1:].repeat(len(points), axis=0),
-        points,
-        {f"level {each}": heat for each, heat in maps.items()},
-    )
+    source_pixels, target_pixels = (each[None].repeat(len(points), axis=0) for each in pixels)
+    figure = pictures.heatmaps(source_pixels, target_pixels, points, maps)
     drawn = BytesIO()
     figure.savefig(drawn, format="png")
     write_picture(out, Image.open(drawn).convert("RGB"))
-    heatmaps = f"heatmaps of {counted(len(points), 'point')}"
-    say(f"{out}: {heatmaps} at level {', '.join(map(str, levels))}")
-    return {"out": str(out), "levels": {each: _hottest(maps[each], fitted) for each in levels}}
+
+
+def _of_network(
+    name: str,
+    images: UInt8[Tensor, "2 3 height width"],
+    points: Float[Tensor, "points 2"],
+    levels: Sequence[int],
+    *,
+    short_side: int,
+    draws: int,
+    seed: int,
+) -> dict[int, tuple[Float[Tensor, "points rows columns"], list[dict]]]:
+    """Return the heatmaps of each level of a network, and the hottest patch of each point."""
+    network = load(name).to(pick_device())
+    levels = levels or network.config.dynamics.levels
+    for each in levels:
+        check_level(network, each)
+    fitted = fit(images, network, short_side=short_side)
+    maps = _heatmaps(network, fitted, points, levels, draws, seed)
+    return {level: (heat, _hottest(heat, fitted)) for level, heat in maps.items()}
 
 
 def _images(source: Path, target: Path) -> UInt8[Tensor, "2 3 height width"]:

@@ -1,11 +1,15 @@
 """Figures and HTML report of the quickstart."""
 
 import json
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
 
 from midway.analysis import pictures
 from midway.analysis.report import Report
@@ -24,6 +28,10 @@ from midway.errors import counted
 from midway.evals.probes.motion import MotionScore
 from midway.experiments.base import Experiment, clip_loader
 from midway.experiments.recognition import NUM_VIDEOS
+from midway.train.run import RunConfig
+
+CROPS_INCHES = 4.0
+"""Largest width of the figure of crops, which have few pixels."""
 
 
 def write_report(
@@ -43,23 +51,84 @@ def write_report(
         reason: Reason for fewer steps than in the full run; empty if there are as many.
 
     """
-    lines = (experiment.run.folder / "metrics.jsonl").read_text().splitlines()
+    run = experiment.run
     report = Report("Midway quickstart")
     report.paragraph(
         f"A small Midway network was pretrained without labels on {NUM_VIDEOS} synthetic videos: "
-        f"{counted(experiment.run.steps, 'step')} of {experiment.data.batch_size} pairs of frames "
-        f"in {seconds['train'] / 60:.1f} minutes, seed {experiment.run.seed}, on this machine's "
+        f"{counted(run.steps, 'step')} of {experiment.data.batch_size} pairs of frames "
+        f"in {seconds['train'] / 60:.1f} minutes, seed {run.seed}, on this machine's "
         f"CPU. {reason} The network is compared with the untrained one on synthetic worlds that it "
         "was not trained on."
     )
+    _report_origin(report, run)
     report.heading("Training")
+    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    report.figure(pictures.loss_curves(records), "Loss over the steps of the run.")
-    report.figure(_crops(experiment), "Crops of a few training pairs, after augmentation.")
+    report.figure(
+        lambda width: pictures.loss_curves(records, width=width),
+        "Loss over the steps of the run.",
+        _losses_seen(records),
+    )
+    views = _views(experiment)
+    report.figure(
+        lambda width: pictures.crops(views, SHOWN, width=min(width, CROPS_INCHES)),
+        "Crops of a few training pairs, after augmentation.",
+        f"{counted(SHOWN, 'row')} of two crops: a source frame with objects, and its target, in "
+        "which they have moved; each has other colours.",
+    )
     _report_recognition(report, findings)
     _report_motion(report, findings)
     _report_heatmaps(report, findings.heatmaps)
+    _report_next(report, path.parent, run)
     report.write(path)
+
+
+def _report_origin(report: Report, run: RunConfig) -> None:
+    """Add command, commit, versions and date."""
+    origin = json.loads((run.folder / "environment.json").read_text())
+    report.code(f"midway quickstart --seed {run.seed} --steps {run.steps}")
+    commit = f"commit {_short(origin['git_commit'])}, " if origin["git_commit"] else ""
+    report.paragraph(
+        f"Midway {origin['midway-network']}, {commit}torch {origin['torch']}, "
+        f"Python {origin['python']}, {origin['date'][:10]}. The command repeats this run."
+    )
+
+
+def _short(commit: str) -> str:
+    """Shorten a commit, and keep the mark of changed files."""
+    name, dash, mark = commit.partition("-")
+    return f"{name[:12]}{dash}{mark}"
+
+
+def _report_next(report: Report, folder: Path, run: RunConfig) -> None:
+    """Add commands that go on from this run."""
+    video = min((folder / "videos").glob("*.mp4"))
+    network, here = shlex.quote(str(run.folder)), shlex.quote(str(folder))
+    report.heading("What next")
+    report.paragraph(
+        "Follow a point with this network, watch its training, or plan a run on your own video:"
+    )
+    report.code(
+        f"midway track {shlex.quote(str(video))} --point 60,50 --network {network} "
+        f"-o {here}/tracks.mp4\n"
+        f"tensorboard --logdir {network}\n"
+        "midway train own.midway_tiny --data.root DIR --plan"
+    )
+    report.paragraph(
+        "DIR is a folder with videos. The documentation explains data, evaluations and analysis: "
+        "docs/index.md of the repository."
+    )
+
+
+def _losses_seen(records: Sequence[Mapping[str, Any]]) -> str:
+    """Describe the plot of the losses."""
+    first, last = records[0], records[-1]
+    changes = [
+        f"{name} from {first[key]:.2f} to {last[key]:.2f}"
+        for name, key in (("total", "loss"), ("dense", "dense_loss"))
+        if first[key] is not None and last[key] is not None
+    ]
+    return f"Two plots of losses from step {first['step']} to {last['step']}: {', '.join(changes)}."
 
 
 def _report_recognition(report: Report, findings: Findings) -> None:
@@ -90,9 +159,12 @@ def _report_recognition(report: Report, findings: Findings) -> None:
         name: score.predictions[:SHOWN].numpy() for name, score in findings.recognition.items()
     }
     images, truth = (x[:SHOWN].numpy() for x in (findings.test.images, findings.test.classes))
+    right = [f"{name} {100 * (each == truth).mean():.0f} %" for name, each in predicted.items()]
     report.figure(
-        pictures.segmentation(images, truth, predicted, SHAPE_CLASSES),
+        lambda width: pictures.segmentation(images, truth, predicted, SHAPE_CLASSES, width=width),
         "Test images, ground truth, and predictions of the linear probes.",
+        f"{counted(SHOWN, 'test image')} with objects, their classes as colours, and the predicted "
+        f"classes. Pixels that agree with the truth: {', '.join(right)}.",
     )
 
 
@@ -113,10 +185,14 @@ def _report_motion(report: Report, findings: Findings) -> None:
             _guess_row(motions["untrained"]),
         ],
     )
-    flows = {name: motion.predicted_flow[:SHOWN].numpy() for name, motion in motions.items()}
+    flows = {"true flow": flow}
+    flows |= {name: motion.predicted_flow[:SHOWN].numpy() for name, motion in motions.items()}
+    longest = np.hypot(flow[..., 0], flow[..., 1]).max()
     report.figure(
-        pictures.flow(source, target, flow, flows),
+        lambda width: pictures.flow(source, target, flows, width=width),
         "Pairs, ground-truth flow, and flow of patches predicted by the probes.",
+        f"{counted(SHOWN, 'pair')} of frames and flow as colours. The true flow has sharp regions, "
+        f"one per shape, of up to {longest:.0f} pixels; the predicted flow has blocks of patches.",
     )
 
 
@@ -128,11 +204,25 @@ def _report_heatmaps(report: Report, heatmaps: Heatmaps) -> None:
         f"The packaged network {SHIPPED} was trained longer, on other worlds, and motion has "
         f"emerged in it. Its heatmaps are on new worlds of its kind, {HEATMAP_GAP_SECONDS} s apart."
     )
+    maps = heatmaps.maps.numpy()
+    shown = {f"target, {SHIPPED}": maps}
     report.figure(
-        pictures.heatmaps(source, target, points, {SHIPPED: heatmaps.maps.numpy()}, moved),
+        lambda width: pictures.heatmaps(source, target, points, shown, moved, width=width),
         "Forwarded feature perturbation: effect of perturbing the outlined source patch on the "
         "predicted target.",
+        f"{counted(len(points), 'source frame')} with an outlined patch, and heatmaps over the "
+        "grey targets. Their hottest patches, marked by white crosses, are on average "
+        f"{_distance(maps, moved, source.shape[1:3]):.1f} pixels from the true places.",
     )
+
+
+def _distance(maps: NDArray[Any], moved: NDArray[Any], size: Sequence[int]) -> float:
+    """Return the mean distance in pixels of the hottest patches from points, (N, 2)."""
+    rows, columns = maps.shape[1:]
+    row, column = np.unravel_index(maps.reshape(len(maps), -1).argmax(1), (rows, columns))
+    patch = np.array([size[1] / columns, size[0] / rows])
+    hottest = (np.stack([column, row], axis=1) + 0.5) * patch - 0.5
+    return float(np.hypot(*(hottest - moved).T).mean())
 
 
 def _motion_row(name: str, motion: MotionScore) -> tuple[str, ...]:
@@ -144,10 +234,9 @@ def _guess_row(motion: MotionScore) -> tuple[str, ...]:
     return ("mean motion", f"{motion.flow.epe_mean:.2f}", "0", f"{motion.camera.epe_mean:.2f}", "0")
 
 
-def _crops(experiment: Experiment) -> Figure:
-    """Draw the motion crops of the run's first batch; the run uses no other views."""
+def _views(experiment: Experiment) -> dict[str, Tensor]:
+    """Return the motion crops of the run's first batch; the run uses no other views."""
     spec = method_of(experiment).views.spec()
     data = replace(experiment.data, num_workers=0)
     batch = next(clip_loader(replace(experiment, data=data), spec).batches(0, 1))
-    views = batch.render(spec).views
-    return pictures.crops({"motion": views["motion"]}, SHOWN)
+    return {"motion": batch.render(spec).views["motion"]}

@@ -18,7 +18,7 @@ FIRST = ("data", "run", "optim")
 """Sections shown first."""
 COMMON = {
     "data": (
-        *("root", "dataset", "fps", "gap_seconds", "starts", "draws_per_clip"),
+        *("root", "dataset", "classes", "fps", "gap_seconds", "starts", "draws_per_clip"),
         *("batch_size", "crop", "scale", "num_workers"),
     ),
     "run": (

@@ -1,7 +1,7 @@
 """Command ``midway track VIDEO --point X,Y -o out.mp4``: follow points through a video."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import torch
 import tyro
 from PIL import Image
+from torch import Tensor
 
 from midway.analysis.perturbation import fast_dtype
-from midway.analysis.track_pictures import draw_tracks, track_strip
+from midway.analysis.track_pictures import track_frame, track_strip
 from midway.analysis.tracking import Method, Tracks, track_points
 from midway.atomic import write_picture
-from midway.cli.options import check_outputs, parse, parse_points, say
+from midway.cli.options import check_outputs, parse, parse_points, say, short_names
 from midway.cli.perturb import SHIPPED
 from midway.data.clip import ROUNDING_SECONDS
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES
@@ -48,7 +49,7 @@ def track(
     picture: Path | None = None,
     start_seconds: float = 0.0,
     method: Method = "midway",
-    network: str = SHIPPED,
+    network: tuple[str, ...] = (SHIPPED,),
     level: int | None = None,
     fps: float = 0.0,
     short_side: int = 0,
@@ -61,12 +62,13 @@ def track(
     Args:
         video: Video file.
         point: Points X,Y in pixels of the frame at --start-seconds.
-        out: Output video with the tracks drawn; yellow is confident, blue is lost.
+        out: Output video with the tracks drawn, one colour per point; a ring is a point that is
+            probably lost.
         picture: Strip of four frames as an image, written in addition.
         start_seconds: Time of the points, in seconds after the first frame.
         method: The paper's rule (midway), features only, heatmaps only, or optical flow.
-        network: Run folder, file, hub id, or a name of midway list networks; a Midway network, or
-            for --method features any encoder.
+        network: Run folders, files, hub ids, or names of midway list networks, shown side by side;
+            Midway networks, or for --method features any encoders.
         level: Level of features and heatmaps; by default the highest objective level, or the top.
         fps: Frames per second to process; 0 for all frames.
         short_side: Shorter side of the network's input in pixels; 0 for its training size.
@@ -74,31 +76,33 @@ def track(
         seed: Seed of the perturbations.
         flow: Flow estimation of --method flow.
     """
-    _check(video, out, picture, fps)
-    points = parse_points(point)
-    device = pick_device()
-    loaded = None if method == "flow" else _opened(network, method).to(device)
-    predict = _predictor(flow, network) if method == "flow" else None
-    with VideoFile(str(video)) as opened:
-        opened.warn()
-        frames = VideoFrames(opened, fps=fps)
-        tracks = track_points(
-            loaded,
-            frames,
-            points,
-            torch.full((len(points),), _number(frames, start_seconds)),
-            method=method,
-            level=level,
-            short_side=short_side,
-            flow=predict,
-            num_draws=draws,
-            seed=seed,
-            dtype=fast_dtype(device),
-        )
-        _draw(frames, tracks, out, picture)
+    _check(video, out, picture, fps, network)
+    points, device, names = parse_points(point), pick_device(), short_names(network)
+    # All are opened before the first is used, so that an error comes at once.
+    opened = {each: _source(each, method, flow, device) for each in names}
+    options = {"method": method, "level": level, "short_side": short_side}
+    options |= {"num_draws": draws, "seed": seed, "dtype": fast_dtype(device)}
+    with VideoFile(str(video)) as file:
+        file.warn()
+        frames = VideoFrames(file, fps=fps)
+        starts = torch.full((len(points),), _number(frames, start_seconds))
+        of = {"frames": frames, "points": points, "start_frames": starts}
+        found = {each: track_points(**source, **of, **options) for each, source in opened.items()}
+        # A single picture needs no name of its network.
+        captions = {names[each] if len(names) > 1 else "": it for each, it in found.items()}
+        _draw(frames, captions, starts, out, picture)
     through = f"{counted(len(points), 'point')} through {counted(len(frames), 'frame')}"
     say(f"{out}: {through}, by {method}")
-    return {"out": str(out), "picture": picture and str(picture)} | _to_json(frames, tracks)
+    result = {"out": str(out), "picture": picture and str(picture), "seconds": frames.seconds}
+    each_track = {each: _to_json(tracks) for each, tracks in found.items()}
+    return result | each_track[network[0]] | {"networks": each_track}
+
+
+def _source(network: str, method: Method, flow: FlowMethod, device: torch.device) -> dict[str, Any]:
+    """Return the arguments of `track_points` that find points by a network, or by flow."""
+    if method == "flow":
+        return {"network": None, "flow": _predictor(flow, network)}
+    return {"network": _opened(network, method).to(device)}
 
 
 def _opened(network: str, method: Method) -> MidwayNetwork | Encoder:
@@ -109,7 +113,9 @@ def _opened(network: str, method: Method) -> MidwayNetwork | Encoder:
     return load(network)
 
 
-def _check(video: Path, out: Path, picture: Path | None, fps: float) -> None:
+def _check(
+    video: Path, out: Path, picture: Path | None, fps: float, network: Sequence[str]
+) -> None:
     """Check inputs and outputs before anything is computed."""
     if not video.exists():
         raise MidwayError(f"{video}: no such file; check the path")
@@ -120,6 +126,8 @@ def _check(video: Path, out: Path, picture: Path | None, fps: float) -> None:
             f"{out}: is not a video format; give a name like tracks.mp4, ending in "
             f"{', '.join(WRITTEN_VIDEO_SUFFIXES)}"
         )
+    if not network:
+        raise MidwayError("--network: no network; give one or more")
     if picture and picture.suffix.lower() not in IMAGE_SUFFIXES:
         raise MidwayError(f"{picture}: is not an image format; give a name like tracks.png")
     check_outputs([path for path in (out, picture) if path], [video])
@@ -142,18 +150,21 @@ def _number(frames: VideoFrames, seconds: float) -> int:
     return bisect_right(frames.seconds, seconds + ROUNDING_SECONDS) - 1
 
 
-def _draw(frames: VideoFrames, tracks: Tracks, out: Path, picture: Path | None) -> None:
+def _draw(
+    frames: VideoFrames,
+    tracks: Mapping[str, Tracks],
+    starts: Tensor,
+    out: Path,
+    picture: Path | None,
+) -> None:
     with writing_video(out, frames.fps) as write:
         for number in progress(range(len(frames)), "drawn frames"):
-            image = frames[number].permute(1, 2, 0).numpy()
-            write(draw_tracks(image, tracks, number), frames.seconds[number])
+            image, seconds = frames[number].permute(1, 2, 0).numpy(), frames.seconds[number]
+            write(track_frame(image, tracks, starts, number, seconds), seconds)
     if picture:
-        write_picture(picture, Image.fromarray(track_strip(frames, tracks)))
+        strip = track_strip(frames, tracks, starts, frames.seconds)
+        write_picture(picture, Image.fromarray(strip))
 
 
-def _to_json(frames: VideoFrames, tracks: Tracks) -> dict[str, Any]:
-    return {
-        "seconds": frames.seconds,
-        "points": tracks.points.tolist(),
-        "confidence": tracks.confidence.tolist(),
-    }
+def _to_json(tracks: Tracks) -> dict[str, Any]:
+    return {"points": tracks.points.tolist(), "confidence": tracks.confidence.tolist()}

@@ -177,6 +177,26 @@ def read_ids(location: str, modes: Collection[str]) -> NDArray[np.uint8]:
         BadClipError: The file is not an image, is lossy, is turned by its EXIF, or has another
             mode.
     """
+    with _open_ids(location, modes) as (picture, raw):
+        if picture.mode not in ("1", "L", "P"):
+            return np.array(picture.convert("RGB"))
+        return np.array(picture).astype(np.uint8) // _STRETCH.get(raw, 1)
+
+
+def read_colours(location: str) -> NDArray[np.uint8]:
+    """Read the colours of an image of classes, also those of a palette, as RGB (height, width, 3).
+
+    Raises:
+        BadClipError: The file is not an image, is lossy, is turned by its EXIF, or has more than
+            8 bits per channel.
+    """
+    with _open_ids(location, ID_MODES) as (picture, _):
+        return np.array(picture.convert("RGB"))
+
+
+@contextmanager
+def _open_ids(location: str, modes: Collection[str]) -> Iterator[tuple[ImageFile, str]]:
+    """Open an image whose values are exact; gives Pillow's raw mode too."""
     with open_image(location) as picture:
         codec, raw = (picture.tile[0][0], str(picture.tile[0][3])) if picture.tile else ("", "")
         # Pillow stretches the levels of a grey map to 255, and inverts those of a bit map.
@@ -191,9 +211,7 @@ def read_ids(location: str, modes: Collection[str]) -> NDArray[np.uint8]:
             kind = KINDS.get(mode, f"of mode {mode}")
             remedy = REMEDIES.get(mode, "save it as 8-bit grey")
             raise BadClipError(location, f"holds no 8-bit ids: the file is {kind}", remedy)
-        if mode not in ("1", "L", "P"):
-            return np.array(picture.convert("RGB"))
-        return np.array(picture).astype(np.uint8) // _STRETCH.get(raw, 1)
+        yield picture, raw
 
 
 def refuse_orientation(picture: ImageFile, location: str) -> None:

@@ -17,12 +17,15 @@ from typing import Any
 
 import torch
 
-from midway.data.segmentation.images import SegmentationData, WalkingToursData, find_labelled
+from midway.data.segmentation.find import find_labelled
+from midway.data.segmentation.images import SegmentationData, WalkingToursData
+from midway.data.segmentation.layouts import FOLDER
 from midway.data.segmentation.loader import whole_images
 from midway.errors import MidwayError, counted
 from midway.evals.metrics.segmentation import SegmentationMetric, scores
 from midway.evals.probes.knn import KnnConfig, build_memory, predict, side_by_side
 from midway.evals.readouts.segmentation_pictures import score_table, write_confusion
+from midway.evals.readouts.segmentation_protocols import own_labels
 from midway.evals.results import complete, protocol_version, weights_of, write_results
 from midway.models.weights.sources import open_encoder
 from midway.nn.device import pick_device
@@ -39,6 +42,7 @@ def _presets() -> dict[str, Callable[[], KnnConfig]]:
         SegmentationData(dataset="cityscapes"),
         SegmentationData(dataset="ade20k", **scenes),
         WalkingToursData(dataset="wt_sem", **scenes),
+        *(SegmentationData(dataset=name) for name in ("voc", "mapillary", "mapillary_v2", FOLDER)),
         SegmentationData(dataset="camvid", num_workers=1),
         SegmentationData(dataset="synthetic", num_workers=1),
     )
@@ -83,6 +87,7 @@ def evaluate(config: KnnConfig) -> dict[str, Any]:
     confusion = metric.confusion()
     source = asdict(replace(config.encoder, weights_sha256=opened.weights_sha256))
     settings = _settings(config)
+    own = own_labels(config.data)
     results = complete(
         {
             "encoder": source,
@@ -93,7 +98,7 @@ def evaluate(config: KnnConfig) -> dict[str, Any]:
         },
         protocol=f"knn {config.protocol}",
         version_hash=protocol_version(
-            VERSION, settings | {"dataset": config.data.dataset, "seed": config.seed}
+            VERSION, settings | {"dataset": config.data.dataset, "seed": config.seed} | own
         ),
         weights=weights_of(opened),
         device=device,

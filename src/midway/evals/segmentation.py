@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from midway.data.segmentation.images import LabelledImages, find_labelled
+from midway.data.segmentation.find import find_labelled
+from midway.data.segmentation.images import LabelledImages
 from midway.data.segmentation.loader import SegmentationLoader, WholeImage, whole_images
 from midway.errors import INTERRUPTED
 from midway.evals.metrics.segmentation import SegmentationMetric, scores
@@ -26,6 +27,7 @@ from midway.evals.readouts.segmentation_protocols import (
     SegmentationConfig,
     config_from_json,
 )
+from midway.evals.readouts.segmentation_run import keep_classes
 from midway.evals.results import complete, weights_of, write_results
 from midway.models.weights.sources import OpenedEncoder, open_encoder
 from midway.nn.eval_mode import evaluating
@@ -59,19 +61,19 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
     from midway.train.training import Trained, launch_and_fit  # importing Fabric takes seconds
 
     config, opened = _opened(config)
-    train, test = find_labelled(config.data, "train"), find_labelled(config.data, "val")
-    for split in (train, test):
-        split.require_labels()  # so that wrong labels are errors before the training
+    train, test = _labelled(config)
+    version, folder = config.version(), config.run.folder
     readout = SegmentationReadout(opened.encoder, config.readout, len(train.class_names))
 
     def build(fabric: "Fabric") -> Trained:
         if fabric.world_size > 1:
             synchronise_norms(readout, fabric)
+        if fabric.is_global_zero:
+            keep_classes(folder, train.classes)
         loader = SegmentationLoader(train, config.data, seed=config.run.seed, **_ranks(fabric))
         return Trained(objective=readout, loader=loader)
 
     summary, fabric = launch_and_fit(config, build, resume=resume)
-    folder = config.run.folder
     if summary.interrupted:
         interrupted = {"folder": str(folder), "interrupted": True, "exit_code": INTERRUPTED}
         return interrupted if summary.is_main else None
@@ -90,7 +92,7 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
             "folder": str(folder),
         },
         protocol=config.protocol,
-        version_hash=config.version(),
+        version_hash=version,
         weights=weights_of(opened),
         device=fabric.device,
         seconds={"train": _seconds_trained(folder), "test": seconds},
@@ -117,6 +119,14 @@ def _opened(config: SegmentationConfig) -> tuple[SegmentationConfig, OpenedEncod
     opened = open_encoder(config.encoder)
     source = replace(config.encoder, weights_sha256=opened.weights_sha256)
     return replace(config, encoder=source), opened
+
+
+def _labelled(config: SegmentationConfig) -> tuple[LabelledImages, LabelledImages]:
+    """Find the images of both splits; wrong labels are errors before the training."""
+    train, test = find_labelled(config.data, "train"), find_labelled(config.data, "val")
+    for split in (train, test):
+        split.require_labels()
+    return train, test
 
 
 def _test(
@@ -158,7 +168,7 @@ def _draw(test: LabelledImages, each: WholeImage, predicted: torch.Tensor, folde
         np.asarray(image),
         classes,
         predicted.cpu().numpy().astype(np.uint8),
-        test.class_names,
+        test.classes,
     )
 
 

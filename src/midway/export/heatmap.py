@@ -10,7 +10,7 @@ from midway.analysis.jvp import ForwardTangents
 from midway.analysis.perturbation import check_level, random_directions, tangent_cosines
 from midway.errors import MidwayError
 from midway.export.parts import BATCH, Part
-from midway.models.dynamics import ForwardDynamics
+from midway.models.dynamics import ForwardDynamics, LevelOutput
 from midway.models.encoders.base import Images
 from midway.models.midway import MidwayNetwork
 
@@ -26,6 +26,7 @@ class HeatmapPart(Part):
         level: Level of the forward model.
         num_draws: Number of random directions that are averaged.
         seed: Seed of the directions.
+        dtype: Dtype of the tangents; the network's if None.
 
     Raises:
         MidwayError: The level has no forward model, or `num_draws` is below 1.
@@ -45,12 +46,13 @@ class HeatmapPart(Part):
         level: int,
         num_draws: int = 16,
         seed: int = 0,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(size)
         check_level(network, level)
         if num_draws < 1:
             raise MidwayError(f"{num_draws} draws: give 1 or more")
-        self.network, self.level, self.seed = network, level, seed
+        self.network, self.level, self.seed, self.dtype = network, level, seed, dtype
         directions = random_directions(num_draws, network.config.encoder.width, seed)
         self.register_buffer("directions", directions, persistent=False)
 
@@ -79,15 +81,20 @@ class HeatmapPart(Part):
 
         """
         output = self.network(source, target).levels[self.level]
+        return {"heatmap": self.heatmaps(output, token, self.network.grid(source))}
+
+    def heatmaps(
+        self, output: LevelOutput, token: Int[Tensor, " tokens"], grid: tuple[int, int]
+    ) -> Float[Tensor, "tokens rows columns"]:
+        """Return the heatmaps of an output of the network at this level, of one pair."""
         latents = self.network.dynamics.raise_latents(output.motion_latents)
         model, v = self.network.dynamics.forward_models[str(self.level)], output.source_backward
         assert isinstance(model, ForwardDynamics)
-        tangents = ForwardTangents(model, v[0], latents[0], dtype=v.dtype)
+        tangents = ForwardTangents(model, v[0], latents[0], dtype=self.dtype or v.dtype)
         # One perturbation per token and direction, grouped by token; place 0 is the class token.
         num_draws = len(self.directions)
         places = 1 + token.repeat_interleave(num_draws)
         directions = self.directions.repeat(token.shape[0], 1)
         cosines = tangent_cosines(tangents, places, directions)
         # (tokens * draws, patches), averaged over the draws
-        heatmaps = cosines.reshape(-1, num_draws, cosines.shape[1]).mean(1)
-        return {"heatmap": heatmaps.unflatten(1, self.network.grid(source))}
+        return cosines.reshape(-1, num_draws, cosines.shape[1]).mean(1).unflatten(1, grid)

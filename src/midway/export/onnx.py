@@ -43,6 +43,10 @@ def write_onnx(part: Part, path: Path, description: Mapping[str, Any]) -> None:
                 traced(part),
                 input_names=part.inputs,
                 output_names=part.outputs(),
+                # These only name the dynamic dimension in the file.
+                dynamic_shapes=tuple(
+                    {0: "batch"} if n in part.dynamic else None for n in part.inputs
+                ),
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
@@ -98,10 +102,9 @@ def _reason(error: Exception) -> str:
     while cause is not None:
         causes.append(one_line(cause))
         cause = cause.__cause__
-    operator = re.search(r"(?:aten|torchvision|mkldnn)[.:]+\w+(?:\.\w+)?", " ".join(causes))
-    if operator:
+    if operator := re.search(r"No ONNX function found for .*?op='([^']+)'", causes[-1]):
         return (
-            f"ONNX has no operator for {operator[0]}; give a name ending in .pt2, which takes all "
+            f"ONNX has no operator for {operator[1]}; give a name ending in .pt2, which takes all "
             "operators of torch"
         )
     return f"the ONNX exporter refuses it ({causes[-1]}); give a name ending in .pt2"

@@ -8,7 +8,6 @@ from midway.errors import MidwayError
 from midway.export.heatmap import HeatmapPart
 from midway.export.matching import MatchingPart
 from midway.export.parts import EncoderPart, FlowPart, NetworkPart, Part
-from midway.models.encoders.base import Encoder
 from midway.models.flow.network import HEADER, load_flow_network
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.files import open_safetensors
@@ -17,8 +16,6 @@ from midway.models.weights.release import ReleaseHints
 from midway.models.weights.sources import load_encoder, read_source
 
 Kind = Literal["encoder", "network", "heatmap", "flow"]
-DEFAULT_SIDE = 224
-"""Side of the images of encoders whose configuration states none, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,20 +61,15 @@ def open_part(name: str, options: PartOptions, hints: ReleaseHints = NO_HINTS) -
                 "one, or --part encoder"
             )
         encoder = load_encoder(name, weights=options.weights or "teacher", hints=hints)
-        return EncoderPart(encoder, options.size or own_size(encoder), options.levels or (-1,))
+        return EncoderPart(encoder, options.size or encoder.image_size, options.levels or (-1,))
     network = build_network(file, hints)
-    size = options.size or own_size(network.encoder)
+    size = options.size or network.encoder.image_size
     if options.kind in (None, "network"):
         return NetworkPart(network, size)
     level = _one_level(network, options.levels)
     if options.kind == "flow":
         return MatchingPart(network, size, level=level, radius=options.radius)
     return HeatmapPart(network, size, level=level, num_draws=options.draws, seed=options.seed)
-
-
-def own_size(encoder: Encoder) -> tuple[int, int]:
-    """Return height and width of an encoder's training images in pixels, or 224 if unknown."""
-    return getattr(encoder.config, "image_size", (DEFAULT_SIDE, DEFAULT_SIDE))
 
 
 def is_flow_network(name: str) -> bool:
@@ -92,7 +84,7 @@ def is_flow_network(name: str) -> bool:
 def _of_flow_network(name: str, options: PartOptions) -> Part:
     network = load_flow_network(name)
     if options.kind == "encoder":
-        size = options.size or own_size(network.encoder)
+        size = options.size or network.encoder.image_size
         return EncoderPart(network.encoder, size, options.levels or (-1,))
     if options.kind not in (None, "flow"):
         raise MidwayError(

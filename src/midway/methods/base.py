@@ -47,6 +47,10 @@ class About:
     """Published files that `--network` opens; empty if there are none."""
     sample: str
     """Frames of a sample, in words."""
+    encoder_megaparameters: float
+    """Parameters of the encoder in units of 1e6."""
+    other_megaparameters: float
+    """All other trained parameters: heads, decoders and dynamics."""
     giga_multiply_adds: float
     """Multiply-adds in units of 1e9 of the forward passes of all networks, the teacher included."""
     paper_giga_multiply_adds: float | None

@@ -111,6 +111,8 @@ class Croco(Method):
         weights_licence="CC BY-NC-SA 4.0",
         weights="CroCo_V2_*.pth",
         sample="2 frames",
+        encoder_megaparameters=21.59,
+        other_megaparameters=7.35,
         giga_multiply_adds=6.84,
         paper_giga_multiply_adds=6.9,
         activation_megabytes=131.5,

@@ -76,6 +76,8 @@ class Dino(Method):
         weights_licence="Apache-2.0",
         weights="all files of the release, backbone alone or with heads",
         sample="2 frames",
+        encoder_megaparameters=21.67,
+        other_megaparameters=22.35,
         giga_multiply_adds=47.17,
         paper_giga_multiply_adds=50.4,
         activation_megabytes=474.4,

@@ -153,6 +153,8 @@ class Dora(Method):
         weights_licence="none stated",
         weights="backbones of the release",
         sample="8 frames",
+        encoder_megaparameters=21.67,
+        other_megaparameters=22.35,
         giga_multiply_adds=191.53,
         paper_giga_multiply_adds=202.1,
         activation_megabytes=2330.5,

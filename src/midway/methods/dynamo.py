@@ -107,6 +107,8 @@ class Dynamo(Method):
         weights_licence="-",
         weights="",
         sample="2 frames",
+        encoder_megaparameters=21.67,
+        other_megaparameters=35.3,
         giga_multiply_adds=64.42,
         paper_giga_multiply_adds=68.9,
         activation_megabytes=605.7,

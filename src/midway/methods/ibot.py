@@ -117,6 +117,8 @@ class Ibot(Method):
         weights_licence="Apache-2.0",
         weights="all files of the release, backbone alone or with heads",
         sample="1 frame",
+        encoder_megaparameters=21.67,
+        other_megaparameters=7.62,
         giga_multiply_adds=30.16,
         paper_giga_multiply_adds=35.3,
         activation_megabytes=277.7,

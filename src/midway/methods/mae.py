@@ -132,6 +132,8 @@ class Mae(Method):
         weights_licence="CC BY-NC 4.0",
         weights="ViT-B, L and H of the release, encoder alone or with the decoder",
         sample="1 frame",
+        encoder_megaparameters=21.59,
+        other_megaparameters=6.61,
         giga_multiply_adds=2.575,
         paper_giga_multiply_adds=None,
         activation_megabytes=53.8,

@@ -113,6 +113,8 @@ class Midway(Method):
         weights_licence="see the hub page",
         weights="midway-bdd-vits, midway-bdd-vitb, midway-wt-vits",
         sample="2 frames",
+        encoder_megaparameters=21.67,
+        other_megaparameters=58.95,
         giga_multiply_adds=87.3,
         paper_giga_multiply_adds=90.8,
         activation_megabytes=982,

@@ -145,6 +145,8 @@ class Poodle(Method):
         weights_licence="none stated",
         weights="PooDLe checkpoints, ResNet or with decoder",
         sample="2 frames",
+        encoder_megaparameters=23.51,
+        other_megaparameters=35.19,
         giga_multiply_adds=246.2,
         paper_giga_multiply_adds=202.3,
         activation_megabytes=1272,

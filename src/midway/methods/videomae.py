@@ -108,6 +108,8 @@ class VideoMae(Method):
         weights_licence="CC BY-NC 4.0",
         weights="checkpoint.pth of pretraining",
         sample="16 frames",
+        encoder_megaparameters=21.88,
+        other_megaparameters=2.15,
         giga_multiply_adds=11.54,
         paper_giga_multiply_adds=11.6,
         activation_megabytes=281.9,

@@ -50,6 +50,11 @@ class MidwayOutput:
     """By level, from the top down (9, 6, 3 in the paper)."""
 
 
+# As pytrees, so that torch.export and torch.func take the whole network.
+for _kind in (LevelOutput, MidwayOutput):
+    torch.export.register_dataclass(_kind, serialized_type_name=f"midway.{_kind.__name__}")
+
+
 class Teacher(TargetSide):
     """EMA copies of the parts for the target: encoder, DINO head, `down` and backward layers."""
 

@@ -176,7 +176,7 @@ class _Training:
         step, interrupted = start, False
 
         while step < self.steps and not interrupted:
-            torch.manual_seed(_step_seed(run.seed, fabric.global_rank, step))
+            torch.manual_seed(step_seed(run.seed, fabric.global_rank, step))
 
             # Forward and backward: accumulate the gradients of the micro-batches.
             progress = self.progress(step, loader.samples_per_step * run.accumulate)
@@ -334,7 +334,7 @@ class _Training:
         )
 
 
-def _step_seed(seed: int, rank: int, step: int) -> int:
+def step_seed(seed: int, rank: int, step: int) -> int:
     """Return the seed of torch's global generator for one step on one rank."""
     return random.Random(f"{seed} {rank} {step}").getrandbits(63)
 

@@ -25,7 +25,10 @@ class OptimConfig:
     """If True, the peak is lr * samples / 256, for the samples of a step over all ranks and
     micro-batches."""
     final_lr: float = 1e-6
-    """Learning rate at the end of the run, independent of the batch size."""
+    """Learning rate at the end of the run; per 256 samples of a step if `scale_final_lr`."""
+    scale_final_lr: bool = False
+    """If True, the final rate is final_lr * samples / 256, as in VideoMAE's recipe; else it is
+    independent of the batch size."""
     warmup_epochs: float = 10.0
     """Epochs over which the learning rate rises from 0."""
     warmup_steps: int = 0
@@ -53,7 +56,7 @@ class OptimConfig:
             f"clip_norm = {self.clip_norm}; give a norm above 0": 0 < self.clip_norm < inf,
             f"power = {self.power}; give a number above 0": 0 < self.power < inf,
             f"final_lr = {self.final_lr}: the rate would rise; give no more than lr = {self.lr}": (
-                self.scale_lr or self.final_lr <= self.lr
+                self.scale_lr != self.scale_final_lr or self.final_lr <= self.lr
             ),
         }
         rates = ("final_lr", "warmup_epochs", "warmup_steps", "weight_decay", "final_weight_decay")
@@ -87,16 +90,22 @@ def check_falling(config: OptimConfig, samples: int) -> None:
         MidwayError: The rate at the end is above the peak.
 
     """
-    peak = _peak(config, samples)
+    peak, final = _peak(config, samples), _final(config, samples)
+    scaled = f" * samples / 256 = {final:g}" if config.scale_final_lr else ""
     rule = (
-        f"final_lr = {config.final_lr}: the rate would rise; give no more than lr * samples / 256 "
-        f"= {peak:g}, the peak for {samples} samples per step"
+        f"final_lr = {config.final_lr}{scaled}: the rate would rise; give no more than "
+        f"lr{' * samples / 256' if config.scale_lr else ''} = {peak:g}, the peak for {samples} "
+        "samples per step"
     )
-    require("optim", {rule: config.final_lr <= peak})
+    require("optim", {rule: final <= peak})
 
 
 def _peak(config: OptimConfig, samples: int) -> float:
     return config.lr * samples / 256 if config.scale_lr else config.lr
+
+
+def _final(config: OptimConfig, samples: int) -> float:
+    return config.final_lr * samples / 256 if config.scale_final_lr else config.final_lr
 
 
 def rates_at(progress: Progress, config: OptimConfig) -> Rates:
@@ -108,7 +117,7 @@ def rates_at(progress: Progress, config: OptimConfig) -> Rates:
             progress.steps,
             warmup_steps=warmup_length(config, progress.steps_per_epoch),
             peak=_peak(config, progress.samples),
-            final=config.final_lr,
+            final=_final(config, progress.samples),
         ),
         weight_decay=cosine(progress.fraction, config.weight_decay, config.final_weight_decay),
     )

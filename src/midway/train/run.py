@@ -38,10 +38,12 @@ CHANGEABLE = frozenset(
         "run.recompute",
         "labels.dataset",
         "labels.root",
+        "labels.classes",
         "labels.images",
         "labels.memory_size",
         "labels.scale",
         "data.root",
+        "data.classes",
         "data.num_workers",
         "data.read_timeout_seconds",
         "data.max_bad_share",
@@ -134,7 +136,7 @@ def check_run_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -
         _check_changes(folder / "config.json", config)
         return
     # A run that stopped before its first step leaves only these.
-    leftovers = {"skipped.jsonl", LOCK_NAME}
+    leftovers = {"skipped.jsonl", "classes.json", LOCK_NAME}
     is_taken = folder.is_dir() and {path.name for path in folder.iterdir()} - leftovers
     if is_taken or (folder.exists() and not folder.is_dir()):
         raise MidwayError(

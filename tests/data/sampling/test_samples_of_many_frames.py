@@ -1,6 +1,8 @@
 """Samples of one, three and eight frames: evenly spaced chains, and only those that are there."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from PIL import Image
 
 from midway.data.clips.find import find_clips
 from midway.data.sampling.samples import ClipDataset, ClipsConfig, Sample
+from midway.data.video import decoder
+from midway.data.video.header import OpenStream, open_stream
 from midway.data.views.spec import ClipSpec, Region
 from tests.data.sampling.test_samples import read
 from tests.data.video.made_videos import even_times, grey, number_of, write_frames, write_video
@@ -116,3 +120,42 @@ def test_a_clip_too_short_for_the_frames_of_a_sample_is_skipped(tmp_path):
         f"{tmp_path}/short.mp4: lasts 3.40 s (35 frames), too short for 8 frames 0.5 to 1 s "
         "apart; change data.gap_seconds or remove it",
     )
+
+
+class Watched:
+    """A container of PyAV that notes the times of its seeks."""
+
+    def __init__(self, container: Any, seeks: list[int]) -> None:
+        self.container, self.seeks = container, seeks
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.container, name)
+
+    def seek(self, offset: int, **options: Any) -> None:
+        self.seeks.append(offset)
+        self.container.seek(offset, **options)
+
+
+@pytest.mark.parametrize("num_frames", [8, 16])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_clip_costs_one_seek_for_each_group_of_pictures_that_it_touches(
+    tmp_path, monkeypatch, num_frames, suffix
+):
+    write_video(tmp_path / f"a.{suffix}", even_times(60), gop=30, settings="scenecut=0")
+    dataset = clips_of(tmp_path, num_frames, gap_seconds=(0.1, 0.1), starts="every_frame")
+    seeks: list[int] = []
+
+    def watched(location: str) -> OpenStream:
+        opened = open_stream(location)
+        return replace(opened, container=Watched(opened.container, seeks))
+
+    monkeypatch.setattr(decoder, "open_stream", watched)
+    read(dataset, 0, 0)  # opens the file, which seeks once more for its index of keyframes
+    for start in (0, 7, 30, 44, 30 - num_frames, 25):
+        seeks.clear()
+        (sample,) = read(dataset, 0, start)
+        counts = counts_of(sample)
+        assert counts == [*range(start, start + num_frames)]
+        # Keyframes are 0 and 30.
+        assert len(seeks) == len({count // 30 for count in counts})
+        assert seeks == sorted(seeks)

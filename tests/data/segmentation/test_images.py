@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from midway.data.flow.files import write_flow
-from midway.data.segmentation.classes import IGNORE, SCENE_PARSE, class_colours
-from midway.data.segmentation.images import SegmentationData, WalkingToursData, find_labelled
+from midway.data.segmentation.classes import IGNORE, SCENE_PARSE
+from midway.data.segmentation.find import find_labelled
+from midway.data.segmentation.images import SegmentationData, WalkingToursData
 from midway.data.segmentation.layouts import DATASETS
 from midway.errors import MidwayError
 from tests.data.segmentation.labelled_folders import (
@@ -50,7 +51,11 @@ def test_images_and_classes_come_back_from_every_layout(kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "top"), [("ade20k", "ADEChallengeData2016"), ("camvid", "CamVid")]
+    ("kind", "top"),
+    [
+        *(("ade20k", "ADEChallengeData2016"), ("camvid", "CamVid")),
+        *(("voc", "VOC2012"), ("voc", "VOCdevkit/VOC2012")),
+    ],
 )
 def test_the_folder_above_serves_as_well(kind, top, tmp_path):
     write_dummy(kind, tmp_path / top)
@@ -227,9 +232,9 @@ def test_there_are_as_many_classes_and_colours_as_the_benchmarks_have():
     assert [SCENE_PARSE[i] for i in (0, 2, 6, 12, 20, 149)] == [
         *("wall", "sky", "road", "person", "car", "flag")
     ]
-    for dataset in DATASETS.values():
-        colours = class_colours(dataset.class_names)
-        assert len(set(colours)) == len(dataset.class_names)
+    for classes in [dataset.classes for dataset in DATASETS.values() if dataset.classes]:
+        colours = classes.painted()
+        assert len(set(colours)) == len(classes.names)
         assert (0, 0, 0) not in colours
 
 

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from midway.data.segmentation.classes import IGNORE
-from midway.data.segmentation.images import SegmentationData, find_labelled
+from midway.data.segmentation.find import find_labelled
+from midway.data.segmentation.images import SegmentationData
 from midway.data.segmentation.loader import SegmentationLoader, read_whole_image, whole_images
 from midway.errors import MidwayError
 from tests.data.segmentation.labelled_folders import write_dummy

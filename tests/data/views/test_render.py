@@ -13,7 +13,9 @@ from torch import Tensor
 
 from midway.data.views.render import example_clips, render_together, render_views, stack_windows
 from midway.data.views.spec import ClipSpec, ViewParameters, draw_views, stack_views
+from midway.methods.base import build_method
 from midway.nn.images import IMAGENET_STD, normalise
+from midway.registry import available, find
 from tests.data.views.drawn_views import (
     CONFIG,
     LOCALS,
@@ -25,8 +27,8 @@ from tests.data.views.drawn_views import (
     noise_frames,
     regions_of,
 )
-from tests.data.views.method_specs import METHODS
 
+METHODS = available("midway.methods")
 WHICH_FRAME = [0, 1, 0, 0, 1, 1, 0, 0, 0, 1, 1, 1]
 Views = dict[str, Tensor]
 Render = Callable[[ClipSpec, dict[str, Tensor], ViewParameters], Views]
@@ -231,11 +233,17 @@ def test_frames_of_a_few_pixels_and_no_local_crops_work(render: Render) -> None:
     assert views["globals"].isfinite().all()
 
 
+def spec_of(method: str) -> ClipSpec:
+    """The samples that a method declares, at the sizes of its tests."""
+    with torch.device("meta"):
+        return build_method(find("midway.methods", method).METHOD.Config.tiny()).spec
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_views_of_many_methods_are_drawn_cut_stacked_and_rendered(
     render: Render, method: str
 ) -> None:
-    spec = METHODS[method]
+    spec = spec_of(method)
     rng = np.random.default_rng(0)
     frame_sizes = [(120, 160), (90, 200)]
     drawn = [draw_views(spec, *size, rng) for size in frame_sizes]
@@ -251,7 +259,7 @@ def test_the_views_of_many_methods_are_drawn_cut_stacked_and_rendered(
 
 
 def test_aligned_views_of_a_still_clip_are_the_same_in_every_frame(render: Render) -> None:
-    spec = METHODS["videomae"]
+    spec = spec_of("videomae")
     drawn = draw_each(spec, 120, 160, 1)
     ((frame,),) = noise_frames(1, 120, 160, num_frames=1)
     frames = [(frame,) * spec.num_frames]
@@ -260,18 +268,18 @@ def test_aligned_views_of_a_still_clip_are_the_same_in_every_frame(render: Rende
 
 
 def test_example_clips_have_the_shapes_that_a_method_declares() -> None:
-    spec = dataclasses.replace(METHODS["dora"], signals={"action": (7,), "speed": ()})
+    spec = dataclasses.replace(spec_of("dora"), signals={"action": (7,), "speed": ()})
     first, again = (
         example_clips(spec, 3, generator=torch.Generator().manual_seed(0)) for _ in range(2)
     )
     assert len(first) == 3
-    assert first.seconds.shape == (8, 3)
+    assert first.seconds.shape == (4, 3)
     assert {name: tuple(view.shape) for name, view in first.views.items()} == {
-        "global": (8, 1, 3, 3, 56, 56),
-        "locals": (8, 6, 3, 3, 28, 28),
+        "global": (4, 1, 3, 3, 64, 64),
+        "locals": (4, 2, 3, 3, 32, 32),
     }
-    assert first.signals["action"].shape == (8, 3, 7)
-    assert first.signals["speed"].shape == (8, 3)
+    assert first.signals["action"].shape == (4, 3, 7)
+    assert first.signals["speed"].shape == (4, 3)
     for name, view in first.views.items():
         assert torch.equal(view, again.views[name])
     assert all(

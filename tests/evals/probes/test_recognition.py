@@ -12,6 +12,8 @@ from midway.evals.probes.recognition import (
     knn_segmentation,
     recognition,
 )
+from midway.models.encoders.poodle import SpatialDecoder, SpatialDecoderConfig
+from midway.models.encoders.vit import EncoderConfig
 
 CONFIG = ShapeWorldConfig(height=48, width=64, num_objects=2, object_size=(0.8, 0.9))
 NUM_CLASSES = len(SHAPE_CLASSES)
@@ -73,6 +75,15 @@ def test_neighbours_are_compared_after_removal_of_the_mean():
         for kind in (ColourHistograms, Shifted)
     ]
     assert scores[0] == pytest.approx(scores[1], abs=0.5)
+
+
+def test_a_level_of_another_stride_than_the_encoders_is_read_at_its_own_grid():
+    vit = EncoderConfig(image_size=(48, 64), patch_size=16, width=24, depth=2, heads=2)
+    encoder = SpatialDecoder(SpatialDecoderConfig(backbone="vit", vit=vit, laterals=(1,)))
+    assert encoder.strides((-2, -1)) == [16, 8]
+    for level in (-2, -1):
+        score = recognition(encoder, FRAMES, FRAMES, NUM_CLASSES, levels=(level,))
+        assert 0 < score.knn.miou <= 100
 
 
 def test_chance_is_the_share_of_the_most_frequent_class_over_the_classes():

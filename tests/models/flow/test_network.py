@@ -59,6 +59,16 @@ def test_the_teachers_encoder_and_fresh_dynamics_are_choices():
     assert mine.std() < 0.05  # as drawn, not as the random network
 
 
+def test_a_network_without_latent_dynamics_gets_a_fresh_midway_path():
+    """Row 1 of table 3 is evaluated for flow like the others."""
+    pretrained = random_network(latent_dynamics=False)
+    network = FlowNetwork.from_pretrained(pretrained, DPT, (32, 32))
+    mine, theirs = (n.dynamics.state_dict() for n in (network, pretrained))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    assert {name.split(".")[0] for name in mine.keys() - theirs.keys()} == {"down", "midway_path"}
+    assert network(*frames()).shape == (2, 3, 32, 32)
+
+
 def test_a_bare_encoder_gets_fresh_dynamics_and_no_drop_path():
     encoder = VisionTransformer(replace(ENCODER, drop_path=0.5))
     network = FlowNetwork.from_encoder(encoder, DYNAMICS, DPT, (32, 32))

@@ -152,7 +152,7 @@ def test_other_encoders_take_fresh_dynamics_if_their_levels_have_one_width() -> 
     assert all(x.shape == (2, 1 + 4 * 6, 24) for x in tokens)
     torch.testing.assert_close(tokens[0][:, 0], tokens[0][:, 1:].mean(1))
     resnet = ResNet(ResNetConfig(blocks=(1, 1, 1, 1), width=4))
-    with pytest.raises(MidwayError, match="tokens of one width, which a resnet does not have"):
+    with pytest.raises(MidwayError, match="levels of a resnet differ in width or stride"):
         FlowNetwork.from_encoder(resnet, DYNAMICS, DPT, SIZE)
     croco = CrocoEncoder(CrocoConfig.tiny().encoder)
     with pytest.raises(MidwayError, match=r"give one like --data\.crop 32 48"):

@@ -15,6 +15,13 @@ CAMVID = (
 )
 """The 11 classes of CamVid in the version of SegNet."""
 
+PASCAL = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
+    *("cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
+)
+"""The 21 classes of PASCAL VOC, in the order of their ids."""
+
 _SCENE_PARSE = """
     wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk,
     person, earth, door, table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf,

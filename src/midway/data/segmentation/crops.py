@@ -121,10 +121,15 @@ def read_scaled(
 
     """
     image, classes = images.read(index)
+    return at_test_scale(image, data), classes
+
+
+def at_test_scale(image: Image.Image, data: SegmentationData) -> NDArray[np.uint8]:
+    """Return an RGB image as an array (height, width, 3) at the test scale."""
     if data.test_scale != "native":
         size = fitted_size(image.size, data.test_scale)
         image = image.resize(size, Image.Resampling.BILINEAR)
-    return np.array(image), classes
+    return np.array(image)
 
 
 def fitted_size(size: tuple[int, int], scale: tuple[float, float]) -> tuple[int, int]:
@@ -156,7 +161,8 @@ def draw_crop(
 
     """
     ratio = rng.uniform(*data.ratio)
-    size = fitted_size(image.size, (data.scale[0] * ratio, data.scale[1] * ratio))
+    scale = image.size if data.scale == "native" else data.scale
+    size = fitted_size(image.size, (scale[0] * ratio, scale[1] * ratio))
     labels = Image.fromarray(classes)
     window = _draw_window(size, data.crop, rng)
     cut = np.asarray(resampled(labels, size, window, Image.Resampling.NEAREST))

@@ -1,164 +1,165 @@
-"""On-disk layouts of labelled datasets: folders, suffixes and label values."""
+"""Labelled datasets: classes and paths of images and masks on disk. A new one is an entry here."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from midway.data.segmentation.classes import CAMVID, DRIVING, IGNORE, SCENE_PARSE
+from midway.data.segmentation.class_list import ClassList, class_list
+from midway.data.segmentation.classes import CAMVID, DRIVING, PASCAL, SCENE_PARSE
 from midway.data.synthetic.world import CLASS_NAMES
+from midway.errors import MidwayError
+
+FOLDER = "folder"
+"""Dataset of any folders, described by the user's class list."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Layout:
-    """Folders of images and labels below the root; paired files differ in their suffixes only."""
+    """Paths of images and masks below the root.
+
+    ``{split}`` is replaced by the name of the split. The last part of a path is ``*``, the name
+    that image and mask share (with subfolders), between an optional prefix-free suffix such as
+    ``_train_id.png``; a bare ``*`` is any image format.
+    """
 
     images: str
-    """Folder of the images; ``{split}`` is replaced by the name of the split."""
-    image_suffix: str
-    labels: str
-    """Folder of the labels."""
-    label_suffix: str
-    classes: Mapping[int, int]
-    """Class id, or `IGNORE`, of each valid label value."""
+    masks: str
+    classes: ClassList | str = ""
+    """Classes, or their file below the root; if empty, those of the dataset."""
+    lists: str = ""
+    """Text file with the names of a split, one a line, if folders do not separate the splits."""
+    hold_out: int = 0
+    """If not 0, every such image by name is of the evaluation split, the others of training."""
 
-    def folders(self, split: str) -> tuple[str, str]:
-        """Return the folders of images and labels of a split, relative to the root."""
-        return self.images.format(split=split), self.labels.format(split=split)
+    def __post_init__(self) -> None:
+        for path in (self.images, self.masks):
+            folder, star, suffix = path.rpartition("*")
+            if not star or "*" in folder or (folder and folder[-1] != "/") or "/" in suffix:
+                raise MidwayError(
+                    f"path '{path}': must end in * and a suffix; write it like images/*.jpg"
+                )
 
-    def lookup(self) -> NDArray[np.int16]:
-        """Return the class id of each label value, -1 for invalid ones; shape (256,)."""
-        table = np.full(256, -1, np.int16)
-        table[[*self.classes.keys()]] = [*self.classes.values()]
-        return table
+    def files(self, split: str) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Return folder (empty or ending in a slash) and suffix of images and of masks."""
+        (images, _, image_suffix), (masks, _, mask_suffix) = (
+            path.replace("{split}", split).rpartition("*") for path in (self.images, self.masks)
+        )
+        return (images, image_suffix), (masks, mask_suffix)
 
     def describe(self, split: str) -> str:
         """Describe the layout of a split, for errors."""
-        images, labels = self.folders(split)
-        return f"{images}/*{self.image_suffix} with {labels}/*{self.label_suffix}"
+        both = f"{self.images} with {self.masks}" + (f" and {self.lists}" if self.lists else "")
+        return both.replace("{split}", split)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Dataset:
     """Labelled dataset as released."""
 
     title: str
-    """Name of the dataset in errors."""
-    class_names: tuple[str, ...]
+    classes: ClassList | None
+    """None if each layout has its own."""
     layouts: tuple[Layout, ...]
-    """Known layouts; the first that is found is used."""
-    top_folder: str
-    """Name of the unpacked folder; the root may be this folder or its parent."""
+    """Possible layouts; the first that exists is used."""
+    top_folder: str = ""
+    """Unpacked folders; the root may be the last of them or above it."""
     splits: tuple[str, str] = ("train", "val")
     """Names of the training and the evaluation split in this dataset."""
 
-
-def values_from(first: int, count: int, *, ignored: Iterable[int] = ()) -> dict[int, int]:
-    """Return the classes of `count` consecutive label values from `first`, and of ignored ones."""
-    return {first + number: number for number in range(count)} | dict.fromkeys(ignored, IGNORE)
-
-
-def _cityscapes_ids() -> dict[int, int]:
-    """Return the classes of Cityscapes' ``labelIds``; label -1 is stored as 255 in 8 bits."""
-    scored = (7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33)
-    ids = dict.fromkeys((*range(34), 255), IGNORE)
-    return ids | {value: number for number, value in enumerate(scored)}
+    def tops(self) -> list[str]:
+        """Return the possible places of the layout below the root, such as ["", "CamVid/"]."""
+        parts = self.top_folder.split("/") if self.top_folder else []
+        return ["", *("/".join(parts[-count:]) + "/" for count in range(1, len(parts) + 1))]
 
 
-_TRAIN_IDS = values_from(0, len(DRIVING), ignored=(255,))
-_CITYSCAPES_IMAGES = {"images": "leftImg8bit/{split}", "image_suffix": "_leftImg8bit.png"}
+_TRAIN_IDS = class_list(DRIVING, ignored=(255,))
+_CITYSCAPES_SCORED = (7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33)
+# Label -1 of Cityscapes is stored as 255 in 8 bits.
+_CITYSCAPES_IDS = class_list(
+    DRIVING,
+    {value: number for number, value in enumerate(_CITYSCAPES_SCORED)},
+    ignored=(*range(34), 255),
+)
+_CITYSCAPES_IMAGES = "leftImg8bit/{split}/*_leftImg8bit.png"
+_MAPILLARY_SPLITS = ("training", "validation")
 
 DATASETS = {
     "bdd100k": Dataset(
-        title="BDD100K sem_seg",
-        class_names=DRIVING,
-        top_folder="bdd100k",
-        layouts=(
-            Layout(
-                images="images/10k/{split}",
-                image_suffix=".jpg",
-                labels="labels/sem_seg/masks/{split}",
-                label_suffix=".png",
-                classes=_TRAIN_IDS,
-            ),
-            # The release of 2018.
-            Layout(
-                images="seg/images/{split}",
-                image_suffix=".jpg",
-                labels="seg/labels/{split}",
-                label_suffix="_train_id.png",
-                classes=_TRAIN_IDS,
-            ),
+        "BDD100K sem_seg",
+        _TRAIN_IDS,
+        (
+            Layout("images/10k/{split}/*.jpg", "labels/sem_seg/masks/{split}/*.png"),
+            Layout("seg/images/{split}/*.jpg", "seg/labels/{split}/*_train_id.png"),  # of 2018
         ),
+        top_folder="bdd100k",
     ),
     "cityscapes": Dataset(
-        title="Cityscapes",
-        class_names=DRIVING,
-        top_folder="cityscapes",
-        layouts=(
-            Layout(
-                **_CITYSCAPES_IMAGES,
-                labels="gtFine/{split}",
-                label_suffix="_gtFine_labelTrainIds.png",
-                classes=_TRAIN_IDS,
-            ),
-            Layout(
-                **_CITYSCAPES_IMAGES,
-                labels="gtFine/{split}",
-                label_suffix="_gtFine_labelIds.png",
-                classes=_cityscapes_ids(),
-            ),
+        "Cityscapes",
+        _TRAIN_IDS,
+        (
+            Layout(_CITYSCAPES_IMAGES, "gtFine/{split}/*_gtFine_labelTrainIds.png"),
+            Layout(_CITYSCAPES_IMAGES, "gtFine/{split}/*_gtFine_labelIds.png", _CITYSCAPES_IDS),
         ),
+        top_folder="cityscapes",
     ),
     "ade20k": Dataset(
-        title="ADE20K SceneParse150",
-        class_names=SCENE_PARSE,
+        "ADE20K SceneParse150",
+        class_list(SCENE_PARSE, 1, ignored=(0,)),
+        (Layout("images/{split}/*.jpg", "annotations/{split}/*.png"),),
         top_folder="ADEChallengeData2016",
         splits=("training", "validation"),
-        layouts=(
+    ),
+    # Its layout is unpublished: paths and the first id are options of `WalkingToursData`.
+    "wt_sem": Dataset(
+        "Walking Tours Semantic",
+        class_list(SCENE_PARSE, ignored=(255,)),
+        (Layout("images/{split}/*.jpg", "labels/{split}/*.png"),),
+        top_folder="Walking-Tours-Semantic",
+    ),
+    "voc": Dataset(
+        "PASCAL VOC 2012",
+        class_list(PASCAL, ignored=(255,), palette=True),
+        (
             Layout(
-                images="images/{split}",
-                image_suffix=".jpg",
-                labels="annotations/{split}",
-                label_suffix=".png",
-                classes=values_from(1, len(SCENE_PARSE), ignored=(0,)),
+                "JPEGImages/*.jpg",
+                "SegmentationClass/*.png",
+                lists="ImageSets/Segmentation/{split}.txt",
             ),
         ),
+        top_folder="VOCdevkit/VOC2012",
     ),
-    "wt_sem": Dataset(
-        title="Walking Tours Semantic",
-        class_names=SCENE_PARSE,
-        top_folder="Walking-Tours-Semantic",
-        layouts=(),  # unpublished: options of `WalkingToursData`
+    "mapillary": Dataset(
+        "Mapillary Vistas 1.2",
+        None,
+        (
+            Layout("{split}/images/*.jpg", "{split}/v1.2/labels/*.png", "config_v1.2.json"),
+            Layout("{split}/images/*.jpg", "{split}/labels/*.png", "config.json"),
+        ),
+        splits=_MAPILLARY_SPLITS,
+    ),
+    "mapillary_v2": Dataset(
+        "Mapillary Vistas 2.0",
+        None,
+        (Layout("{split}/images/*.jpg", "{split}/v2.0/labels/*.png", "config_v2.0.json"),),
+        splits=_MAPILLARY_SPLITS,
     ),
     "camvid": Dataset(
-        title="CamVid, 11 classes (SegNet's version)",
-        class_names=CAMVID,
+        "CamVid, 11 classes (SegNet's version)",
+        class_list(CAMVID, ignored=(11,)),
+        (Layout("{split}/*.png", "{split}annot/*.png"),),
         top_folder="CamVid",
         splits=("train", "test"),
-        layouts=(
-            Layout(
-                images="{split}",
-                image_suffix=".png",
-                labels="{split}annot",
-                label_suffix=".png",
-                classes=values_from(0, len(CAMVID), ignored=(11,)),
-            ),
-        ),
     ),
     "synthetic": Dataset(
-        title="the synthetic world",
-        class_names=CLASS_NAMES,
+        "the synthetic world",
+        class_list(CLASS_NAMES),
+        (Layout("images/{split}/*.png", "labels/{split}/*.png"),),
         top_folder="synthetic",
-        layouts=(
-            Layout(
-                images="images/{split}",
-                image_suffix=".png",
-                labels="labels/{split}",
-                label_suffix=".png",
-                classes=values_from(0, len(CLASS_NAMES)),
-            ),
-        ),
     ),
 }
+NAMES = (*DATASETS, FOLDER)
+COMMON_LAYOUTS = (
+    *(Layout("images/{split}/*", f"{masks}/{{split}}/*.png") for masks in ("masks", "labels")),
+    *(Layout("{split}/images/*", f"{{split}}/{masks}/*.png") for masks in ("masks", "labels")),
+    Layout("{split}/*", "{split}annot/*.png"),
+    *(layout for layout in DATASETS["voc"].layouts),
+)
+"""Layouts tried for own labels unless their class list describes one."""

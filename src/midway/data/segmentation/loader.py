@@ -132,9 +132,13 @@ def read_whole_image(images: LabelledImages, data: SegmentationData, index: int)
     return _whole(index, *read_scaled(images, data, index))
 
 
+def as_input(image: NDArray[np.uint8]) -> Tensor:
+    """Return an RGB image (height, width, 3) ImageNet-normalised, shape (3, height, width)."""
+    return normalise(torch.from_numpy(image).permute(2, 0, 1) / 255)
+
+
 def _whole(index: int, image: NDArray[np.uint8], classes: NDArray[np.uint8]) -> WholeImage:
-    pixels = torch.from_numpy(image).permute(2, 0, 1) / 255
-    return WholeImage(index=index, image=normalise(pixels), labels=torch.from_numpy(classes))
+    return WholeImage(index=index, image=as_input(image), labels=torch.from_numpy(classes))
 
 
 def _batch(crops: CropArrays) -> SegmentationBatch:

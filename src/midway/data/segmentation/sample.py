@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from midway.data.segmentation.classes import IGNORE
-from midway.data.segmentation.images import LabelledImages, SegmentationData, Split, find_labelled
-from midway.data.segmentation.layouts import DATASETS
+from midway.data.segmentation.find import Split, find_labelled
+from midway.data.segmentation.images import LabelledImages, SegmentationData
+from midway.data.segmentation.layouts import NAMES as DATASETS
 from midway.data.segmentation.loader import WholeImage, read_whole_image
 from midway.errors import MidwayError
 
@@ -21,10 +22,13 @@ class LabelsConfig:
     """Options of the labelled images that evaluate features during a run."""
 
     dataset: str = ""
-    """One of bdd100k, cityscapes, ade20k, camvid, synthetic."""
+    """One of bdd100k, cityscapes, ade20k, voc, mapillary, mapillary_v2, camvid, synthetic, or
+    folder for own labels."""
     root: str = ""
     """Folder of the dataset as released, or its parent; path or URL. Empty disables the
     evaluation."""
+    classes: str = ""
+    """Class list of dataset folder (docs/OWN_LABELS.md); path or URL."""
     images: int = 32
     """Images of each split, evenly spaced by name; the same at every evaluation."""
     memory_size: int = 4096
@@ -49,7 +53,9 @@ class LabelsConfig:
     @property
     def data(self) -> SegmentationData:
         """Options of the dataset, with `scale` as the test scale."""
-        return SegmentationData(dataset=self.dataset, root=self.root, test_scale=self.scale)
+        return SegmentationData(
+            dataset=self.dataset, root=self.root, classes=self.classes, test_scale=self.scale
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -133,7 +133,8 @@ def knn_segmentation(
 ) -> SegmentationScore:
     """Score the votes of the nearest training patches, by cosine after removal of the mean."""
     size = (test.classes.shape[1], test.classes.shape[2])
-    grid = (size[0] // encoder.stride, size[1] // encoder.stride)
+    stride = min(encoder.strides(levels))
+    grid = (size[0] // stride, size[1] // stride)
     features = patch_features(encoder, train.images, levels).flatten(0, 1)
     mean = features.mean(0)
     memory = Memory(

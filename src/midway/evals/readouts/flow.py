@@ -185,7 +185,10 @@ def _from_midway(config: FinetuneConfig, file: WeightsFile) -> FlowNetwork:
         sizes = replace(pretrained.config.encoder, drop_path=0.0)
         return FlowNetwork(
             FlowNetworkConfig(
-                encoder=sizes, dynamics=pretrained.config.dynamics, dpt=config.dpt, crop=crop
+                encoder=sizes,
+                dynamics=replace(pretrained.config.dynamics, latent_dynamics=True),
+                dpt=config.dpt,
+                crop=crop,
             )
         )
     return FlowNetwork.from_pretrained(

@@ -109,7 +109,9 @@ class FinetuneConfig:
         """
         values: dict[str, Any] = to_json(self)
         parts = {part: {name: values[part][name] for name in MEASURED[part]} for part in MEASURED}
-        # Hashes of version 0.1, which had no further tests, stay the same.
+        # Hashes of version 0.1 stay the same: it had one kind of final rate, and no further tests.
+        if not self.optim.scale_final_lr:
+            del values["optim"]["scale_final_lr"]
         if self.validation.tests:
             parts["validation"]["tests"] = values["validation"]["tests"]
         return protocol_version(VERSION, parts | {name: values[name] for name in ("dpt", "optim")})

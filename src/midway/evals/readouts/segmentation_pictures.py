@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from midway.atomic import write_atomically
-from midway.data.segmentation.classes import IGNORE, class_colours
+from midway.data.segmentation.class_list import ClassList
+from midway.data.segmentation.classes import IGNORE
 
 DPI = 150
 RIGHT, WRONG, UNLABELLED = (225, 225, 225), (200, 0, 0), (0, 0, 0)
@@ -33,7 +34,7 @@ def write_picture(
     image: NDArray[np.uint8],
     truth: NDArray[np.uint8],
     predicted: NDArray[np.uint8],
-    class_names: Sequence[str],
+    classes: ClassList,
 ) -> None:
     """Write a PNG of an image, its true and predicted classes, and the error map.
 
@@ -42,11 +43,11 @@ def write_picture(
         image: RGB of shape (height, width, 3).
         truth: Class ids of shape (label height, label width); ignored pixels are black.
         predicted: Class ids of the same shape.
-        class_names: Names of all classes; the legend lists those that occur.
+        classes: Names and colours of all classes; the legend lists those that occur.
 
     """
     colours = np.zeros((256, 3), np.uint8)
-    colours[: len(class_names)] = class_colours(tuple(class_names))
+    colours[: len(classes.names)] = classes.painted()
     error = np.where((truth == predicted)[..., None], RIGHT, WRONG).astype(np.uint8)
     error[truth == IGNORE] = UNLABELLED
     panels = {
@@ -66,7 +67,7 @@ def write_picture(
         axes.set_title(name, fontsize=9)
         axes.set_axis_off()
     patches = [
-        Patch(color=tuple((colours[c] / 255).tolist()), label=class_names[c]) for c in present
+        Patch(color=tuple((colours[c] / 255).tolist()), label=classes.names[c]) for c in present
     ]
     figure.legend(
         handles=patches,

@@ -1,4 +1,4 @@
-"""Configuration of segmentation evaluations, the published protocols, and two small ones for a CPU.
+"""Configuration of segmentation evaluations: published protocols, small ones, and own labels.
 
 Values that the papers do not state follow mmsegmentation and iBOT; see docs/SEGMENTATION.md.
 """
@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import tyro
 
 from midway.config import from_json, to_json
+from midway.data.segmentation.find import described
 from midway.data.segmentation.images import SegmentationData, WalkingToursData
+from midway.data.segmentation.layouts import FOLDER
 from midway.errors import MidwayError
 from midway.evals.readouts.inference import InferenceConfig
 from midway.evals.readouts.segmentation import ReadoutConfig
@@ -22,7 +24,7 @@ from midway.train.run import RunConfig
 
 VERSION = 1
 """Version of the code; increased if it computes different results from the same configuration."""
-MACHINE = {"data": ("root", "num_workers"), "inference": ("batch_size",)}
+MACHINE = {"data": ("root", "classes", "num_workers"), "inference": ("batch_size",)}
 """Fields that describe the machine and do not affect the results."""
 MEASURING = ("steps", "epochs", "precision", "accumulate")
 """Fields of the run that affect the results."""
@@ -69,17 +71,37 @@ class SegmentationConfig:
     def version(self) -> str:
         """Return a short hash of the fields that determine the results.
 
-        Network and machine are not part of it.
+        Network and machine are not part of it. The class list of own labels is read.
+
+        Raises:
+            MidwayError: There is no class list, or it cannot be read.
+
         """
         values = to_json(self)
         parts = {name: values[name] for name in ("data", "readout", "inference", "optim")}
         for part, names in MACHINE.items():
             parts[part] = {k: v for k, v in parts[part].items() if k not in names}
         parts["run"] = {name: values["run"][name] for name in MEASURING}
-        # Hashes of version 0.1, which covered the encoder's features only, stay the same.
+        # Hashes of version 0.1 stay the same: it had one kind of final rate, and one of features.
+        if not self.optim.scale_final_lr:
+            del parts["optim"]["scale_final_lr"]
         if self.encoder.features != "encoder":
             parts["features"] = self.encoder.features
-        return protocol_version(VERSION, parts)
+        return protocol_version(VERSION, parts | own_labels(self.data))
+
+
+def own_labels(data: SegmentationData) -> dict[str, Any]:
+    """Return what a class list contributes to the version of a protocol; empty without one.
+
+    Raises:
+        MidwayError: There is no class list, or it cannot be read.
+
+    """
+    if data.dataset != FOLDER:
+        return {}
+    dataset = to_json(described(data))
+    del dataset["classes"]["source"]
+    return {"own_labels": dataset}
 
 
 def config_from_json(values: Mapping[str, Any], *, where: str) -> SegmentationConfig:
@@ -165,11 +187,36 @@ def synthetic_linear() -> SegmentationConfig:
     return _small("synthetic-linear", data, steps=400)
 
 
+def folder_linear() -> SegmentationConfig:
+    """Evaluate on your own labels: frozen encoder, linear head on the top level.
+
+    Command: ``midway eval segmentation --protocol folder-linear --network RUN --data.root DIR
+    --data.classes FILE``. Page: docs/OWN_LABELS.md.
+    """
+    config = _small("folder-linear", _own(), steps=1_000)
+    return replace(config, inference=InferenceConfig())
+
+
+def folder_upernet() -> SegmentationConfig:
+    """Finetune an encoder on your own labels: UperNet, iBOT's recipe in 10,000 steps at 1e-4.
+
+    Command: ``midway eval segmentation --protocol folder-upernet --network RUN --data.root DIR
+    --data.classes FILE``. Page: docs/OWN_LABELS.md.
+    """
+    config = _finetuned("folder-upernet", _own())
+    return replace(
+        config,
+        optim=replace(POLY, lr=1e-4, warmup_steps=500),
+        run=replace(config.run, steps=10_000),
+    )
+
+
 PROTOCOLS: dict[str, Callable[[], SegmentationConfig]] = {
     function.__name__.replace("_", "-"): function
     for function in (
         *(bdd100k_linear, bdd100k_upernet, cityscapes_linear, cityscapes_upernet),
         *(ade20k_upernet, wt_sem_upernet, ade20k_linear, camvid_linear, synthetic_linear),
+        *(folder_linear, folder_upernet),
     )
 }
 
@@ -180,6 +227,11 @@ _SCENES: dict[str, Any] = {"scale": (2048, 512), "test_scale": (2048, 512)}
 def _driving(dataset: str, *, batch_size: int) -> SegmentationData:
     """Return data with FlowE's training scales, 1 to 4 times the crop; tests are at native size."""
     return SegmentationData(dataset=dataset, batch_size=batch_size, scale=(2048, 1024))
+
+
+def _own() -> SegmentationData:
+    """Return data of own labels; images keep their size, up to the random ratio."""
+    return SegmentationData(dataset=FOLDER, batch_size=8, scale="native")
 
 
 def _frozen(name: str, data: SegmentationData, kind: Any, steps: int) -> SegmentationConfig:

@@ -52,6 +52,11 @@ class BackwardEncoder(Encoder):
         vit = VisionTransformer(config.encoder)
         return cls(vit, TargetSide(vit.width, config.dynamics))
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the training images in pixels."""
+        return self.vit.image_size
+
     def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
         """Return one map per level, without the class token.
 

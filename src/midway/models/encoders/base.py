@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ ENCODERS = "encoders"
 """Key of the output of `describe`, in checkpoints and in the header of .safetensors files."""
 EMBEDDINGS = ("patch_embed", "pos_embed", "cls_token", "reg_token", "dist_token", "norm_pre")
 """Names of the parameters before the blocks of a ViT, in timm and here."""
+DEFAULT_SIDE = 224
+"""Side of the images of encoders whose sizes state none, in pixels."""
 
 Images = Float[Tensor, "batch 3 height width"]
 Map = Float[Tensor, "batch channels rows columns"]
@@ -41,6 +43,8 @@ class Encoder(nn.Module, ABC):
     """Number of levels, which count from 1."""
     stride: int
     """Stride in pixels; the sides of an image must be multiples of it."""
+    has_final_norm: ClassVar[bool] = True
+    """True if `maps` applies the norm above the last block at every level."""
 
     @classmethod
     def from_config(cls, config: Any) -> Self:
@@ -74,6 +78,48 @@ class Encoder(nn.Module, ABC):
 
         """
 
+    def forward_intermediates(
+        self,
+        x: Images,
+        indices: int | Sequence[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: Literal["NCHW", "NLC"] = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Return feature maps in the form of timm's method of this name.
+
+        Args:
+            x: ImageNet-normalised images; sides are multiples of `stride`.
+            indices: Blocks from 0, in timm's counting: a level less 1, or negative from the top; an
+                int takes the last n, None all.
+            return_prefix_tokens: If True, return pairs of a map and the class and register tokens,
+                for encoders that have these.
+            norm: If True, apply the final norm to the intermediate maps too.
+            stop_early: If True, compute no block above the highest index.
+            output_fmt: Maps (batch, channels, rows, columns), or tokens (batch, patches, channels).
+            intermediates_only: If True, return the maps only.
+
+        Returns:
+            The final output, and one map per index in rising order; or only the maps.
+
+        Raises:
+            MidwayError: An index or the format does not exist, or the encoder cannot return its
+                maps in this form.
+
+        """
+        levels = taken_levels(indices, self.depth)
+        if return_prefix_tokens or norm != self.has_final_norm:
+            raise MidwayError(
+                f"forward_intermediates: a {self.kind} has no prefix tokens and its maps come with "
+                f"norm={self.has_final_norm}; give that"
+            )
+        top = levels[-1] if stop_early else self.depth
+        *maps, last = self.maps(x, (*levels, top))
+        found = [in_format(each, output_fmt) for each in maps]
+        return found if intermediates_only else (last, found)
+
     @abstractmethod
     def set_drop_path(self, p: float) -> None:
         """Set stochastic depth for training: linear from 0 (first block) to `p` (last block).
@@ -82,6 +128,11 @@ class Encoder(nn.Module, ABC):
             MidwayError: The kind of encoder has no stochastic depth, or cannot be finetuned.
 
         """
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the training images in pixels; 224 if the sizes state none."""
+        return getattr(self.config, "image_size", (DEFAULT_SIDE, DEFAULT_SIDE))
 
     def layer_of(self, name: str) -> int:
         """Return the layer of a parameter for layer decay: 0 for the embeddings, then the blocks.
@@ -198,6 +249,37 @@ def recognise(tensors: Mapping[str, Tensor], *, heads: int | None = None) -> Enc
         if config is not None:
             return EncoderSpec(kind=name, config=to_json(config))
     return None
+
+
+def taken_levels(indices: int | Sequence[int] | None, depth: int) -> list[int]:
+    """Convert indices of timm's `forward_intermediates` to levels, which rise from 1.
+
+    Raises:
+        MidwayError: An index does not exist.
+
+    """
+    if isinstance(indices, int):
+        indices = range(-indices, 0)
+    places = range(depth) if indices is None else indices
+    levels = sorted({(depth if place < 0 else 0) + place + 1 for place in places})
+    if not levels or not 1 <= levels[0] <= levels[-1] <= depth:
+        raise MidwayError(
+            f"indices {indices}: the encoder has blocks 0 to {depth - 1}; choose from those"
+        )
+    return levels
+
+
+def in_format(found: Map, output_fmt: str) -> Tensor:
+    """Return a map, or its cells in row-major order: timm's formats NCHW and NLC.
+
+    Raises:
+        MidwayError: There is no such format.
+
+    """
+    if output_fmt not in ("NCHW", "NLC"):
+        raise MidwayError(f"output_fmt '{output_fmt}': unknown; give NCHW or NLC")
+    # (batch, dim, rows, columns) -> (batch, rows * columns, dim)
+    return found if output_fmt == "NCHW" else found.flatten(2).transpose(1, 2)
 
 
 def patch_grid(images: Images, patch_size: int) -> tuple[int, int]:

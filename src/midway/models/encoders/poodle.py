@@ -48,6 +48,7 @@ class SpatialDecoder(Encoder):
     """
 
     kind = "poodle"
+    has_final_norm = False
     Config: ClassVar[type] = SpatialDecoderConfig
     config: SpatialDecoderConfig
 

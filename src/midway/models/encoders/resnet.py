@@ -48,6 +48,7 @@ class ResNet(Encoder):
     """
 
     kind = "resnet"
+    has_final_norm = False
     Config: ClassVar[type] = ResNetConfig
     config: ResNetConfig
 

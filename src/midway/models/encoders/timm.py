@@ -69,6 +69,15 @@ class TimmEncoder(Encoder):
         found = self._found(images, levels, output_fmt="NLC", return_prefix_tokens=True)
         return [self._with_class_token(each) for each in found]
 
+    def forward_intermediates(self, x: Images, *args: Any, **options: Any) -> Any:
+        """Call the method of this name of timm's model, in the normalisation of its training."""
+        return self.model.forward_intermediates(self.recolour(x), *args, **options)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the training images in pixels."""
+        return self.sizes.image_size
+
     @property
     def sizes(self) -> EncoderConfig:
         """Configuration of a `VisionTransformer` with the same sizes."""

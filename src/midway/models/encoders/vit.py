@@ -3,14 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from midway.errors import MidwayError
-from midway.models.encoders.base import Encoder, Images, Map, as_map, patch_grid
+from midway.models.encoders.base import (
+    Encoder,
+    Images,
+    Map,
+    as_map,
+    in_format,
+    patch_grid,
+    taken_levels,
+)
 from midway.models.vit_config import MAX_SIDE as MAX_SIDE
 from midway.models.vit_config import NORM_EPS as NORM_EPS
 from midway.models.vit_config import EncoderConfig as EncoderConfig
@@ -99,6 +107,29 @@ class VisionTransformer(Encoder):
     def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
         """Return one map per level, without the class token."""
         return [as_map(x[:, 1:], images, self.stride) for x in self.levels(images, levels)]
+
+    def forward_intermediates(
+        self,
+        x: Images,
+        indices: int | Sequence[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: Literal["NCHW", "NLC"] = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Return feature maps as timm's ViT does, with all tokens as the final output."""
+        levels = taken_levels(indices, self.depth)
+        top = levels[-1] if stop_early else self.depth
+        *found, last = self.run_blocks(self.embed(x), (*levels, top), self.grid(x), norm=False)
+        found = [self.norm(each) for each in found] if norm else found
+        first = 1 + self.config.num_registers
+        maps: list[Any] = [
+            in_format(as_map(each[:, first:], x, self.stride), output_fmt) for each in found
+        ]
+        if return_prefix_tokens:
+            maps = [*zip(maps, (each[:, :first] for each in found), strict=True)]
+        return maps if intermediates_only else (self.norm(last), maps)
 
     def set_drop_path(self, p: float) -> None:
         """Set stochastic depth: linear from 0 in the first block to `p` in the last."""
@@ -223,7 +254,12 @@ class VisionTransformer(Encoder):
         return torch.cat([x[:, :1], registers, x[:, 1:]], dim=1)
 
     def run_blocks(
-        self, tokens: Tokens, levels: Sequence[int], grid: tuple[int, int] | None = None
+        self,
+        tokens: Tokens,
+        levels: Sequence[int],
+        grid: tuple[int, int] | None = None,
+        *,
+        norm: bool = True,
     ) -> list[Tokens]:
         """Return the tokens after the given blocks, normalised by the encoder's final norm.
 
@@ -231,6 +267,7 @@ class VisionTransformer(Encoder):
             tokens: Output of `embed` or `with_positions`; a method may drop patches from it.
             levels: As in `levels`.
             grid: Rows and columns of patches, if none were dropped; rotary positions need it.
+            norm: If False, leave out the final norm.
 
         Raises:
             MidwayError: A level does not exist, or the grid is missing.
@@ -243,7 +280,7 @@ class VisionTransformer(Encoder):
         for level, block in enumerate(self.blocks[: max(levels)], start=1):
             tokens = block(tokens, *rotation)
             if level in levels:
-                found[level] = self.norm(tokens)
+                found[level] = self.norm(tokens) if norm else tokens
         return [found[level] for level in levels]
 
     def _rotation(self, tokens: Tokens, grid: tuple[int, int] | None) -> tuple[Rotation, ...]:

@@ -97,6 +97,8 @@ class FlowNetwork(FlowModule):
     ) -> Self:
         """Build from a pretrained network, with a fresh head and without drop path.
 
+        A network without latent dynamics (table 3, row 1) gets a fresh midway path.
+
         Args:
             network: Source of the weights; unchanged.
             dpt: Sizes of the head.
@@ -106,7 +108,7 @@ class FlowNetwork(FlowModule):
         """
         config = FlowNetworkConfig(
             encoder=replace(network.config.encoder, drop_path=0.0),
-            dynamics=network.config.dynamics,
+            dynamics=replace(network.config.dynamics, latent_dynamics=True),
             dpt=dpt,
             crop=crop,
         )
@@ -115,7 +117,9 @@ class FlowNetwork(FlowModule):
         chosen = network.teacher.encoder if from_teacher else network.encoder
         made.encoder.load_state_dict(chosen.state_dict())
         if not fresh_dynamics:
-            made.dynamics.load_state_dict(network.dynamics.state_dict())
+            found = network.dynamics.state_dict()
+            # Only a midway path may be missing, and only if the network has none.
+            made.dynamics.load_state_dict(found, strict=network.config.dynamics.latent_dynamics)
         return made
 
     @classmethod
@@ -266,8 +270,8 @@ def _sizes_for_dynamics(encoder: Encoder, crop: tuple[int, int]) -> EncoderConfi
     levels = range(1, encoder.depth + 1)
     if len({*encoder.widths(levels)}) > 1 or len({*encoder.strides(levels)}) > 1:
         raise MidwayError(
-            f"flow network: the dynamics need tokens of one width, which a {encoder.kind} does "
-            "not have; take a ViT"
+            f"flow network: the levels of a {encoder.kind} differ in width or stride, and the "
+            "dynamics need tokens of one size; take a ViT"
         )
     check_crop(crop, encoder.stride)
     # The position table of the dynamics has the size of the crops, as other encoders may have none.

@@ -44,7 +44,7 @@ def to_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     found = dict(tensors)
     if is_of_transformers(found):
-        found = {_from_transformers(name): tensor for name, tensor in found.items()}
+        found = {from_transformers(name): tensor for name, tensor in found.items()}
     found = {_with_timms_tokens(name): tensor for name, tensor in _unchunked(found).items()}
     patches = found.get("patch_embed.proj.weight")
     is_video = patches is not None and patches.ndim == 5
@@ -55,7 +55,8 @@ def to_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _from_transformers(name: str) -> str:
+def from_transformers(name: str) -> str:
+    """Return timm's name for a tensor of a ViT in transformers 4 or 5."""
     for pattern, new in _TRANSFORMERS:
         name = pattern.sub(new, name)
     return name

@@ -1,0 +1,332 @@
+// The page: what is chosen, what is computed next, and what is shown.
+
+import { openBundled, openFiles, pixelsOf } from "./clips.js";
+import { Latest, openEngine } from "./engine.js";
+import { centreOf, gridOf, patchAt, resized } from "./fit.js";
+import { listenToDrops, listenToKeys } from "./input.js";
+import { MOST_POINTS, VIEWS } from "./views.js";
+
+const FIRST_GAP_SECONDS = 0.5;
+const PLAY_MS = 160;
+const SLOW_MS = 400;
+
+const element = (id) => document.getElementById(id);
+const [sourceCanvas, targetCanvas] = [element("source"), element("target")];
+const clear = Object.assign(document.createElement("button"), { textContent: "Clear", type: "button" });
+
+/** Everything that is chosen; `result` belongs to the latest computed scene of the view. */
+const state = {
+  page: null,
+  engine: null,
+  clip: null,
+  view: "heat",
+  source: 0,
+  target: 0,
+  point: { x: 0, y: 0 },
+  points: [],
+  result: null,
+  playing: null,
+  slow: false,
+  images: new Map(),
+};
+const latest = new Latest(compute);
+
+async function start() {
+  try {
+    const response = await fetch("page.json");
+    if (!response.ok) throw new Error("page.json is missing; write the page again");
+    state.page = await response.json();
+    const { network, clips } = state.page;
+    const where = network.compute === "page" ? "in this page; nothing is uploaded" : "by the server";
+    element("network").textContent = `Network: ${network.name}, level ${network.level}, computed ${where}.`;
+    showClips(clips);
+    const opening = openEngine(network, say);
+    await choose(openBundled(clips[0], network), 0);
+    state.engine = await opening;
+    update();
+  } catch (error) {
+    complain(error);
+  }
+}
+
+// ---- choosing
+
+function showClips(clips) {
+  const buttons = clips.map((entry, i) => {
+    const button = Object.assign(document.createElement("button"), { type: "button" });
+    const thumb = Object.assign(document.createElement("span"), { className: "thumb" });
+    const rows = Math.ceil(entry.seconds.length / entry.columns);
+    thumb.style.backgroundImage = `url("${entry.sheet}")`;
+    thumb.style.backgroundSize = `${100 * entry.columns}% ${100 * rows}%`;
+    button.append(thumb, entry.title);
+    button.title = entry.alt;
+    button.addEventListener("click", () => choose(openBundled(entry, state.page.network), i));
+    return button;
+  });
+  element("clips").replaceChildren(...buttons);
+}
+
+/** Show a clip that is being opened; on failure keep the one before, and say why. */
+async function choose(opening, number) {
+  try {
+    const clip = await opening;
+    for (const frame of state.clip?.frames ?? []) frame.picture.close();
+    stop();
+    Object.assign(state, { clip, source: 0, points: [], result: null, images: new Map() });
+    const later = clip.frames.findIndex((each) => each.seconds - clip.frames[0].seconds >= FIRST_GAP_SECONDS);
+    state.target = later > 0 ? later : clip.frames.length - 1;
+    const grid = gridOf(clip, state.page.network);
+    // The centre of a patch near the middle.
+    const [column, row] = [grid.columns, grid.rows].map((count) => Math.floor(count / 2));
+    state.point = centreOf(column, row, clip, grid);
+    element("stage").classList.toggle("wide", clip.width > 1.2 * clip.height);
+    for (const id of ["from", "to"]) element(id).max = clip.frames.length - 1;
+    [...element("clips").children].forEach((button, i) =>
+      button.setAttribute("aria-pressed", String(i === number)),
+    );
+    element("message").hidden = true;
+    update();
+  } catch (error) {
+    complain(error);
+  }
+}
+
+function chooseFiles(files) {
+  if (!files.length) return;
+  say("Reading …");
+  choose(openFiles([...files], state.page.network, say), -1).then(() => render());
+}
+
+function setPoint(point) {
+  const { width, height } = state.clip;
+  const inside = {
+    x: Math.min(width - 1, Math.max(0, point.x)),
+    y: Math.min(height - 1, Math.max(0, point.y)),
+  };
+  state.point = inside;
+  return inside;
+}
+
+function addPoint(point) {
+  if (state.points.length === MOST_POINTS) return say(`${MOST_POINTS} points at most; clear some`);
+  state.points = [...state.points, setPoint(point)];
+  update();
+}
+
+// ---- computing
+
+/** The scene as it is chosen now. */
+function scene() {
+  const { clip, source, target, point, points, page } = state;
+  const grid = gridOf(clip, page.network);
+  const token = patchAt(point, clip, grid);
+  return { clip, grid, source, target, point, points, token, tokensAtOnce: page.network.tokensAtOnce };
+}
+
+/** Compute and show the chosen scene; of many requests in a row, the first and the last. */
+async function update() {
+  render();
+  if (!state.engine || !state.clip) return;
+  const waiting = setTimeout(() => {
+    state.slow = true;
+    render();
+    if (!matching()) say("Computing …");
+  }, SLOW_MS);
+  try {
+    const found = await latest.ask(() => ({ view: state.view, now: scene() }));
+    if (found) {
+      state.result = found;
+      // For pages that embed this one, and for tests.
+      document.dispatchEvent(new CustomEvent("midway", { detail: { ...found, asked: latest.count } }));
+      element("message").hidden = true;
+    }
+  } catch (error) {
+    complain(error);
+  } finally {
+    clearTimeout(waiting);
+    if (!latest.running) state.slow = false;
+  }
+  render();
+}
+
+/** Compute a view of a scene; null if a newer one waits. */
+async function compute({ view, now }) {
+  const isCurrent = () => !latest.waiting && now.clip === state.clip;
+  const look = async (source, target, tokens, queries = null) => {
+    if (!isCurrent()) return null;
+    const images = [source, target].map((number) => imageOf(now, number));
+    return state.engine.look({ source: images[0], target: images[1], grid: now.grid, tokens, queries });
+  };
+  const show = (partial) => {
+    if (!isCurrent()) return;
+    state.result = { view, now, ...partial };
+    render();
+  };
+  const found = await VIEWS[view].compute(now, look, show);
+  return found && now.clip === state.clip ? { view, now, ...found } : null;
+}
+
+/** Network input of a frame; kept, as most clicks are in frames that were seen before. */
+function imageOf({ clip, grid }, number) {
+  if (!state.images.has(number)) {
+    const frame = clip.frames[number];
+    state.images.set(number, resized(pixelsOf(frame), frame, grid, state.page.network));
+  }
+  return state.images.get(number);
+}
+
+// ---- showing
+
+function render() {
+  const { clip } = state;
+  if (!clip) return;
+  const view = VIEWS[state.view];
+  const current = matching();
+  // Until a quick network has answered, the picture before stays: it would flicker otherwise.
+  const result = current ?? (state.slow ? null : previous());
+  const now = current || !result ? scene() : result.now;
+  view.draw(now, result, sourceCanvas, targetCanvas);
+  element("explains").textContent = view.explains;
+  for (const [id, number] of [["from", state.source], ["to", state.target]]) {
+    element(id).value = number;
+    const seconds = `${(clip.frames[number].seconds - clip.frames[0].seconds).toFixed(2)} s`;
+    element(id).setAttribute("aria-valuetext", seconds);
+    element(`${id}-time`).textContent = seconds;
+  }
+  const { x, y } = now.point;
+  sourceCanvas.setAttribute(
+    "aria-label",
+    `Earlier frame of ${clip.title}, ${clip.alt}; point at ${Math.round(x)}, ${Math.round(y)}`,
+  );
+  targetCanvas.setAttribute("aria-label", view.alt(now, result));
+  element("legend").replaceChildren(...view.legend(now, result, clear));
+  if (current) {
+    const where = state.page.network.compute === "page" ? "in your browser" : "with the server";
+    const time = current.milliseconds ? ` · ${duration(current.milliseconds)} ${where}` : "";
+    say(`${view.says(now, current)}${time}`);
+  }
+}
+
+/** The result before, if it is of the chosen view and clip. */
+function previous() {
+  const { result } = state;
+  return result?.view === state.view && result.now.clip === state.clip ? result : null;
+}
+
+/** The result, if it is of the chosen view, clip and frames. */
+function matching() {
+  const { result } = state;
+  if (!previous()) return null;
+  const now = scene();
+  const isTrack = state.view === "track";
+  const same = result.now.source === now.source && (isTrack || result.now.target === now.target);
+  if (!same) return null;
+  if (isTrack) return result.now.points === now.points ? result : null;
+  return state.view !== "heat" || result.now.token === now.token ? result : null;
+}
+
+function duration(milliseconds) {
+  return milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
+}
+
+function say(words) {
+  const status = element("status");
+  if (status.textContent !== words) status.textContent = words;
+}
+
+function complain(error) {
+  element("message").textContent = error.message;
+  element("message").hidden = false;
+  say("");
+}
+
+// ---- playing
+
+function stop() {
+  clearInterval(state.playing);
+  state.playing = null;
+  element("play").textContent = "Play";
+  element("play").setAttribute("aria-pressed", "false");
+}
+
+function play() {
+  if (state.playing !== null) return stop();
+  element("play").textContent = "Pause";
+  element("play").setAttribute("aria-pressed", "true");
+  state.playing = setInterval(() => {
+    // The clip goes on when the frame before is shown, so that a slow network skips none.
+    if (!latest.running || state.view === "track") step(1);
+  }, PLAY_MS);
+}
+
+function step(by) {
+  const count = state.clip.frames.length;
+  state.target = (state.target + by + count) % count;
+  // A track is computed once for all times.
+  if (state.view === "track" && matching()) render();
+  else update();
+}
+
+// ---- input
+
+function placeOf(event) {
+  const box = sourceCanvas.getBoundingClientRect();
+  return {
+    x: ((event.clientX - box.left) / box.width) * state.clip.width - 0.5,
+    y: ((event.clientY - box.top) / box.height) * state.clip.height - 0.5,
+  };
+}
+
+function listen() {
+  sourceCanvas.addEventListener("pointerdown", (event) => {
+    if (!state.clip) return;
+    if (state.view === "track") return addPoint(placeOf(event));
+    sourceCanvas.setPointerCapture(event.pointerId);
+    setPoint(placeOf(event));
+    update();
+  });
+  sourceCanvas.addEventListener("pointermove", (event) => {
+    if (state.view === "track" || !sourceCanvas.hasPointerCapture(event.pointerId)) return;
+    setPoint(placeOf(event));
+    update();
+  });
+  sourceCanvas.addEventListener("keydown", (event) => {
+    const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    if (!state.clip) return;
+    if (event.key === "Enter" && state.view === "track") return addPoint(state.point);
+    if (!(event.key in steps)) return;
+    event.preventDefault();
+    const { grid } = scene();
+    const [x, y] = steps[event.key];
+    setPoint({
+      x: state.point.x + (x * state.clip.width) / grid.columns,
+      y: state.point.y + (y * state.clip.height) / grid.rows,
+    });
+    update();
+  });
+  element("from").addEventListener("input", ({ target }) => {
+    Object.assign(state, { source: Number(target.value), points: [] });
+    update();
+  });
+  element("to").addEventListener("input", ({ target }) => step(Number(target.value) - state.target));
+  element("play").addEventListener("click", play);
+  clear.addEventListener("click", () => {
+    state.points = [];
+    update();
+  });
+  for (const radio of document.querySelectorAll("[name=view]"))
+    radio.addEventListener("change", () => {
+      state.view = radio.value;
+      if (state.view === "track" && !state.points.length) state.points = [state.point];
+      update();
+    });
+  element("files").addEventListener("change", ({ target }) => {
+    chooseFiles(target.files);
+    target.value = "";
+  });
+  listenToKeys({ isReady: () => state.clip, step, play });
+  listenToDrops(element("drop"), chooseFiles);
+}
+
+listen();
+start();

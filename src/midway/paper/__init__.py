@@ -1,0 +1,1 @@
+"""Tables of the paper: their rows as commands, and the paper's numbers."""

@@ -1,0 +1,30 @@
+"""Networks whose graphs are small: few blocks, of the widths of a tiny network and of ViT-S."""
+
+import torch
+from torch import nn
+
+from midway.models.dynamics import DynamicsConfig
+from midway.models.encoders.vit import EncoderConfig
+from midway.models.midway import HeadConfig, MidwayNetwork, NetworkConfig
+
+DEPTHS = {"levels": (1,), "midway_depth": 1, "forward_depth": 2}
+CONFIGS = {
+    "tiny": (
+        EncoderConfig(image_size=(32, 32), patch_size=8, width=24, depth=2, heads=2),
+        DynamicsConfig(midway_width=12, num_latents=2, backward_heads=2, forward_heads=2, **DEPTHS),
+    ),
+    "vit_small": (EncoderConfig(image_size=(64, 64), depth=2), DynamicsConfig(**DEPTHS)),
+}
+HEAD = HeadConfig(hidden=16, bottleneck=8, num_prototypes=32)
+
+
+def network_of(name: str) -> MidwayNetwork:
+    """A network in evaluation mode whose blocks and positions all matter."""
+    torch.manual_seed(0)
+    encoder, dynamics = CONFIGS[name]
+    network = MidwayNetwork(NetworkConfig(encoder=encoder, dynamics=dynamics, head=HEAD))
+    # From a normal distribution, because fresh position tables of the dynamics are zero.
+    std = 0.5 * encoder.width**-0.5
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, mean=float(parameter.ndim == 1) / 2, std=std)
+    return network.eval()
