@@ -92,6 +92,7 @@ def test_parts_of_videos_are_clips_with_times_and_signals_of_their_own(videos):
         ("front/a.mp4 0 nan nan\n", r"line 1 is 'front/a.mp4 0 nan nan'"),
         ("front/a.mp4\nfront/a.mp4 3\n", r"line 2 repeats front/a.mp4; remove it"),
         ("# nothing\n", r"lists no video; write the path of one on each line"),
+        ("front/a\0.mp4\n", r"line 1 is 'front/a\\x00.mp4'"),
         (b"\xff\xfe\x00", r"cannot be read as a list of videos \(.*utf-8"),
     ],
 )
@@ -212,15 +213,16 @@ def test_mutated_lists_and_tar_files_end_in_clips_or_one_line(videos, tmp_path, 
     with tarfile.open(videos / "a.tar", "w") as tar:
         tar.add(videos / "front", arcname="front")
     sound = (videos / name).read_bytes()
-    outcomes = []
+    num_read, messages = 0, []
     for number in range(60):
         (tmp_path / name).write_bytes(mutate(sound, random.Random(number)))
         try:
             for clip in find_clips(str(tmp_path / name), fps=10, gap_seconds=GAP).clips:
                 with clip.open() as reader:
                     reader.frames_at([0.0, 0.5])
-            outcomes.append("read")
+            num_read += 1
         except MidwayError as error:
-            assert "\n" not in str(error)
-            outcomes.append("refused")
-    assert {*outcomes} == {"read", "refused"}
+            messages.append(str(error))
+    assert num_read
+    assert messages
+    assert not [message for message in messages if "\n" in message]
