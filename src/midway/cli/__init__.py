@@ -28,6 +28,7 @@ COMMANDS = {
     "bench": "measure data loading or a training step: midway bench data|step",
     "list": "list names: midway list [experiments|methods|networks]",
     "paper": "plan, make or print a table of the paper: midway paper table1 --plan",
+    "report": "gather results of several runs into one table: midway report RUNS... -o page.html",
     "flow": "compute optical flow of two images or a video: midway flow A B -o out.flo",
     "segment": "write masks of images or a video: midway segment IMAGES --network READOUT -o DIR",
     "perturb": "show where the dynamics move a patch: midway perturb A B --point X,Y",
