@@ -28,7 +28,7 @@ STUB = """#!/bin/sh
 { printf '%s\\037' "${0##*/}" "$@"; printf '\\036'; } >> "$COMMANDS"
 """
 """Stands for a program, and notes its words."""
-STUBBED = ("midway", "python", "torchrun", "pip", "make", "tensorboard")
+STUBBED = ("midway", "python", "torchrun", "pip", "make", "tensorboard", "hf")
 
 
 class ParsedError(Exception):

@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from midway.atomic import naming, write_atomically
 from midway.config import json_text
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 from midway.progress import ProgressBar
 from midway.train.objective import Progress
 
@@ -105,7 +105,7 @@ def _summary(values: dict[str, float]) -> str:
     if "mfu" in values:
         parts.append(f"MFU {values['mfu']:.0%}")
     if values["skipped_steps"]:
-        parts.append(f"{values['skipped_steps']:.0f} steps skipped")
+        parts.append(f"{counted(int(values['skipped_steps']), 'step')} skipped")
     return "  ".join(parts)
 
 
