@@ -21,7 +21,7 @@ from PIL import Image
 import midway
 from midway.data.flow import datasets as flow_datasets
 from midway.data.flow.files import write_flow
-from midway.data.segmentation import images, layouts
+from midway.data.segmentation import layouts
 from midway.data.synthetic import write
 from midway.data.synthetic.world import WorldConfig
 from midway.data.views.render import example_clips
@@ -75,7 +75,6 @@ def for_analysis(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any
 def for_datasets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for registered in (layouts.DATASETS, flow_datasets.FLOW_SETS):
         monkeypatch.setitem(registered, "rooms", None)  # restored, that is removed, at the end
-    monkeypatch.setattr(images, "NAMES", (*images.NAMES, "rooms"))
     rng = np.random.default_rng(0)
     for part, suffix in (("images", "jpg"), ("masks", "png")):
         (folder / f"rooms/{part}/train").mkdir(parents=True)
