@@ -177,6 +177,10 @@ def _of_mapillary(text: str, location: str) -> ClassList:
             for number, each in enumerate(labels)
         ]
         painted: list[Row] = [(each[key], tuple(each["color"])) for each in labels]
+        if not all(type(part) is int for _, colour in painted for part in colour):
+            raise TypeError("colours of other values than whole numbers")
+        if not all(isinstance(name, str) for name, _ in rows):
+            raise TypeError("names that are no text")
     except (ValueError, KeyError, TypeError, RecursionError):
         raise MidwayError(
             f"{location}: is not a configuration of Mapillary Vistas; give other classes as .toml "
@@ -215,7 +219,9 @@ def _checked(
     if not by_colour:
         values.setdefault(IGNORE, IGNORE)
     colours: dict[str, Colour] = {}
-    for name, (red, green, blue) in rows if by_colour else painted:
+    for name, value in rows if by_colour else painted:
+        _packed(name, value, location, by_colour=True)
+        red, green, blue = value
         colours.setdefault(name, (red, green, blue))
     if colours and (missing := [name for name in names if name not in colours]):
         raise MidwayError(f"{location}: class '{missing[0]}' has no colour; add it")
@@ -233,7 +239,7 @@ def _packed(name: str, value: tuple[int, ...], location: str, by_colour: bool) -
     """Return the number of an id or colour."""
     count = 3 if by_colour else 1
     if len(value) != count or not all(0 <= each <= 255 for each in value):
-        shown = value if len(value) > 1 else value[0]
+        shown = value[0] if len(value) == 1 else value
         kind = "a colour, three numbers" if by_colour else "an id, one number"
         raise MidwayError(f"{location}: '{name}' has {shown}; give {kind} from 0 to 255")
     return sum(each * factor for each, factor in zip(value, CHANNELS[-count:], strict=True))
