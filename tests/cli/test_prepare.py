@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lance
 import pytest
 
-from midway.cli import main
+from midway.cli import main, prepare
+from midway.data.prepare.measure import Sampling
 from tests.data.video.made_videos import even_times, noise, write_video
 
 SMALL = ["--short-side", "32", "--fps", "5", "--jobs", "1"]
@@ -85,6 +87,20 @@ def test_a_signal_to_the_process_group_ends_with_code_3_and_the_next_run_continu
         assert main(["prepare", *words(destination)]) == 0
         assert result(capsys)["clips"] == 8
     assert lance.dataset(str(stopped)).to_table().equals(lance.dataset(str(whole)).to_table())
+
+
+@pytest.mark.parametrize("chosen", [0, 1])
+def test_measure_prints_the_command_that_makes_a_recommended_store(
+    tmp_path, capsys, monkeypatch, chosen
+):
+    folder = tmp_path / "my videos"
+    folder.mkdir()
+    write_video(folder / "a.mp4", even_times(30))
+    monkeypatch.setattr(prepare, "Sampling", partial(Sampling, timed_seconds=0.01))
+    monkeypatch.setattr(prepare, "recommend", lambda layouts, **_: (layouts[chosen], "so"))
+    assert main(["prepare", str(folder), "--measure", "--fps", "5"]) == 0
+    command = f"make it: midway prepare '{folder}' 'my videos.lance' --short-side 48 --fps 5"
+    assert (command in capsys.readouterr().out.splitlines()) == bool(chosen)
 
 
 def test_measure_prints_a_table_and_a_choice(tmp_path, capsys):

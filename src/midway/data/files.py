@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from fsspec.core import url_to_fs
+
 from midway.data.clip import BadClipError
 from midway.data.file_part import FilePart, member_of
 from midway.data.remote import RemoteFile, file_system
@@ -34,6 +36,22 @@ class FoundFile:
 def is_url(location: str) -> bool:
     """Return whether a location is a URL rather than a local path."""
     return "://" in location
+
+
+def is_folder(location: str) -> bool:
+    """Return whether there is a folder at a path or URL."""
+    if not is_url(location):
+        return Path(location).is_dir()
+    files, path = url_to_fs(location)
+    return files.isdir(path)
+
+
+def is_file(location: str) -> bool:
+    """Return whether there is a file at a path or URL."""
+    if not is_url(location):
+        return Path(location).is_file()
+    files, path = url_to_fs(location)
+    return files.isfile(path)
 
 
 def absolute(location: str) -> str:

@@ -214,6 +214,9 @@ class _Training:
             health = self.health.measure(self.objective, batch, step)
             if health or self.is_logged(step):
                 self.report(log, replace(progress, step=step), rates, scalars | health)
+                if log:
+                    with self.meter.apart():
+                        log.show(step, self.health.draw(self.objective, batch, step))
             elif log:
                 log.advance(step)
             self.checkpoint(step, start=start, interrupted=interrupted)

@@ -54,6 +54,7 @@ class ClassFile:
 
     def rows(self) -> list[Row]:
         """Return name and label value of every class, and of what is ignored."""
+        rows: list[Row]
         if self.classes:
             rows = [(name, (self.offset + n,)) for n, name in enumerate(self.classes)]
         elif self.ids:
@@ -66,11 +67,13 @@ class ClassFile:
 
     def colour_rows(self) -> list[Row]:
         """Return name and colour of every class."""
-        return [
-            (name, colour)
-            for name, value in self.colours.items()
-            for colour in (value if isinstance(value[0], tuple) else (value,))
-        ]
+        rows: list[Row] = []
+        for name, value in self.colours.items():
+            if isinstance(value[0], tuple):
+                rows += [(name, tuple(colour)) for colour in value if isinstance(colour, tuple)]
+            else:
+                rows.append((name, tuple(each for each in value if isinstance(each, int))))
+        return rows
 
 
 def read_dataset(location: str) -> Dataset:
