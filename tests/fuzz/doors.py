@@ -12,12 +12,12 @@ from midway.config import read_json
 from midway.data.clips.find import find_clips
 from midway.data.clips.store import read_store
 from midway.data.flow.files import read_flow
-from midway.data.images import read_image
+from midway.data.images import read_image, read_labelled
 from midway.data.labelled_videos.masks import read_mask
 from midway.data.labelled_videos.tracks import read_tap_vid
 from midway.data.prepare.decode import VideoSource, decode_at_rate
 from midway.data.segmentation.class_files import read_dataset
-from midway.data.segmentation.images import LabelledImage, LabelledImages, read_labelled
+from midway.data.segmentation.images import LabelledImage, LabelledImages
 from midway.data.segmentation.layouts import DATASETS
 from midway.data.signals import read_signals
 from midway.data.video.file import VideoClip, VideoFile, read_timing
