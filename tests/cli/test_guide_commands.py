@@ -8,6 +8,7 @@ import importlib
 import os
 import re
 import subprocess
+from dataclasses import MISSING
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -45,7 +46,7 @@ def only_parse(
     if isinstance(kind, type):
         options._parsed(kind, words, prog, default)
     else:
-        options._parsed(options._deferred(kind), words, prog, options.MISSING)
+        options._parsed(options._deferred(kind), words, prog, MISSING)
     raise ParsedError
 
 
