@@ -9,6 +9,7 @@ import torch
 from midway.bench import trial as trial_module
 from midway.bench.chips import CHIPS
 from midway.bench.plan import Length, Needs, here, on_chip, plan_run
+from midway.bench.step import FastStep
 from midway.bench.trial import Trial
 from midway.data.prepare.measure import Sampling
 from midway.data.synthetic.world import WorldConfig
@@ -145,7 +146,7 @@ def test_a_gpu_without_memory_for_a_larger_batch_is_noticed(
 ) -> None:
     monkeypatch.setattr(trial_module, "LONG_SECONDS", 60.0)
 
-    class Full(trial_module.FastStep):
+    class Full(FastStep):
         def step(self, clips: object) -> None:
             if len(clips) > 2:  # pyright: ignore[reportArgumentType]
                 raise torch.OutOfMemoryError("no memory")

@@ -57,7 +57,7 @@ def test_a_preset_for_own_video_follows_the_data_and_the_options(
     assert first == "2 clips, 3 s: 1 step of 16 samples, every frame a start"
     assert after.startswith("next: midway eval NAME --network runs/own.midway_tiny")
     saved = json.loads(Path("runs/own.midway_tiny/config.json").read_text())
-    assert (saved["run"]["steps"], saved["optim"]["warmup_steps"]) == (1, 0)
+    assert (saved["run"]["steps"], saved["optim"]["warmup_steps"]) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def test_an_option_keeps_its_value_and_the_others_follow_it() -> None:
     assert (shared.data.batch_size, shared.run.steps) == (56, 93_750)
     short = _given(run__steps=3_000)
     assert (short.run.steps, short.optim.warmup_steps) == (3_000, 100)
+    assert _given(run__steps=2).optim.warmup_steps == 1
     assert _given(run__steps=105_000, hours=0.1).run.steps == 105_000  # though it is the default
     assert _given(optim__warmup_epochs=1.0).optim.warmup_steps == 0
     assert _given(data__starts="every_frame").data.draws_per_clip == 1

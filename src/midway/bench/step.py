@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from midway.progress import progress as progress_of
 from midway.train.objective import Progress
 from midway.train.optim import AdamW, OptimConfig, Rates, clip_gradients
 
+M = TypeVar("M", bound=Method)
 MODELS = {"vits": midway_vits, "vitb": midway_vitb, "tiny": midway_tiny}
 OPTIM = OptimConfig(clip="per_tensor")
 RATES = Rates(lr=1e-4, weight_decay=0.04)
@@ -32,7 +34,7 @@ _FRAME = (480, 854)
 """Height and width of the frames in pixels."""
 
 
-class FastStep:
+class FastStep(Generic[M]):
     """Training step of `midway.train.fit` on views that are already on the device.
 
     Args:
@@ -40,7 +42,7 @@ class FastStep:
         autocast_type: Type of the forward pass; None for float32.
     """
 
-    def __init__(self, method: Method, autocast_type: torch.dtype | None) -> None:
+    def __init__(self, method: M, autocast_type: torch.dtype | None) -> None:
         self.method = method
         self.autocast_type = autocast_type
         self.groups = method.parameter_groups()

@@ -202,7 +202,7 @@ def _print(layouts: Sequence[LayoutTimes]) -> None:
             )
         if (rates := each.keyframes) is not None:
             print(
-                f"{each.layout}: one core reads {rates.random:.1f} pairs/s at random, "
+                f"{each.layout}: a second of CPU time reads {rates.random:.1f} pairs at random, "
                 f"{rates.starts:.1f} that start at keyframes ({rates.starts / rates.random:.2f} "
                 f"times), and {rates.both:.1f} of keyframes ({rates.both / rates.random:.2f} times)"
             )

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -57,7 +57,8 @@ def prepare(
     Exit code: 0 done, 2 user error (one line), 3 interrupted (run the command again).
 
     Args:
-        source: Path or URL of a video, or of a folder with videos, image sequences or both.
+        source: Path or URL of a video, list of videos or tar file, or of a folder with videos,
+            image sequences or both.
         destination: Path or URL of the store, ending in .lance.
         fps: Frames stored per second, at most all of the source.
         short_side: Shorter side of the stored frames in pixels; smaller frames are not enlarged.
@@ -149,7 +150,7 @@ def _print_summary(summary: preparation.PrepareSummary) -> None:
     for skipped in summary.skipped[:SHOWN_SKIPS]:
         say(f"skipped: {skipped.reason}")
     if summary.skipped_list:
-        say(f"all {len(summary.skipped)} skipped: {summary.skipped_list}")
+        say(f"{counted(len(summary.skipped), 'skipped clip')} listed in {summary.skipped_list}")
     if summary.interrupted:
         print("interrupted; run the same command again to continue")
 
@@ -165,8 +166,7 @@ def _measure(source: str, config: StoreConfig, target: float) -> dict[str, Any]:
     _print_layouts(source, found, rates)
     say(f"recommended: {choice.name} ({why})")
     if choice.name != DIRECT:
-        command = ["midway", "prepare", source, f"{Path(source).name or 'frames'}.lance"]
-        say(f"make it: {shlex.join([*command, '--short-side', str(choice.short_side)])}")
+        say(f"make it: {_command(source, replace(config, short_side=choice.short_side))}")
     return {
         "source": source,
         "clips": found.clips,
@@ -181,6 +181,16 @@ def _measure(source: str, config: StoreConfig, target: float) -> dict[str, Any]:
         "choice": choice.name,
         "why": why,
     }
+
+
+def _command(source: str, config: StoreConfig) -> str:
+    """Return the command that makes a store with these settings."""
+    words = ["midway", "prepare", source, f"{Path(source).name or 'frames'}.lance"]
+    words += ["--short-side", str(config.short_side)]
+    for name in ("fps", "jpeg_quality", "source_fps"):
+        if getattr(config, name) != getattr(StoreConfig, name):
+            words += [f"--{name.replace('_', '-')}", f"{getattr(config, name):g}"]
+    return shlex.join(words)
 
 
 def _print_layouts(source: str, found: Measurement, rates: Sequence[float]) -> None:

@@ -56,12 +56,12 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     root = experiment.data.root
     if root == base.data.root and not is_url(root) and not Path(root).exists():
         raise MidwayError(f"{root}: does not exist; give the folder of your data by --data.root")
-    module, found = inspect.getmodule(function), None
-    if planned or hasattr(module, "follow_data"):
+    follow, found = getattr(inspect.getmodule(function), "follow_data", None), None
+    if planned or follow:
         spec = sample_spec(experiment.method)
         found = find_data(experiment.data, spec)
-        if hasattr(module, "follow_data"):
-            experiment = module.follow_data(experiment, found, base=base, fixed=_fields(rest))
+        if follow:
+            experiment = follow(experiment, found, base=base, fixed=_fields(rest))
         if planned:
             from midway.cli.train_plan import show_plan  # imports the benchmarks
 

@@ -13,6 +13,7 @@ from midway.bench.plan import OnChip, RunPlan, plan_run
 from midway.cli.options import say
 from midway.config import to_json
 from midway.data.clips.find import ClipList
+from midway.data.clips.store import is_store
 from midway.data.views.spec import ClipSpec
 from midway.errors import counted, duration
 from midway.experiments.base import Experiment
@@ -52,7 +53,8 @@ def show_plan(
     if plan.chips:
         _print_chips(plan)
     target = _target(plan)
-    say(f"can reading keep up? midway prepare {shlex.quote(root)} --measure --target {target}")
+    if not is_store(root):
+        say(f"can reading keep up? midway prepare {shlex.quote(root)} --measure --target {target}")
     say(f"start: {shlex.join(command)}")
     return {"root": root, "config": to_json(experiment), "target": target} | asdict(plan)
 

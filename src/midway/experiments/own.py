@@ -11,6 +11,7 @@ from midway.data.clips.find import ClipList
 from midway.data.sampling.samples import ClipsConfig
 from midway.experiments import bdd100k, camvid
 from midway.experiments.base import Experiment
+from midway.methods.midway import MidwayConfig
 
 FULL_HOURS = 2.0
 """Hours of video from which a run has its full length. The paper trains on 20 M pairs of one video
@@ -64,8 +65,12 @@ def midway_tiny() -> Experiment:
     Expect: a loss that falls from 6.4 to below 6 (docs/OWN_VIDEO.md).
     """
     base = camvid.midway_tiny()
+    assert isinstance(base.method, MidwayConfig)
     return replace(
         base,
+        # Frames of one camera resemble one another: two crops of a place, distorted in colour,
+        # would correlate too little for the DINO term (docs/methods/dino.md).
+        method=replace(base.method, views=replace(base.method.views, distort_colours=False)),
         data=replace(base.data, root=ClipsConfig.root, max_bad_share=0.05),
         run=replace(base.run, folder=Path("runs/own.midway_tiny"), steps=1500),
     )
@@ -101,7 +106,8 @@ def follow_data(
         # A length in epochs would otherwise be ignored.
         steps = 0 if "run.epochs" in fixed else steps
     if not {"optim.warmup_steps", "optim.warmup_epochs"} & {*fixed}:
-        share = round(steps * WARM_UP_SHARE)
+        # With 0 steps of warm-up, its epochs would count.
+        share = max(1, round(steps * WARM_UP_SHARE)) if steps else 0
         optim = replace(optim, warmup_steps=share, warmup_epochs=run.epochs * WARM_UP_SHARE)
     if "data.num_workers" not in fixed and workers > 1:
         # Decoding usually limits a GPU; each training process needs a core for itself.
