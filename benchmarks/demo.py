@@ -17,7 +17,7 @@ from threading import Thread
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-from midway.demo.page import open_shown, write_page
+from midway.demo.writer import open_shown, write_page
 
 CLICKS = 50
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

@@ -20,10 +20,10 @@ from midway.data.synthetic.world import WorldConfig
 from midway.data.synthetic.write import write_videos
 from midway.demo.app import Request, looker
 from midway.demo.clips import THINGS, enlarged
-from midway.demo.page import Shown, write_page
+from midway.demo.writer import Shown, write_page
 from tests.demo.browser import Page, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 FOLLOW = """
 async (start) => {
