@@ -176,8 +176,11 @@ def write_depth_picture(
     figure = Figure(figsize=(11, 0.6 + 3.4 * len(image) / image.shape[1]), layout="constrained")
     axes = figure.subplots(1, 3)
     axes[0].imshow(image)
-    for panel, depth in zip(axes[1:], (np.where(truth > 0, truth, np.nan), predicted), strict=True):
-        drawn = panel.imshow(depth, cmap="viridis_r", vmin=0, vmax=max_metres)
+    known = np.where(truth > 0, truth, np.nan)
+    _, drawn = (
+        panel.imshow(depth, cmap="viridis_r", vmin=0, vmax=max_metres)
+        for panel, depth in zip(axes[1:], (known, predicted), strict=True)
+    )
     for panel, title in zip(axes, ("image", "truth", "prediction"), strict=True):
         panel.set_title(title, fontsize=9)
         panel.set_axis_off()

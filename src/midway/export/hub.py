@@ -87,7 +87,7 @@ class HubModel(ModelHubMixin, library_name="midway", tags=TAGS):
         write_atomically(save_directory / CONFIG, lambda file: file.write(text.encode()))
 
     @classmethod
-    def _from_pretrained(
+    def _from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls,
         *,
         model_id: str,

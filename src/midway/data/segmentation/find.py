@@ -82,6 +82,7 @@ def find_labelled(data: SegmentationData, split: Split) -> LabelledImages:
             classes = layout.classes or dataset.classes
             if isinstance(classes, str):
                 classes = read_dataset(f"{root}{classes}").classes
+            assert classes is not None  # the dataset's, or those of its layouts
             remedy = OWN_REMEDY if data.dataset == FOLDER else "complete the download"
             return LabelledImages(classes, _paired(images, masks, names, data.root, layout, remedy))
         (image_folder, image_suffix), (mask_folder, mask_suffix) = layout.files(own_name)
