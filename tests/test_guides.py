@@ -99,9 +99,40 @@ def for_recorded_flow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str
     return {}
 
 
+def for_export(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    network = midway.load("synthetic-tiny")
+    source, target = torch.randn(2, 2, 3, 48, 48)
+    program = torch.export.export(FlowOfZero(), (source, target))
+    torch.export.save(program, folder / "flow.pt2")
+    # Uploads are tested in tests/export/test_hub.py.
+    monkeypatch.setattr(midway.HubModel, "push_to_hub", lambda self, name, private: name)
+    monkeypatch.setattr(midway.HubModel, "from_pretrained", lambda name: midway.HubModel(network))
+    return {"midway": midway, "network": network, "source": source, "target": target}
+
+
+class FlowOfZero(torch.nn.Module):
+    """Stands for an exported flow network."""
+
+    def forward(self, source: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"flow": (target - source)[:, :2]}
+
+
+def for_features(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    encoder = midway.load_encoder("synthetic-tiny")
+    midway.save(encoder, folder / "encoder.safetensors")
+    # Stands for timm, with which tests/models/encoders/test_intermediates.py compares.
+    timm = ModuleType("timm")
+    vars(timm)["create_model"] = lambda name, num_classes: encoder
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    return {"pictures": [np.zeros((60, 80, 3), np.uint8)]}
+
+
 PREPARED: dict[str, Callable[[Path, pytest.MonkeyPatch], dict[str, Any]]] = {
     "docs/ANALYSIS.md": for_analysis,
     "docs/ADD_DATASET.md": for_datasets,
+    "docs/EXPORT.md": for_export,
+    "docs/FEATURES.md": for_features,
     "docs/methods/poodle.md": for_recorded_flow,
 }
 

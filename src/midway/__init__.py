@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from midway.export.card import Card as Card
+    from midway.export.hub import HubModel as HubModel
     from midway.export.transformers import to_transformers as to_transformers
     from midway.models.dino import HeadConfig as HeadConfig
     from midway.models.dynamics import Dynamics as Dynamics
@@ -20,11 +22,13 @@ if TYPE_CHECKING:
     from midway.models.weights.sources import load_encoder as load_encoder
 
 _HOMES = {
+    "Card": "midway.export.card",
     "Dynamics": "midway.models.dynamics",
     "DynamicsConfig": "midway.models.dynamics",
     "Encoder": "midway.models.encoders.base",
     "EncoderConfig": "midway.models.encoders.vit",
     "HeadConfig": "midway.models.dino",
+    "HubModel": "midway.export.hub",
     "MidwayNetwork": "midway.models.midway",
     "NetworkConfig": "midway.models.midway",
     "ReleaseHints": "midway.models.weights.release",

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from midway.analysis.inputs import fit
+from midway.analysis.lettering import letter_pixels
 from midway.analysis.token_colours import fit_colours, write_token_video
 from midway.errors import MidwayError
 from tests.models.networks import random_network
@@ -41,8 +42,10 @@ def test_a_video_shows_frames_beside_their_features_above_the_latents(tmp_path: 
     write_token_video(network, frames, 5, path, level=3)
     with av.open(str(path)) as container:
         shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    rows = 3 * round(0.06 * 128)
-    assert [frame.shape for frame in shown] == [(128 + rows + rows % 2, 320, 3)] * 3
+    # Enlarged twice, below the caption of each image; three rows of latents with captions follow.
+    bar = round(1.6 * letter_pixels(256))
+    assert {frame.shape[1] for frame in shown} == {2 * 320 + 4}
+    assert all(len(frame) > bar + 256 + 3 * round(0.06 * 256) for frame in shown)
     images = fit(frames, network).images
     with torch.no_grad():
         outputs = [
@@ -51,8 +54,9 @@ def test_a_video_shows_frames_beside_their_features_above_the_latents(tmp_path: 
         ]
     colours = fit_colours(torch.cat(outputs))
     for frame, image, tokens in zip(shown, frames[1:], outputs, strict=True):
-        assert np.abs(frame[:128, :160].astype(int) - image.permute(1, 2, 0).numpy()).mean() < 12
-        middles = frame[16:128:32, 176:320:32].astype(int)
+        half = frame[bar : bar + 256 : 2, ::2]
+        assert np.abs(half[:, :160].astype(int) - image.permute(1, 2, 0).numpy()).mean() < 12
+        middles = frame[bar + 32 : bar + 256 : 64, 320 + 4 + 32 :: 64].astype(int)
         assert np.abs(middles - colours(tokens).reshape(4, 5, 3)).mean() < 12
 
 

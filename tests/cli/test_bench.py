@@ -1,11 +1,13 @@
 """midway bench data, midway bench step: what it prints, and what it refuses in one line."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
 
-from midway.cli import main
+from midway.cli import bench, main
+from midway.data.prepare.measure import Sampling
 from tests.compilers import Counting, compiler
 from tests.data.video.made_videos import even_times, waves, write_video
 
@@ -22,6 +24,18 @@ def test_every_layout_is_a_row_with_what_limits_it(tmp_path, capsys):
     assert [layout["short_side"] for layout in result["layouts"]] == [96, 96]
     for layout in result["layouts"]:
         assert f"{layout['layout']}: the slowest stage is {layout['limit']};" in "\n".join(printed)
+
+
+def test_pairs_at_keyframes_are_compared_with_random_ones(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "Sampling", partial(Sampling, timed_seconds=0.01))
+    write_video(tmp_path / "a.mp4", even_times(30), picture=waves)
+    words = ["--short-sides", "--starts", "keyframes", "--json"]
+    assert main(["bench", "data", str(tmp_path), *words]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    result = json.loads(printed[-1])
+    rates = result["layouts"][0]["keyframes"]
+    assert result["starts"] == "keyframes"
+    assert f"{rates['both'] / rates['random']:.2f} times)" in printed[-2]
 
 
 def test_a_step_is_reported_as_a_table_a_sentence_and_json(capsys):

@@ -8,6 +8,7 @@ import importlib
 import os
 import re
 import subprocess
+from dataclasses import MISSING
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,7 +28,7 @@ STUB = """#!/bin/sh
 { printf '%s\\037' "${0##*/}" "$@"; printf '\\036'; } >> "$COMMANDS"
 """
 """Stands for a program, and notes its words."""
-STUBBED = ("midway", "python", "torchrun", "pip", "make", "tensorboard")
+STUBBED = ("midway", "python", "torchrun", "pip", "make", "tensorboard", "hf")
 
 
 class ParsedError(Exception):
@@ -45,7 +46,7 @@ def only_parse(
     if isinstance(kind, type):
         options._parsed(kind, words, prog, default)
     else:
-        options._parsed(options._deferred(kind), words, prog, options.MISSING)
+        options._parsed(options._deferred(kind), words, prog, MISSING)
     raise ParsedError
 
 

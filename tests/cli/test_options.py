@@ -61,3 +61,8 @@ def test_a_misspelling_gets_the_option(word, meant):
     with pytest.raises(MidwayError) as error:
         parse(rate, [word, "2"], prog="midway rate")
     assert f"did you mean {meant}?" in str(error.value)
+
+
+def test_a_missing_value_is_named_without_counting_values():
+    with pytest.raises(MidwayError, match=r"^--first-seed: no value; give it \(midway rate --help"):
+        parse(rate, ["--first-seed"], prog="midway rate")

@@ -69,6 +69,17 @@ def test_folders_behind_links_are_listed_once(folder, tmp_path_factory):
     assert names == ["a.txt", "b/2.mp4", "one/deep/3.mp4"]
 
 
+def test_broken_links_are_counted_because_folders_may_be_missing_behind_them(folder, caplog):
+    find_files(str(folder))
+    assert caplog.messages == []
+    for name in ("aachen", "b/bremen"):
+        (folder / name).symlink_to(folder / "gone")
+    find_files(str(folder))
+    assert caplog.messages == [
+        f"{folder}: 2 broken links, the first {folder}/aachen; mend or remove them"
+    ]
+
+
 @pytest.mark.parametrize("url", ["zip://videos::{}", "zip://::{}"])
 def test_an_archive_is_named_as_one(tmp_path, url):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from midway.data.clips import find
+from midway.data.clips import headers
 from midway.data.clips.find import find_clips
 from midway.data.clips.index import INDEX_NAME
 from midway.data.clips.store import StoreClip
@@ -34,7 +34,7 @@ def written(tmp_path: Path) -> Path:
 def test_an_index_spares_the_headers_of_its_videos(
     written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(find, "read_header", lambda file: pytest.fail(f"read {file.name}"))
+    monkeypatch.setattr(headers, "read_header", lambda file, *_: pytest.fail(f"read {file.name}"))
     found = find_clips(str(written / "videos"), fps=30, gap_seconds=GAP)
     assert [clip.name for clip in found.clips] == ["a.mp4", "b.mp4"]
 

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -18,16 +19,14 @@ from tests.models.networks import random_network
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Headless Chromium; tests that need it skip without it, and fail in CI."""
-    path = shutil.which("chromium")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        path = None
-    if path is None:
+    path, is_installed = shutil.which("chromium"), find_spec("playwright") is not None
+    if path is None or not is_installed:
         reason = "chromium or playwright is missing; see .ci/system-packages.sh"
         if os.environ.get("CI"):
             pytest.fail(f"{reason}; they must be there in CI")
         pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield opened

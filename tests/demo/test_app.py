@@ -155,7 +155,7 @@ def test_files_are_served_from_the_folder_only(tmp_path: Path, shown: Shown):
 def test_a_port_in_use_is_named(tmp_path: Path, shown: Shown):
     with serving(tmp_path, None, shown) as server:
         port = server.server_address[1]
-        with pytest.raises(MidwayError, match=f"port {port} of 127.0.0.1: .*in use; .*--port"):
+        with pytest.raises(MidwayError, match=rf"port {port} of 127\.0\.0\.1: .*in use; .*--port"):
             DemoServer(tmp_path, None, patch=8, dim=24, host="127.0.0.1", port=port)
-    with pytest.raises(MidwayError, match="port 70000 .*--port"):
+    with pytest.raises(MidwayError, match=r"port 70000 .*--port"):
         DemoServer(tmp_path, None, patch=8, dim=24, host="127.0.0.1", port=70000)

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import re
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -66,3 +67,12 @@ def test_small_networks_are_for_the_page_and_large_ones_for_the_server(tmp_path:
         check_static(large, tmp_path)
     with pytest.raises(MidwayError, match="level 7 has no forward model"):
         open_shown(str(tmp_path / "net.safetensors"), 7)
+
+
+def test_a_missing_package_is_named_before_anything_is_written(
+    tmp_path: Path, shown: Shown, monkeypatch
+):
+    monkeypatch.setattr("midway.demo.page.find_spec", lambda name: None)
+    with pytest.raises(MidwayError, match=r"needs onnx and onnxscript .*\[onnx\]"):
+        write_page(tmp_path, replace(shown, compute="page"))
+    assert not [*tmp_path.iterdir()]

@@ -159,6 +159,19 @@ def _episodes(maker: Maker, number: int, rng: random.Random) -> tuple[str, Path]
     return "clips", folder
 
 
+def _tar(maker: Maker, number: int, rng: random.Random) -> tuple[str, Path]:
+    data = (maker.seeds / "shard.tar").read_bytes()
+    return "clips", maker.write(f"{number}.tar", mutate(data, rng))
+
+
+def _list(maker: Maker, number: int, rng: random.Random) -> tuple[str, Path]:
+    """A list beside its sound videos."""
+    folder = maker.scratch / f"{number}_list"
+    shutil.copytree(maker.seeds / "clips", folder)
+    (folder / "list.csv").write_bytes(mutate((maker.seeds / "list.csv").read_bytes(), rng))
+    return "clips", folder / "list.csv"
+
+
 def _store(maker: Maker, number: int, rng: random.Random) -> tuple[str, Path]:
     folder = maker.scratch / f"{number}.lance"
     shutil.copytree(maker.seeds / "store.lance", folder)
@@ -184,6 +197,8 @@ FAMILIES: dict[str, Callable[[Maker, int, random.Random], tuple[str, Path]]] = {
     "index": _index,
     "indexed": _indexed,
     "episodes": _episodes,
+    "tar": _tar,
+    "list": _list,
     "store": _store,
 }
 
@@ -198,9 +213,11 @@ SHARES = {
     "beside": 0.02,
     "config": 0.05,
     "log": 0.02,
-    "index": 0.03,
-    "indexed": 0.02,
+    "index": 0.02,
+    "indexed": 0.01,
     "episodes": 0.01,
+    "tar": 0.01,
+    "list": 0.01,
     "store": 0.04,
 }
 """Share of each family among all inputs, by the size of the code that parses it."""

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import tarfile
 from pathlib import Path
 
 import av
@@ -179,6 +180,10 @@ def _clips(folder: Path) -> None:
     build_index(str(clips), num_workers=0, timeout_seconds=60)
     prepare(str(clips), str(folder / "store.lance"), StoreConfig(short_side=32), jobs=0)
     _episodes(folder)
+    with tarfile.open(folder / "shard.tar", "w") as tar:
+        for name in ("even.mp4", "uneven.mp4"):
+            tar.add(clips / name, f"a/{name}")
+    (folder / "list.csv").write_text("even.mp4,walk,0.1,1.0\neven.mp4 0 0.1 0.5\nuneven.mp4\n")
 
 
 def _episodes(folder: Path) -> None:

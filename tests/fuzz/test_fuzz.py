@@ -65,7 +65,7 @@ def sound(seeds):
         "checkpoint": list((seeds / "checkpoints").iterdir()),
         "config": [seeds / "config.json"],
         "log": [seeds / "metrics.jsonl"],
-        "clips": [seeds / "clips", seeds / "clips" / INDEX],
+        "clips": [seeds / "clips", seeds / "clips" / INDEX, seeds / "shard.tar"],
         "store": [seeds / "store.lance"],
     }
 

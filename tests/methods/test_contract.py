@@ -1,7 +1,9 @@
 """What every method in `midway.methods` promises."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,6 +69,18 @@ def test_its_encoders_open_again_from_their_descriptions(method: Method) -> None
         }
         encoder.load_state_dict(own)
         assert type(encoder) is type(method.encoders[name])
+
+
+def test_its_pictures_are_bytes_of_whole_crops(method: Method) -> None:
+    batch = SimpleNamespace(render=lambda spec: _clips(method))
+    pictures = method.eval().pictures(batch)
+    assert "features" in pictures
+    for picture in pictures.values():
+        assert picture.dtype == np.uint8
+        assert picture.shape[2] == 3
+        # Two samples side by side, in two rows.
+        assert (picture.shape[0] % 2, picture.shape[1] % 2) == (0, 0)
+        assert picture.std() > 0
 
 
 def test_one_step_gives_a_finite_loss_and_every_trainable_parameter_a_gradient(

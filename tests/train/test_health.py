@@ -3,8 +3,11 @@
 import json
 import logging
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,6 +26,12 @@ class Measured(Toy):
         assert not self.training
         assert not torch.is_grad_enabled()
         return {"loss": F.mse_loss(self.student(batch.x), batch.x.sum(1, keepdim=True))}
+
+    def pictures(self, batch: ToyBatch) -> dict[str, NDArray[np.uint8]]:
+        torch.rand(7)
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        return {"batch": np.full((4, 6, 3), len(batch.x), np.uint8)}
 
 
 def test_the_effective_rank_counts_directions_of_equal_weight():
@@ -55,6 +64,11 @@ def test_a_run_whose_health_is_measured_trains_bit_for_bit_as_one_without(tmp_pa
     train(run_config(with_it, health_every=3), toy=Measured())
     train(run_config(without, health_every=0), toy=Measured())
     assert losses(with_it) == losses(without)
+    # Ten steps, and pictures after the third, sixth and ninth.
+    events = EventAccumulator(str(with_it)).Reload()
+    assert [event.step for event in events.Images("health/batch")] == [3, 6, 9]
+    assert [(event.height, event.width) for event in events.Images("health/batch")] == [(4, 6)] * 3
+    assert not EventAccumulator(str(without)).Reload().Tags()["images"]
     models = [
         torch.load(latest_checkpoint(folder), weights_only=True)["model"]
         for folder in (with_it, without)

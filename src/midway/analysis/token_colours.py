@@ -1,5 +1,6 @@
 """Videos of features and motion latents, coloured by their first three principal components."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from midway.analysis.dynamics_video import check_length, pair_output, pair_outputs
 from midway.analysis.inputs import fit
+from midway.analysis.lettering import enlarged, side_by_side, whole_factor
 from midway.analysis.perturbation import check_level
 from midway.analysis.tracking import Frames
 from midway.data.video.writer import writing_video
@@ -98,20 +100,25 @@ def write_token_video(
             grid = fit(frame[None], network, short_side=short_side).grid
             image = frame.permute(1, 2, 0).cpu().numpy()
             patches = features(levels[level].target[0, 1:].unflatten(0, grid))
-            rows = [
-                colours(levels[each].motion_latents[0])[None] for each, colours in latents.items()
-            ]
+            rows = {
+                f"motion latents, level {each}": colours(levels[each].motion_latents[0])[None]
+                for each, colours in latents.items()
+            }
             write(_composed(image, patches, rows))
 
 
 def _composed(
-    image: NDArray[np.uint8], patches: NDArray[np.uint8], rows: list[NDArray[np.uint8]]
+    image: NDArray[np.uint8], patches: NDArray[np.uint8], rows: Mapping[str, NDArray[np.uint8]]
 ) -> NDArray[np.uint8]:
     """Compose a frame: image and patches side by side, with the rows of latents below them."""
+    image = enlarged(image, whole_factor(image))
     height, width = image.shape[:2]
-    parts = [np.concatenate([image, _enlarged(patches, (width, height))], axis=1)]
-    parts += [_enlarged(row, (2 * width, max(1, round(CELL_SHARE * height)))) for row in rows]
-    return np.concatenate(parts)
+    colours = _enlarged(patches, (width, height))
+    whole = side_by_side([("frame", image), ("features", colours)])
+    for name, row in rows.items():
+        cells = _enlarged(row, (whole.shape[1], max(1, round(CELL_SHARE * height))))
+        whole = np.concatenate([whole, side_by_side([(name, cells)])])
+    return whole
 
 
 def _enlarged(cells: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

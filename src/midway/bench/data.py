@@ -47,7 +47,7 @@ _SEEK_PAIRS = 50
 
 @dataclass(frozen=True, kw_only=True)
 class KeyframeRates:
-    """Pairs per second that one core opens, reads and decodes; medians of alternating rounds."""
+    """Pairs per second of CPU time, opened, read and decoded; medians of alternating rounds."""
 
     random: float
     """Pairs that start at random frames."""
@@ -181,9 +181,9 @@ def _keyframe_rates(clips: Sequence[Clip], sampling: Sampling) -> KeyframeRates 
         "starts": replace(sampling, starts="keyframes"),
         "both": replace(sampling, starts="keyframes", targets="keyframes"),
     }
-    # In turns, as the load of a machine changes.
+    # In turns, as the speed of a machine changes.
     rounds = [
-        {name: samples_per_second(clips, kind) for name, kind in kinds.items()}
+        {name: samples_per_second(clips, kind, time.process_time) for name, kind in kinds.items()}
         for _ in range(_ROUNDS)
     ]
     return KeyframeRates(**{name: median(rates[name] for rates in rounds) for name in kinds})

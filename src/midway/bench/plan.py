@@ -20,8 +20,8 @@ from midway.experiments.base import Experiment
 from midway.methods.base import build_method, flops_per_sample
 
 MIXED = 0.6
-"""Memory of activations in mixed precision, relative to that counted in float32. Norms and
-residuals stay in it. Fitted to Midway's ViT-S in bfloat16 on a CPU: 0.59 GB a sample."""
+"""Memory of activations in mixed precision, relative to that counted in float32: residuals and
+norms stay in float32. Fitted to Midway's ViT-S in bfloat16 on a CPU: 0.59 GB a sample."""
 USABLE = 0.9
 """Fraction of a GPU's memory that a run may plan with; contexts and fragments take the rest."""
 RECORD_BYTES = 2_000

@@ -80,10 +80,8 @@ def data(
     if batch_size is not None and batch_size < 1:
         raise MidwayError(f"--batch-size {batch_size}: give 1 or more")
     if frames < 2 or not 0 < gap_seconds < inf:
-        raise MidwayError(
-            f"--frames {frames} --gap-seconds {gap_seconds:g}: give 2 frames or more, and a time "
-            "above 0"
-        )
+        wrong = f"--frames {frames} --gap-seconds {gap_seconds:g}"
+        raise MidwayError(f"{wrong}: give 2 frames or more, and a time above 0")
     for side in short_sides:
         StoreConfig(short_side=side)  # refuses a bad size before anything is measured
     if short_sides:
@@ -202,7 +200,7 @@ def _print(layouts: Sequence[LayoutTimes]) -> None:
             )
         if (rates := each.keyframes) is not None:
             print(
-                f"{each.layout}: one core reads {rates.random:.1f} pairs/s at random, "
+                f"{each.layout}: a second of CPU time reads {rates.random:.1f} pairs at random, "
                 f"{rates.starts:.1f} that start at keyframes ({rates.starts / rates.random:.2f} "
                 f"times), and {rates.both:.1f} of keyframes ({rates.both / rates.random:.2f} times)"
             )

@@ -107,10 +107,16 @@ def _write_weights(
         raise MidwayError(
             f"{target}: size, level, draws, seed and radius are for .onnx and .pt2; leave them out"
         )
-    save(_opened(network, options, release), target, half=half)
+    save(opened(network, options, release), target, half=half)
 
 
-def _opened(network: str, options: PartOptions, release: ReleaseOptions) -> MidwayNetwork | Encoder:
+def opened(network: str, options: PartOptions, release: ReleaseOptions) -> MidwayNetwork | Encoder:
+    """Open a whole network, or the encoder that the options name.
+
+    Raises:
+        MidwayError: There is no such network or encoder.
+
+    """
     if not options.weights and options.kind != "encoder":
         file = read_source(network)
         if file is not None and file.has_network:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from midway.cli.options import NO_HINTS, ReleaseOptions, next_step, parse, say
 from midway.config import read_json, to_json
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 from midway.models.encoders.base import Encoder
 from midway.models.flow.network import HEADER as FLOW_HEADER
 from midway.models.flow.network import flow_config
@@ -78,16 +78,17 @@ def _midway(file: WeightsFile, release: ReleaseOptions) -> tuple[dict[str, Any],
     for name in unknown:
         part, field = ("encoder", "heads") if name == "encoder_heads" else ("dynamics", name)
         values[part][field] = None
-    heads = values["encoder"]["heads"] or "an unknown number of"
+    number = values["encoder"]["heads"]
+    heads = counted(number, "head") if number else "an unknown number of heads"
     found = {"kind": "midway network", "parameters": counts, "config": values}
     return found, _midway_lines(network.config, heads)
 
 
-def _midway_lines(config: NetworkConfig, heads: object) -> list[str]:
+def _midway_lines(config: NetworkConfig, heads: str) -> list[str]:
     encoder, dynamics = config.encoder, config.dynamics
     height, width = encoder.image_size
     return [
-        f"encoder: width {encoder.width}, {encoder.depth} blocks, {heads} heads, patch "
+        f"encoder: width {encoder.width}, {counted(encoder.depth, 'block')}, {heads}, patch "
         f"{encoder.patch_size}, {height}x{width} pixels",
         f"dynamics: levels {', '.join(map(str, dynamics.levels))}, {dynamics.num_latents} motion "
         f"latents of width {dynamics.midway_width}, gates {'on' if dynamics.gates else 'off'}",
@@ -171,7 +172,8 @@ def _by_part(tensors: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _sizes(encoder: Encoder) -> str:
-    return f"{encoder.kind}, {encoder.depth} levels, width {encoder.width}, stride {encoder.stride}"
+    levels = counted(encoder.depth, "level")
+    return f"{encoder.kind}, {levels}, width {encoder.width}, stride {encoder.stride}"
 
 
 def _count(module: nn.Module) -> int:

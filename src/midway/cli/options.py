@@ -118,6 +118,9 @@ def _one_line(box: str) -> str:
     # Without Unicode on stdout, the box is a title line above a rule of dashes.
     message = takewhile(_is_text, dropwhile(lambda line: not _is_text(line), body))
     text = " ".join(message).rstrip(".")
+    text = re.sub(
+        r"Missing value for argument '(.+)'\. Expected 1 values", r"\1: no value; give it", text
+    )
     unknown = re.search(r"--[\w.-]+", text)
     nearest = re.search(r"meant:\W*(--[\w.-]+)", " ".join(body))
     if unknown and nearest and _is_near(unknown[0], nearest[1]):

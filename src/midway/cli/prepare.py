@@ -57,7 +57,8 @@ def prepare(
     Exit code: 0 done, 2 user error (one line), 3 interrupted (run the command again).
 
     Args:
-        source: Path or URL of a video, or of a folder with videos, image sequences or both.
+        source: Path or URL of a video, list of videos or tar file, or of a folder with videos,
+            image sequences or both.
         destination: Path or URL of the store, ending in .lance.
         fps: Frames stored per second, at most all of the source.
         short_side: Shorter side of the stored frames in pixels; smaller frames are not enlarged.
@@ -149,7 +150,7 @@ def _print_summary(summary: preparation.PrepareSummary) -> None:
     for skipped in summary.skipped[:SHOWN_SKIPS]:
         say(f"skipped: {skipped.reason}")
     if summary.skipped_list:
-        say(f"all {len(summary.skipped)} skipped: {summary.skipped_list}")
+        say(f"{counted(len(summary.skipped), 'skipped clip')} listed in {summary.skipped_list}")
     if summary.interrupted:
         print("interrupted; run the same command again to continue")
 

@@ -126,8 +126,11 @@ def _advice(plan: RunPlan, experiment: Experiment) -> list[str]:
         lines.append(f"note: --run.steps {steps} would take an hour on this machine")
     elif here.seconds > 3600 * LONG_HOURS and here.trial.device == "cpu":
         lines.append("note: too long for a CPU; to try the whole way here: own.midway_tiny")
-    if here.limit == "data":
-        lines.append("note: reading limits this run; a frame store may help, see below")
+    if here.limit == "data" and experiment.data.starts != "keyframes":
+        lines.append(
+            "note: reading limits this run; --data.starts keyframes --data.targets keyframes cost "
+            "less to decode, and a frame store less still"
+        )
     return lines
 
 

@@ -1,18 +1,22 @@
 """Access to files by local path, or by URL of any file system that fsspec supports."""
 
+import logging
 import os
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from fsspec.core import url_to_fs
+
 from midway.data.clip import BadClipError
 from midway.data.file_part import FilePart, member_of
 from midway.data.remote import RemoteFile, file_system
-from midway.errors import MidwayError, one_line
+from midway.errors import MidwayError, counted, one_line
 
 _ARCHIVES = frozenset(["zip", "tar", "libarchive"])
 """Schemes of the files in archives, whose URLs cannot be opened one by one."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,22 @@ class FoundFile:
 def is_url(location: str) -> bool:
     """Return whether a location is a URL rather than a local path."""
     return "://" in location
+
+
+def is_folder(location: str) -> bool:
+    """Return whether there is a folder at a path or URL."""
+    if not is_url(location):
+        return Path(location).is_dir()
+    files, path = url_to_fs(location)
+    return files.isdir(path)
+
+
+def is_file(location: str) -> bool:
+    """Return whether there is a file at a path or URL."""
+    if not is_url(location):
+        return Path(location).is_file()
+    files, path = url_to_fs(location)
+    return files.isfile(path)
 
 
 def absolute(location: str) -> str:
@@ -66,7 +86,7 @@ def find_files(root: str) -> list[FoundFile]:
 
     Names that start with a dot are ignored. Symbolic links to folders are followed, but no folder
     is listed twice, so loops end. Pipes, devices and broken links are listed too; opening them
-    raises an error.
+    raises an error. A warning counts the broken links.
 
     Raises:
         MidwayError: `root` does not exist or is within an archive, or a folder cannot be read.
@@ -88,6 +108,7 @@ def _walk(base: str) -> list[FoundFile]:
     seen: set[tuple[int, int]] = set()
     folders = deque([(base, "")])
     linked: deque[tuple[str, str]] = deque()
+    broken: list[str] = []
     while folders or linked:
         folder, prefix = folders.popleft() if folders else linked.popleft()
         try:
@@ -107,6 +128,8 @@ def _walk(base: str) -> list[FoundFile]:
                     linked.append((entry.path, f"{name}/"))
                 else:
                     is_whole = not entry.is_symlink() or Path(entry.path).is_file()
+                    if not is_whole and not Path(entry.path).exists():
+                        broken.append(entry.path)
                     status = entry.stat(follow_symlinks=is_whole)
                     found.append(_local_file(entry.path, name, status))
         except OSError as error:
@@ -114,6 +137,14 @@ def _walk(base: str) -> list[FoundFile]:
                 f"{error.filename}: cannot be read ({error.strerror}); make it readable or move it "
                 "elsewhere"
             ) from error
+    if broken:
+        # A whole folder of clips or labels may be missing behind one.
+        _log.warning(
+            "%s: %s, the first %s; mend or remove them",
+            base,
+            counted(len(broken), "broken link"),
+            broken[0],
+        )
     return found
 
 

@@ -26,6 +26,8 @@ _JPEG_DAMAGE = re.compile(r"Corrupt JPEG data: (?P<reason>.*)|Premature end of J
 """Warnings of libjpeg-turbo about damaged data."""
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _FIRST_RESTART, _END = 0xD0, 0xD9  # markers (ITU-T T.81, table B.1)
+_HEADER_BYTES, _BYTES_PER_PIXEL = 2**24, 4
+"""Largest size of a JPEG: that of its profiles and previews, and that of its data."""
 _PADDING_BYTES = 12
 """Largest number of bytes between the data and a marker that count as padding."""
 _EIGHT_BIT_MODES = frozenset(
@@ -118,7 +120,7 @@ def undamaged(picture: ImageFile, location: str) -> Image.Image:
         return picture
     import simplejpeg
 
-    data = _all_bytes(picture)
+    data = _jpeg_bytes(picture)
     try:
         decoded = simplejpeg.decode_jpeg(data)
     except ValueError as error:
@@ -137,12 +139,13 @@ def undamaged(picture: ImageFile, location: str) -> Image.Image:
     return image
 
 
-def _all_bytes(picture: ImageFile) -> bytes:
+def _jpeg_bytes(picture: ImageFile) -> bytes:
     file = picture.fp
     assert file is not None
     place = file.tell()
     file.seek(0)
-    data = file.read()
+    # Phones append videos to pictures, and a sparse file may pretend to hold terabytes.
+    data = file.read(_HEADER_BYTES + _BYTES_PER_PIXEL * picture.width * picture.height)
     file.seek(place)
     return data
 

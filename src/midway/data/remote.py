@@ -25,7 +25,10 @@ RETRY_SECONDS = (0.5, 2.0, 8.0)
 """Pauses before the second, third and fourth attempt."""
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 """Errors that another attempt would repeat."""
-_TAGS = ("ETag", "Last-Modified", "LastModified", "mtime", "created")
+_TAGS = (
+    *("ETag", "etag", "Last-Modified", "LastModified", "last_modified", "mtime", "updated"),
+    *("created", "blob_id"),
+)
 """Attributes of a file that change with its content, by file system."""
 _MAX_IDLE = 4
 """Number of closed files whose blocks are kept for another opening."""

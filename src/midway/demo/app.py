@@ -170,7 +170,6 @@ class DemoServer(ThreadingHTTPServer):
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    server: DemoServer
     timeout = PATIENCE_SECONDS
     extensions_map = SimpleHTTPRequestHandler.extensions_map | {
         ".js": "text/javascript",
@@ -178,9 +177,14 @@ class _Handler(SimpleHTTPRequestHandler):
         ".webp": "image/webp",
     }
 
+    @property
+    def demo(self) -> DemoServer:
+        assert isinstance(self.server, DemoServer)
+        return self.server
+
     def do_POST(self) -> None:
         address = urlsplit(self.path)
-        if address.path != "/look" or self.server.look is None:
+        if address.path != "/look" or self.demo.look is None:
             self._fail(HTTPStatus.NOT_FOUND, f"{address.path}: nothing here; open the page anew")
             return
         length = self.headers.get("Content-Length", "")
@@ -191,22 +195,23 @@ class _Handler(SimpleHTTPRequestHandler):
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 f"upload: larger than {MAX_BYTES // 2**20} MB; give smaller pictures",
             )
-        elif not self.server.queue.acquire(blocking=False):
+        elif not self.demo.queue.acquire(blocking=False):
             self._discard(int(length))
             self._fail(HTTPStatus.SERVICE_UNAVAILABLE, "busy; ask again")
         else:
             try:
                 self._look(parse_qs(address.query), int(length))
             finally:
-                self.server.queue.release()
+                self.demo.queue.release()
 
     def _look(self, query: dict[str, list[str]], length: int) -> None:
-        assert self.server.look is not None, "checked by do_POST"
+        look = self.demo.look
+        assert look is not None, "checked by do_POST"
         try:
-            request = Request(query, self.server.patch, self.server.dim)
+            request = Request(query, self.demo.patch, self.demo.dim)
             request.read(self.rfile.read(length))
-            with self.server.turn:
-                answer = self.server.look(request)
+            with self.demo.turn:
+                answer = look(request)
         except MidwayError as error:
             self._discard(length)
             self._fail(HTTPStatus.BAD_REQUEST, str(error))

@@ -76,7 +76,7 @@ SCENES = (
     Scene(
         name="signs",
         title="Unfamiliar signs",
-        alt="four bright, letter-like signs on a dark background, unlike the worlds of the training",
+        alt="four bright, letter-like signs on a dark background, unlike the training worlds",
         world=SHAPES,
         seed=14_000_002,
     ),

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from midway.errors import MidwayError
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.load import load
 from midway.nn.images import IMAGENET_MEAN, IMAGENET_STD
-from midway.progress import progress
+from midway.progress import ProgressBar, progress
 
 MODEL = "network.onnx"
 MAX_PAGE_MEGABYTES = 40
@@ -73,6 +74,8 @@ def write_page(folder: Path, shown: Shown, videos: Sequence[Path] = ()) -> None:
         MidwayError: The packages for ONNX are missing.
 
     """
+    if shown.compute == "page":
+        _check_installed()
     clips = [write_video_clip(folder, f"clip_{i}", video) for i, video in enumerate(videos)]
     clips += [write_scene(folder, scene) for scene in progress(SCENES, "clips")]
     with as_file(files("midway.demo") / "page") as page:
@@ -82,7 +85,8 @@ def write_page(folder: Path, shown: Shown, videos: Sequence[Path] = ()) -> None:
         from midway.export.onnx import write_onnx
 
         part = PagePart(shown.network, shown.size, level=shown.level).eval()
-        write_onnx(part, folder / MODEL, part.facts)
+        with ProgressBar("exporting the network", transient=True):
+            write_onnx(part, folder / MODEL, part.facts)
     _write_json(folder / "page.json", {"network": _described(shown), "clips": clips})
 
 
@@ -97,6 +101,15 @@ def check_static(shown: Shown, folder: Path) -> None:
         raise MidwayError(
             f"{folder}: {shown.name} has more than {MAX_PAGE_MEGABYTES} MB, which is too slow "
             "inside a page; leave --out away, and the server computes"
+        )
+
+
+def _check_installed() -> None:
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise MidwayError(
+            f"page: a network inside it needs {' and '.join(missing)}; pip install "
+            "'midway-network[onnx]'"
         )
 
 

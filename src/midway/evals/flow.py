@@ -37,7 +37,17 @@ VERSION = 2
 FINETUNED = FlowMethod()
 
 Dataset = Literal[
-    "sintel", "things", "chairs", "tartanair", "kitti", "spring", "middlebury", "synthetic"
+    "sintel",
+    "things",
+    "chairs",
+    "tartanair",
+    "kitti",
+    "hd1k",
+    "vkitti2",
+    "spring",
+    "middlebury",
+    "synthetic",
+    "folder",
 ]
 
 

@@ -3,10 +3,10 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import torch
 
@@ -14,7 +14,11 @@ from midway.atomic import write_atomically
 from midway.config import finite, json_text
 from midway.models.flow.network import BEST
 from midway.models.weights.files import sha256_of
-from midway.train.run import environment
+from midway.models.weights.sources import EncoderSource, OpenedEncoder, open_encoder
+from midway.train.run import RunConfig, environment
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def protocol_version(code: int, settings: Any) -> str:
@@ -115,6 +119,49 @@ def complete(
         "environment": software,
         "seconds": seconds,
     }
+
+
+class Probe(Protocol):
+    """Configuration of an evaluation that trains a readout on an encoder."""
+
+    @property
+    def encoder(self) -> EncoderSource:
+        """Source of the encoder."""
+        ...
+
+    @property
+    def run(self) -> RunConfig:
+        """Training run of the readout."""
+        ...
+
+
+P = TypeVar("P", bound=Probe)
+
+
+def open_expected(config: P) -> tuple[P, OpenedEncoder]:
+    """Open the encoder, and add the hash of its weights to the configuration.
+
+    A resumed run checks the hash.
+
+    Raises:
+        MidwayError: There is no such encoder, or its weights are not those of the run's start.
+
+    """
+    torch.manual_seed(config.run.seed)
+    opened = open_encoder(config.encoder)
+    source = replace(config.encoder, weights_sha256=opened.weights_sha256)
+    return replace(cast("Any", config), encoder=source), opened
+
+
+def ranks(fabric: "Fabric") -> dict[str, int]:
+    """Return rank and world size, as dataloaders take them."""
+    return {"rank": fabric.global_rank, "world_size": fabric.world_size}
+
+
+def seconds_trained(folder: Path) -> float:
+    """Return the time in the training loop, including that before an interruption."""
+    last = (folder / "metrics.jsonl").read_text().splitlines()[-1]
+    return round(json.loads(last)["seconds"], 1)
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:

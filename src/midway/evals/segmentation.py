@@ -1,8 +1,7 @@
 """Semantic segmentation with a trained readout, by the protocols of the paper."""
 
-import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +27,14 @@ from midway.evals.readouts.segmentation_protocols import (
     config_from_json,
 )
 from midway.evals.readouts.segmentation_run import keep_classes
-from midway.evals.results import complete, weights_of, write_results
-from midway.models.weights.sources import OpenedEncoder, open_encoder
+from midway.evals.results import (
+    complete,
+    open_expected,
+    ranks,
+    seconds_trained,
+    weights_of,
+    write_results,
+)
 from midway.nn.eval_mode import evaluating
 from midway.progress import progress
 
@@ -60,7 +65,7 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
     """
     from midway.train.training import Trained, launch_and_fit  # importing Fabric takes seconds
 
-    config, opened = _opened(config)
+    config, opened = open_expected(config)
     train, test = _labelled(config)
     version, folder = config.version(), config.run.folder
     readout = SegmentationReadout(opened.encoder, config.readout, len(train.class_names))
@@ -70,7 +75,7 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
             synchronise_norms(readout, fabric)
         if fabric.is_global_zero:
             keep_classes(folder, train.classes)
-        loader = SegmentationLoader(train, config.data, seed=config.run.seed, **_ranks(fabric))
+        loader = SegmentationLoader(train, config.data, seed=config.run.seed, **ranks(fabric))
         return Trained(objective=readout, loader=loader)
 
     summary, fabric = launch_and_fit(config, build, resume=resume)
@@ -95,7 +100,7 @@ def evaluate(config: SegmentationConfig, *, resume: bool = False) -> dict[str, A
         version_hash=version,
         weights=weights_of(opened),
         device=fabric.device,
-        seconds={"train": _seconds_trained(folder), "test": seconds},
+        seconds={"train": seconds_trained(folder), "test": seconds},
     )
     write_confusion(folder / "confusion.png", confusion, test.class_names)
     write_results(folder, results)
@@ -108,17 +113,6 @@ def report(results: dict[str, Any]) -> str:
     if results.get("interrupted"):
         return f"interrupted; continue with --resume {folder}"
     return f"{score_table(results)}\n{Path(folder) / 'results.json'}"
-
-
-def _opened(config: SegmentationConfig) -> tuple[SegmentationConfig, OpenedEncoder]:
-    """Open the encoder, and add the hash of its weights to the configuration.
-
-    A resumed run checks the hash.
-    """
-    torch.manual_seed(config.run.seed)
-    opened = open_encoder(config.encoder)
-    source = replace(config.encoder, weights_sha256=opened.weights_sha256)
-    return replace(config, encoder=source), opened
 
 
 def _labelled(config: SegmentationConfig) -> tuple[LabelledImages, LabelledImages]:
@@ -138,7 +132,7 @@ def _test(
     shown = shown_indices(len(test), config.num_pictures)
     metric = SegmentationMetric(len(test.class_names), fabric.device)
     with evaluating(readout):
-        images = whole_images(test, config.data, **_ranks(fabric))
+        images = whole_images(test, config.data, **ranks(fabric))
         if fabric.is_global_zero:  # one bar for all ranks
             images = progress(images, "test images", -(-len(test) // fabric.world_size))
         for each in images:
@@ -156,10 +150,6 @@ def _test(
     return metric.confusion()
 
 
-def _ranks(fabric: "Fabric") -> dict[str, int]:
-    return {"rank": fabric.global_rank, "world_size": fabric.world_size}
-
-
 def _draw(test: LabelledImages, each: WholeImage, predicted: torch.Tensor, folder: Path) -> None:
     image, classes = test.read(each.index)
     name = test[each.index].name.replace("/", "_")
@@ -170,9 +160,3 @@ def _draw(test: LabelledImages, each: WholeImage, predicted: torch.Tensor, folde
         predicted.cpu().numpy().astype(np.uint8),
         test.classes,
     )
-
-
-def _seconds_trained(folder: Path) -> float:
-    """Return the time in the training loop, including that before an interruption."""
-    last = (folder / "metrics.jsonl").read_text().splitlines()[-1]
-    return round(json.loads(last)["seconds"], 1)

@@ -4,10 +4,10 @@ from collections.abc import Collection
 from dataclasses import replace
 from math import ceil, sqrt
 from pathlib import Path
-from typing import Literal
 
 from midway.cores import usable_cores
 from midway.data.clips.find import ClipList
+from midway.data.sampling.keyframes import Starts
 from midway.data.sampling.samples import ClipsConfig
 from midway.experiments import bdd100k, camvid
 from midway.experiments.base import Experiment
@@ -125,7 +125,7 @@ def follow_data(
 
 def _starts(
     data: ClipsConfig, batch: int, seconds: float, fixed: Collection[str]
-) -> tuple[Literal["random", "every_frame"], int]:
+) -> tuple[Starts, int]:
     """Choose the start frames, and the samples that are drawn each time a clip is opened."""
     starts, draws = data.starts, data.draws_per_clip
     if "data.starts" not in fixed:

@@ -34,6 +34,10 @@ class MatchingPart(Part):
 
     name = "flow"
 
+    offsets: Tensor
+    window: Tensor
+    outside: Tensor
+
     def __init__(
         self, network: MidwayNetwork, size: tuple[int, int], *, level: int, radius: int
     ) -> None:

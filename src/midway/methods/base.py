@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from midway.config import from_json
@@ -105,6 +107,15 @@ class Method(Objective):
         """
         for encoder in self.encoders.values():
             encoder.load_state_dict(encoder_state(network, like=encoder))
+
+    def pictures(self, batch: ClipBatch) -> dict[str, NDArray[np.uint8]]:
+        """Return the features of the student on crops of a batch, coloured by PCA."""
+        # Imported only here, because matplotlib takes a third of a second.
+        from midway.analysis.training_pictures import feature_picture
+
+        views = batch.render(self.spec).views
+        crops = max(views.values(), key=lambda view: view.shape[-1])  # the largest
+        return {"features": feature_picture(self.encoders["student"], crops[0, 0])}
 
     def forward(self, batch: ClipBatch) -> StepOutput:
         """Render the views of a batch on its device, and return their loss."""

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import ClassVar, Literal, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from midway.config import require
@@ -191,6 +193,16 @@ class Midway(Method):
             found |= self.pair_health(*clips.views["motion"][:, 0])
         if config.dino_weight:
             found |= invariance_health(self.network, clips, config.terms)
+        return found
+
+    def pictures(self, batch: ClipBatch) -> dict[str, NDArray[np.uint8]]:
+        """Return features by PCA, and the heatmaps of the central patch of motion crops."""
+        from midway.analysis.training_pictures import heatmap_picture
+
+        found = super().pictures(batch)
+        if self.config.dense_weight:
+            motion = batch.render(self.spec).views["motion"][:, 0]  # (frames, batch, 3, H, W)
+            found["heatmaps"] = heatmap_picture(self.network, *motion)
         return found
 
     def starting_health(self, batch: ClipBatch) -> dict[str, Tensor]:

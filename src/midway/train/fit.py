@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 from midway.nn.compilation import compile_regions, recompute_regions
 from midway.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, step_of
 from midway.train.health import Health, Probe
@@ -214,6 +214,9 @@ class _Training:
             health = self.health.measure(self.objective, batch, step)
             if health or self.is_logged(step):
                 self.report(log, replace(progress, step=step), rates, scalars | health)
+                if log:
+                    with self.meter.apart():
+                        log.show(step, self.health.draw(self.objective, batch, step))
             elif log:
                 log.advance(step)
             self.checkpoint(step, start=start, interrupted=interrupted)
@@ -271,9 +274,9 @@ class _Training:
         in_a_row = int(self.optimizer.skipped_in_a_row)
         if step == self.steps and in_a_row == step - start:
             raise MidwayError(
-                f"{self.run.folder}: loss or gradient not finite in any of its {in_a_row} steps "
-                f"from step {start}, so nothing was learnt; check the weights it starts from, or "
-                "lower --optim.lr"
+                f"{self.run.folder}: loss or gradient not finite in any of its "
+                f"{counted(in_a_row, 'step')} from step {start}, so nothing was learnt; "
+                "check the weights it starts from, or lower --optim.lr"
             )
         if in_a_row < MAX_SKIPPED_IN_A_ROW:
             return
@@ -312,8 +315,8 @@ class _Training:
         warmup = warmup_length(self.optim, self.steps_per_epoch)
         if warmup > self.steps:
             log.print(
-                f"the warm-up of {warmup} steps is longer than the run of {self.steps}, so the "
-                "learning rate stays below its peak; see --optim.warmup-steps"
+                f"the warm-up of {counted(warmup, 'step')} is longer than the run of {self.steps}, "
+                "so the learning rate stays below its peak; see --optim.warmup-steps"
             )
         return log
 
@@ -326,8 +329,8 @@ class _Training:
             return 0
         if (done := step_of(newest)) > self.steps:
             raise MidwayError(
-                f"run of {self.steps} steps: {self.run.folder} has completed {done}; give "
-                f"--run.steps {done} or more, or start a new run"
+                f"run of {counted(self.steps, 'step')}: {self.run.folder} has completed {done}; "
+                f"give --run.steps {done} or more, or start a new run"
             )
         return load_checkpoint(
             newest, objective=self.objective, optimizer=self.optimizer, scaler=self.scaler

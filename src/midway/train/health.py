@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from math import inf, isnan
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -101,6 +103,22 @@ class Health:
             found = objective.health(batch) if is_due else {}
             found |= objective.starting_health(batch) if is_first else {}
         return {f"{PREFIX}{name}": value.detach() for name, value in found.items()}
+
+    def draw(self, objective: Objective, batch: Any, step: int) -> dict[str, NDArray[np.uint8]]:
+        """Return pictures of a batch by their names in TensorBoard; empty unless due.
+
+        Args:
+            objective: Evaluated without gradients; the mode of each part is restored.
+            batch: Last micro-batch of the step, on its device.
+            step: Steps completed.
+
+        """
+        if not self._is_due(step):
+            return {}
+        device = next(objective.parameters()).device
+        with evaluating(objective), autocast(device, self.run):
+            found = objective.pictures(batch)
+        return {f"{PREFIX}{name}": picture for name, picture in found.items()}
 
     def is_probed(self, step: int) -> bool:
         """Return whether `probed` measures after this step; the same on every rank.

@@ -1,17 +1,20 @@
 """Log of a run: JSON lines, TensorBoard events, and progress on stderr."""
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from midway.atomic import naming, write_atomically
 from midway.config import json_text
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 from midway.progress import ProgressBar
 from midway.train.objective import Progress
 
@@ -82,6 +85,12 @@ class Log:
                 self._events.add_scalar(key, value, progress.step)
         self._bar.update(progress.step, text=_summary(values))
 
+    def show(self, step: int, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Add pictures to TensorBoard: RGB bytes (height, width, 3) by name."""
+        with naming(self._path):
+            for name, picture in pictures.items():
+                self._events.add_image(name, picture, step, dataformats="HWC")
+
 
 def _summary(values: dict[str, float]) -> str:
     parts = [
@@ -96,7 +105,7 @@ def _summary(values: dict[str, float]) -> str:
     if "mfu" in values:
         parts.append(f"MFU {values['mfu']:.0%}")
     if values["skipped_steps"]:
-        parts.append(f"{values['skipped_steps']:.0f} steps skipped")
+        parts.append(f"{counted(int(values['skipped_steps']), 'step')} skipped")
     return "  ".join(parts)
 
 

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from midway.models.encoders.base import Encoder
@@ -159,6 +161,18 @@ class Objective(nn.Module, ABC):
 
         Args:
             batch: Last micro-batch of the first step.
+
+        """
+        return {}
+
+    def pictures(self, batch: Any) -> dict[str, NDArray[np.uint8]]:
+        """Return pictures for TensorBoard by name: RGB bytes (height, width, 3).
+
+        The loop calls it on the first rank after each measurement of `health`, in evaluation mode
+        and without gradients; it must not run collective operations.
+
+        Args:
+            batch: Last micro-batch of the step.
 
         """
         return {}

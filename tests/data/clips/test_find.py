@@ -163,7 +163,7 @@ def test_videos_behind_links_to_folders_are_found(tmp_path):
 @pytest.mark.parametrize("name", ["list.lst", "shard.tar.gz"])
 def test_a_file_that_is_no_root_says_what_roots_are(tmp_path, name):
     (tmp_path / name).write_text("a.mp4 0")
-    with pytest.raises(MidwayError, match=rf"{name}: is neither a video, a folder, an index"):
+    with pytest.raises(MidwayError, match=rf"{name}: is neither a video, a folder, a list"):
         find_clips(str(tmp_path / name), fps=10, gap_seconds=GAP)
 
 

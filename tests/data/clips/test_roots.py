@@ -1,5 +1,6 @@
 """Roots besides folders: lists of videos with parts, patterns of names, and tar files."""
 
+import random
 import tarfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from midway.data.signals import read_signals
 from midway.data.video.file import VideoFile
 from midway.errors import MidwayError
 from tests.data.video.made_videos import even_times, number_of, write_frames, write_video
+from tests.fuzz.mutations import mutate
 
 GAP = (0.5, 1.0)
 
@@ -89,7 +91,9 @@ def test_parts_of_videos_are_clips_with_times_and_signals_of_their_own(videos):
         ("front/a.mp4 1 2 3 4\n", r"line 1 is 'front/a.mp4 1 2 3 4'"),
         ("front/a.mp4 0 nan nan\n", r"line 1 is 'front/a.mp4 0 nan nan'"),
         ("front/a.mp4\nfront/a.mp4 3\n", r"line 2 repeats front/a.mp4; remove it"),
+        ("front\0/a.mp4\n", r"line 1 is .*; give the path of a video"),
         ("# nothing\n", r"lists no video; write the path of one on each line"),
+        ("front/a\0.mp4\n", r"line 1 is 'front/a\\x00.mp4'"),
         (b"\xff\xfe\x00", r"cannot be read as a list of videos \(.*utf-8"),
     ],
 )
@@ -202,3 +206,24 @@ def test_a_tar_file_that_is_cut_or_none_is_one_line(videos, tmp_path):
         with pytest.raises(MidwayError, match=r"bad\.tar: cannot be read as a tar file") as error:
             find_clips(str(tmp_path / "bad.tar"), fps=10, gap_seconds=GAP)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["list.csv", "a.tar"])
+def test_mutated_lists_and_tar_files_end_in_clips_or_one_line(videos, tmp_path, name):
+    (videos / "list.csv").write_text('front/a.mp4 0 0 1.5\n"front/b c.mp4",7,1.5,3\nrear/a.mp4\n')
+    with tarfile.open(videos / "a.tar", "w") as tar:
+        tar.add(videos / "front", arcname="front")
+    sound = (videos / name).read_bytes()
+    num_read, messages = 0, []
+    for number in range(60):
+        (tmp_path / name).write_bytes(mutate(sound, random.Random(number)))
+        try:
+            for clip in find_clips(str(tmp_path / name), fps=10, gap_seconds=GAP).clips:
+                with clip.open() as reader:
+                    reader.frames_at([0.0, 0.5])
+            num_read += 1
+        except MidwayError as error:
+            messages.append(str(error))
+    assert num_read
+    assert messages
+    assert not [message for message in messages if "\n" in message]

@@ -1,5 +1,7 @@
 """Dummies of every flow dataset in its layout on disk: small, moving, with known flow."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -48,14 +50,21 @@ def write_sintel(root: Path, scenes=("alley_1", "temple_2", "temple_3"), frames=
                 save(root / f"{stem.format('occlusions')}.png", mask)
 
 
-def write_things(root: Path, sequences=("TRAIN/A/0000", "TEST/B/0001"), frames=(6, 7, 8)) -> None:
+def write_things(
+    root: Path,
+    sequences=("TRAIN/A/0000", "TEST/B/0001"),
+    frames=(6, 7, 8),
+    passes="frames_{}pass",
+    suffix=".png",
+) -> None:
     for sequence in sequences:
         for number in frames:
             for rendering in ("clean", "final"):
-                path = root / f"frames_{rendering}pass" / sequence / f"left/{number:04d}.png"
+                frame = f"left/{number:04d}{suffix}"
+                path = root / passes.format(rendering) / sequence / frame
                 rgba = Image.fromarray(scene(number)).convert("RGBA")
                 path.parent.mkdir(parents=True, exist_ok=True)
-                rgba.save(path)
+                rgba.save(path, **({"lossless": True} if suffix == ".webp" else {}))
             for direction, sign in (("Future", 1), ("Past", -1)):
                 name = (
                     f"into_{direction.lower()}/left/OpticalFlowInto{direction}_{number:04d}_L.pfm"
@@ -92,6 +101,63 @@ def write_kitti(root: Path, count=12) -> None:
         flow = constant_flow()
         flow[: SIZE[0] // 2] = np.inf
         save_flow(root / f"training/flow_occ/{number:06d}_10.png", flow)
+
+
+def write_hd1k(root: Path, sequences=("000000", "000001"), frames=3) -> None:
+    for sequence in sequences:
+        for number in range(frames):
+            name = f"{sequence}_{number + 9:04d}.png"
+            save(root / "hd1k_input/image_2" / name, scene(number))
+            save_flow(root / "hd1k_flow_gt/flow_occ" / name, constant_flow())
+
+
+def write_vkitti2(root: Path, frames=3) -> None:
+    for variant in ("Scene01/clone", "Scene20/fog"):
+        for camera in ("Camera_0", "Camera_1"):
+            folder = root / variant / "frames"
+            for number in range(frames):
+                save(folder / f"rgb/{camera}/rgb_{number:05d}.jpg", scene(number))
+                for kind, stem, sign, edge in (
+                    ("forwardFlow", "flow", 1, frames - 1),
+                    ("backwardFlow", "backwardFlow", -1, 0),
+                ):
+                    if number != edge:
+                        path = folder / f"{kind}/{camera}/{stem}_{number:05d}.png"
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        write_vkitti2_png(path, constant_flow(sign))
+
+
+def write_vkitti2_png(path: Path, flow) -> None:
+    """16 bits, flow of -1 to 1 widths and heights as 0 to 65535, the first pixel unknown."""
+    height, width = flow.shape[:2]
+    values = np.full((height, width, 3), 65535, ">u2")
+    values[..., :2] = np.rint((flow / (width - 1, height - 1) + 1) * 65535 / 2)
+    values[0, 0] = 0
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n"
+    for name, data in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        content += struct.pack(">I", len(data)) + name + data
+        content += struct.pack(">I", zlib.crc32(name + data))
+    path.write_bytes(content)
+
+
+def write_folder(root: Path) -> None:
+    """Own pairs in each way of naming, in splits by folder."""
+    for split in ("train", "val"):
+        save(root / split / "named/a_img1.png", scene(0))
+        save(root / split / "named/a_img2.webp", scene(1))
+        save_flow(root / split / "named/a_flow.flo", constant_flow())
+        for number in range(2):
+            save(root / split / f"beside/frame_{number:03d}.png", scene(number))
+            save(root / split / f"images/walk/{number:04d}.png", scene(number))
+        save_flow(root / split / "beside/frame_000.flo", constant_flow())
+        save_flow(root / split / "flow/walk/0000.flo", constant_flow())
+    text = "# source, target and flow\n"
+    for split in ("train", "val"):
+        text += f"{split}/beside/frame_000.png {split}/beside/frame_001.png "
+        text += f"{split}/beside/frame_000.flo\n"
+    (root / "pairs.txt").write_text(text)
 
 
 def write_spring(root: Path, scenes=("0001", "0041"), frames=3) -> None:

@@ -34,6 +34,9 @@ WRITERS = {
     "chairs": made.write_chairs,
     "tartanair": lambda root: made.write_tartanair(root, doubled=False),
     "kitti": made.write_kitti,
+    "hd1k": made.write_hd1k,
+    "vkitti2": made.write_vkitti2,
+    "folder": made.write_folder,
     "spring": made.write_spring,
     "middlebury": lambda root: made.write_middlebury(root, official=False),
     "synthetic": write_synthetic,
@@ -128,6 +131,72 @@ def test_the_1024_of_things_are_every_seventh_of_all_but_the_last_698(tmp_path: 
     shutil.rmtree(tmp_path / "optical_flow/TEST/A/0007")
     with pytest.raises(MidwayError, match=r"7848 test pairs below .* is defined on 7866"):
         list_pairs("things", tmp_path, "test1024-clean")
+
+
+@pytest.mark.parametrize("passes", ["frames_{}pass", "frames_{}pass_webp"])
+def test_things_may_be_webp(tmp_path: Path, passes):
+    made.write_things(tmp_path / "png")
+    made.write_things(tmp_path / "webp", passes=passes, suffix=".webp")
+    png, webp = (list_pairs("things", tmp_path / kind, "train") for kind in ("png", "webp"))
+    assert len(png) == len(webp) == 8
+    for one, other in zip(png, webp, strict=True):
+        assert other.source.endswith(".webp")
+        one, other = load_pair(one), load_pair(other)
+        np.testing.assert_array_equal(one.source, other.source)
+        np.testing.assert_array_equal(one.target, other.target)
+
+
+def test_virtual_kitti_has_both_directions_of_both_cameras(tmp_path: Path):
+    pairs = pairs_of("vkitti2", tmp_path)
+    assert len(pairs) == 2 * 2 * 2 * 2
+    assert {pair.sequence for pair in pairs} == {"Scene01/clone", "Scene20/fog"}
+    frames = [[Path(p).stem for p in (x.source, x.target, x.flow)] for x in pairs[:3]]
+    assert frames == [
+        ["rgb_00000", "rgb_00001", "flow_00000"],
+        ["rgb_00001", "rgb_00002", "flow_00001"],
+        ["rgb_00000", "rgb_00001", "flow_00000"],
+    ]
+    backward = next(pair for pair in pairs if "backward" in pair.flow)
+    assert [Path(p).stem for p in (backward.source, backward.target)] == ["rgb_00001", "rgb_00000"]
+    flow = load_pair(pairs[0]).flow
+    assert not is_known(flow)[0, 0]
+    # 16 bits over twice the width: steps of a thousandth of a pixel here.
+    np.testing.assert_allclose(flow[1:], made.constant_flow()[1:], atol=1e-3)
+
+
+def test_the_last_flow_of_a_sequence_of_hd1k_has_no_target(tmp_path: Path):
+    pairs = pairs_of("hd1k", tmp_path)
+    assert [(p.sequence, Path(p.source).stem[-2:], Path(p.target).stem[-2:]) for p in pairs] == [
+        (sequence, *numbers)
+        for sequence in ("000000", "000001")
+        for numbers in (("09", "10"), ("10", "11"))
+    ]
+
+
+def test_own_pairs_are_named_numbered_or_listed(tmp_path: Path):
+    pairs = pairs_of("folder", tmp_path, "train")
+    assert [pair.sequence for pair in pairs] == ["beside", "flow/walk", "named"]
+    assert len(list_pairs("folder", tmp_path, "val")) == 3
+    # Of a list, paths with commas or tabs between them may have spaces.
+    assert len(list_pairs("folder", tmp_path)) == 2
+    made.save(tmp_path / "my frames/1.png", made.scene(0))
+    line = "my frames/1.png,train/beside/frame_001.png,train/beside/frame_000.flo"
+    (tmp_path / "train.txt").write_text(line)
+    (pair,) = list_pairs("folder", tmp_path, "train")
+    np.testing.assert_array_equal(load_pair(pair).source, made.scene(0))
+
+
+def test_own_pairs_that_lack_a_frame_are_named(tmp_path: Path):
+    made.write_folder(tmp_path)
+    (tmp_path / "pairs.txt").write_text("a.png b.png\n")
+    with pytest.raises(MidwayError, match=r"pairs.txt: line 1 has 2 paths; give source, target"):
+        list_pairs("folder", tmp_path)
+    (tmp_path / "train/named/a_img2.webp").unlink()
+    with pytest.raises(MidwayError, match=r"a_flow.flo: has no two frames; name them a_img1.png"):
+        list_pairs("folder", tmp_path, "train")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MidwayError, match=r"no pair of split 'val' .*expected NAME_img1.png"):
+        list_pairs("folder", tmp_path / "empty", "val")
 
 
 def test_one_rendering_does_not_pass_for_both(tmp_path: Path):

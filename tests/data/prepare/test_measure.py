@@ -130,9 +130,13 @@ def layout(name: str, short_side: int, rate: float) -> Layout:
     ("cores", "choice", "why"),
     [
         (200, "files", "no store is needed"),
-        (10, "store 720", "its frames are the largest that 10 cores read at 1000 pairs/s"),
+        (10, "store 720", "its frames are the largest that 10 cores can read at 1000 pairs/s"),
         (4, "store 480", "would need 125 cores"),
-        (1, "store 360", "it is the fastest, but 1000 pairs/s need 2 cores and 1 are available"),
+        (
+            1,
+            "store 360",
+            "it is the fastest, but 1000 pairs/s need 2 cores, and this machine has 1",
+        ),
     ],
 )
 def test_the_advice_is_the_largest_that_the_cores_can_read(cores, choice, why):

@@ -57,7 +57,7 @@ def test_images_without_a_class_are_refused_though_others_have_one(tmp_path):
     write_dummy("camvid", tmp_path, train=3, val=2)
     label = paths("camvid", tmp_path, "val", 0)[1]
     Image.fromarray(np.full((48, 80), 11, np.uint8)).save(label)
-    with pytest.raises(MidwayError, match="no pixel of the 1 images chosen of split 'val'"):
+    with pytest.raises(MidwayError, match="no pixel of 1 image chosen from split 'val'"):
         read_sample(_config(tmp_path, images=1))
     assert len(read_sample(_config(tmp_path, images=2)).test) == 2
 

@@ -277,6 +277,8 @@ def _nothing_usable(
 
 
 def _wanted(num_frames: int, gap_seconds: Gap) -> str:
+    if num_frames == 1:
+        return "a frame"
     return f"{num_frames} frames {gap_seconds[0]:g} to {gap_seconds[1]:g} s apart"
 
 

@@ -10,6 +10,7 @@ from midway.data.clips.frame_folder import IMAGE_SUFFIXES
 from midway.data.clips.index import INDEX_NAME, is_video
 from midway.data.files import FoundFile
 from midway.data.signals import SUFFIX
+from midway.errors import counted
 
 _MOST_SUFFIXES = 6
 _log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class Listing:
         rest = self.others.total() - sum(count for _, count in common)
         parts += [f"{rest} of other kinds"] if rest else []
         if self.num_covers:
-            parts.append(f"{self.num_covers} images with the name of a video")
+            parts.append(f"{counted(self.num_covers, 'image')} with the name of a video")
         return ", ".join(parts)
 
 

@@ -20,7 +20,7 @@ _LIST_SUFFIXES = (".txt", ".csv", ".tsv")
 _MAX_LIST_BYTES = 2**30
 _SEPARATOR = re.compile(r"[\s,;]+")
 _VIDEO_PATH = re.compile(
-    rf"(?P<path>.+(?:{'|'.join(map(re.escape, sorted(VIDEO_SUFFIXES)))}))"
+    rf"(?P<path>[^\0]+(?:{'|'.join(map(re.escape, sorted(VIDEO_SUFFIXES)))}))"
     r"(?:[\s,;]+(?P<rest>.*))?",
     re.IGNORECASE,
 )
@@ -154,7 +154,7 @@ def _lines(location: str) -> Iterator[tuple[int, str, Stretch]]:
         match = _VIDEO_PATH.fullmatch(line.replace('"', ""))
         rest = [each for each in _SEPARATOR.split(match["rest"] or "") if each] if match else []
         stretch = _stretch(rest)
-        if match is None or stretch is None:
+        if match is None or stretch is None or "\0" in line:
             raise MidwayError(
                 f"{location}: line {number} is {line[:60]!r}; give the path of a video, then "
                 "optionally a label, and optionally a start and an end in seconds"

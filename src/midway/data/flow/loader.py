@@ -14,8 +14,7 @@ from torch import Tensor
 from midway.config import MAX_BATCH, MAX_WORKERS, check_at_most
 from midway.data.flow.augment import FlowCrop, augment, fixed_crop
 from midway.data.flow.datasets import list_pairs
-from midway.data.flow.files import read_flow
-from midway.data.flow.pairs import FlowPair, load_pair
+from midway.data.flow.pairs import FlowPair, load_pair, read_pair_flow
 from midway.data.sampling.ahead import Batch, read_ahead
 from midway.data.sampling.stream import Stream
 from midway.data.workers.pool import Reading
@@ -222,7 +221,7 @@ class FlowCropReader:
 
 def _has_known(pair: FlowPair) -> bool:
     try:
-        flow = torch.from_numpy(read_flow(pair.flow)).permute(2, 0, 1)
+        flow = torch.from_numpy(read_pair_flow(pair)).permute(2, 0, 1)
     except OSError as error:
         raise MidwayError(f"{error.filename}: {error.strerror}; fetch the dataset again") from None
     return bool(is_valid(flow[None]).any())

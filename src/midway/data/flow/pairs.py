@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from midway.data.flow.checks import FloatFlow
 from midway.data.flow.files import read_flow
+from midway.data.flow.png import read_vkitti2
 from midway.data.images import read_image
 from midway.errors import MidwayError
 
@@ -25,6 +26,8 @@ class FlowPair:
     """`clean` or `final`, in datasets with two renderings."""
     occlusions: str = ""
     """Mask of occluded source pixels, in datasets that provide it."""
+    is_vkitti2: bool = False
+    """If True, a `.png` of flow is encoded as in Virtual KITTI 2, not as in KITTI."""
     flow_stride: int = 1
     """Ratio of flow to image resolution per axis: 2 in Spring."""
 
@@ -53,7 +56,7 @@ def load_pair(pair: FlowPair) -> FlowExample:
         OSError: A file is missing.
     """
     source, target = read_image(pair.source), read_image(pair.target)
-    fine, stride = read_flow(pair.flow), pair.flow_stride
+    fine, stride = read_pair_flow(pair), pair.flow_stride
     flow = fine[::stride, ::stride]
     occluded = read_mask(pair.occlusions) if pair.occlusions else None
     shapes = {pair.source: source.shape, pair.target: target.shape, pair.flow: flow.shape}
@@ -77,6 +80,16 @@ def load_pair(pair: FlowPair) -> FlowExample:
         occluded=occluded,
         fine=fine if stride > 1 else None,
     )
+
+
+def read_pair_flow(pair: FlowPair) -> FloatFlow:
+    """Read the flow of a pair at the resolution of its file.
+
+    Raises:
+        MidwayError: The file is damaged.
+        OSError: The file is missing.
+    """
+    return read_vkitti2(pair.flow) if pair.is_vkitti2 else read_flow(pair.flow)
 
 
 def read_mask(path: str) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from midway.data.images import read_image
 from midway.data.labelled_videos.numpy_pickle import read_numpy_pickle
 from midway.data.synthetic.world import World, WorldConfig
 from midway.data.synthetic.write import scene_name
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 
 SUFFIXES = (".pkl", ".pickle", ".npz")
 KEYS = ("video", "points", "occluded")
@@ -127,7 +127,7 @@ def _video(name: str, values: Any, file: Path) -> TrackedVideo:
     if points.shape != (*wanted, 2) or occluded.shape != wanted:
         raise MidwayError(
             f"{where}: points of shape {points.shape} and occluded of shape {occluded.shape} for "
-            f"{len(frames)} frames; expected {LAYOUT}"
+            f"{counted(len(frames), 'frame')}; expected {LAYOUT}"
         )
     points, occluded = points.astype(np.float64), occluded.astype(np.bool_)
     visible = points[~occluded]

@@ -22,7 +22,7 @@ from midway.data.prepare.writer import Row, rows_of
 from midway.data.sampling.keyframes import Starts, Targets, frame_times
 from midway.data.sampling.timeline import timeline_of
 from midway.data.video.file import VideoClip, read_timing
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 
 SHORT_SIDES = (360, 480, 720)
 DIRECT = "the source files"
@@ -88,21 +88,28 @@ class Measurement:
     """Duration of all clips, extrapolated from the bytes of the sample."""
 
 
-def samples_per_second(clips: Sequence[Clip], sampling: Sampling) -> float:
+def samples_per_second(
+    clips: Sequence[Clip], sampling: Sampling, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Return the rate at which one core opens clips, and reads and decodes their samples.
 
     Every clip is read at least once.
+
+    Args:
+        clips: Clips to read in turn.
+        sampling: Settings of the benchmark.
+        clock: Time in seconds; `time.process_time` leaves out what other processes take.
 
     Raises:
         BadClipError: A clip cannot be read.
     """
     rng = np.random.default_rng(sampling.seed)
-    samples, start = 0, time.perf_counter()
+    samples, start = 0, clock()
     for clip in itertools.cycle(clips):
         with clip.open() as reader:
             reader.frames_at(_times(clip, reader, sampling, rng))
         samples += sampling.draws_per_clip
-        elapsed = time.perf_counter() - start
+        elapsed = clock() - start
         if elapsed > sampling.timed_seconds and samples >= sampling.draws_per_clip * len(clips):
             return samples / elapsed
     raise ValueError("no clips")
@@ -177,17 +184,19 @@ def recommend(
     target = f"{target_pairs_per_second:g} pairs/s"
     enough = [each for each in layouts if each.cores(target_pairs_per_second) <= cores]
     if layouts[0] in enough:
-        return layouts[0], f"{cores} cores read {target} from them, and no store is needed"
+        return layouts[
+            0
+        ], f"{counted(cores, 'core')} can read {target} from them, and no store is needed"
     if enough:
         best = max(enough, key=lambda each: each.short_side)
         return best, (
-            f"its frames are the largest that {cores} cores read at {target}; {DIRECT} would need "
-            f"{layouts[0].cores(target_pairs_per_second)} cores"
+            f"its frames are the largest that {counted(cores, 'core')} can read at {target}; "
+            f"{DIRECT} would need {counted(layouts[0].cores(target_pairs_per_second), 'core')}"
         )
     best = max(layouts, key=lambda each: each.pairs_per_second)
     return best, (
-        f"it is the fastest, but {target} need {best.cores(target_pairs_per_second)} cores and "
-        f"{cores} are available"
+        f"it is the fastest, but {target} need "
+        f"{counted(best.cores(target_pairs_per_second), 'core')}, and this machine has {cores}"
     )
 
 

@@ -54,6 +54,7 @@ class ClassFile:
 
     def rows(self) -> list[Row]:
         """Return name and label value of every class, and of what is ignored."""
+        rows: list[Row]
         if self.classes:
             rows = [(name, (self.offset + n,)) for n, name in enumerate(self.classes)]
         elif self.ids:
@@ -66,11 +67,13 @@ class ClassFile:
 
     def colour_rows(self) -> list[Row]:
         """Return name and colour of every class."""
-        return [
-            (name, colour)
-            for name, value in self.colours.items()
-            for colour in (value if isinstance(value[0], tuple) else (value,))
-        ]
+        rows: list[Row] = []
+        for name, value in self.colours.items():
+            if isinstance(value[0], tuple):
+                rows += [(name, tuple(colour)) for colour in value if isinstance(colour, tuple)]
+            else:
+                rows.append((name, tuple(each for each in value if isinstance(each, int))))
+        return rows
 
 
 def read_dataset(location: str) -> Dataset:
@@ -233,7 +236,7 @@ def _packed(name: str, value: tuple[int, ...], location: str, by_colour: bool) -
     """Return the number of an id or colour."""
     count = 3 if by_colour else 1
     if len(value) != count or not all(0 <= each <= 255 for each in value):
-        shown = value if len(value) > 1 else value[0]
+        shown = value[0] if len(value) == 1 else value
         kind = "a colour, three numbers" if by_colour else "an id, one number"
         raise MidwayError(f"{location}: '{name}' has {shown}; give {kind} from 0 to 255")
     return sum(each * factor for each, factor in zip(value, CHANNELS[-count:], strict=True))

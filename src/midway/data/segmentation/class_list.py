@@ -55,16 +55,17 @@ class ClassList:
 
         """
         values, classes = np.array(self.values, np.int64).T
+        numbers: NDArray[np.integer] = labels
         if self.by_colour:
-            labels = labels.astype(np.int64) @ CHANNELS
-            places = np.searchsorted(values, labels).clip(max=len(values) - 1)
-            found = np.where(values[places] == labels, classes[places], -1)
+            numbers = numbers.astype(np.int64) @ CHANNELS
+            places = np.searchsorted(values, numbers).clip(max=len(values) - 1)
+            found = np.where(values[places] == numbers, classes[places], -1)
         else:
             table = np.full(256, -1, np.int16)
             table[values] = classes
-            found = table[labels]
+            found = table[numbers]
         if found.min() < 0:
-            raise MidwayError(self._mismatch(labels[found < 0], found.size, location))
+            raise MidwayError(self._mismatch(numbers[found < 0], found.size, location))
         return found.astype(np.uint8)
 
     def stored(self) -> NDArray[np.uint8]:

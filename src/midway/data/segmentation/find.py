@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Literal
 
 from fsspec.core import url_to_fs
 
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES
-from midway.data.files import find_files, is_url
+from midway.data.files import find_files, is_file, is_folder
 from midway.data.segmentation.class_files import read_dataset, read_text
 from midway.data.segmentation.class_list import NAMED_IN_ERRORS, class_list
 from midway.data.segmentation.classes import SCENE_PARSE
@@ -82,6 +82,7 @@ def find_labelled(data: SegmentationData, split: Split) -> LabelledImages:
             classes = layout.classes or dataset.classes
             if isinstance(classes, str):
                 classes = read_dataset(f"{root}{classes}").classes
+            assert classes is not None  # the dataset's, or those of its layouts
             remedy = OWN_REMEDY if data.dataset == FOLDER else "complete the download"
             return LabelledImages(classes, _paired(images, masks, names, data.root, layout, remedy))
         (image_folder, image_suffix), (mask_folder, mask_suffix) = layout.files(own_name)
@@ -100,7 +101,7 @@ def _is_present(root: str, layout: Layout, top: str, split: str) -> bool:
     folders = [f"{root}/{top}{folder}" for folder in (images, masks)]
     files = [name for name in (layout.lists, layout.classes) if name and isinstance(name, str)]
     locations = [f"{root}/{top}{name}".replace("{split}", split) for name in files]
-    return all(map(_is_folder, folders)) and all(map(_is_file, locations))
+    return all(map(is_folder, folders)) and all(map(is_file, locations))
 
 
 def _files(root: str, layout: Layout, split: str) -> tuple[Files, Files]:
@@ -159,20 +160,6 @@ def _paired(
                 f"{remedy}"
             )
     return [LabelledImage(name, images[name], masks[name]) for name in names]
-
-
-def _is_folder(location: str) -> bool:
-    if not is_url(location):
-        return Path(location).is_dir()
-    files, path = url_to_fs(location)
-    return files.isdir(path)
-
-
-def _is_file(location: str) -> bool:
-    if not is_url(location):
-        return Path(location).is_file()
-    files, path = url_to_fs(location)
-    return files.isfile(path)
 
 
 def _entries(root: str) -> str:

@@ -11,7 +11,7 @@ from midway.data.segmentation.find import Split, find_labelled
 from midway.data.segmentation.images import LabelledImages, SegmentationData
 from midway.data.segmentation.layouts import NAMES as DATASETS
 from midway.data.segmentation.loader import WholeImage, read_whole_image
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 
 NAMES = tuple(name for name in DATASETS if name != "wt_sem")
 """Supported datasets; Walking Tours Semantic needs options that `LabelsConfig` lacks."""
@@ -89,8 +89,8 @@ def _read(config: LabelsConfig, split: Split, found: LabelledImages) -> list[Who
     images = [_shrunk(read_whole_image(found, config.data, int(index))) for index in chosen]
     if all(bool((each.labels == IGNORE).all()) for each in images):
         raise MidwayError(
-            f"{config.root}: no pixel of the {count} images chosen of split '{split}' has a class; "
-            "check the labels, or give more --labels.images"
+            f"{config.root}: no pixel of {counted(count, 'image')} chosen from split "
+            f"'{split}' has a class; check the labels, or give more --labels.images"
         )
     return images
 

@@ -214,7 +214,7 @@ class Workers(Generic[TaskT, ResultT]):
             if self._silent_deaths > MAX_SILENT_DEATHS:
                 raise MidwayError(
                     f"workers: processes die before they begin to read ({signal_name}); check the "
-                    f"free memory, or use fewer than {len(self._workers)} workers"
+                    f"free memory, or use fewer workers than {len(self._workers)}"
                 )
         fresh = self._start()
         self._workers[self._workers.index(worker)] = fresh

@@ -26,6 +26,7 @@ const state = {
   points: [],
   result: null,
   playing: null,
+  pending: 0,
   slow: false,
   images: new Map(),
 };
@@ -127,10 +128,10 @@ function scene() {
 async function update() {
   render();
   if (!state.engine || !state.clip) return;
+  busy(1);
   const waiting = setTimeout(() => {
     state.slow = true;
     render();
-    if (!matching()) say("Computing …");
   }, SLOW_MS);
   try {
     const found = await latest.ask(() => ({ view: state.view, now: scene() }));
@@ -144,9 +145,16 @@ async function update() {
     complain(error);
   } finally {
     clearTimeout(waiting);
-    if (!latest.running) state.slow = false;
+    busy(-1);
   }
   render();
+}
+
+/** Count the updates that wait for the network. */
+function busy(by) {
+  state.pending += by;
+  if (!state.pending) state.slow = false;
+  element("stage").setAttribute("aria-busy", String(state.pending > 0));
 }
 
 /** Compute a view of a scene; null if a newer one waits. */
@@ -204,6 +212,10 @@ function render() {
     const where = state.page.network.compute === "page" ? "in your browser" : "with the server";
     const time = current.milliseconds ? ` · ${duration(current.milliseconds)} ${where}` : "";
     say(`${view.says(now, current)}${time}`);
+  } else if (state.slow) {
+    say("Computing …");
+  } else if (state.pending && !result) {
+    say("");
   }
 }
 

@@ -200,9 +200,27 @@ def synthetic() -> FinetuneConfig:
     )
 
 
+def own_pairs() -> FinetuneConfig:
+    """Finetune on your own pairs: splits "train" and "val" below the root, 20,000 steps.
+
+    Command: ``midway eval flow_finetune --protocol folder --network RUN --data.root DIR``. Page:
+    docs/OWN_LABELS.md. Not run.
+    """
+    base = short()
+    train, val = (FlowPart(dataset="folder", split=name, folder="") for name in ("train", "val"))
+    return replace(
+        base,
+        protocol="folder",
+        data=replace(base.data, parts=(train,)),
+        validation=replace(base.validation, parts=(val,), tests=()),
+        run=replace(base.run, folder=Path("runs/flow.folder")),
+    )
+
+
 PROTOCOLS: dict[str, Callable[[], FinetuneConfig]] = {
     "paper": paper,
     "ablation": ablation,
     "short": short,
     "synthetic": synthetic,
+    "folder": own_pairs,
 }

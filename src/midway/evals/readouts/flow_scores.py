@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
+from midway.analysis.lettering import enlarged, side_by_side, whole_factor, with_wheel
 from midway.atomic import write_picture
 from midway.data.flow.checks import is_known
 from midway.data.flow.colours import flow_to_rgb, longest_pixels
@@ -19,18 +20,17 @@ from midway.evals.metrics.flow import PairErrors, Scores, pair_errors
 from midway.models.flow.predictor import Predictor
 from midway.progress import progress
 
-GAP_PIXELS = 4
-"""Width of the white gap between the images of a picture."""
 ERROR_SHARE = 0.5
 """Error at the end of the colour map, as a share of the longest true motion."""
 
 
 def flow_picture(example: FlowExample, predicted: NDArray[Any]) -> NDArray[np.uint8]:
-    """Draw a pair with its true flow, predicted flow and error.
+    """Draw a pair with its true flow, predicted flow and error, each below its name.
 
     The first row has source, target and their average, the second row true flow, predicted flow
-    and endpoint error. Both flows are normalised by the longest true motion. The error goes from
-    black over red to pale yellow at half that length. Pixels without ground truth are black.
+    and endpoint error. Both flows are normalised by the longest true motion, which is the rim of
+    the colour wheel. The error goes from black over red to pale yellow at half that length. Pixels
+    without ground truth are black. Small images are enlarged by a whole factor.
 
     Args:
         example: Pair with ground-truth flow.
@@ -44,19 +44,23 @@ def flow_picture(example: FlowExample, predicted: NDArray[Any]) -> NDArray[np.ui
     difference = predicted - np.where(known[..., None], example.flow, 0)
     share = np.hypot(difference[..., 0], difference[..., 1]) / (ERROR_SHARE * longest)
     heat = colormaps["inferno"](np.clip(share, 0, 1))[..., :3] * known[..., None]
-    error = np.rint(255 * heat).astype(np.uint8)
-    truth, guess = (flow_to_rgb(flow, longest) for flow in (example.flow, predicted))
-    both = (example.source // 2) + (example.target // 2)
-    rows = ([example.source, example.target, both], [truth, guess, error])
-    return _joined([_joined(images, axis=1) for images in rows], axis=0)
-
-
-def _joined(images: list[NDArray[np.uint8]], *, axis: int) -> NDArray[np.uint8]:
-    shape = list(images[0].shape)
-    shape[axis] = GAP_PIXELS
-    gap = np.full(shape, 255, np.uint8)
-    parts = [part for image in images for part in (gap, image)]
-    return np.concatenate(parts[1:], axis=axis)
+    factor = whole_factor(example.source)
+    truth, guess = (
+        enlarged(flow_to_rgb(flow, longest), factor) for flow in (example.flow, predicted)
+    )
+    images = {
+        "source": example.source,
+        "target": example.target,
+        "average": (example.source // 2) + (example.target // 2),
+    }
+    frames = [(name, enlarged(image, factor)) for name, image in images.items()]
+    error = enlarged(np.rint(255 * heat).astype(np.uint8), factor)
+    flows = [
+        ("true flow", truth),
+        ("predicted flow", with_wheel(guess, longest)),
+        (f"error, yellow from {ERROR_SHARE * longest:.1f} px", error),
+    ]
+    return np.concatenate([side_by_side(frames), side_by_side(flows)])
 
 
 def score_pairs(

@@ -1,0 +1,80 @@
+"""Time clicks on the demo page in headless Chromium, with the bundled network inside the page.
+
+Command: ``python benchmarks/demo.py`` (needs Debian's chromium and playwright). It prints a JSON
+line: milliseconds of the network for a click, and from the click to the painted heatmap.
+"""
+
+import json
+import random
+import shutil
+import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from statistics import median, quantiles
+from tempfile import TemporaryDirectory
+from threading import Thread
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+from midway.demo.page import open_shown, write_page
+
+CLICKS = 50
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+CLICK = """
+([x, y]) => new Promise((resolve) => {
+  const canvas = document.getElementById("source");
+  const box = canvas.getBoundingClientRect();
+  const start = performance.now();
+  document.addEventListener("midway", ({ detail }) =>
+    // The next frame begins after the heatmap was drawn.
+    requestAnimationFrame(() => setTimeout(() =>
+      resolve([detail.milliseconds, performance.now() - start]))), { once: true });
+  canvas.setPointerCapture = () => {};
+  canvas.dispatchEvent(new PointerEvent("pointerdown", {
+    clientX: box.left + x * box.width, clientY: box.top + y * box.height,
+  }));
+})
+"""
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Handler of static files that prints nothing, as any file server would do."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Print nothing."""
+
+
+def main() -> None:
+    """Measure."""
+    with TemporaryDirectory() as folder, sync_playwright() as playwright:
+        write_page(Path(folder), open_shown("synthetic-tiny", None))
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
+        Thread(target=server.serve_forever, daemon=True).start()
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=ARGUMENTS
+        )
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{server.server_port}/")
+        expect(page.locator("#status")).to_contain_text("in your browser", timeout=120_000)
+        sys.stdout.write(json.dumps(measure(page)) + "\n")
+        browser.close()
+
+
+def measure(page: Page) -> dict[str, object]:
+    """Click at random places, and return the times in milliseconds."""
+    draw = random.Random(0)
+    places = [(draw.random(), draw.random()) for _ in range(CLICKS)]
+    page.evaluate(CLICK, places[0])
+    times = [page.evaluate(CLICK, place) for place in places]
+    network, painted = zip(*times, strict=True)
+    return {
+        "clicks": CLICKS,
+        "network_ms": round(median(network), 1),
+        "click_to_heatmap_ms": round(median(painted), 1),
+        "click_to_heatmap_p90_ms": round(quantiles(painted, n=10)[-1], 1),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Images with depth: the layout of NYU Depth v2, crops and the dataloader."""
