@@ -130,7 +130,8 @@ def _read_seconds(experiment: Experiment, found: ClipList, num_frames: int) -> f
         draws_per_clip=data.draws_per_clip,
         num_frames=num_frames,
         gap_seconds=data.gap_seconds,
-        starts=data.starts,
+        # A random frame costs as much, whether each is a start once or some are drawn.
+        starts="keyframes" if data.starts == "keyframes" else "random",
         targets=data.targets,
         seed=experiment.run.seed,
     )
