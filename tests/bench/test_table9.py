@@ -81,8 +81,3 @@ def test_the_command_prints_every_row_beside_the_papers(
     (row,) = json.loads(out.splitlines()[-1])["rows"]
     assert row["method"] == "croco"
     assert row["difference_percent"]["multiply_adds"] == pytest.approx(-0.8, abs=0.05)
-
-
-def test_a_table_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["paper", "table8"]) == 2
-    assert capsys.readouterr().err == "midway: no table; give one: midway paper table9\n"
