@@ -34,9 +34,8 @@ PROCESSES = 8
 def midway_vits() -> Experiment:
     """ViT-S on a folder of your videos; two hours or more get the paper's 21 M pairs.
 
-    With less, the number of pairs is proportional to the hours, and the batch shrinks to 100.
-    Options that are given keep their values. ``--plan`` shows the result, its time, memory and
-    disk before you start (docs/OWN_VIDEO.md).
+    With less, the number of pairs is proportional to the hours, and the batch falls to 104.
+    Options that are given keep their values (docs/OWN_VIDEO.md).
 
     Command: ``midway train own.midway_vits --data.root DIR``
     Cost: up to 21.0 M pairs, 403.8 GFLOP each; the paper's run took 66 h on 2 A100.
