@@ -30,8 +30,8 @@ from midway.experiments.base import Experiment, clip_loader
 from midway.experiments.recognition import NUM_VIDEOS
 from midway.train.run import RunConfig
 
-CROPS_INCHES = 4.0
-"""Largest width of the figure of crops, which have few pixels."""
+CROPS_INCHES, HEATMAP_INCHES = 4.0, 5.0
+"""Largest widths of the figures of crops and heatmaps, whose images have few pixels."""
 
 
 def write_report(
@@ -207,7 +207,9 @@ def _report_heatmaps(report: Report, heatmaps: Heatmaps) -> None:
     maps = heatmaps.maps.numpy()
     shown = {f"target, {SHIPPED}": maps}
     report.figure(
-        lambda width: pictures.heatmaps(source, target, points, shown, moved, width=width),
+        lambda width: pictures.heatmaps(
+            source, target, points, shown, moved, width=min(width, HEATMAP_INCHES)
+        ),
         "Forwarded feature perturbation: effect of perturbing the outlined source patch on the "
         "predicted target.",
         f"{counted(len(points), 'source frame')} with an outlined patch, and heatmaps over the "

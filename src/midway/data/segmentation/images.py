@@ -18,7 +18,7 @@ from midway.data.images import (
 )
 from midway.data.segmentation.class_list import ClassList
 from midway.data.segmentation.classes import IGNORE
-from midway.data.segmentation.layouts import FOLDER, NAMES
+from midway.data.segmentation.layouts import DATASETS, FOLDER
 from midway.errors import MidwayError, counted
 
 CHECKED_MASKS = 100
@@ -57,8 +57,9 @@ class SegmentationData:
     """Longest and shortest side that test images are resized to fit; native keeps their size."""
 
     def __post_init__(self) -> None:
-        if self.dataset not in NAMES:
-            raise MidwayError(f"data.dataset: no '{self.dataset}'; there are {', '.join(NAMES)}")
+        names = (*DATASETS, FOLDER)
+        if self.dataset not in names:
+            raise MidwayError(f"data.dataset: no '{self.dataset}'; there are {', '.join(names)}")
         if self.classes and self.dataset != FOLDER:
             raise MidwayError(
                 f"data.classes: {self.dataset} has its own classes; give --data.dataset {FOLDER} "

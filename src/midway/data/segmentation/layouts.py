@@ -155,7 +155,6 @@ DATASETS = {
         top_folder="synthetic",
     ),
 }
-NAMES = (*DATASETS, FOLDER)
 COMMON_LAYOUTS = (
     *(Layout("images/{split}/*", f"{masks}/{{split}}/*.png") for masks in ("masks", "labels")),
     *(Layout("{split}/images/*", f"{{split}}/{masks}/*.png") for masks in ("masks", "labels")),

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from midway.data.segmentation.classes import IGNORE
 from midway.data.segmentation.find import Split, find_labelled
 from midway.data.segmentation.images import LabelledImages, SegmentationData
-from midway.data.segmentation.layouts import NAMES as DATASETS
+from midway.data.segmentation.layouts import DATASETS, FOLDER
 from midway.data.segmentation.loader import WholeImage, read_whole_image
 from midway.errors import MidwayError, counted
 
-NAMES = tuple(name for name in DATASETS if name != "wt_sem")
+NAMES = (*(name for name in DATASETS if name != "wt_sem"), FOLDER)
 """Supported datasets; Walking Tours Semantic needs options that `LabelsConfig` lacks."""
 
 
