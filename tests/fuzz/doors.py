@@ -12,11 +12,12 @@ from midway.config import read_json
 from midway.data.clips.find import find_clips
 from midway.data.clips.store import read_store
 from midway.data.flow.files import read_flow
-from midway.data.images import read_image
+from midway.data.images import read_image, read_labelled
 from midway.data.labelled_videos.masks import read_mask
 from midway.data.labelled_videos.tracks import read_tap_vid
 from midway.data.prepare.decode import VideoSource, decode_at_rate
-from midway.data.segmentation.images import LabelledImage, LabelledImages, read_labelled
+from midway.data.segmentation.class_files import read_dataset
+from midway.data.segmentation.images import LabelledImage, LabelledImages
 from midway.data.segmentation.layouts import DATASETS
 from midway.data.signals import read_signals
 from midway.data.video.file import VideoClip, VideoFile, read_timing
@@ -24,6 +25,7 @@ from midway.experiments.base import experiment_from_json
 from midway.models.weights.load import NO_HINTS
 from midway.models.weights.release import ReleaseHints
 from midway.models.weights.sources import EncoderSource, open_encoder
+from midway.paper.gather import find_results, markdown, summary, tables_of
 from midway.train.checkpoint import load_checkpoint
 from midway.train.log import Log
 from midway.train.optim import AdamW, OptimConfig
@@ -110,6 +112,15 @@ def log(path: Path) -> None:
         pass
 
 
+def results(path: Path) -> None:
+    header, rows = summary(tables_of(find_results([path])))
+    markdown(header, rows)
+
+
+def class_list(path: Path) -> None:
+    read_dataset(str(path))
+
+
 def clips(path: Path) -> None:
     """An index, or a folder with its index or tables of episodes."""
     found = find_clips(str(path), fps=30, gap_seconds=GAP_SECONDS)
@@ -128,7 +139,8 @@ DOORS: dict[str, Callable[[Path], None]] = {
     read.__name__: read
     for read in (
         *(video, decoding, picture, labelled_picture, label, mask, flow, tracks, signals),
-        *(network, encoder, others, checkpoint, config, log, clips, store),
+        *(network, encoder, others, checkpoint, config, log, results),
+        *(class_list, clips, store),
     )
 }
 

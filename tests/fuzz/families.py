@@ -19,7 +19,7 @@ from tests.fuzz.mutations import (
     mutate_safetensors,
     with_checksums,
 )
-from tests.fuzz.seeds import FLOW_SUFFIXES, PNG_IDS, TRACKS, WEIGHTS
+from tests.fuzz.seeds import CLASSES, FLOW_SUFFIXES, PNG_IDS, TRACKS, WEIGHTS
 
 INDEX = "midway-index.jsonl"
 
@@ -128,6 +128,20 @@ def _log(maker: Maker, number: int, rng: random.Random) -> tuple[str, Path]:
     return "log", maker.write(f"{number}/metrics.jsonl", _lines(data, rng))
 
 
+def _results(maker: Maker, number: int, rng: random.Random) -> tuple[str, Path]:
+    data = (maker.seeds / "results.json").read_bytes()
+    is_json = rng.random() < 0.8
+    data = mutate_json(json.loads(data), rng).encode() if is_json else mutate(data, rng)
+    return "results", maker.write(f"{number}/results.json", data)
+
+
+def _classes(maker: Maker, number: int, rng: random.Random) -> tuple[str, Path]:
+    source, data = _sound([maker.seeds / name for name in CLASSES], number)
+    is_json = source.suffix == ".json" and rng.random() < 0.7
+    data = mutate_json(json.loads(data), rng).encode() if is_json else mutate(data, rng)
+    return "class_list", maker.write(f"{number}_{source.name}", data)
+
+
 def _lines(data: bytes, rng: random.Random) -> bytes:
     return mutate_lines(data, rng) if rng.random() < 0.7 else mutate(data, rng)
 
@@ -194,6 +208,8 @@ FAMILIES: dict[str, Callable[[Maker, int, random.Random], tuple[str, Path]]] = {
     "beside": _beside,
     "config": _config,
     "log": _log,
+    "results": _results,
+    "classes": _classes,
     "index": _index,
     "indexed": _indexed,
     "episodes": _episodes,
@@ -211,8 +227,10 @@ SHARES = {
     "signals": 0.03,
     "weights": 0.10,
     "beside": 0.02,
-    "config": 0.05,
+    "config": 0.03,
     "log": 0.02,
+    "results": 0.01,
+    "classes": 0.01,
     "index": 0.02,
     "indexed": 0.01,
     "episodes": 0.01,

@@ -30,6 +30,7 @@ from tests.train.toy import Toy
 
 FLOW_SUFFIXES = (".flo", ".pfm", ".png", ".npy")
 PNG_IDS = ("label.png", "mask.png", "bits.png")
+CLASSES = ("colours.txt", "ids.txt", "classes.toml", "vistas.json")
 TRACKS = ("dict4.pkl", "list2.pkl", "dict5.pkl", "lists0.pkl", "stored.npz", "deflated.npz")
 STEP = 3
 WEIGHTS = {
@@ -169,6 +170,32 @@ def _texts(folder: Path) -> None:
     (folder / "config.json").write_text(json_text(to_json(midway_tiny()), indent=2))
     records = [{"step": n, "epoch": n / 10, "loss": 1 / n, "seconds": 0.1 * n} for n in range(1, 9)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+    _results(folder)
+    (folder / "colours.txt").write_text("road,128,64,128\ncar,0,0,142\nignored,0,0,0\n")
+    (folder / "ids.txt").write_text("road,7\ncar,26\nignored,11\n")
+    (folder / "classes.toml").write_text(
+        'offset = 1\nclasses = ["road", "car"]\nignored = [0]\ncolours.road = [128, 64, 128]\n'
+        'colours.car = [0, 0, 142]\nimages = "i/{split}/*.jpg"\nmasks = "m/{split}/*.png"\n'
+    )
+    labels = [
+        {"name": name, "readable": name, "evaluate": name != "void", "color": [number, 0, 9]}
+        for number, name in enumerate(("road", "car", "void"))
+    ]
+    (folder / "vistas.json").write_text(json.dumps({"labels": labels}))
+
+
+def _results(folder: Path) -> None:
+    results = {
+        "protocol": {"name": "camvid-linear", "version": "1"},
+        "encoder": {"network": "run", "weights": "teacher", "features": "encoder"},
+        "miou": 30.0,
+        "epe": 4.5,
+        "renderings": {"clean": 4.0, "final": 5.0},
+        "tests": {"things test": {"epe": 7.0}},
+        "tracked": {"delta": 40.0},
+        "levels": {"3": {"epe": 5.0}},
+    }
+    (folder / "results.json").write_text(json.dumps(results))
 
 
 def _clips(folder: Path) -> None:

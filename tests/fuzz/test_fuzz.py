@@ -11,7 +11,7 @@ from tests.fuzz import driver
 from tests.fuzz.doors import DOORS
 from tests.fuzz.driver import is_bad, run
 from tests.fuzz.families import FAMILIES, INDEX, SHARES, counts
-from tests.fuzz.seeds import FLOW_SUFFIXES, PNG_IDS, TRACKS, WEIGHTS, write_seeds
+from tests.fuzz.seeds import CLASSES, FLOW_SUFFIXES, PNG_IDS, TRACKS, WEIGHTS, write_seeds
 
 TOTAL = 500
 
@@ -65,6 +65,8 @@ def sound(seeds):
         "checkpoint": list((seeds / "checkpoints").iterdir()),
         "config": [seeds / "config.json"],
         "log": [seeds / "metrics.jsonl"],
+        "results": [seeds / "results.json"],
+        "class_list": [seeds / name for name in CLASSES],
         "clips": [seeds / "clips", seeds / "clips" / INDEX, seeds / "shard.tar"],
         "store": [seeds / "store.lance"],
     }

@@ -107,7 +107,13 @@ def test_the_command_prints_markdown_and_writes_one_page_with_pictures(tmp_path,
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "no results.json"), ("{}", "is not a result of midway eval"), ("{", "JSON")],
+    [
+        (None, "no results.json"),
+        ("{}", "is not a result of midway eval"),
+        ('{"protocol": {"name": "a", "version": "1"}, "tests": 1}', "is not a result of midway"),
+        ('{"protocol": {"name": "a", "version": "1"}, "levels": {"3": 1}}', "is not a result"),
+        ("{", "JSON"),
+    ],
 )
 def test_a_folder_without_results_or_a_damaged_file_is_one_line(tmp_path, text, message):
     if text is not None:

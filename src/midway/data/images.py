@@ -107,6 +107,20 @@ def read_image(location: str, file: BinaryIO | None = None) -> NDArray[np.uint8]
         return np.array(image.convert("RGB"))
 
 
+def read_labelled(location: str) -> Image.Image:
+    """Read an 8-bit image as RGB, of the same orientation as its labels or depth.
+
+    Raises:
+        BadClipError: The file cannot be read, is damaged, has more than 8 bits, or is turned by its
+            EXIF.
+    """
+    with open_image(location) as picture:
+        # Before EXIF is read, as this loads a PNG, which then no longer states its depth.
+        refuse_depth(picture, location)
+        refuse_orientation(picture, location)
+        return undamaged(picture, location).convert("RGB")
+
+
 def undamaged(picture: ImageFile, location: str) -> Image.Image:
     """Return an image after a check for damage that Pillow ignores.
 

@@ -88,20 +88,19 @@ def find_results(paths: Iterable[Path]) -> list[Result]:
 def _read(path: Path) -> Result:
     values = read_json(path)
     try:
-        protocol = values["protocol"]
-        name, version = str(protocol["name"]), str(protocol["version"])
-    except (KeyError, TypeError):
+        protocol, source = values["protocol"], _source(values, path.parent)
+        network = str(source.get("network") or source.get("method") or "unknown")
+        return Result(
+            path=path,
+            protocol=str(protocol["name"]),
+            version=str(protocol["version"]),
+            network=network,
+            group=json.dumps([_pretraining(network), _without_network(source)], sort_keys=True),
+            metrics=_metrics(values),
+        )
+    # Of a value of another type than an evaluation writes.
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
         raise MidwayError(f"{path}: is not a result of midway eval; leave it out") from None
-    source = _source(values, path.parent)
-    network = str(source.get("network") or source.get("method") or "unknown")
-    return Result(
-        path=path,
-        protocol=name,
-        version=version,
-        network=network,
-        group=json.dumps([_pretraining(network), _without_network(source)], sort_keys=True),
-        metrics=_metrics(values),
-    )
 
 
 def _source(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:

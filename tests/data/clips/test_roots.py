@@ -4,6 +4,7 @@ import random
 import tarfile
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -22,7 +23,7 @@ from tests.fuzz.mutations import mutate
 GAP = (0.5, 1.0)
 
 
-def names_of(root: Path, **selection: tuple[str, ...]) -> list[str]:
+def names_of(root: Path | str, **selection: tuple[str, ...]) -> list[str]:
     found = find_clips(str(root), fps=10, gap_seconds=GAP, selection=Selection(**selection))
     return [clip.name for clip in found.clips]
 
@@ -183,6 +184,21 @@ def test_videos_and_frames_in_tar_files_are_read_in_place(videos, tmp_path_facto
     assert [clip.signals for clip in found.clips] == [None] * 3
     assert found.clips[2].location == str(shards / "shard-2.tar")
     assert names_of(shards / "shard-0.tar") == ["0.mp4"]
+
+
+def test_lists_and_tar_files_are_read_over_urls_too(videos, tmp_path_factory):
+    shards = tmp_path_factory.mktemp("shards")
+    write_shards(shards, videos)
+    (videos / "list.csv").write_text("front/a.mp4 0\nrear/a.mp4 1 0.5 3\n")
+    memory = fsspec.filesystem("memory")
+    for folder in (videos, shards):
+        memory.put(str(folder), str(folder), recursive=True)
+    assert names_of(f"memory://{videos}/list.csv") == ["front/a.mp4", "rear/a.mp4#0.5-3"]
+    found = find_clips(f"memory://{shards}", fps=10, gap_seconds=GAP)
+    assert len(found.clips) == 3
+    for clip, number in zip(found.clips, (7, 7, 7), strict=True):
+        with clip.open() as reader:
+            assert number_of(reader.frames_at([0.7])[0].image) == number
 
 
 def test_a_video_in_a_tar_file_that_is_damaged_is_named_with_it(videos, tmp_path_factory):

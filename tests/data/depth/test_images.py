@@ -60,6 +60,20 @@ def test_errors_name_the_file_and_the_remedy(tmp_path):
         require_depth(find_depth(data, "train"), DepthData(max_metres=0.5))
 
 
+@pytest.mark.parametrize("which", ["image", "depth"])
+def test_files_that_viewers_turn_are_refused(tmp_path, which):
+    write_nyu(tmp_path)
+    (first, *_) = find_depth(DepthData(root=str(tmp_path)), "train")
+    location = getattr(first, which)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(location) as image:
+        image.load()
+        image.save(location, exif=exif)
+    with pytest.raises(MidwayError, match=rf"{location}: has orientation 3 in its EXIF"):
+        first.read()
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

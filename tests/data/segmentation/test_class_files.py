@@ -107,6 +107,18 @@ def test_the_folders_of_a_table(tmp_path):
 @pytest.mark.parametrize(
     ("text", "suffix", "message"),
     [
+        (json.dumps({"labels": [e | {"color": [1, 2]} for e in MAPILLARY]}), ".json", "three numb"),
+        (json.dumps({"labels": [e | {"color": []} for e in MAPILLARY]}), ".json", "three numbers"),
+        (
+            json.dumps({"labels": [e | {"color": ["1"]} for e in MAPILLARY]}),
+            ".json",
+            "is not a conf",
+        ),
+        (
+            json.dumps({"labels": [e | {"name": 1, "readable": 1} for e in MAPILLARY]}),
+            ".json",
+            "is ",
+        ),
         ("", ".txt", "no list of classes; give lines of one kind"),
         ("road\ncar,1\n", ".txt", "no list of classes; give lines of one kind"),
         ("road\n", ".txt", "1 named classes; give 2 to 255"),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from midway.config import MAX_BATCH, MAX_WORKERS, require
 from midway.data.clip import BadClipError
 from midway.data.files import find_files, is_folder
-from midway.data.images import open_image, read_image
+from midway.data.images import open_image, read_labelled, refuse_orientation
 from midway.errors import MidwayError
 
 Split = Literal["train", "val"]
@@ -78,7 +78,7 @@ class DepthImage:
             MidwayError: A file cannot be read, is of the wrong type, or the sizes differ.
 
         """
-        image, depth = read_image(self.image), read_depth(self.depth)
+        image, depth = np.array(read_labelled(self.image)), read_depth(self.depth)
         if image.shape[:2] != depth.shape:
             raise MidwayError(
                 f"{self.depth}: depth of {depth.shape[1]}x{depth.shape[0]} pixels for an image of "
@@ -91,7 +91,7 @@ def read_depth(location: str) -> NDArray[np.float32]:
     """Read depth in metres from a 16-bit grey PNG in millimetres, shape (height, width).
 
     Raises:
-        BadClipError: The file is no such PNG.
+        BadClipError: The file is no such PNG, or is turned by its EXIF.
 
     """
     with open_image(location) as picture:
@@ -99,6 +99,7 @@ def read_depth(location: str) -> NDArray[np.float32]:
             raise BadClipError(
                 location, f"is {picture.format} of mode {picture.mode}", "give 16-bit grey PNG"
             )
+        refuse_orientation(picture, location)
         return (np.array(picture) / UNITS_PER_METRE).astype(np.float32)
 
 

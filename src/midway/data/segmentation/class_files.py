@@ -180,6 +180,10 @@ def _of_mapillary(text: str, location: str) -> ClassList:
             for number, each in enumerate(labels)
         ]
         painted: list[Row] = [(each[key], tuple(each["color"])) for each in labels]
+        if not all(type(part) is int for _, colour in painted for part in colour):
+            raise TypeError("colours of other values than whole numbers")
+        if not all(isinstance(name, str) for name, _ in rows):
+            raise TypeError("names that are no text")
     except (ValueError, KeyError, TypeError, RecursionError):
         raise MidwayError(
             f"{location}: is not a configuration of Mapillary Vistas; give other classes as .toml "
@@ -218,7 +222,9 @@ def _checked(
     if not by_colour:
         values.setdefault(IGNORE, IGNORE)
     colours: dict[str, Colour] = {}
-    for name, (red, green, blue) in rows if by_colour else painted:
+    for name, value in rows if by_colour else painted:
+        _packed(name, value, location, by_colour=True)
+        red, green, blue = value
         colours.setdefault(name, (red, green, blue))
     if colours and (missing := [name for name in names if name not in colours]):
         raise MidwayError(f"{location}: class '{missing[0]}' has no colour; add it")

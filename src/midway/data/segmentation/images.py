@@ -12,12 +12,9 @@ from midway.config import MAX_BATCH, MAX_WORKERS, require
 from midway.data.clip import BadClipError
 from midway.data.images import (
     ID_MODES,
-    open_image,
     read_colours,
     read_ids,
-    refuse_depth,
-    refuse_orientation,
-    undamaged,
+    read_labelled,
 )
 from midway.data.segmentation.class_list import ClassList
 from midway.data.segmentation.classes import IGNORE
@@ -191,18 +188,3 @@ class LabelledImages:
                 raise BadClipError(location, "is a colour picture", remedy)
             labels = labels[..., 0]
         return classes.classes_of(labels, location)
-
-
-def read_labelled(location: str) -> Image.Image:
-    """Read an 8-bit image as RGB, of the same orientation as its label.
-
-    Raises:
-        BadClipError: The file cannot be read, is damaged, has more than 8 bits, or is turned by its
-            EXIF.
-
-    """
-    with open_image(location) as picture:
-        # Before EXIF is read, as this loads a PNG, which then no longer states its depth.
-        refuse_depth(picture, location)
-        refuse_orientation(picture, location)
-        return undamaged(picture, location).convert("RGB")
