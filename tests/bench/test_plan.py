@@ -18,7 +18,7 @@ from midway.experiments import camvid
 from midway.experiments.base import Experiment, find_data, sample_spec, train
 from midway.methods.base import build_method
 
-EXPERIMENTS = ("midway_tiny", "mae_tiny", "videomae_tiny", "poodle_tiny", "dora_tiny")
+EXPERIMENTS = ("mae_tiny", "videomae_tiny", "poodle_tiny", "dora_tiny")
 TRIAL = Trial(
     device="cpu",
     cores=2,

@@ -50,7 +50,7 @@ def test_a_port_in_use_gets_one_line_before_anything_is_written(network: str, ca
 def test_a_large_network_is_not_for_a_static_page(
     network: str, tmp_path: Path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("midway.demo.page.MAX_PAGE_MEGABYTES", 0.01)
+    monkeypatch.setattr("midway.demo.writer.MAX_PAGE_MEGABYTES", 0.01)
     line = complaint(capsys, "--network", network, "--out", str(tmp_path / "out"))
     assert "too slow inside a page" in line
     assert not (tmp_path / "out").exists()
@@ -59,8 +59,8 @@ def test_a_large_network_is_not_for_a_static_page(
 SERVE = """
 from dataclasses import replace
 from midway.cli import main
-from midway.demo import clips, page
-clips.ENLARGED, page.SCENES, page.MAX_PAGE_MEGABYTES = 1, clips.SCENES[:1], 0.01
+from midway.demo import clips, writer
+clips.ENLARGED, writer.SCENES, writer.MAX_PAGE_MEGABYTES = 1, clips.SCENES[:1], 0.01
 raise SystemExit(main(["demo", "--network", {network!r}, "--port", "0", "--json"]))
 """
 

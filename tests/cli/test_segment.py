@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from midway.cli import main
+from midway.data.segmentation.class_files import read_dataset
 from midway.data.segmentation.find import find_labelled
 from midway.data.segmentation.images import SegmentationData
 from midway.data.synthetic.world import WorldConfig
@@ -20,7 +21,7 @@ from tests.data.segmentation.labelled_folders import write_dummy
 from tests.evals.test_segmentation import TOY
 from tests.models.networks import random_network
 
-NAMES = ("ground", "red", "green", "blue", "disc", "star")
+NAMES = ("ground", 'red 5"', "green", "blue", "disc", "star")
 LISTS = {
     "ids": "\n".join(f"{name},{10 * number}" for number, name in enumerate(NAMES)),
     "colours": "\n".join(f"{name},{30 * n},{n},{255 - n}" for n, name in enumerate(NAMES)),
@@ -72,7 +73,9 @@ def test_masks_score_as_the_evaluation_did_and_are_labels_of_the_same_list(kind,
     right = 100 * np.mean([mask == labels for mask, labels in pairs])
     scored = json.loads((run / "results.json").read_text())["accuracy"]
     assert right == pytest.approx(scored, abs=1e-3)
-    assert (out / "classes.txt").read_text().splitlines() == LISTS[kind].splitlines()
+    listed, own = (read_dataset(str(p)).classes for p in (out / "classes.toml", classes))
+    assert listed.gives_same(own)
+    assert listed.painted() == own.painted()
 
 
 def test_overlays_show_image_and_legend(place, tmp_path, capsys):

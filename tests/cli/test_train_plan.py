@@ -26,7 +26,8 @@ def videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_plan_of_a_run_on_gpus(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (videos / "empty.mp4").write_bytes(b"")
     words = ["train", "camvid.mae_tiny", "--data.root", str(videos), "--data.num-workers", "0"]
-    words += ["--data.max-bad-share", "0.5", "--run.accelerator", "auto", "--plan", "--json"]
+    words += ["--data.max-bad-share", "0.5", "--run.accelerator", "auto"]
+    words += ["--run.precision", "16-mixed", "--plan", "--json"]
     assert main(words) == 0
     out = capsys.readouterr().out
     *lines, last = out.splitlines()
@@ -34,12 +35,19 @@ def test_the_plan_of_a_run_on_gpus(videos: Path, capsys: pytest.CaptureFixture[s
     assert plan["length"]["clips"] == 2
     assert plan["config"]["run"]["steps"] == plan["length"]["steps"] == 300
     assert {chip["name"] for chip in plan["chips"]} >= {"T4", "A100", "H200"}
-    for line in ("2 clips, 3 s; 1 skipped", "skipped: ", "empty.mp4", "A100", "not measured"):
+    for line in (
+        "2 clips, 3 s; 1 skipped",
+        "skipped: ",
+        "empty.mp4",
+        "A100",
+        "not measured",
+        "bf16",
+    ):
         assert line in out
     assert f"midway prepare '{videos}' --measure --target {plan['target']}" in out
     assert lines[-1] == (
         f"start: midway train camvid.mae_tiny --data.root '{videos}' --data.num-workers 0 "
-        "--data.max-bad-share 0.5 --run.accelerator auto"
+        "--data.max-bad-share 0.5 --run.accelerator auto --run.precision 16-mixed"
     )
     assert {path.name for path in Path().iterdir()} == {"my videos"}
 

@@ -8,7 +8,7 @@ from threading import Thread
 from typing import Any
 
 from midway.demo.app import DemoServer, Look
-from midway.demo.page import Shown
+from midway.demo.writer import Shown
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -19,7 +19,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE_MS = 60_000
+PATIENCE_MS = 120_000
 """How long a test waits; a loaded machine is no failure."""
 REMEMBER = """
 window.results = [];

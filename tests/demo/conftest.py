@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from midway.demo import clips, page
-from midway.demo.page import Shown
+from midway.demo import clips, writer
+from midway.demo.writer import Shown
 from tests.demo.browser import ARGUMENTS
 from tests.models.networks import random_network
 
@@ -37,7 +37,7 @@ def browser() -> Iterator[Any]:
 def _small_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     """One bundled clip in the size that networks see, which takes a moment to render."""
     monkeypatch.setattr(clips, "ENLARGED", 1)
-    monkeypatch.setattr(page, "SCENES", (replace(clips.SCENES[0], title="Toy"),))
+    monkeypatch.setattr(writer, "SCENES", (replace(clips.SCENES[0], title="Toy"),))
 
 
 @pytest.fixture

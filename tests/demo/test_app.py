@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from midway.demo.app import MAX_BYTES, QUEUE, DemoServer, Request, looker
-from midway.demo.page import Shown
 from midway.demo.part import PagePart
+from midway.demo.writer import Shown
 from midway.errors import MidwayError
 from midway.nn.images import normalise
 from tests.demo.browser import serving
@@ -159,3 +159,14 @@ def test_a_port_in_use_is_named(tmp_path: Path, shown: Shown):
             DemoServer(tmp_path, None, patch=8, dim=24, host="127.0.0.1", port=port)
     with pytest.raises(MidwayError, match=r"port 70000 .*--port"):
         DemoServer(tmp_path, None, patch=8, dim=24, host="127.0.0.1", port=70000)
+
+
+def test_a_name_of_another_site_that_points_to_the_loopback_is_refused(
+    tmp_path: Path, shown: Shown
+):
+    (tmp_path / "page.json").write_text("{}")
+    with serving(tmp_path, None, shown) as server:
+        status, answer = ask(server, "GET", "/page.json", Host="evil.example:80")
+        assert (status, answer["error"][:19]) == (403, "host evil.example: ")
+        port = server.server_address[1]
+        assert ask(server, "GET", "/page.json", Host=f"localhost:{port}") == (200, {})

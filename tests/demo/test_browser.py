@@ -20,10 +20,10 @@ from midway.data.synthetic.world import WorldConfig
 from midway.data.synthetic.write import write_videos
 from midway.demo.app import Request, looker
 from midway.demo.clips import THINGS, enlarged
-from midway.demo.page import Shown, write_page
+from midway.demo.writer import Shown, write_page
 from tests.demo.browser import Page, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 FOLLOW = """
 async (start) => {
@@ -90,6 +90,7 @@ def test_the_page_computes_what_torch_computes_and_asks_nobody_else(browser: Any
         images = pair(144)
         page.drop(*files_of(images))
         page.page.wait_for_selector("#source[aria-label*='0.png and 1.png']")
+        assert page.page.locator("#to-time").inner_text() == "second"
         page.click(0.25, 0.6)
         page.settle()
         frames = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
@@ -287,6 +288,16 @@ def test_a_network_that_fails_gives_a_message_in_the_page(
     page.click(0.9, 0.9)
     page.complains("the server no longer answers")
     page.context.close()
+
+
+def test_a_page_without_its_network_says_so(browser: Any, tmp_path: Path, shown: Shown):
+    write_page(tmp_path, shown)
+    description = tmp_path / "page.json"
+    description.write_text(description.read_text().replace('"server"', '"page"'))
+    with serving(tmp_path, None, shown) as server:
+        page = Page(browser, server.address)
+        page.complains("network.onnx is missing (404); write the page again")
+        page.context.close()
 
 
 def test_a_phone_needs_no_sideways_scrolling_and_the_dark_page_is_dark(

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from midway.errors import MidwayError
-from midway.export import write
+from midway.export import onnx, write
 from midway.export.heatmap import HeatmapPart
 from midway.export.matching import MatchingPart
-from midway.export.onnx import METADATA
+from midway.export.onnx import METADATA, run_onnx
 from midway.export.parts import EncoderPart, FlowPart, NetworkPart, Part
 from midway.export.write import TOLERANCE, write_part
 from midway.models.flow.base import DptConfig
@@ -51,10 +51,10 @@ def test_onnxruntime_equals_torch(part, network, size, tmp_path: Path) -> None:
 
 
 def test_a_file_describes_its_part(tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx", reason="the packages for ONNX are not installed")
+    onnx_ = pytest.importorskip("onnx", reason="the packages for ONNX are not installed")
     part = EncoderPart(network_of("tiny").encoder, (32, 48), (1, 2))
     write_part(part, tmp_path / "x.onnx")
-    model = onnx.load(tmp_path / "x.onnx")
+    model = onnx_.load(tmp_path / "x.onnx")
     (described,) = (each.value for each in model.metadata_props if each.key == METADATA)
     assert json.loads(described) == {
         "part": "encoder",
@@ -116,8 +116,9 @@ def test_a_file_that_differs_from_torch_is_refused(
         return {name: each + 1e-3 for name, each in of_another(path, inputs).items()}
 
     monkeypatch.setitem(write.FORMATS, ".pt2", (write.FORMATS[".pt2"][0], changed))
-    with pytest.raises(MidwayError, match=r"its found differs from torch's by 1.0e-03; do not use"):
+    with pytest.raises(MidwayError, match=r"its found differs from torch's by 1.0e-03; report"):
         write_part(Linear(), tmp_path / "x.pt2")
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_the_packages_and_for_other_suffixes_the_remedy_is_named(
@@ -127,4 +128,25 @@ def test_without_the_packages_and_for_other_suffixes_the_remedy_is_named(
         write_part(Linear(), tmp_path / "x.tflite")
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     with pytest.raises(MidwayError, match=r"needs onnxscript; pip install midway-network\[onnx\]"):
+        write_part(Linear(), tmp_path / "x.onnx")
+
+
+class Counting(Linear):
+    """A part whose graph depends on the size of the batch."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:  # pyright: ignore
+        return {"found": torch.cat([images[:1]] * len(images))}
+
+
+def test_what_cannot_be_traced_run_or_stored_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxscript", reason="the packages for ONNX are not installed")
+    with pytest.raises(MidwayError, match=r"part encoder: torch.export cannot trace it \(.*"):
+        write_part(Counting(), tmp_path / "x.pt2")
+    (tmp_path / "bad.onnx").write_bytes(b"no graph")
+    with pytest.raises(MidwayError, match=r"bad.onnx: onnxruntime cannot run it .*; give a name"):
+        run_onnx(tmp_path / "bad.onnx", {})
+    monkeypatch.setattr(onnx, "LARGEST", 10)
+    with pytest.raises(MidwayError, match=r"one ONNX file holds less than 2 GB; give a name"):
         write_part(Linear(), tmp_path / "x.onnx")

@@ -1,5 +1,6 @@
 """A few training steps and reads of an experiment on this machine, for the plan of a run."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median
@@ -49,7 +50,7 @@ class Trial:
     ran_out_of_memory: bool
     """True if the GPU's memory was too small for a larger batch."""
     read_seconds: float
-    """Seconds of one core per sample to open, read and decode, with files in the page cache."""
+    """CPU seconds per sample to open, read and decode, without waits for a disk or network."""
 
 
 def try_out(experiment: Experiment, found: ClipList, *, announce: Callable[[str], None]) -> Trial:
@@ -124,10 +125,14 @@ def _read_seconds(experiment: Experiment, found: ClipList, num_frames: int) -> f
         MidwayError: None of the drawn clips can be read.
 
     """
+    data = experiment.data
     sampling = Sampling(
-        draws_per_clip=experiment.data.draws_per_clip,
+        draws_per_clip=data.draws_per_clip,
         num_frames=num_frames,
-        gap_seconds=experiment.data.gap_seconds,
+        gap_seconds=data.gap_seconds,
+        # A random frame costs as much, whether each is a start once or some are drawn.
+        starts="keyframes" if data.starts == "keyframes" else "random",
+        targets=data.targets,
         seed=experiment.run.seed,
     )
     order = np.random.default_rng(sampling.seed).permutation(len(found.clips))
@@ -143,4 +148,5 @@ def _read_seconds(experiment: Experiment, found: ClipList, num_frames: int) -> f
             failure = error
     if not readable:
         raise MidwayError(f"none of {len(drawn)} drawn clips can be read; the last: {failure}")
-    return 1 / samples_per_second(readable, sampling)
+    # By CPU time, so that other work on the machine does not count.
+    return 1 / samples_per_second(readable, sampling, clock=time.process_time)

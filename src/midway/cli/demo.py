@@ -11,7 +11,7 @@ import tyro
 from midway.cli.options import parse, say
 from midway.cli.perturb import SHIPPED
 from midway.demo.app import DemoServer, looker
-from midway.demo.page import check_static, open_shown, write_page
+from midway.demo.writer import check_static, open_shown, write_page
 from midway.errors import MidwayError
 
 LOOPBACK = "127.0.0.1"

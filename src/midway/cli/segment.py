@@ -29,7 +29,7 @@ from midway.evals.readouts.segmentation_run import TrainedReadout, load_readout
 from midway.nn.device import pick_device
 from midway.progress import progress
 
-MASKS, OVERLAYS, CLASSES = "masks", "overlays", "classes.txt"
+MASKS, OVERLAYS, CLASSES = "masks", "overlays", "classes.toml"
 """Folders and file below the output folder."""
 
 
@@ -50,7 +50,7 @@ def segment(
     """Segment images or videos with a trained readout.
 
     DIR/masks has a palette PNG of ids for each image or frame, DIR/overlays the image blended with
-    the colours of its classes, and DIR/classes.txt the classes of the ids.
+    the colours of its classes, and DIR/classes.toml their class list.
 
     Args:
         images: Images, folders of images, or videos.

@@ -76,8 +76,8 @@ def _rows(plan: RunPlan, experiment: Experiment) -> list[tuple[str, str]]:
         (
             "length",
             f"{counted(length.steps, 'step')} of {counted(length.samples_per_step, 'sample')}: "
-            f"{length.samples:,} samples, {length.epochs:,.3g} epochs, "
-            f"{length.samples_per_second_of_video:,.3g} for each second of video",
+            f"{length.samples:,} samples, {short(length.epochs)} epochs, "
+            f"{short(length.samples_per_second_of_video)} for each second of video",
         ),
         (
             "disk",
@@ -126,8 +126,13 @@ def _advice(plan: RunPlan, experiment: Experiment) -> list[str]:
         lines.append(f"note: --run.steps {steps} would take an hour on this machine")
     elif here.seconds > 3600 * LONG_HOURS and here.trial.device == "cpu":
         lines.append("note: too long for a CPU; to try the whole way here: own.midway_tiny")
-    if here.limit == "data":
-        lines.append("note: reading limits this run; a frame store may help, see below")
+    if here.trial.device == "cpu" and experiment.run.precision == "16-mixed":
+        lines.append("note: float16 is slow on a CPU; --run.precision bf16-mixed is not")
+    if here.limit == "data" and experiment.data.starts != "keyframes":
+        lines.append(
+            "note: reading limits this run; --data.starts keyframes --data.targets keyframes cost "
+            "less to decode, and a frame store less still"
+        )
     return lines
 
 
@@ -145,9 +150,9 @@ def _print_chips(plan: RunPlan) -> None:
         table.add_row(
             chip.name,
             chip.precision,
-            "-".join(f"{hours:,.2g}" if hours < 10 else f"{hours:,.0f}" for hours in chip.hours),
-            "-".join(f"{rate:,.0f}" for rate in chip.samples_per_second),
-            "-".join(f"{cores:,}" for cores in chip.cores),
+            "-".join(map(short, chip.hours)),
+            "-".join(map(short, chip.samples_per_second)),
+            "-".join(map(short, chip.cores)),
             _batch(chip, plan.length.samples_per_step),
         )
     Console(file=sys.stdout).print(table)
@@ -171,6 +176,21 @@ def _target(plan: RunPlan) -> int:
             [chip.samples_per_second[0] for chip in plan.chips if chip.name == USUAL], default=rate
         )
     return max(1, round(rate * frames / 2))
+
+
+def short(number: float) -> str:
+    """Return a number of two or more digits in few letters.
+
+    Example:
+        >>> [short(each) for each in (0.004, 0.14, 7.84, 155.2, 26088)]
+        ['<0.1', '0.14', '7.8', '155', '26k']
+
+    """
+    if number >= 10_000:
+        return f"{number / 1000:,.0f}k"
+    if number >= 10:
+        return f"{number:,.0f}"
+    return f"{number:.2g}" if number >= 0.1 else "<0.1"
 
 
 def _time(seconds: float) -> str:

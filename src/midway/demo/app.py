@@ -17,8 +17,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from midway.analysis.perturbation import fast_dtype
-from midway.demo.page import TOKENS_AT_ONCE, Shown
 from midway.demo.part import PagePart
+from midway.demo.writer import TOKENS_AT_ONCE, Shown
 from midway.errors import MidwayError, one_line
 from midway.nn.device import pick_device
 from midway.nn.eval_mode import evaluating
@@ -35,6 +35,8 @@ BLOCK = 64 * 1024
 """Bytes of an unwanted upload that are read at a time."""
 PATIENCE_SECONDS = 30
 """Time after which a silent connection is closed."""
+
+LOOPBACK = ("127.0.0.1", "localhost")
 
 Look = Callable[["Request"], dict[str, Any]]
 
@@ -137,7 +139,7 @@ class DemoServer(ThreadingHTTPServer):
     def __init__(
         self, folder: Path, look: Look | None, *, patch: int, dim: int, host: str, port: int
     ) -> None:
-        self.look, self.patch, self.dim = look, patch, dim
+        self.look, self.patch, self.dim, self.host = look, patch, dim, host
         self.queue, self.turn = BoundedSemaphore(QUEUE), Lock()
         self.connections = BoundedSemaphore(MAX_CONNECTIONS)
         try:
@@ -182,6 +184,16 @@ class _Handler(SimpleHTTPRequestHandler):
         assert isinstance(self.server, DemoServer)
         return self.server
 
+    def parse_request(self) -> bool:
+        """Refuse requests for other names: another site may let its name point to the loopback."""
+        if not super().parse_request():
+            return False
+        name = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        if self.demo.host in LOOPBACK and name not in LOOPBACK:
+            self._fail(HTTPStatus.FORBIDDEN, f"host {name}: this server is for the loopback only")
+            return False
+        return True
+
     def do_POST(self) -> None:
         address = urlsplit(self.path)
         if address.path != "/look" or self.demo.look is None:
@@ -207,19 +219,18 @@ class _Handler(SimpleHTTPRequestHandler):
     def _look(self, query: dict[str, list[str]], length: int) -> None:
         look = self.demo.look
         assert look is not None, "checked by do_POST"
+        body = self.rfile.read(length)
         try:
             request = Request(query, self.demo.patch, self.demo.dim)
-            request.read(self.rfile.read(length))
+            request.read(body)
             with self.demo.turn:
                 answer = look(request)
         except MidwayError as error:
-            self._discard(length)
             self._fail(HTTPStatus.BAD_REQUEST, str(error))
-            return
         except Exception as error:
             self._fail(HTTPStatus.INTERNAL_SERVER_ERROR, f"the network failed ({one_line(error)})")
-            return
-        self._send(HTTPStatus.OK, answer)
+        else:
+            self._send(HTTPStatus.OK, answer)
 
     def _discard(self, length: int) -> None:
         """Read an upload without keeping it; a client that is sending does not read the answer."""

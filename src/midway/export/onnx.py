@@ -18,6 +18,8 @@ from midway.export.parts import Part, traced
 
 OPSET = 18
 """Version of the operators; onnxruntime-web has kernels for it."""
+LARGEST = 2_000_000_000
+"""Largest size of the weights in bytes; a file of protocol buffers holds less than 2 GiB."""
 METADATA = "midway"
 """Key of the description of the part in the metadata of the file."""
 
@@ -33,10 +35,17 @@ def write_onnx(part: Part, path: Path, description: Mapping[str, Any]) -> None:
         description: JSON values for the metadata of the file.
 
     Raises:
-        MidwayError: The packages for ONNX are missing, or ONNX lacks an operator of the part.
+        MidwayError: The packages for ONNX are missing, ONNX lacks an operator of the part, or it is
+            too large.
 
     """
     _check_installed(path)
+    size = sum(tensor.nbytes for tensor in part.state_dict().values())
+    if size > LARGEST:
+        raise MidwayError(
+            f"{path}: {size / 1e9:.1f} GB of weights, but one ONNX file holds less than 2 GB; give "
+            "a name ending in .pt2"
+        )
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -60,12 +69,23 @@ def write_onnx(part: Part, path: Path, description: Mapping[str, Any]) -> None:
 
 
 def run_onnx(path: Path, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Run a file by onnxruntime on the CPU, and return its outputs by name."""
+    """Run a file by onnxruntime on the CPU, and return its outputs by name.
+
+    Raises:
+        MidwayError: onnxruntime cannot run it.
+
+    """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [each.name for each in session.get_outputs()]
-    found = session.run(names, {name: each.numpy() for name, each in inputs.items()})
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        names = [each.name for each in session.get_outputs()]
+        found = session.run(names, {name: each.numpy() for name, each in inputs.items()})
+    except Exception as error:
+        # Its errors have no common class but this.
+        raise MidwayError(
+            f"{path}: onnxruntime cannot run it ({one_line(error)}); give a name ending in .pt2"
+        ) from None
     return {name: torch.as_tensor(each) for name, each in zip(names, found, strict=True)}
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from midway.errors import MidwayError, one_line
 from midway.models.encoders.base import Encoder, Images
 from midway.models.encoders.vit import VisionTransformer
 from midway.models.flow.base import FlowModule
@@ -60,11 +61,23 @@ class Part(nn.Module, ABC):
 
 
 def traced(part: Part) -> ExportedProgram:
-    """Trace a part in evaluation mode, with a dynamic batch."""
+    """Trace a part in evaluation mode, with a dynamic batch.
+
+    Raises:
+        MidwayError: torch.export cannot trace it.
+
+    """
     batch = Dim("batch", min=1)
     shapes = tuple({0: batch} if name in part.dynamic else None for name in part.inputs)
-    with torch.no_grad():
-        return torch.export.export(part, part.examples(), dynamic_shapes=shapes)
+    try:
+        with torch.no_grad():
+            return torch.export.export(part, part.examples(), dynamic_shapes=shapes)
+    except (RuntimeError, ValueError, TypeError) as error:
+        # Constraints, missing fake kernels and data-dependent branches.
+        raise MidwayError(
+            f"part {part.name}: torch.export cannot trace it ({one_line(error)}); export weights "
+            "to .safetensors instead"
+        ) from None
 
 
 class EncoderPart(Part):

@@ -132,6 +132,8 @@ def _of_toml(file: ClassFile, location: str) -> ClassList:
         raise MidwayError(f"{location}: offset belongs to classes; give the ids themselves")
     if len({*file.classes}) < len(file.classes):
         raise MidwayError(f"{location}: two classes have one name; rename one")
+    if empty := [name for table in (file.ids, file.colours) for name in table if table[name] == ()]:
+        raise MidwayError(f"{location}: class '{empty[0]}' has an empty list; give it a value")
     return _checked(
         file.rows(),
         location,

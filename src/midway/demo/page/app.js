@@ -197,9 +197,10 @@ function render() {
   element("explains").textContent = view.explains;
   for (const [id, number] of [["from", state.source], ["to", state.target]]) {
     element(id).value = number;
-    const seconds = `${(clip.frames[number].seconds - clip.frames[0].seconds).toFixed(2)} s`;
-    element(id).setAttribute("aria-valuetext", seconds);
-    element(`${id}-time`).textContent = seconds;
+    const { label, seconds } = clip.frames[number];
+    const time = label ?? `${(seconds - clip.frames[0].seconds).toFixed(2)} s`;
+    element(id).setAttribute("aria-valuetext", time);
+    element(`${id}-time`).textContent = time;
   }
   const { x, y } = now.point;
   sourceCanvas.setAttribute(

@@ -7,7 +7,7 @@ const LONGEST_STEP = 1 / 4;
 const LOAD_SECONDS = 20;
 const EXACT = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
 
-/** A clip is {title, alt, width, height, frames: [{picture, seconds, pixels()}]}. */
+/** A clip is {title, alt, width, height, frames: [{picture, seconds, width, height, label?}]}. */
 function clipOf(title, alt, frames) {
   const [{ picture }] = frames;
   return { title, alt, width: picture.width, height: picture.height, frames };
@@ -70,7 +70,8 @@ async function openPair(files, network) {
         "give two of one size",
     );
   const names = files.map((file) => file.name).join(" and ");
-  return clipOf(names, `your images ${names}`, pictures.map((each, i) => frameOf(each, i)));
+  const frames = pictures.map((each, i) => ({ ...frameOf(each, i), label: ["first", "second"][i] }));
+  return clipOf(names, `your images ${names}`, frames);
 }
 
 async function openImage(file, network) {

@@ -3,7 +3,7 @@
 import { POINT_COLOURS, flowColour, heatColour } from "./colours.js";
 import { centreOf } from "./fit.js";
 
-const SHORTEST_CANVAS = 720;
+const SHORTEST_CANVAS = 480;
 const SMOOTHNESS = 12; // pixels drawn per patch before the canvas enlarges them
 const PATCH_COLOUR = "#00e04a";
 const RING_COLOUR = "#00bfff";
@@ -14,10 +14,15 @@ export function drawFrame(canvas, frame, { grey = false } = {}) {
   canvas.width = frame.width * scale;
   canvas.height = frame.height * scale;
   const context = canvas.getContext("2d");
-  context.filter = grey ? "grayscale(1)" : "none";
   context.imageSmoothingQuality = "high";
   context.drawImage(frame.picture, 0, 0, canvas.width, canvas.height);
-  context.filter = "none";
+  if (grey) {
+    // Colours of saturation 0; filters are missing in some browsers.
+    context.globalCompositeOperation = "saturation";
+    context.fillStyle = "#808080";
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.globalCompositeOperation = "source-over";
+  }
   // Integers are pixel centres.
   context.setTransform(scale, 0, 0, scale, scale / 2, scale / 2);
   context.unit = Math.min(frame.width, frame.height) / 240;

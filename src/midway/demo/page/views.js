@@ -8,6 +8,8 @@ import * as draw from "./draw.js";
 import { centreOf } from "./fit.js";
 import { follow, highest, peak } from "./track.js";
 
+const MOST_FLOW_PATCHES = 64;
+
 export const MOST_POINTS = POINT_COLOURS.length;
 
 const heat = {
@@ -94,7 +96,7 @@ const track = {
 const flow = {
   explains: "Each patch of the first picture and the way it took: by arrow, and by colour as on the wheel.",
   async compute({ source, target, grid, clip, tokensAtOnce }, look, show) {
-    const tokens = Array.from({ length: grid.rows * grid.columns }, (_, token) => token);
+    const { tokens, coarse } = sampled(grid);
     const u = new Float32Array(tokens.length);
     const v = new Float32Array(tokens.length);
     const heights = new Float32Array(tokens.length);
@@ -107,25 +109,25 @@ const flow = {
       some.forEach((token, i) => {
         const best = highest(found.heat[i]);
         const { column, row } = peak(found.heat[i], best, grid);
-        heights[token] = found.heat[i][best];
-        u[token] = (column - (token % grid.columns)) * (clip.width / grid.columns);
-        v[token] = (row - Math.floor(token / grid.columns)) * (clip.height / grid.rows);
+        u[first + i] = (column - (token % grid.columns)) * (clip.width / grid.columns);
+        v[first + i] = (row - Math.floor(token / grid.columns)) * (clip.height / grid.rows);
+        heights[first + i] = found.heat[i][best];
       });
       show({ share: (first + some.length) / tokens.length, milliseconds });
     }
     // Patches that leave the frame have no place to go to; they would set the scale otherwise.
     const most = Math.max(1, quantile(u.map((_, i) => Math.hypot(u[i], v[i])), 0.9));
-    // Low peaks, as of patches that leave the frame, are drawn fainter.
+    // Low peaks, as of those patches, are drawn fainter.
     const usual = Math.max(1e-6, quantile(heights, 0.5));
     const sure = heights.map((each) => Math.min(1, Math.max(0, each / usual)) ** 2);
-    return { u, v, sure, most, milliseconds };
+    return { u, v, sure, most, coarse, milliseconds };
   },
-  draw({ clip, grid, source, target }, result, sourceCanvas, targetCanvas) {
+  draw({ clip, source, target }, result, sourceCanvas, targetCanvas) {
     draw.drawFrame(sourceCanvas, clip.frames[source]);
     const right = draw.drawFrame(targetCanvas, clip.frames[source], { grey: true });
     if (result?.u) {
-      draw.drawFlow(right, clip, grid, result, result.most);
-      draw.drawArrows(right, clip, grid, result);
+      draw.drawFlow(right, clip, result.coarse, result, result.most);
+      draw.drawArrows(right, clip, result.coarse, result);
     } else draw.drawFrame(targetCanvas, clip.frames[target]);
   },
   says(_, { u, v, most, share }) {
@@ -174,6 +176,18 @@ const gates = {
 export const VIEWS = { heat, track, flow, gates };
 
 class Superseded extends Error {}
+
+/** Patches of the flow: all, or of a fine grid about MOST_FLOW_PATCHES, evenly spaced. */
+function sampled(grid) {
+  const stride = Math.ceil(Math.sqrt((grid.rows * grid.columns) / MOST_FLOW_PATCHES));
+  const middles = (count) =>
+    Array.from({ length: Math.ceil(count / stride) }, (_, i) =>
+      Math.min(count - 1, i * stride + Math.floor(stride / 2)),
+    );
+  const [rows, columns] = [middles(grid.rows), middles(grid.columns)];
+  const tokens = rows.flatMap((row) => columns.map((column) => row * grid.columns + column));
+  return { tokens, coarse: { rows: rows.length, columns: columns.length } };
+}
 
 function quantile(values, share) {
   return values.slice().sort()[Math.floor(share * (values.length - 1))];

@@ -1,5 +1,6 @@
 """Predicted masks as palette images with a class list, and overlays with a legend."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +39,13 @@ def write_mask(path: Path, predicted: NDArray[np.uint8], classes: ClassList) -> 
 
 
 def write_classes(path: Path, classes: ClassList) -> None:
-    """Write names and ids of classes as a text list, or names and colours if masks have those."""
-    rows = zip(classes.names, classes.stored(), classes.painted(), strict=True)
-    lines = [
-        ",".join([name, *map(str, colour if classes.by_colour else (number,))])
-        for name, number, colour in rows
-    ]
+    """Write the class list of written masks as TOML: colours, and ids unless masks have colours."""
+    names = [json.dumps(name, ensure_ascii=False) for name in classes.names]  # as TOML quotes them
+    lines = ["[colours]"]
+    lines += [f"{n} = {[*colour]}" for n, colour in zip(names, classes.painted(), strict=True)]
+    if not classes.by_colour:
+        ids = zip(names, classes.stored().tolist(), strict=True)
+        lines = ["[ids]", *(f"{name} = {number}" for name, number in ids), "", *lines]
     write_atomically(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
 
 

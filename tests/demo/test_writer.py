@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import midway
-from midway.demo.page import Shown, check_static, open_shown, write_page
+from midway.demo.writer import Shown, check_static, open_shown, write_page
 from midway.errors import MidwayError
 from tests.models.networks import random_network
 
@@ -60,7 +60,7 @@ def test_small_networks_are_for_the_page_and_large_ones_for_the_server(tmp_path:
     shown = open_shown(str(tmp_path / "net.safetensors"), None)
     assert (shown.level, shown.compute) == (3, "page")
     check_static(shown, tmp_path)
-    monkeypatch.setattr("midway.demo.page.MAX_PAGE_MEGABYTES", 0.01)
+    monkeypatch.setattr("midway.demo.writer.MAX_PAGE_MEGABYTES", 0.01)
     large = open_shown(str(tmp_path / "net.safetensors"), 1)
     assert (large.level, large.compute) == (1, "server")
     with pytest.raises(MidwayError, match="too slow inside a page; leave --out away"):
@@ -72,7 +72,7 @@ def test_small_networks_are_for_the_page_and_large_ones_for_the_server(tmp_path:
 def test_a_missing_package_is_named_before_anything_is_written(
     tmp_path: Path, shown: Shown, monkeypatch
 ):
-    monkeypatch.setattr("midway.demo.page.find_spec", lambda name: None)
+    monkeypatch.setattr("midway.demo.writer.find_spec", lambda name: None)
     with pytest.raises(MidwayError, match=r"needs onnx and onnxscript .*\[onnx\]"):
         write_page(tmp_path, replace(shown, compute="page"))
     assert not [*tmp_path.iterdir()]
