@@ -37,7 +37,7 @@ def midway_tiny() -> Experiment:
 
     Command: ``midway train recognition.midway_tiny --data.root quickstart/videos``
     Cost: 4 minutes on 2 CPU cores, with ``--run.precision bf16-mixed`` if they support it.
-    Expect: not measured yet (docs/RESULTS.md).
+    Expect: no gain over the untrained network (docs/RESULTS.md).
     """
     base = synthetic.midway_tiny()
     assert isinstance(base.method, MidwayConfig)
