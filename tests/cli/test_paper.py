@@ -60,7 +60,7 @@ def test_steps_run_in_turn_continue_and_are_not_repeated(capsys, monkeypatch, pl
     seen: list[tuple[str, ...]] = []
     codes = iter([0, 3, 0, 0, 0])
 
-    def run(words, check):
+    def run(words):
         seen.append(tuple(words[3:6]))
         code = next(codes)
         folder = Path(words[words.index("--run.folder") + 1] if "--run.folder" in words else "")
@@ -70,9 +70,9 @@ def test_steps_run_in_turn_continue_and_are_not_repeated(capsys, monkeypatch, pl
         if code == 0 and "eval" in words:
             made = folder if folder.name else Path(words[-1])
             (made / "results.json").write_text('{"miou": 12.5, "accuracy": 61.0}')
-        return type("Ended", (), {"returncode": code})
+        return type("Ended", (), {"wait": lambda self: code})()
 
-    monkeypatch.setattr(steps.subprocess, "run", run)
+    monkeypatch.setattr(steps.subprocess, "Popen", run)
     command = ["paper", "table6", "--row", "Midway", *places]
     assert main(command) == 3  # the readout was interrupted
     assert main(command) == 0

@@ -63,7 +63,7 @@ def test_small_networks_are_for_the_page_and_large_ones_for_the_server(tmp_path:
     monkeypatch.setattr("midway.demo.writer.MAX_PAGE_MEGABYTES", 0.01)
     large = open_shown(str(tmp_path / "net.safetensors"), 1)
     assert (large.level, large.compute) == (1, "server")
-    with pytest.raises(MidwayError, match="too slow inside a page; leave --out away"):
+    with pytest.raises(MidwayError, match="too slow inside a page; leave out --out"):
         check_static(large, tmp_path)
     with pytest.raises(MidwayError, match="level 7 has no forward model"):
         open_shown(str(tmp_path / "net.safetensors"), 7)

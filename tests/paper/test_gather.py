@@ -120,3 +120,23 @@ def test_a_folder_without_results_or_a_damaged_file_is_one_line(tmp_path, text, 
         (tmp_path / "results.json").write_text(text)
     with pytest.raises(MidwayError, match=message):
         find_results([tmp_path])
+
+
+def test_a_result_that_is_named_twice_counts_once(tmp_path, monkeypatch):
+    write_scores(tmp_path / "a", "random", 20.0)
+    monkeypatch.chdir(tmp_path)
+    assert len(find_results([Path(), tmp_path / "a"])) == 1
+
+
+def test_scores_in_groups_have_names_of_their_groups_and_a_result_without_any_is_no_column(
+    tmp_path,
+):
+    levels = {"1": {"near": {"heatmap": 0.5, "features": 0.4}}}
+    write_scores(tmp_path / "a", "random", 20.0, levels=levels)
+    write_scores(tmp_path / "b", "random", None, version="0" * 12, accuracy=None, smallest=3.0)
+    with_scores, without = tables_of(find_results([tmp_path]))
+    assert with_scores.metrics == (
+        *("miou", "accuracy", "level 1 near heatmap", "level 1 near features"),
+    )
+    assert without.metrics == ()
+    assert len(summary([with_scores, without])[0]) == 2

@@ -47,7 +47,7 @@ def perturbation_heatmaps(
         num_draws: K, the number of random directions that are averaged.
         seed: Seed of the directions.
         chunk: Perturbations per forward pass, each a token and a direction. Memory grows with it;
-            values above the default are slower on a CPU and faster on a GPU.
+            values above the default are slower on a CPU; on a GPU they are not measured.
         dtype: Dtype of the tangents; the network's if None. Bfloat16 is several times faster on
             hardware with instructions for it.
 

@@ -91,7 +91,7 @@ def _timed(
     run = experiment.run
     most = max(SMALLEST, experiment.data.batch_size // (run.devices * run.num_nodes))
     ours = FastStep(method, AUTOCAST_TYPES.get(run.precision))
-    samples, seconds = min(SMALLEST, most), 0.0
+    samples, seconds, timed = min(SMALLEST, most), 0.0, 0
     while True:
         batch = _batch(experiment, found, method, samples).to(device)
 
@@ -104,7 +104,13 @@ def _timed(
             count = 1 if first > LONG_SECONDS else TIMED_STEPS
             seconds = median(seconds_of(step, device) for _ in range(count))
         except torch.OutOfMemoryError:
-            return samples // 2, seconds, True
+            if not timed:
+                raise MidwayError(
+                    f"too little memory on this GPU for a step of {samples} samples; give "
+                    "--run.recompute, a smaller network, or --run.accelerator cpu"
+                ) from None
+            return timed, seconds, True
+        timed = samples
         if samples == most or seconds * min(2.0, most / samples) > LONG_SECONDS:
             return samples, seconds, False
         samples = min(2 * samples, most)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 3
-"""Pictures of each protocol that are shown side by side."""
+"""Maximum number of pictures per protocol, each shown for all networks."""
 
 
 @dataclass(frozen=True, kw_only=True)

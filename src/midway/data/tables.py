@@ -48,8 +48,13 @@ def read_columns(
             if missing:
                 raise ValueError(f"no column {', '.join(missing)}")
             # Runs of equal values compress without bound.
-            if table.metadata.num_rows * _MAX_VALUE_BYTES > MAX_BYTES:
-                raise ValueError(f"{table.metadata.num_rows} rows")
+            groups = [table.metadata.row_group(n) for n in range(table.metadata.num_row_groups)]
+            columns = [group.column(n) for group in groups for n in range(group.num_columns)]
+            # Values, not rows: a row may contain a list of any length.
+            starts = tuple(f"{name}." for name in wanted)
+            values = sum(c.num_values for c in columns if f"{c.path_in_schema}.".startswith(starts))
+            if values * _MAX_VALUE_BYTES > MAX_BYTES:
+                raise ValueError(f"{values} values")
             read = table.read(columns=list(wanted), use_threads=False)
             return {name: _array_of(read.column(name).combine_chunks()) for name in wanted}
     except pa.ArrowException as error:

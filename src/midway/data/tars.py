@@ -38,6 +38,10 @@ def find_members(tar: FoundFile, *, prefix: bool) -> list[FoundFile]:
                 location = member_location(tar.location, member.offset_data, member.size, name)
                 modified = f"{tar.modified} {member.offset_data}"
                 found[name] = FoundFile(location, start + name, member.size, modified)
+            # tarfile takes a damaged header for the end, which is a block of zeros or of the file.
+            file.seek(members.offset)
+            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                raise tarfile.ReadError(f"damaged header at byte {members.offset}")
     except (OSError, tarfile.TarError, ValueError, EOFError) as error:
         raise MidwayError(
             f"{tar.location}: cannot be read as a tar file ({one_line(error)}); copy it again, or "

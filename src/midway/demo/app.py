@@ -7,7 +7,9 @@ from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from threading import BoundedSemaphore, Lock
+from time import monotonic
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -32,9 +34,9 @@ MAX_PATCHES = 1024
 MAX_BYTES = 16 * 2**20
 """Largest upload."""
 BLOCK = 64 * 1024
-"""Bytes of an unwanted upload that are read at a time."""
+"""Bytes of an upload that are read at a time."""
 PATIENCE_SECONDS = 30
-"""Time after which a silent connection is closed."""
+"""Time after which a silent connection is closed, and an upload is cut off."""
 
 LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -149,6 +151,11 @@ class DemoServer(ThreadingHTTPServer):
                 f"port {port} of {host}: {one_line(error)}; choose another with --port"
             ) from None
 
+    def server_bind(self) -> None:
+        """Bind without a look-up of the host's name, which may ask a DNS server."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.host, self.server_address[1]
+
     @property
     def address(self) -> str:
         """Web address of the page."""
@@ -219,10 +226,16 @@ class _Handler(SimpleHTTPRequestHandler):
     def _look(self, query: dict[str, list[str]], length: int) -> None:
         look = self.demo.look
         assert look is not None, "checked by do_POST"
-        body = self.rfile.read(length)
+        body, end = bytearray(), monotonic() + PATIENCE_SECONDS
+        # Of a slow client no more than this time, because it holds a place in the queue.
+        while len(body) < length and monotonic() < end:
+            block = self.rfile.read1(min(BLOCK, length - len(body)))
+            if not block:
+                break
+            body += block
         try:
             request = Request(query, self.demo.patch, self.demo.dim)
-            request.read(body)
+            request.read(bytes(body))
             with self.demo.turn:
                 answer = look(request)
         except MidwayError as error:

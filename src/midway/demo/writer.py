@@ -100,7 +100,7 @@ def check_static(shown: Shown, folder: Path) -> None:
     if shown.compute != "page":
         raise MidwayError(
             f"{folder}: {shown.name} has more than {MAX_PAGE_MEGABYTES} MB, which is too slow "
-            "inside a page; leave --out away, and the server computes"
+            "inside a page; leave out --out, so that the server computes"
         )
 
 

@@ -14,8 +14,8 @@ from midway.experiments.base import Experiment
 from midway.methods.midway import MidwayConfig
 
 FULL_HOURS = 2.0
-"""Hours of video from which a run has its full length. The paper trains on 20 M pairs of one video
-of 1.8 h, and on as many of 778 h; on less video than the first, samples shrink in proportion."""
+"""Hours of video from which a run has its full length. The paper trains on 19 M pairs of one video
+of 1.8 h, and on 21 M of 778 h; on less video than the first, samples shrink in proportion."""
 EVERY_FRAME_HOURS = 50.0
 """Hours of video up to which every frame is a start, so that long clips count more than short ones.
 Beyond, the shuffled order of all frames would take hundreds of megabytes."""

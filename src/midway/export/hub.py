@@ -54,12 +54,35 @@ class HubModel(ModelHubMixin, library_name="midway", tags=TAGS):
         options["model_card_kwargs"] = {"repo": repo_id} | (options.get("model_card_kwargs") or {})
         try:
             return str(super().push_to_hub(repo_id, **options))
+        except MidwayError:
+            raise
         except errors.HFValidationError:
             raise MidwayError(f"{repo_id}: is no name on the hub; give owner/name") from None
-        except (errors.HfHubHTTPError, OSError, ValueError) as error:
+        except Exception as error:  # the hub's HTTP library has errors of its own
             raise MidwayError(
                 f"{repo_id}: cannot be uploaded ({one_line(error)}); check the connection, and log "
                 "in with `hf auth login`"
+            ) from None
+
+    @classmethod
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, name: str | Path, **options: Any
+    ) -> Self:
+        """Read a network from a folder or a repository.
+
+        Args:
+            name: Path, or ``owner/name``.
+            options: Of the mixin, such as `revision`, `cache_dir` and `token`.
+
+        Raises:
+            MidwayError: It cannot be read, or the hub cannot be reached.
+
+        """
+        try:
+            return super().from_pretrained(name, **options)
+        except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+            raise MidwayError(
+                f"{name}: cannot be read ({one_line(error)}); check name and connection"
             ) from None
 
     def generate_model_card(self, repo: str = "owner/name") -> ModelCard:

@@ -8,7 +8,7 @@ from midway.errors import MidwayError
 from midway.export.heatmap import HeatmapPart
 from midway.export.matching import MatchingPart
 from midway.export.parts import EncoderPart, FlowPart, NetworkPart, Part
-from midway.models.flow.network import HEADER, load_flow_network
+from midway.models.flow.network import BEST, HEADER, load_flow_network
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.files import open_safetensors
 from midway.models.weights.load import NO_HINTS, build_network
@@ -73,8 +73,8 @@ def open_part(name: str, options: PartOptions, hints: ReleaseHints = NO_HINTS) -
 
 
 def is_flow_network(name: str) -> bool:
-    """Return whether a file is one of a finetuned flow network."""
-    file = Path(name)
+    """Return whether a file or run is of a finetuned flow network."""
+    file = Path(name) / BEST if Path(name).is_dir() else Path(name)
     if file.suffix != ".safetensors" or not file.is_file():
         return False
     metadata, _ = open_safetensors(file)

@@ -42,7 +42,7 @@ def write_part(part: Part, path: Path) -> dict[str, float]:
     write(part, path, describe_part(part))
     try:
         return _compared(part, path, run)
-    except MidwayError:
+    except BaseException:  # an interruption too
         path.unlink()  # nobody may use it
         raise
 

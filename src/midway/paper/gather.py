@@ -6,7 +6,7 @@ number. Numbers of one protocol with different versions are not comparable and s
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -81,7 +81,7 @@ def find_results(paths: Iterable[Path]) -> list[Result]:
         files = [path] if path.is_file() else sorted(path.rglob("results.json"))
         if not files:
             raise MidwayError(f"{path}: no results.json at or below it; give folders of results")
-        found |= {file: _read(file) for file in files}
+        found |= {file.resolve(): _read(file) for file in files}
     return list(found.values())
 
 
@@ -138,12 +138,16 @@ def _metrics(values: Mapping[str, Any]) -> dict[str, float]:
     parts |= {f"{name} ": {"epe": t["epe"]} for name, t in (values.get("tests") or {}).items()}
     parts["tracked "] = values.get("tracked") or {}
     parts |= {f"level {level} ": each for level, each in (values.get("levels") or {}).items()}
-    return {
-        f"{prefix}{key}": float(value)
-        for prefix, scores in parts.items()
-        for key, value in scores.items()
-        if isinstance(value, int | float)
-    }
+    return {name: v for prefix, scores in parts.items() for name, v in _numbers(scores, prefix)}
+
+
+def _numbers(scores: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    """Yield the numbers of scores, those of inner groups too."""
+    for key, value in scores.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{key} ")
+        elif isinstance(value, int | float):
+            yield f"{prefix}{key}", float(value)
 
 
 def tables_of(results: Sequence[Result]) -> list[ScoreTable]:
@@ -193,6 +197,7 @@ def _names(results: Sequence[Result]) -> dict[str, str]:
 
 def summary(tables: Sequence[ScoreTable]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return header and rows of the first metric of all tables; missing ones are `NOT_RUN`."""
+    tables = [each for each in tables if each.metrics]
     header = ("network", *(f"{each.protocol}: {each.metrics[0]}" for each in tables))
     names = dict.fromkeys(name for each in tables for name in each.rows)
     rows = [

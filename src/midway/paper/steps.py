@@ -50,7 +50,13 @@ class Step:
     def run(self) -> int:
         """Run or continue the command in a process of its own, and return its exit code."""
         words = self.resumed if (self.folder / "config.json").is_file() else self.words
-        return subprocess.run([sys.executable, "-m", "midway.cli", *words], check=False).returncode
+        process = subprocess.Popen([sys.executable, "-m", "midway.cli", *words])
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                # SIGTERM did not reach the command; it writes a checkpoint, then ends.
+                process.terminate()
 
 
 @dataclass(frozen=True, kw_only=True)

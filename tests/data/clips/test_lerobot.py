@@ -166,3 +166,19 @@ def test_a_missing_table_of_signals_and_a_set_without_any_are_one_line(robot):
     ).clips[0]
     with pytest.raises(BadClipError, match=r"has no signals \(action, observation\.state\)"):
         read_signals(clip, SHAPES, [0.0])
+
+
+def test_an_episode_after_the_end_of_its_video_is_a_skipped_clip(robot, tmp_path):
+    """The video may be a partial copy."""
+    import pyarrow.parquet as pq
+
+    (path, *_) = sorted(robot.folder.rglob("meta/episodes/**/*.parquet"))
+    field = f"videos/{CAMERAS[0]}"
+    table = pq.read_table(path)
+    starts, ends = (table[f"{field}/{name}_timestamp"].to_pylist() for name in ("from", "to"))
+    starts[-1], ends[-1] = 1000.0, 1010.0
+    rewritten(path, **{f"{field}/from_timestamp": starts, f"{field}/to_timestamp": ends})
+    found = find_clips(str(robot.folder), fps=30, gap_seconds=GAP)
+    reasons = [clip.reason for clip in found.skipped]
+    assert len(reasons) == 1
+    assert "has no frame from 1000 to 1010 s" in reasons[0]

@@ -125,6 +125,7 @@ def test_the_folders_of_a_table(tmp_path):
         ("road\nroad\n", ".txt", "two classes have one name"),
         ("road,0\ncar,0\n", ".txt", "0 stands for 'car' and for another class"),
         ("road,0\ncar,256\n", ".txt", "'car' has 256; give an id, one number from 0 to 255"),
+        ("road,-1\ncar,1\nsky,2\n", ".txt", "'road' has no whole numbers"),
         ("road,0\ncar,x\n", ".txt", "'car' has no whole numbers"),
         ("road,1,2,3\ncar,1,2,3\n", ".txt", r"\(1, 2, 3\) stands for 'car'"),
         ("classes = 3", ".toml", "classes = 3: input should be"),

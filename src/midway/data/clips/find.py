@@ -148,7 +148,7 @@ def _clips_in(
             skipped.append(SkippedClip(file.name, record.error))
         else:
             clips.append(record.clip(file))
-    clips = episodes.divide(clips)
+    clips = episodes.divide(clips, skipped)
     warn_of_undivided(root, clips)
     return divide_into_stretches(clips, found.stretches, skipped), skipped
 

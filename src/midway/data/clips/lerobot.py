@@ -10,8 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from midway.data.clip import Clip, SignalSource
+from midway.data.clip import BadClipError, Clip, SignalSource
 from midway.data.clips.parts import VideoPart
+from midway.data.clips.skipped import SkippedClip
 from midway.data.files import FoundFile
 from midway.data.tables import read_columns
 from midway.data.video.file import VideoClip
@@ -82,8 +83,13 @@ class Episodes:
         others = set().union(*(names for name, names in by_camera.items() if name != chosen[0]))
         return [video for video in videos if video.name not in others]
 
-    def divide(self, clips: Iterable[Clip]) -> list[Clip]:
-        """Return clips with the videos of the datasets divided into their episodes."""
+    def divide(self, clips: Iterable[Clip], skipped: list[SkippedClip]) -> list[Clip]:
+        """Return clips with the videos of the datasets divided into their episodes.
+
+        Args:
+            clips: Clips of a root.
+            skipped: List to which episodes without a frame are added.
+        """
         found: list[Clip] = []
         for clip in clips:
             if not isinstance(clip, VideoClip) or clip.name not in self.by_video:
@@ -94,6 +100,10 @@ class Episodes:
                 part = VideoPart(name, clip, each.start_seconds, each.end_seconds, each.signals)
                 if len(part.frame_seconds):
                     found.append(part)
+                    continue
+                times = f"{each.start_seconds:g} to {each.end_seconds:g} s"
+                error = BadClipError(clip.location, f"has no frame from {times}", "copy it again")
+                skipped.append(SkippedClip(name, str(error)))
         return found
 
 

@@ -11,7 +11,14 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES
-from midway.data.files import FoundFile, absolute, find_files, is_url, open_binary
+from midway.data.files import (
+    FoundFile,
+    absolute,
+    find_files,
+    is_folder,
+    is_url,
+    open_binary,
+)
 from midway.data.tars import find_members, is_tar
 from midway.data.video.header import VIDEO_SUFFIXES
 from midway.errors import MidwayError, one_line
@@ -105,9 +112,8 @@ def files_of(root: str) -> RootFiles:
     files = find_files(root)
     tars = [file for file in files if is_tar(file.name)]
     if tars and not any(_is_clip(file) for file in files):
-        members = [
-            member for tar in tars for member in find_members(tar, prefix=root != tar.location)
-        ]
+        in_folder = is_folder(root.removeprefix("file://"))
+        members = [member for tar in tars for member in find_members(tar, prefix=in_folder)]
         return RootFiles([*(file for file in files if not is_tar(file.name)), *members])
     return RootFiles(files)
 

@@ -80,7 +80,7 @@ class DepthLoader:
         """Yield this process's share of the steps from `start_step` to before `stop_step`.
 
         Raises:
-            MidwayError: A file cannot be read, or is smaller than the crop.
+            MidwayError: A file cannot be read.
 
         """
         return read_ahead(

@@ -50,7 +50,7 @@ class ClassFile:
     splits: tuple[str, str] = ("train", "val")
     """Names of the training and the evaluation split."""
     hold_out: int = 0
-    """If not 0, every such image by name is evaluated on, and the others are trained on."""
+    """If n > 0, every n-th image by name is evaluated on, and the others are trained on."""
 
     def rows(self) -> list[Row]:
         """Return name and label value of every class, and of what is ignored."""
@@ -150,7 +150,7 @@ def _of_lines(text: str, location: str) -> ClassList:
         for line in lines
         if line and not line.startswith("#")
     ]
-    if cells and len(cells[0]) > 1 and not any(cell.isdecimal() for cell in cells[0][1:]):
+    if cells and len(cells[0]) > 1 and not re.search(r"\d", "".join(cells[0][1:])):
         del cells[0]  # the names of the columns
     plain = [row for row in cells if row[0] != IGNORED or len(row) == 1]
     kinds = {len(row) for row in plain}

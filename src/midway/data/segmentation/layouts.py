@@ -15,9 +15,9 @@ FOLDER = "folder"
 class Layout:
     """Paths of images and masks below the root.
 
-    ``{split}`` is replaced by the name of the split. The last part of a path is ``*``, the name
-    that image and mask share (with subfolders), between an optional prefix-free suffix such as
-    ``_train_id.png``; a bare ``*`` is any image format.
+    ``{split}`` is replaced by the name of the split. A path ends in ``*``, the name that
+    image and mask share (with subfolders), and a suffix such as ``_train_id.png``; a bare ``*``
+    matches any image format.
     """
 
     images: str
@@ -27,7 +27,7 @@ class Layout:
     lists: str = ""
     """Text file with the names of a split, one a line, if folders do not separate the splits."""
     hold_out: int = 0
-    """If not 0, every such image by name is of the evaluation split, the others of training."""
+    """If n > 0, every n-th image by name is of the evaluation split, the others of training."""
 
     def __post_init__(self) -> None:
         for path in (self.images, self.masks):

@@ -67,10 +67,14 @@ function showClips(clips) {
   element("clips").replaceChildren(...buttons);
 }
 
+let choices = 0;
+
 /** Show a clip that is being opened; on failure keep the one before, and say why. */
 async function choose(opening, number) {
+  const mine = ++choices; // a later choice wins, even if it opens first
   try {
     const clip = await opening;
+    if (mine !== choices) return clip.frames.forEach((frame) => frame.picture.close());
     for (const frame of state.clip?.frames ?? []) frame.picture.close();
     stop();
     Object.assign(state, { clip, source: 0, points: [], result: null, images: new Map() });
@@ -88,7 +92,7 @@ async function choose(opening, number) {
     element("message").hidden = true;
     update();
   } catch (error) {
-    complain(error);
+    if (mine === choices) complain(error);
   }
 }
 
