@@ -100,3 +100,26 @@ def test_a_wrong_name_or_missing_data_is_one_line(capsys, words, message, places
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_an_interruption_waits_for_the_commands_checkpoint(monkeypatch, tmp_path):
+    """SIGTERM reaches `midway paper` alone; the training must not be killed."""
+    calls: list[str] = []
+
+    class Training:
+        def __init__(self, words):
+            self.waits = iter([KeyboardInterrupt, 3])
+
+        def wait(self):
+            calls.append("wait")
+            if (ended := next(self.waits)) is KeyboardInterrupt:
+                raise KeyboardInterrupt
+            return ended
+
+        def terminate(self):
+            calls.append("terminate")
+
+    monkeypatch.setattr(steps.subprocess, "Popen", Training)
+    step = steps.Step(words=("train",), folder=tmp_path, resumed=("train", "--resume"))
+    assert step.run() == 3
+    assert calls == ["wait", "terminate", "wait"]
