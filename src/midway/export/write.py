@@ -43,7 +43,7 @@ def write_part(part: Part, path: Path) -> dict[str, float]:
     try:
         return _compared(part, path, run)
     except BaseException:  # an interruption too
-        path.unlink()  # nobody may use it
+        path.unlink(missing_ok=True)  # nobody may use it
         raise
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from midway.data.depth.images import DepthData, DepthImage, is_known
 from midway.data.sampling.ahead import Batch, read_ahead
-from midway.data.sampling.stream import Stream
+from midway.data.sampling.stream import Stream, StreamLoader
 from midway.data.workers.pool import Reading
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.float32]]
@@ -32,7 +32,7 @@ class DepthBatch(Batch):
         return len(self.images)
 
 
-class DepthLoader:
+class DepthLoader(StreamLoader):
     """Dataloader over an endless stream of images; see `Stream`.
 
     A crop depends on (seed, epoch, image) only.
@@ -60,21 +60,6 @@ class DepthLoader:
         )
         self._num_workers = data.num_workers
         self._reader = DepthCropReader(images, data, seed)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of one epoch, at least one."""
-        return self._stream.steps_per_epoch
-
-    @property
-    def samples_per_step(self) -> int:
-        """Samples of a step over all processes."""
-        return self._stream.batch_size
-
-    @property
-    def epochs_per_step(self) -> float:
-        """Samples of a step as a fraction of an epoch."""
-        return self._stream.epochs_per_step
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[DepthBatch]:
         """Yield this process's share of the steps from `start_step` to before `stop_step`.

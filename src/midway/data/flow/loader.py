@@ -16,7 +16,7 @@ from midway.data.flow.augment import FlowCrop, augment, fixed_crop
 from midway.data.flow.datasets import list_pairs
 from midway.data.flow.pairs import FlowPair, load_pair, read_pair_flow
 from midway.data.sampling.ahead import Batch, read_ahead
-from midway.data.sampling.stream import Stream
+from midway.data.sampling.stream import Stream, StreamLoader
 from midway.data.workers.pool import Reading
 from midway.errors import MidwayError, counted
 from midway.nn.losses.laplacian import is_valid
@@ -93,7 +93,7 @@ class FlowBatch(Batch):
         return len(self.source)
 
 
-class FlowLoader:
+class FlowLoader(StreamLoader):
     """Dataloader over a mixture; see `Stream`.
 
     An epoch is the first `pairs_per_epoch` of a new permutation of the mixture.
@@ -131,21 +131,6 @@ class FlowLoader:
                     f"{pairs[0].flow}: no vector of it or of {others} of {part.dataset} is known, "
                     "so there is nothing to learn; fetch the flow again"
                 )
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps in one epoch, at least 1."""
-        return self._stream.steps_per_epoch
-
-    @property
-    def samples_per_step(self) -> int:
-        """Samples of a step over all processes."""
-        return self._stream.batch_size
-
-    @property
-    def epochs_per_step(self) -> float:
-        """Samples of a step as a fraction of an epoch."""
-        return self._stream.epochs_per_step
 
     def keys(self, step: int) -> list[tuple[int, int]]:
         """Return the (epoch, index in the mixture) of the pairs that this process reads."""

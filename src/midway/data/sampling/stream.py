@@ -94,3 +94,24 @@ class Stream:
     def _key(self, position: int) -> tuple[int, int]:
         epoch, place = divmod(position, self.epoch_size)
         return epoch, int(epoch_order(self.seed, epoch, self.size)[place])
+
+
+class StreamLoader:
+    """Dataloader over a stream, whose lengths the training loop reads from it."""
+
+    _stream: Stream
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch, at least one."""
+        return self._stream.steps_per_epoch
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of a step over all processes."""
+        return self._stream.batch_size
+
+    @property
+    def epochs_per_step(self) -> float:
+        """Samples of a step as a fraction of an epoch."""
+        return self._stream.epochs_per_step

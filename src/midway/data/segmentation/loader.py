@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from midway.data.sampling.ahead import Batch, read_ahead
-from midway.data.sampling.stream import Stream
+from midway.data.sampling.stream import Stream, StreamLoader
 from midway.data.segmentation.crops import CropArrays, CropReader, ImageReader, read_scaled
 from midway.data.segmentation.images import LabelledImages, SegmentationData
 from midway.nn.images import normalise
@@ -46,7 +46,7 @@ class WholeImage:
     """uint8 at the size of the label file, shape (label height, label width)."""
 
 
-class SegmentationLoader:
+class SegmentationLoader(StreamLoader):
     """Dataloader over an endless stream of images; see `Stream`.
 
     A crop depends on (seed, epoch, image) only.
@@ -74,21 +74,6 @@ class SegmentationLoader:
         )
         self._num_workers = data.num_workers
         self._reader = CropReader(images, data, seed)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of one epoch, at least one."""
-        return self._stream.steps_per_epoch
-
-    @property
-    def samples_per_step(self) -> int:
-        """Samples of a step over all processes."""
-        return self._stream.batch_size
-
-    @property
-    def epochs_per_step(self) -> float:
-        """Samples of a step as a fraction of an epoch."""
-        return self._stream.epochs_per_step
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[SegmentationBatch]:
         """Yield this process's share of the steps from `start_step` to before `stop_step`.
