@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from midway.config import check_at_least, check_at_most
@@ -258,6 +258,7 @@ class Dynamics(TargetSide):
         grid: tuple[int, int],
         *,
         latents_only: bool = False,
+        latents_of: Int[Tensor, " batch"] | None = None,
     ) -> dict[int, LevelOutput]:
         """Predict the features of the target at every level, from the top down (Algorithm 1).
 
@@ -269,6 +270,8 @@ class Dynamics(TargetSide):
             grid: Rows and columns of patches in the features.
             latents_only: If True, the last midway block computes the latents only, which is all
                 that the dense loss needs.
+            latents_of: Pair of the batch with whose latents each target is predicted; None for its
+                own.
 
         """
         # No gradient reaches the target's side in pretraining: its features carry none, and the
@@ -289,7 +292,8 @@ class Dynamics(TargetSide):
             # Backward layers: queries from this level, memory from the level above.
             v = self._refine(self, level, source_at[level], source_above)
             v_target = self._refine(teacher, level, target_at[level], target_above)
-            prediction, gates = self.forward_models[str(level)](v, self.raise_latents(latents))
+            given = latents if latents_of is None else latents[latents_of]
+            prediction, gates = self.forward_models[str(level)](v, self.raise_latents(given))
             outputs[level] = LevelOutput(
                 motion_latents=latents,
                 midway_tokens=tokens,
