@@ -197,10 +197,8 @@ class ForwardDynamics(nn.Module):
         gates: list[Tensor] = []
         x_before = x
         for index, block in enumerate(self.blocks):
-            # The first block has no gate.
             full_gate = None
             if index and self.gates:
-                # The release reads the gate one block earlier than eq. 2 states.
                 gate_input = x_before if self.gate_input == "previous" else x
                 gate = self.gates[index - 1](gate_input[:, num_latents:])  # (batch, tokens, dim)
                 # Motion latents have gate 1.
@@ -268,10 +266,8 @@ class Dynamics(TargetSide):
             teacher: EMA copies that process the target. Pass `self` to train through both frames
                 (finetuning).
             grid: Rows and columns of patches in the features.
-            latents_only: If True, the last midway block computes the latents only, which is all
-                that the dense loss needs.
-            latents_of: Pair of the batch with whose latents each target is predicted; None for its
-                own.
+            latents_only: If True, the last midway block computes only the latents, for the loss.
+            latents_of: Pair with whose latents each target is predicted; None for its own.
 
         """
         # No gradient reaches the target's side in pretraining: its features carry none, and the
