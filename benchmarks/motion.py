@@ -2,6 +2,7 @@
 
 Videos and runs are kept in the folder and reused. A variant changes one part of the recipe.
 
+    python benchmarks/motion.py --folder motion --seed 0 --variant correlated
     python benchmarks/motion.py --folder motion --seed 0
     python benchmarks/motion.py --folder motion --seed 0 --variant deeper-forward --last pan
     python benchmarks/motion.py --folder motion --seed 0 --variant synthetic-tiny
@@ -114,8 +115,15 @@ def changed(**changes: Any) -> dict[str, Stage]:
     }
 
 
+CORRELATED = {
+    "things": Stage(
+        experiment=motion.correlated(), videos="few-things", world=motion.THINGS, num_videos=240
+    )
+}
+"""The one run of `midway.experiments.motion.correlated`."""
 VARIANTS = {
     "as-is": STAGES,
+    "correlated": CORRELATED,
     "all-at-once": {name: STAGES[name] for name in ("drift", "things")},
     "without-gates": changed(gates=False),
     "published-start": changed(starts_matching=False),
