@@ -267,7 +267,8 @@ def pixel_model(config: PlanningConfig) -> PixelModel:
         taken = (actions[:-1, None] == all_actions).all(2)  # (steps, actions)
         numbers.append(taken.argmax(1))
     return PixelModel(
-        *(torch.from_numpy(np.stack(each)) for each in (first, second)),
+        torch.from_numpy(np.stack(first)),
+        torch.from_numpy(np.stack(second)),
         torch.from_numpy(np.concatenate(numbers)),
         num_actions=len(all_actions),
         cells=config.walk.side // config.walk.stride,

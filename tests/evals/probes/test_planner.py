@@ -85,7 +85,7 @@ def test_the_model_of_pixels_predicts_shifts_of_unseen_pictures() -> None:
         predicted = model.step(state, torch.tensor([number]))
         if number != 4:  # the action that stays
             assert model.distance(predicted, goal) < 0.7 * model.distance(state, goal)
-    assert state.shape == (1, 3 * 4 * 4)
+        assert state.shape == (1, 3 * 4 * 4)
 
 
 def test_an_action_without_pairs_is_refused() -> None:
