@@ -26,6 +26,7 @@ from midway.progress import progress
 USAGE = """usage: midway paper TABLE --plan [--row NAME] [--data DIR] [--runs DIR] [--json]
        midway paper TABLE [--row NAME] --data DIR [--runs DIR]
        midway paper table9 [--json]
+       midway paper miniature [--plan | --tables] [--camvid DIR] [--budget MINUTES]
 
 Tables 1 to 7 have pretraining runs with evaluations. --plan shows their commands, data, cost and
 numbers, ours beside the paper's. Without it, the commands run in turn; what is done is kept, and an
@@ -44,10 +45,16 @@ def main(words: Sequence[str]) -> dict[str, Any]:
         print(USAGE)
         raise SystemExit(0)
     name, prog = words[0], f"midway paper {words[0]}"
+    if name == "miniature":
+        from midway.cli.miniature import main as miniature
+
+        return miniature(words[1:])
     if name == "table9":
         return parse(table9, words[1:], prog=prog)
     if name not in TABLES:
-        raise MidwayError(f"no table '{name}'; there are {', '.join((*TABLES, 'table9'))}")
+        raise MidwayError(
+            f"no table '{name}'; there are {', '.join((*TABLES, 'table9', 'miniature'))}"
+        )
     options = parse(_Options, words[1:], prog=prog, about="Print or make a table of the paper.")
     return _table(name, options)
 
