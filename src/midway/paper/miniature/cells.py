@@ -1,7 +1,7 @@
 """Cells of the miniature benchmark: their order, their records, and running them."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -110,32 +110,55 @@ def read_records(folder: Path, protocol: Protocol) -> list[Record]:
     return found
 
 
-def all_cells(protocol: Protocol, chosen: Mapping[str, int]) -> Iterator[Cell]:
-    """Yield all cells in their order: the trials, then one seed of every arm after the other.
+def all_cells(protocol: Protocol, chosen: Mapping[str, int]) -> list[Cell]:
+    """Return all cells in their order.
+
+    The arms with the most seeds come first, with their trials and one seed; then the others; then
+    one more seed of every arm after the other.
 
     Args:
         protocol: Trials and seeds.
         chosen: Chosen trial by arm, of the arms whose trials are done.
 
     """
-    for arm in ARMS:
-        if arm.is_trained and arm.chooser == arm.name:
-            for trial in range(len(protocol.trials)):
-                yield Cell(
-                    purpose="choose",
-                    dataset="synthetic",
-                    arm=arm.name,
-                    seed=protocol.choosing_seed,
-                    trial=trial,
-                )
-    for seed in range(max(arm.num_seeds for arm in ARMS)):
-        for dataset in DATASETS:
-            for arm in ARMS:
-                trial = chosen.get(arm.chooser) if arm.is_trained else 0
-                if seed < arm.num_seeds:
-                    yield Cell(
-                        purpose="report", dataset=dataset, arm=arm.name, seed=seed, trial=trial
-                    )
+    found = []
+    for count in sorted({arm.num_seeds for arm in ARMS}, reverse=True):
+        arms = [arm for arm in ARMS if arm.num_seeds == count]
+        found += [cell for arm in arms for cell in _trials(arm, protocol)]
+        found += _reported(arms, 0, chosen)
+    for seed in range(1, max(arm.num_seeds for arm in ARMS)):
+        found += _reported([arm for arm in ARMS if seed < arm.num_seeds], seed, chosen)
+    return found
+
+
+def _trials(arm: Arm, protocol: Protocol) -> list[Cell]:
+    """Return the cells of an arm's trials; none if another arm chooses for it."""
+    has_trials = arm.is_trained and arm.chooser == arm.name
+    return [
+        Cell(
+            purpose="choose",
+            dataset="synthetic",
+            arm=arm.name,
+            seed=protocol.choosing_seed,
+            trial=trial,
+        )
+        for trial in range(len(protocol.trials) if has_trials else 0)
+    ]
+
+
+def _reported(arms: Sequence[Arm], seed: int, chosen: Mapping[str, int]) -> list[Cell]:
+    """Return the reported cells of a seed on both datasets."""
+    return [
+        Cell(
+            purpose="report",
+            dataset=dataset,
+            arm=arm.name,
+            seed=seed,
+            trial=chosen.get(arm.chooser) if arm.is_trained else 0,
+        )
+        for dataset in DATASETS
+        for arm in arms
+    ]
 
 
 def chosen_trials(records: Sequence[Record], protocol: Protocol) -> dict[str, int]:
