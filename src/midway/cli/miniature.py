@@ -8,20 +8,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from midway.atomic import write_atomically
 from midway.cli.options import parse, say
-from midway.errors import INTERRUPTED, MidwayError
+from midway.errors import INTERRUPTED, MidwayError, counted
 from midway.paper.miniature.arms import arms_by_name
-from midway.paper.miniature.cells import (
-    Cell,
-    Places,
-    Record,
-    all_cells,
-    chosen_trials,
-    read_records,
-    run_cell,
-    write_record,
-)
+from midway.paper.miniature.cells import all_cells, chosen_trials
 from midway.paper.miniature.protocol import PROTOCOL, Protocol
+from midway.paper.miniature.records import Cell, Record, read_records, write_record
+from midway.paper.miniature.running import Places, run_cell
+from midway.paper.miniature.tables import page
 
 ABOUT = "Train the methods of the paper alike for minutes, score them alike, and write the tables."
 
@@ -38,6 +33,8 @@ class Options:
     """Seed to run; all if not given."""
     camvid: Path | None = None
     """Folder of CamVid, with train, test and their annotations; not needed for synthetic."""
+    flow: bool = False
+    """Also finetune each arm for flow at three rates, which costs most of the time."""
     budget: float = 0.0
     """Minutes after which a cell's training stops in this call, to continue in the next; 0 for no
     limit. Numbers do not depend on it."""
@@ -64,7 +61,8 @@ class Options:
         if cell.purpose == "choose":
             return not self.arm or arms_by_name()[self.arm].chooser == cell.arm
         return (
-            self.arm in ("", cell.arm)
+            (self.flow or cell.purpose != "flow")
+            and self.arm in ("", cell.arm)
             and self.dataset in ("", cell.dataset)
             and self.seed in (None, cell.seed)
         )
@@ -74,7 +72,7 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     """Run the cells that have no record, or show the plan or the tables."""
     options = parse(Options, words, prog="midway paper miniature", about=ABOUT)
     if options.tables:
-        return _write_page(options)
+        return _write_page(options, PROTOCOL)
     if options.plan:
         return _plan(options, PROTOCOL)
     return _run(options, PROTOCOL)
@@ -136,5 +134,14 @@ def _plan(options: Options, protocol: Protocol) -> dict[str, Any]:
     return {"protocol": protocol.hash(), "cells": planned}
 
 
-def _write_page(options: Options) -> dict[str, Any]:
-    raise NotImplementedError
+def _write_page(options: Options, protocol: Protocol) -> dict[str, Any]:
+    """Replace the tables of the page by those of the records."""
+    records = read_records(options.records, protocol)
+    try:
+        text = options.page.read_text(encoding="utf-8")
+    except OSError as error:
+        raise MidwayError(f"--page {options.page}: {error.strerror}; give the page") from None
+    text = page(text, records, protocol)
+    write_atomically(options.page, lambda file: file.write(text.encode()))
+    say(f"{options.page}: tables of {counted(len(records), 'record')}")
+    return {"page": str(options.page), "records": len(records)}

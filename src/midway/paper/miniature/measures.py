@@ -51,6 +51,7 @@ MEASURES = {
     "knn": Measure(title="k-NN", unit="mIoU, %"),
     "near": Measure(title="correspondence", unit="near, %"),
     "flow": Measure(title="matching", unit="EPE, px", scale=1.0, is_error=True),
+    "finetuned": Measure(title="finetuned flow", unit="EPE, px", scale=1.0, is_error=True),
     "masks": Measure(title="masks", unit="J&F, %"),
     "jaccard": Measure(title="TAP-Vid", unit="AJ, %"),
     "position": Measure(title="TAP-Vid", unit="position, %"),
@@ -90,6 +91,8 @@ class Measurement:
         data, encoder = self.data, self.encoder
         if name in ("linear", "knn"):
             return _iou_rows(self._classes(name), data)
+        if name == "finetuned":
+            return []  # has cells of its own
         with evaluating(encoder):
             if name == "masks":
                 return [_mask_row(encoder, clip) for clip in data.clips]
@@ -103,7 +106,7 @@ class Measurement:
                 values = _near(encoder, data.pairs)
             else:
                 values = _flow_errors(None if self.matches_pixels else encoder, data.pairs)
-        return _by_block(values, len(data.test.images) // data.frames_per_block)
+        return by_block(values, len(data.test.images) // data.frames_per_block)
 
     def _classes(self, name: str) -> Tensor:
         data = self.data
@@ -130,7 +133,7 @@ def _row(values: Sequence[float]) -> Row:
     return [float(sum(real))], [float(len(real))]
 
 
-def _by_block(values: Sequence[Sequence[float]], num_blocks: int) -> list[Row]:
+def by_block(values: Sequence[Sequence[float]], num_blocks: int) -> list[Row]:
     """Return the rows of blocks of values of pairs, equally many pairs a block."""
     pairs = len(values) // num_blocks
     return [

@@ -17,7 +17,8 @@ from midway.evals.probes.recognition import LabelledFrames
 from midway.paper.miniature.folders import camvid_images, reduced
 from midway.paper.miniature.protocol import Dataset, Protocol
 
-Purpose: TypeAlias = Literal["choose", "report"]
+Purpose: TypeAlias = Literal["choose", "report", "flow"]
+"""Choice of a trial, readouts of the chosen one, or its flow finetuning."""
 CAMVID_CLASSES = 11
 
 
@@ -81,6 +82,13 @@ def labelled_training_frames(
         return _labelled(camvid_images(camvid, "train"), protocol)
     worlds = range(seed * protocol.num_videos, (seed + 1) * protocol.num_videos)
     return LabelledFrames.render(protocol.world, worlds, 8)
+
+
+@cache
+def flow_training_pairs(protocol: Protocol) -> TruePairs:
+    """Return the pairs that train the flow finetuning, of worlds after those of the readouts."""
+    start = protocol.reporting_worlds + protocol.test_worlds + protocol.readout_worlds
+    return _pairs(protocol, range(start, start + protocol.flow_worlds))
 
 
 def _synthetic(protocol: Protocol, first: int) -> Readouts:

@@ -15,6 +15,7 @@ from midway.methods.base import build_method
 from midway.methods.midway import Midway
 from midway.models.encoders.base import Encoder
 from midway.models.midway import MidwayNetwork
+from midway.models.pair_encoders.base import PairEncoder
 from midway.models.vit_config import EncoderConfig
 from midway.paper.miniature.arms import Arm
 from midway.paper.miniature.folders import clips_config, training_folder
@@ -29,7 +30,11 @@ from midway.train.run import RunConfig
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from midway.train.training import Trained
+    from midway.train.training import Trained, TrainingConfig
+
+
+Built = Callable[[], tuple[Objective, Loader]]
+"""Builder of the parts of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +70,8 @@ class Outcome:
     encoder: Encoder
     network: MidwayNetwork | None = None
     """Network with dynamics, of the arms that have one."""
+    pair_encoder: PairEncoder | None = None
+    """CroCo's decoder."""
     is_finished: bool = True
     losses: tuple[float, float] | None = None
     """First and last logged loss; None for an arm without training."""
@@ -113,10 +120,28 @@ def train(job: Job, deadline: float) -> Outcome:
         MidwayError: The data are unusable, or the training diverged.
 
     """
+    config, build = _supervised(job) if job.arm.kind == "labels" else _method(job)
+    objective, is_finished = fit_until(config, build, deadline)
+    return Outcome(
+        encoder=objective.encoders["student"],
+        network=objective.network if isinstance(objective, Midway) else None,
+        pair_encoder=objective.pair_encoder,
+        is_finished=is_finished,
+        losses=losses_of(config.run.folder),
+        seconds=seconds_trained(config.run.folder),
+    )
+
+
+def fit_until(config: "TrainingConfig", build: Built, deadline: float) -> tuple[Objective, bool]:
+    """Train or continue a run until its last step or the deadline.
+
+    Returns:
+        The objective, and True if the run has reached its last step.
+
+    """
     from midway.train.training import Trained, launch_and_fit  # importing Fabric takes seconds
 
     built: list[Objective] = []
-    config, build = _supervised(job) if job.arm.kind == "labels" else _method(job)
 
     def parts(fabric: "Fabric") -> "Trained":
         torch.set_num_threads(1)  # the launch has raised it again
@@ -126,19 +151,14 @@ def train(job: Job, deadline: float) -> Outcome:
 
     resume = (config.run.folder / "config.json").exists()
     summary, _ = launch_and_fit(config, parts, resume=resume)
-    (objective,) = built
-    lines = (config.run.folder / "metrics.jsonl").read_text().splitlines()
+    return built[0], not summary.interrupted
+
+
+def losses_of(folder: Path) -> tuple[float, float]:
+    """Return the first and the last logged loss of a run."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in lines]
-    return Outcome(
-        encoder=objective.encoders["student"],
-        network=objective.network if isinstance(objective, Midway) else None,
-        is_finished=not summary.interrupted,
-        losses=(losses[0], losses[-1]),
-        seconds=seconds_trained(config.run.folder),
-    )
-
-
-Built = Callable[[], tuple[Objective, Loader]]
+    return losses[0], losses[-1]
 
 
 def _method(job: Job) -> tuple[Experiment, Built]:
