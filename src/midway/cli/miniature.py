@@ -1,7 +1,6 @@
 """Command ``midway paper miniature``: run and tabulate the miniature benchmark."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -9,7 +8,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from midway.atomic import write_atomically
-from midway.cli.options import parse, say
+from midway.cli.options import say
 from midway.errors import INTERRUPTED, MidwayError, counted
 from midway.paper.miniature.arms import arms_by_name
 from midway.paper.miniature.cells import all_cells, chosen_trials
@@ -68,14 +67,13 @@ class Options:
         )
 
 
-def main(words: Sequence[str]) -> dict[str, Any]:
-    """Run the cells that have no record, or show the plan or the tables."""
-    options = parse(Options, words, prog="midway paper miniature", about=ABOUT)
+def main(options: Options, protocol: Protocol = PROTOCOL) -> dict[str, Any]:
+    """Run the cells that have no record, or show the plan, or write the tables."""
     if options.tables:
-        return _write_page(options, PROTOCOL)
+        return _write_page(options, protocol)
     if options.plan:
-        return _plan(options, PROTOCOL)
-    return _run(options, PROTOCOL)
+        return _plan(options, protocol)
+    return _run(options, protocol)
 
 
 def _run(options: Options, protocol: Protocol) -> dict[str, Any]:

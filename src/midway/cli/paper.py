@@ -46,9 +46,11 @@ def main(words: Sequence[str]) -> dict[str, Any]:
         raise SystemExit(0)
     name, prog = words[0], f"midway paper {words[0]}"
     if name == "miniature":
-        from midway.cli.miniature import main as miniature
+        # Imported only here, because it imports all methods.
+        from midway.cli import miniature
 
-        return miniature(words[1:])
+        options = parse(miniature.Options, words[1:], prog=prog, about=miniature.ABOUT)
+        return miniature.main(options)
     if name == "table9":
         return parse(table9, words[1:], prog=prog)
     if name not in TABLES:

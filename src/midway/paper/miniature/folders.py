@@ -18,6 +18,9 @@ from midway.paper.miniature.protocol import Dataset, Protocol
 CAMVID_FPS = 30.0
 """Rate by which CamVid numbers its frames; every 30th is there."""
 
+VIDEO = {"crf": "18", "bf": "0"}
+"""Options of libx264. With B-frames, small videos are not the same each time."""
+
 
 def camvid_images(root: Path | None, split: str) -> list[Path]:
     """Return the images of a split of CamVid in their order.
@@ -120,7 +123,7 @@ def _write_videos(folder: Path, protocol: Protocol, seed: int, is_shuffled: bool
     for number, world_seed in enumerate(seeds):
         path = folder / f"{scene_name(world_seed)}.mp4"
         with writing_video(
-            path, config.fps, options={"crf": "18"}, keyframe_every=round(config.fps)
+            path, config.fps, options=VIDEO, keyframe_every=round(config.fps)
         ) as write:
             for time in range(config.num_frames):
                 write(worlds[shown[time, number]].frame(time / config.fps).image)

@@ -232,8 +232,10 @@ def _heatmaps(network: MidwayNetwork, pairs: TruePairs) -> list[list[float]]:
             source, target = as_input(frames, network).split(1)
             grid, patch = network.grid(source), network.encoder.stride
             truth = _moving(pairs, number, grid)
-            count = min(len(truth.tokens), HEATMAP_TOKENS)
-            spaced = torch.linspace(0, max(0, len(truth.tokens) - 1), count).round().long()
+            if not (count := min(len(truth.tokens), HEATMAP_TOKENS)):
+                found.append([])
+                continue
+            spaced = torch.linspace(0, len(truth.tokens) - 1, count).round().long()
             truth = truth.chosen(spaced)
             maps = output_heatmaps(
                 network,
