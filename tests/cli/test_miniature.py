@@ -62,6 +62,13 @@ def test_a_budget_leaves_cells_unfinished_and_says_so(tmp_path, capsys):
     torch.set_num_threads(threads)
 
 
+def test_a_signal_ends_the_command_and_not_the_cell_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "run_cell", lambda *_, **__: None)
+    found = command.main(options_in(tmp_path, arm="mae"), MICRO)
+    assert found["unfinished"] == ["choose-synthetic-mae-100-trial0"]
+    assert found["exit_code"] == 3
+
+
 def test_tables_are_written_into_the_page(tmp_path):
     path = tmp_path / "page.md"
     path.write_text(f"above\n{BEGIN}\n{END}\nbelow\n")

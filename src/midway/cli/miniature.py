@@ -92,7 +92,9 @@ def _run(options: Options, protocol: Protocol) -> dict[str, Any]:
         record = run_cell(cell, protocol, places, deadline=deadline)
         if record is None:
             unfinished.append(cell.name)
-            say(f"{cell.name}: not finished within the budget; continue by the same command")
+            say(f"{cell.name}: is not finished; continue by the same command")
+            if time.monotonic() < deadline:
+                break  # a signal ended the training, not the budget
         else:
             write_record(record, cell, places.records)
             say(f"{cell.name}: {record.failure or _shown(record)}")
