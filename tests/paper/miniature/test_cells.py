@@ -10,6 +10,7 @@ def trial_of(arm: str, trial: int, linear: float, near: float, failure: str = ""
     scores = {} if failure else {"linear": linear, "near": near}
     return Record(
         protocol=PROTOCOL.hash(),
+        config="",
         purpose="choose",
         dataset="synthetic",
         arm=arm,

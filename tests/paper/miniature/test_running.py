@@ -94,6 +94,9 @@ def test_a_record_is_read_as_it_was_written_and_no_other_protocol_is(tmp_path):
     assert again == record
     with pytest.raises(MidwayError, match="give another --records"):
         read_records(tmp_path / "records", replace(MICRO, steps=3))
+    write_record(replace(record, config="other"), record.cell, tmp_path / "records")
+    with pytest.raises(MidwayError, match="its arm has changed"):
+        read_records(tmp_path / "records", MICRO)
 
 
 def test_shuffled_frames_are_those_of_other_clips(tmp_path):

@@ -17,6 +17,7 @@ def record_of(arm: str, share: float, *, seed: int = 0, failure: str = "") -> Re
     rows: list[Row] = [([100 * share], [100.0])] * 4
     return Record(
         protocol=PROTOCOL.hash(),
+        config="",
         purpose="report",
         dataset="synthetic",
         arm=arm,

@@ -4,10 +4,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from midway.atomic import write_atomically
-from midway.config import from_json, json_text, read_json
+from midway.config import from_json, json_text, read_json, to_json
 from midway.errors import MidwayError
+from midway.evals.results import protocol_version
+from midway.paper.miniature.arms import arms_by_name
 from midway.paper.miniature.measures import Row
-from midway.paper.miniature.protocol import Dataset, Protocol
+from midway.paper.miniature.protocol import VERSION, Dataset, Protocol
 from midway.paper.miniature.readouts import Purpose
 
 
@@ -31,6 +33,20 @@ class Cell:
         rate = "" if self.rate is None else f"-rate{self.rate}"
         return f"{self.purpose}-{self.dataset}-{self.arm}-{self.seed}{trial}{rate}"
 
+    def config_hash(self, protocol: Protocol) -> str:
+        """Return a short hash of all that determines the cell: protocol, method and settings.
+
+        Raises:
+            MidwayError: There is no such arm.
+
+        """
+        arm = arms_by_name().get(self.arm)
+        if arm is None:
+            raise MidwayError(f"{self.name}: there is no arm '{self.arm}'; remove the record")
+        settings = protocol.trials[self.trial or 0]
+        method = to_json(arm.build(protocol, settings)) if arm.build else arm.kind
+        return protocol_version(VERSION, [to_json(protocol), asdict(self), method, arm.pairs])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
@@ -38,6 +54,8 @@ class Record:
 
     protocol: str
     """Hash of the protocol."""
+    config: str
+    """Hash of all that determines the cell; see `Cell.config_hash`."""
     purpose: Purpose
     dataset: Dataset
     arm: str
@@ -75,7 +93,7 @@ def read_records(folder: Path, protocol: Protocol) -> list[Record]:
     """Read the records of a protocol from a folder, in the order of their names.
 
     Raises:
-        MidwayError: A record is damaged, or of another protocol.
+        MidwayError: A record is damaged, of another protocol, or of an arm that has changed.
 
     """
     found = []
@@ -86,6 +104,8 @@ def read_records(folder: Path, protocol: Protocol) -> list[Record]:
                 f"{path}: has protocol {record.protocol}, not {protocol.hash()}; "
                 "give another --records"
             )
+        if record.config != record.cell.config_hash(protocol):
+            raise MidwayError(f"{path}: its arm has changed since; remove it, and run it again")
         found.append(record)
     return found
 

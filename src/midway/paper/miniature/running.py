@@ -120,6 +120,7 @@ def _record(
 ) -> Record:
     return Record(
         protocol=protocol.hash(),
+        config=cell.config_hash(protocol),
         purpose=cell.purpose,
         dataset=cell.dataset,
         arm=cell.arm,
