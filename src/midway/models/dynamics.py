@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from midway.config import check_at_least, check_at_most
@@ -197,10 +197,8 @@ class ForwardDynamics(nn.Module):
         gates: list[Tensor] = []
         x_before = x
         for index, block in enumerate(self.blocks):
-            # The first block has no gate.
             full_gate = None
             if index and self.gates:
-                # The release reads the gate one block earlier than eq. 2 states.
                 gate_input = x_before if self.gate_input == "previous" else x
                 gate = self.gates[index - 1](gate_input[:, num_latents:])  # (batch, tokens, dim)
                 # Motion latents have gate 1.
@@ -258,6 +256,7 @@ class Dynamics(TargetSide):
         grid: tuple[int, int],
         *,
         latents_only: bool = False,
+        latents_of: Int[Tensor, " batch"] | None = None,
     ) -> dict[int, LevelOutput]:
         """Predict the features of the target at every level, from the top down (Algorithm 1).
 
@@ -267,8 +266,8 @@ class Dynamics(TargetSide):
             teacher: EMA copies that process the target. Pass `self` to train through both frames
                 (finetuning).
             grid: Rows and columns of patches in the features.
-            latents_only: If True, the last midway block computes the latents only, which is all
-                that the dense loss needs.
+            latents_only: If True, the last midway block computes only the latents, for the loss.
+            latents_of: Pair with whose latents each target is predicted; None for its own.
 
         """
         # No gradient reaches the target's side in pretraining: its features carry none, and the
@@ -289,7 +288,8 @@ class Dynamics(TargetSide):
             # Backward layers: queries from this level, memory from the level above.
             v = self._refine(self, level, source_at[level], source_above)
             v_target = self._refine(teacher, level, target_at[level], target_above)
-            prediction, gates = self.forward_models[str(level)](v, self.raise_latents(latents))
+            given = latents if latents_of is None else latents[latents_of]
+            prediction, gates = self.forward_models[str(level)](v, self.raise_latents(given))
             outputs[level] = LevelOutput(
                 motion_latents=latents,
                 midway_tokens=tokens,

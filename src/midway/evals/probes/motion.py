@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from midway.data.synthetic.shape_world import ShapeWorld, ShapeWorldConfig
-from midway.data.synthetic.world import World, WorldConfig
+from midway.data.synthetic.rigid import RigidWorld
+from midway.data.synthetic.world import World
+from midway.data.synthetic.write import AnyWorldConfig
 from midway.errors import MidwayError
 from midway.evals.probes.linear import MIN_DEVIATION, LinearProbe, as_input
 from midway.models.midway import MidwayNetwork
@@ -195,7 +196,7 @@ def _endpoint_error(difference: Tensor) -> float:
 
 
 def synthetic_pairs(
-    config: WorldConfig | ShapeWorldConfig,
+    config: AnyWorldConfig,
     seeds: Iterable[int],
     gap_seconds: float,
     pairs_per_world: int,
@@ -214,7 +215,7 @@ def synthetic_pairs(
 
 
 def _pair(
-    world: World | ShapeWorld, source_seconds: float, gap_seconds: float
+    world: World | RigidWorld, source_seconds: float, gap_seconds: float
 ) -> tuple[NDArray, ...]:
     target_seconds = source_seconds + gap_seconds
     return (
