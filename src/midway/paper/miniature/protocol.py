@@ -10,6 +10,17 @@ from midway.models.vit_config import EncoderConfig
 
 VERSION = 1
 """Version of the code; increased if it computes different results from the same protocol."""
+WORLD_FIELDS = (
+    *("height", "width", "num_frames", "fps", "num_objects", "object_size", "thickness", "tilt"),
+    *("classes_per_scene", "object_speed", "camera_speed", "texture_periods", "texture_contrast"),
+    *("object_tones", "backdrop_tones", "backdrop_saturation", "backdrop_patches", "light_change"),
+)
+ENCODER_FIELDS = (
+    *("image_size", "patch_size", "width", "depth", "heads", "drop_path", "init_std"),
+    "sincos_positions",
+)
+"""Fields of world and encoder in the hash: all that the protocol relies on. Later options, whose
+defaults change nothing, are left out."""
 
 Dataset: TypeAlias = Literal["synthetic", "camvid"]
 DATASETS: tuple[Dataset, ...] = ("camvid", "synthetic")
@@ -123,7 +134,10 @@ class Protocol:
 
     def hash(self) -> str:
         """Return a short hash of all constants."""
-        return protocol_version(VERSION, to_json(self))
+        values = to_json(self)
+        for part, names in (("world", WORLD_FIELDS), ("encoder", ENCODER_FIELDS)):
+            values[part] = {name: values[part][name] for name in names}
+        return protocol_version(VERSION, values)
 
 
 PROTOCOL = Protocol()

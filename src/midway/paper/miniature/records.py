@@ -1,7 +1,9 @@
 """Cells of the miniature benchmark and their records."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from midway.atomic import write_atomically
 from midway.config import from_json, json_text, read_json, to_json
@@ -43,9 +45,13 @@ class Cell:
         arm = arms_by_name().get(self.arm)
         if arm is None:
             raise MidwayError(f"{self.name}: there is no arm '{self.arm}'; remove the record")
-        settings = protocol.trials[self.trial or 0]
-        method = to_json(arm.build(protocol, settings)) if arm.build else arm.kind
-        return protocol_version(VERSION, [to_json(protocol), asdict(self), method, arm.pairs])
+        method: Any = arm.kind
+        if arm.build:
+            config = arm.build(protocol, protocol.trials[self.trial or 0])
+            # Without the defaults, so that a new option of a method leaves its records valid.
+            method = _changed(to_json(config), to_json(type(config)()))
+        settings = [protocol.hash(), asdict(self), method, arm.pairs]
+        return protocol_version(VERSION, settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +114,15 @@ def read_records(folder: Path, protocol: Protocol) -> list[Record]:
             raise MidwayError(f"{path}: its arm has changed since; remove it, and run it again")
         found.append(record)
     return found
+
+
+def _changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON values that differ from their defaults, those of inner objects too."""
+    return {
+        name: _changed(value, default) if isinstance(value, dict) and default else value
+        for name, value in values.items()
+        if value != (default := defaults.get(name))
+    }
 
 
 def write_record(record: Record, cell: Cell, folder: Path) -> None:
