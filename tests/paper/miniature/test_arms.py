@@ -1,5 +1,6 @@
 """Arms are compared alike: one encoder, as many frames a step, and as many trials."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,12 @@ import torch
 
 from midway.methods.base import build_method
 from midway.models.encoders.videomae import VideoMaeEncoder
-from midway.paper.miniature.arms import ARMS, arms_by_name
+from midway.paper.miniature.arms import ABLATIONS, ARMS, arms_by_name
 from midway.paper.miniature.cells import all_cells
 from midway.paper.miniature.folders import clips_config
 from midway.paper.miniature.protocol import DATASETS, PROTOCOL
 
-METHODS = [arm for arm in ARMS if arm.build is not None]
+METHODS = [arm for arm in (*ARMS, *ABLATIONS) if arm.build is not None]
 
 
 @pytest.mark.parametrize("arm", METHODS, ids=lambda arm: arm.name)
@@ -42,7 +43,7 @@ def test_every_method_sees_as_many_frames_a_step(arm, dataset):
 
 def test_every_arm_has_as_many_trials_and_its_seeds():
     cells = all_cells(PROTOCOL, {})
-    for arm in ARMS:
+    for arm in arms_by_name().values():
         trials = [c for c in cells if c.purpose == "choose" and c.arm == arm.chooser]
         assert len(trials) == (len(PROTOCOL.trials) if arm.is_trained else 0)
         assert arms_by_name()[arm.chooser].chooser == arm.chooser
@@ -56,3 +57,15 @@ def test_every_arm_has_as_many_trials_and_its_seeds():
     assert {"untrained", "dino", "mae", "croco", "midway"} == {
         arm.name for arm in ARMS if arm.num_seeds == 5
     }
+
+
+def test_ablations_differ_and_change_the_dynamics_alone():
+    full = arms_by_name()["midway"].build(PROTOCOL, PROTOCOL.trials[0])
+    built = [
+        arm.build(PROTOCOL, PROTOCOL.trials[0]) for arm in (*ABLATIONS, arms_by_name()["base"])
+    ]
+    dynamics = [method.network.dynamics for method in (full, *built)]
+    assert len({*dynamics}) == len(dynamics)
+    for method in built:
+        network = replace(method.network, dynamics=full.network.dynamics)
+        assert replace(method, network=network) == full

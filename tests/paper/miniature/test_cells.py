@@ -1,6 +1,6 @@
 """Order of the cells, and the choice of trials."""
 
-from midway.paper.miniature.arms import ARMS
+from midway.paper.miniature.arms import ABLATIONS, ARMS
 from midway.paper.miniature.cells import all_cells, chosen_trials
 from midway.paper.miniature.protocol import PROTOCOL
 from midway.paper.miniature.records import Record
@@ -42,9 +42,13 @@ def test_no_choice_sees_camvid_or_a_reported_seed():
 
 def test_seeds_come_in_rounds_and_ablations_take_the_choice_of_midway():
     cells = [c for c in all_cells(PROTOCOL, {"midway": 1}) if c.purpose == "report"]
-    seeds = [cell.seed for cell in cells]
-    assert seeds == sorted(seeds)
-    assert len(cells) == 2 * sum(arm.num_seeds for arm in ARMS)
+    for arms in (ARMS, ABLATIONS):
+        names = {arm.name for arm in arms}
+        seeds = [cell.seed for cell in cells if cell.arm in names]
+        assert seeds == sorted(seeds)
+        assert len(seeds) == 2 * sum(arm.num_seeds for arm in arms)
+    assert [cell.arm for cell in cells[:2]] == ["untrained", "dino"]
+    assert cells[-1].arm == ABLATIONS[-1].name
     trials = {cell.arm: cell.trial for cell in cells}
     assert (trials["gap-0"], trials["shuffled"], trials["dino"], trials["filters"]) == (
         1,

@@ -208,6 +208,31 @@ ARMS = (
 """Arms in the order of the tables. One more arm is one more line."""
 
 
+def _ablation(name: str, title: str, **dynamics: Any) -> Arm:
+    return Arm(name=name, title=title, chooses_as="midway", build=ablation(**dynamics))
+
+
+ABLATIONS = (
+    _ablation(
+        "row2", "table 3, 2: latents", **_NOTHING | {"levels": (3,), "latent_dynamics": True}
+    ),
+    _ablation("row3", "table 3, 3: no refinement, no gates", refinement=False, gates=False),
+    _ablation(
+        "row4", "table 3, 4: no backward layers, no gates", backward_layers=False, gates=False
+    ),
+    _ablation("row5", "table 3, 5: no gates", gates=False),
+    _ablation("row7", "table 3, 7: no backward layers", backward_layers=False),
+    _ablation("row8", "table 3, 8: one level", levels=(3,)),
+    _ablation("row9", "table 3, 9: no refinement", refinement=False),
+    _ablation("half-width", "table 5: half the midway width", midway_width=24),
+    _ablation("double-width", "table 5: twice the midway width", midway_width=96),
+    _ablation("midway-depth-1", "table 5: one midway block", midway_depth=1),
+    _ablation("forward-depth-1", "table 5: one forward block", forward_depth=1),
+)
+"""Rows of tables 3 and 5, which run after all other arms. The full model is the arm midway, and row
+1 of table 3 the arm base."""
+
+
 def arms_by_name() -> dict[str, Arm]:
     """Return all arms by name."""
-    return {arm.name: arm for arm in ARMS}
+    return {arm.name: arm for arm in (*ARMS, *ABLATIONS)}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
 
-from midway.paper.miniature.arms import ARMS, Arm, arms_by_name
+from midway.paper.miniature.arms import ABLATIONS, ARMS, Arm, arms_by_name
 from midway.paper.miniature.measures import CHOOSING
 from midway.paper.miniature.protocol import DATASETS, Protocol
 from midway.paper.miniature.records import Cell, Record
@@ -14,7 +14,8 @@ def all_cells(protocol: Protocol, chosen: Mapping[str, int]) -> list[Cell]:
     """Return all cells in their order.
 
     The arms with the most seeds come first, with their trials and one seed; then the others; then
-    one more seed of every arm after the other; then the flow finetunings.
+    one more seed of every arm after the other; then the same of the ablations; then the flow
+    finetunings.
 
     Args:
         protocol: Trials and seeds.
@@ -28,6 +29,8 @@ def all_cells(protocol: Protocol, chosen: Mapping[str, int]) -> list[Cell]:
         found += _reported(arms, 0, chosen)
     for seed in range(1, max(arm.num_seeds for arm in ARMS)):
         found += _reported([arm for arm in ARMS if seed < arm.num_seeds], seed, chosen)
+    for seed in range(max(arm.num_seeds for arm in ABLATIONS)):
+        found += _reported(ABLATIONS, seed, chosen)
     # Flow comes last, because each rate costs as much as a pretraining.
     return found + [
         replace(cell, purpose="flow", rate=rate)

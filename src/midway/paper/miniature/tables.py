@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from midway.errors import MidwayError
-from midway.paper.miniature.arms import ARMS, Arm, arms_by_name
+from midway.paper.miniature.arms import ABLATIONS, ARMS, Arm, arms_by_name
 from midway.paper.miniature.bootstrap import difference, estimate
 from midway.paper.miniature.cells import all_cells, chosen_trials
 from midway.paper.miniature.measures import CHOOSING, MEASURES, Row
@@ -47,18 +47,26 @@ def tables(records: Sequence[Record], protocol: Protocol) -> str:
     """Return all tables."""
     parts = [_state(records, protocol)]
     for dataset in DATASETS:
-        parts += [f"### {TITLES[dataset]}", _scores(records, dataset)]
+        parts += [f"### {TITLES[dataset]}", _scores(records, dataset, ARMS)]
     parts += ["### Midway beside the others", _comparisons(records)]
     parts += ["### Trials", _trials(records, protocol)]
+    for dataset in DATASETS:
+        if any(arm.name in _of(records, dataset) for arm in ABLATIONS):
+            title = f"### Tables 3 and 5 of the paper: {TITLES[dataset]}"
+            arms = (arms_by_name()["base"], *ABLATIONS[:-4], arms_by_name()["midway"])
+            parts += [title, _scores(records, dataset, (*arms, *ABLATIONS[-4:]))]
     if any(record.purpose == "flow" for record in records):
         parts += ["### Flow after finetuning on the synthetic world", _flow(records, protocol)]
     return "".join(f"{part}\n\n" for part in parts).rstrip() + "\n"
 
 
 def _state(records: Sequence[Record], protocol: Protocol) -> str:
-    cells = [each for each in all_cells(protocol, {}) if each.purpose == "report"]
-    done = [record for record in records if record.purpose == "report"]
-    failed = sum(bool(record.failure) for record in done)
+    names = {arm.name for arm in ARMS}
+    cells, done = (
+        [each for each in some if each.purpose == "report" and each.arm in names]
+        for some in (all_cells(protocol, {}), records)
+    )
+    failed = sum(bool(record.failure) for record in records if record.purpose == "report")
     return (
         f"Protocol `{protocol.hash()}`: {len(done)} of {len(cells)} reported cells are done, "
         f"{failed} of them failed."
@@ -71,7 +79,7 @@ def _of(records: Iterable[Record], dataset: str) -> dict[str, list[Record]]:
     for record in records:
         if record.purpose == "report" and record.dataset == dataset:
             found[record.arm].append(record)
-    return {arm.name: found[arm.name] for arm in ARMS if found[arm.name]}
+    return {name: found[name] for name in arms_by_name() if found[name]}
 
 
 def _seeds(records: Iterable[Record], name: str) -> list[list[Row]]:
@@ -79,7 +87,7 @@ def _seeds(records: Iterable[Record], name: str) -> list[list[Row]]:
     return [record.rows[name] for record in records if name in record.rows]
 
 
-def _scores(records: Sequence[Record], dataset: Dataset) -> str:
+def _scores(records: Sequence[Record], dataset: Dataset, arms: Sequence[Arm]) -> str:
     by_arm = _of(records, dataset)
     names = [
         name
@@ -96,7 +104,7 @@ def _scores(records: Sequence[Record], dataset: Dataset) -> str:
             *(_cell(_seeds(by_arm.get(arm.name, []), name), name) for name in names),
             _seconds(arm, by_arm.get(arm.name, [])),
         ]
-        for arm in ARMS
+        for arm in arms
     ]
     return _markdown([*header, "training, s"], rows)
 
