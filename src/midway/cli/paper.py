@@ -35,7 +35,9 @@ interrupted one continues. Table 9 has costs of training, counted here beside th
   table1  BDD100K: segmentation and flow        table5  sizes of the dynamics
   table2  Walking Tours: the same               table6  linear readout on ADE20K
   table3  parts of the network                  table7  flow with a frozen network
-  table4  longer pretraining                    table9  multiply-adds and parameters"""
+  table4  longer pretraining                    table9  multiply-adds and parameters
+
+"miniature" trains the methods for minutes on a CPU; see midway paper miniature --help."""
 HEADER = ("method", "sample", "run", "counted", "paper", "diff", "M params", "paper", "diff")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from midway.errors import MidwayError
-from midway.paper.miniature.measures import Row
+from midway.evals.metrics.bootstrap import Row
 from midway.paper.miniature.protocol import PROTOCOL
 from midway.paper.miniature.records import Record, read_records
 from midway.paper.miniature.tables import BEGIN, END, page, tables

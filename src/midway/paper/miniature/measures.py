@@ -12,6 +12,7 @@ from midway.analysis.label_propagation import PropagationConfig, hard_masks, pro
 from midway.analysis.perturbation import output_heatmaps
 from midway.analysis.tracking import track_points
 from midway.data.labelled_videos.tracks import TrackedVideo
+from midway.evals.metrics.bootstrap import Row, ratio_score
 from midway.evals.metrics.correspondence import TruePlaces, token_measures, true_places
 from midway.evals.metrics.masks import contour_accuracy, region_similarity
 from midway.evals.metrics.segmentation import confusion_matrix
@@ -26,8 +27,6 @@ from midway.models.midway import MidwayNetwork
 from midway.nn.eval_mode import evaluating
 from midway.paper.miniature.readouts import MaskedClip, Readouts, TruePairs
 
-Row = tuple[list[float], list[float]]
-"""Numerators and denominators of a block: of classes for mIoU, and of one column otherwise."""
 RADIUS = 5
 """Search radius of flow by matching, in patches."""
 PAIRS_AT_ONCE = 16
@@ -63,15 +62,8 @@ CHOOSING = ("linear", "near")
 
 
 def score(rows: Sequence[Row], name: str) -> float:
-    """Return the score of a measure; NaN if nothing was counted.
-
-    It is the mean over columns of the ratio of sums over blocks.
-    """
-    above, below = (np.array([row[side] for row in rows]).sum(0) for side in (0, 1))
-    some = below > 0
-    return (
-        MEASURES[name].scale * float(np.mean(above[some] / below[some])) if some.any() else np.nan
-    )
+    """Return the score of a measure in its unit; NaN if nothing was counted."""
+    return MEASURES[name].scale * ratio_score(rows)
 
 
 @dataclass(frozen=True, kw_only=True)

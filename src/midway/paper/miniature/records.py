@@ -8,9 +8,9 @@ from typing import Any
 from midway.atomic import write_atomically
 from midway.config import from_json, json_text, read_json, to_json
 from midway.errors import MidwayError
+from midway.evals.metrics.bootstrap import Row
 from midway.evals.results import protocol_version
 from midway.paper.miniature.arms import arms_by_name
-from midway.paper.miniature.measures import Row
 from midway.paper.miniature.protocol import VERSION, Dataset, Protocol
 from midway.paper.miniature.readouts import Purpose
 
@@ -48,8 +48,9 @@ class Cell:
         method: Any = arm.kind
         if arm.build:
             config = arm.build(protocol, protocol.trials[self.trial or 0])
+            kind: Any = type(config)
             # Without the defaults, so that a new option of a method leaves its records valid.
-            method = _changed(to_json(config), to_json(type(config)()))
+            method = _changed(to_json(config), to_json(kind()))
         settings = [protocol.hash(), asdict(self), method, arm.pairs]
         return protocol_version(VERSION, settings)
 

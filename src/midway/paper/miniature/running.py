@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 
 from midway.errors import DivergedError
+from midway.evals.metrics.bootstrap import Row
 from midway.evals.probes.baselines import FilterEnergies, PatchFeaturesConfig, PixelPatches
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import VisionTransformer
 from midway.paper.miniature.arms import Arm, arms_by_name
 from midway.paper.miniature.flow import finetune, finetuned_errors
-from midway.paper.miniature.measures import CHOOSING, MEASURES, Measurement, Row, by_block, score
+from midway.paper.miniature.measures import CHOOSING, MEASURES, Measurement, by_block, score
 from midway.paper.miniature.protocol import Protocol
 from midway.paper.miniature.readouts import Purpose, Readouts, readouts
 from midway.paper.miniature.records import Cell, Record

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from midway.errors import MidwayError
+from midway.evals.metrics.bootstrap import Estimate, Row, difference, estimate
 from midway.paper.miniature.arms import ABLATIONS, ARMS, Arm, arms_by_name
-from midway.paper.miniature.bootstrap import difference, estimate
 from midway.paper.miniature.cells import all_cells, chosen_trials
-from midway.paper.miniature.measures import CHOOSING, MEASURES, Row
+from midway.paper.miniature.measures import CHOOSING, MEASURES
 from midway.paper.miniature.protocol import DATASETS, Dataset, Protocol
 from midway.paper.miniature.records import Record
 
@@ -112,7 +112,10 @@ def _scores(records: Sequence[Record], dataset: Dataset, arms: Sequence[Arm]) ->
 def _cell(seeds: Sequence[Sequence[Row]], name: str) -> str:
     if not seeds:
         return ""
-    found = estimate(seeds, name)
+    return _interval(estimate(seeds), name)
+
+
+def _interval(found: Estimate, name: str) -> str:
     return f"{_shown(found.mean, name)} ({_shown(found.low, name)} to {_shown(found.high, name)})"
 
 
@@ -121,7 +124,8 @@ def _seconds(arm: Arm, records: Sequence[Record]) -> str:
 
 
 def _shown(value: float, name: str) -> str:
-    return f"{value:.1f}" if MEASURES[name].scale == 100 else f"{value:.2f}"
+    """Return a ratio in the unit of its measure."""
+    return f"{MEASURES[name].scale * value:.{1 if MEASURES[name].scale == 100 else 2}f}"
 
 
 def _comparisons(records: Sequence[Record]) -> str:
@@ -132,8 +136,8 @@ def _comparisons(records: Sequence[Record]) -> str:
             ours, others = (_seeds(by_arm.get(arm, []), name) for arm in ("midway", other))
             if not ours or not others:
                 continue
-            own, its = estimate(ours, name), estimate(others, name)
-            between = difference(ours, others, name)
+            own, its = estimate(ours), estimate(others)
+            between = difference(ours, others)
             is_better = (own.mean < its.mean) == MEASURES[name].is_error
             side = "ahead" if is_better else "behind"
             rows.append(
@@ -142,8 +146,7 @@ def _comparisons(records: Sequence[Record]) -> str:
                     f"{MEASURES[name].title}: {MEASURES[name].unit}",
                     arms_by_name()[other].title,
                     f"{own.num_seeds}, {its.num_seeds}",
-                    f"{_shown(between.mean, name)} ({_shown(between.low, name)} to "
-                    f"{_shown(between.high, name)})",
+                    _interval(between, name),
                     "intervals touch" if own.touches(its) else f"{side}, intervals do not touch",
                 ]
             )
@@ -176,7 +179,7 @@ def _trials(records: Sequence[Record], protocol: Protocol) -> str:
         scores = [
             "not done"
             if (record := found.get(trial)) is None
-            else record.failure or ", ".join(_shown(record.scores[n], n) for n in CHOOSING)
+            else record.failure or ", ".join(f"{record.scores[n]:.1f}" for n in CHOOSING)
             for trial in range(len(protocol.trials))
         ]
         best = chosen.get(arm.name)
