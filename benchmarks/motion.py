@@ -157,10 +157,11 @@ def main() -> None:
 
 def placed(experiment: Experiment, videos: Path, runs: Path, seed: int) -> Experiment:
     """Return the experiment on these videos, starting from the previous run if it exists."""
-    start = runs / Path(experiment.method.start).name
+    before = experiment.method.start
+    start = runs / Path(before).name
     return replace(
         experiment,
-        method=replace(experiment.method, start=str(start) if start.exists() else ""),
+        method=replace(experiment.method, start=str(start) if before and start.exists() else ""),
         data=replace(experiment.data, root=str(videos)),
         run=replace(experiment.run, folder=runs / experiment.run.folder.name, seed=seed),
     )
