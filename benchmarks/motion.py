@@ -7,8 +7,9 @@ Videos and runs are kept in the folder and reused. A variant changes one part of
     python benchmarks/motion.py --folder motion --seed 0 --variant deeper-forward --last pan
     python benchmarks/motion.py --folder motion --seed 0 --variant synthetic-tiny
 
-`synthetic-tiny` is a different recipe, that of the packaged network: motion emerges for one of
-three seeds, and then its heatmaps are better.
+`correlated` has three short stages and a network with a local correlation. `synthetic-tiny` is the
+recipe of the packaged network: motion emerges for one of three seeds, and then its heatmaps are
+better.
 """
 
 import argparse
@@ -73,6 +74,33 @@ def as_shipped(experiment: Experiment, *, steps: int) -> Experiment:
     )
 
 
+def correlated(stage: Stage, start: str, *, steps: int, final_lr: float) -> Stage:
+    """Return a stage of fewer steps, with a local correlation and three forward blocks."""
+    experiment = with_dynamics(stage.experiment, correlation_radius=2, forward_depth=3)
+    method = experiment.method
+    assert isinstance(method, MidwayConfig)
+    experiment = replace(
+        experiment,
+        method=replace(
+            method,
+            start=start,
+            encoder_lr_scale=0.0,
+            teacher_momentum=1.0,
+            final_teacher_momentum=1.0,
+        ),
+        data=replace(experiment.data, batch_size=12),
+        optim=replace(experiment.optim, warmup_steps=50, final_lr=final_lr),
+        run=replace(experiment.run, steps=steps),
+    )
+    return replace(
+        stage,
+        experiment=experiment,
+        videos=f"few-{stage.videos}",
+        num_videos=240,
+        ends_below=0.0,
+    )
+
+
 PAN, SWAY, DRIFT, THINGS = motion.pan(), motion.sway(), motion.drift(), motion.things()
 FAST_DRIFT = replace(motion.DRIFT, camera_speed=20.0)
 STAGES = {
@@ -116,11 +144,11 @@ def changed(**changes: Any) -> dict[str, Stage]:
 
 
 CORRELATED = {
-    "things": Stage(
-        experiment=motion.correlated(), videos="few-things", world=motion.THINGS, num_videos=240
-    )
+    "pan": correlated(STAGES["pan"], "", steps=300, final_lr=1e-3),
+    "drift": correlated(STAGES["drift"], "motion.pan", steps=600, final_lr=1e-3),
+    "things": correlated(STAGES["things"], "motion.drift", steps=900, final_lr=3e-4),
 }
-"""The one run of `midway.experiments.motion.correlated`."""
+"""Three stages that a local correlation makes short; the encoder stays frozen."""
 VARIANTS = {
     "as-is": STAGES,
     "correlated": CORRELATED,

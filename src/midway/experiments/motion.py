@@ -1,7 +1,6 @@
-"""Short runs on synthetic worlds in which motion emerges in a small network.
+"""Curriculum of four short runs on synthetic worlds, in which motion emerges in a small network.
 
-`correlated` is one run. The other four are a curriculum without a local correlation, as in the
-paper; each starts from the weights of the previous one. docs/MOTION.md explains both recipes.
+Each run starts from the weights of the previous one. docs/MOTION.md explains the recipe.
 """
 
 from dataclasses import replace
@@ -54,11 +53,6 @@ NETWORK = replace(
     ),
 )
 """Network of all stages: two blocks of width 96, one level, one motion latent."""
-
-CORRELATED = replace(
-    NETWORK, dynamics=replace(NETWORK.dynamics, correlation_radius=2, forward_depth=3)
-)
-"""Network of `correlated`: the same with a local correlation, and three forward blocks."""
 
 
 def pan() -> Experiment:
@@ -156,28 +150,6 @@ def things() -> Experiment:
             teacher_momentum=0.9995,
             final_teacher_momentum=0.9995,
         ),
-    )
-
-
-def correlated() -> Experiment:
-    """One run instead of four stages: a local correlation starts the motion.
-
-    The midway path gets the match probabilities of each patch in a window of five by five, so that
-    latents can name a motion from the first step. All motions and objects are there from the
-    start, and the encoder stays frozen.
-
-    Command: ``python benchmarks/motion.py --variant correlated``.
-    Cost: 2 minutes of one CPU core.
-    Expect: docs/MOTION.md.
-    """
-    base = pan()
-    assert isinstance(base.method, MidwayConfig)
-    return replace(
-        base,
-        method=replace(base.method, network=CORRELATED),
-        data=replace(base.data, root="motion/things", batch_size=16),
-        optim=replace(base.optim, final_lr=1e-4),
-        run=replace(base.run, folder=Path("runs/motion.correlated"), steps=1000),
     )
 
 
