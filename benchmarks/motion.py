@@ -74,6 +74,24 @@ def as_shipped(experiment: Experiment, *, steps: int) -> Experiment:
     )
 
 
+def exchanged(stage: Stage) -> Stage:
+    """Return a stage of frames twice as wide, each half predicted with the other's latents."""
+    experiment = stage.experiment
+    method = experiment.method
+    assert isinstance(method, MidwayConfig)
+    views = replace(method.views, motion_size=(48, 96), aspect=(2.0, 2.0))
+    return replace(
+        stage,
+        experiment=replace(
+            experiment,
+            method=replace(method, views=views, exchanged_latents=True),
+            data=replace(experiment.data, batch_size=16),
+        ),
+        videos=f"wide-{stage.videos}",
+        world=replace(stage.world, width=96),
+    )
+
+
 def correlated(stage: Stage, start: str, *, steps: int, final_lr: float) -> Stage:
     """Return a stage of fewer steps, with a local correlation and three forward blocks."""
     experiment = with_dynamics(stage.experiment, correlation_radius=2, forward_depth=3)
@@ -152,13 +170,15 @@ CORRELATED = {
 VARIANTS = {
     "as-is": STAGES,
     "correlated": CORRELATED,
+    "exchanged": {"pan": exchanged(STAGES["pan"])},
     "all-at-once": {name: STAGES[name] for name in ("drift", "things")},
     "without-gates": changed(gates=False),
     "published-start": changed(starts_matching=False),
     "deeper-forward": changed(forward_depth=3),
     "synthetic-tiny": SYNTHETIC_TINY,
 }
-"""Stages of each variant; `all-at-once` starts with a backdrop that drifts in any direction."""
+"""Stages of each variant; `all-at-once` starts with a backdrop that drifts in any direction, and
+`exchanged` has the first stage only, in which a low loss means motion."""
 
 
 def main() -> None:
@@ -176,7 +196,9 @@ def main() -> None:
             write_videos(videos, stage.world, seeds=range(stage.num_videos))
         run = placed(stage.experiment, videos, runs, options.seed)
         train_until(run, below=stage.ends_below)
-        found = {"run": str(run.run.folder), **probed(run.run.folder, stage.world)}
+        # The network sees squares; `exchanged` cuts them out of wider frames.
+        world = replace(stage.world, width=stage.world.height)
+        found = {"run": str(run.run.folder), **probed(run.run.folder, world)}
         sys.stdout.write(json.dumps(found) + "\n")
         sys.stdout.flush()
         if name == options.last:
