@@ -289,10 +289,10 @@ class Dynamics(TargetSide):
         for level in reversed(self.config.levels):
             if self.config.latent_dynamics:
                 # (batch, tokens, dim) -> (batch, tokens, midway_width), source and target
-                both = [self.down(x), teacher.down(target_above)]
+                z, other = self.down(x), teacher.down(target_above)
                 if self.midway_path.correlation:
-                    both[0] = both[0] + self.midway_path.correlation(x, target_above, grid)
-                latents, tokens = self._infer_motion(level, latents, *both, grid, latents_only)
+                    z = z + self.midway_path.correlation(x, target_above, grid)
+                latents, tokens = self._infer_motion(level, latents, z, other, grid, latents_only)
             # Backward layers: queries from this level, memory from the level above.
             v = self._refine(self, level, source_at[level], source_above)
             v_target = self._refine(teacher, level, target_at[level], target_above)
