@@ -30,7 +30,7 @@ def threads():
 
 
 def places_in(folder: Path) -> Places:
-    return Places(records=folder / "records", work=folder / "work")
+    return Places(work=folder / "work")
 
 
 def cell_of(arm: str, **changes) -> Cell:
@@ -89,12 +89,12 @@ def test_a_diverged_training_is_a_record(tmp_path, monkeypatch):
 
 def test_a_record_is_read_as_it_was_written_and_no_other_protocol_is(tmp_path):
     record = run(cell_of("untrained"), tmp_path)
-    write_record(record, record.cell, tmp_path / "records")
+    write_record(record, tmp_path / "records")
     (again,) = read_records(tmp_path / "records", MICRO)
     assert again == record
     with pytest.raises(MidwayError, match="give another --records"):
         read_records(tmp_path / "records", replace(MICRO, steps=3))
-    write_record(replace(record, config="other"), record.cell, tmp_path / "records")
+    write_record(replace(record, config="other"), tmp_path / "records")
     with pytest.raises(MidwayError, match="its arm has changed"):
         read_records(tmp_path / "records", MICRO)
 

@@ -30,7 +30,6 @@ DIGITS = 5
 class Places:
     """Folders of the benchmark."""
 
-    records: Path
     work: Path
     """Folder of training data and runs, by the hash of the protocol."""
     camvid: Path | None = None
