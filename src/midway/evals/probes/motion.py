@@ -156,12 +156,12 @@ def fit_ridge(features: Tensor, motion: Tensor) -> LinearProbe:
         raise MidwayError("motion probe: fewer than two training pairs; give two or more")
     motion = motion.to(features)
     start = len(features) - max(1, round(HELD_OUT * len(features)))
-    candidates = _ridge_path(features[:start], motion[:start])
+    candidates = ridge_path(features[:start], motion[:start])
     held_out = [(probe(features[start:]) - motion[start:]).square().mean() for probe in candidates]
-    return _ridge_path(features, motion)[int(torch.stack(held_out).argmin())]
+    return ridge_path(features, motion)[int(torch.stack(held_out).argmin())]
 
 
-def _ridge_path(features: Tensor, motion: Tensor) -> list[LinearProbe]:
+def ridge_path(features: Tensor, motion: Tensor) -> list[LinearProbe]:
     """Solve ridge regression in closed form on standardised features, for each of `STRENGTHS`."""
     x, y = features.flatten(0, -2), motion.flatten(0, -2)
     mean, deviation = x.mean(0), x.std(0, correction=0).clamp(min=MIN_DEVIATION)
