@@ -191,6 +191,12 @@ ARMS = (
     Arm(name="midway", title="Midway", num_seeds=MANY, build=midway),
     Arm(name="dense", title="Midway, dense term only", chooses_as="midway", build=dense_only),
     Arm(
+        name="correlation",
+        title="Midway, local correlation",
+        chooses_as="midway",
+        build=ablation(correlation_radius=2),
+    ),
+    Arm(
         name="gap-0",
         title="Midway, pairs 0 s apart",
         chooses_as="midway",
