@@ -16,6 +16,7 @@ from midway.errors import DivergedError, MidwayError
 from midway.paper.miniature import running
 from midway.paper.miniature.arms import arms_by_name
 from midway.paper.miniature.folders import training_folder
+from midway.paper.miniature.readouts import readouts
 from midway.paper.miniature.records import Cell, Record, read_records, write_record
 from midway.paper.miniature.running import Places, run_cell
 from tests.paper.miniature.micro import MICRO
@@ -66,6 +67,17 @@ def test_arms_without_a_method_are_scored_too(tmp_path, arm):
     assert record.steps == (2 if arm == "labels" else 0)
     assert {"linear", "near", "flow", "masks", "jaccard"} <= set(record.scores)
     assert "heatmap" not in record.scores
+
+
+def test_no_motion_has_the_length_of_the_flow_as_its_error_and_no_features(tmp_path):
+    record = run(cell_of("still"), tmp_path)
+    assert {*record.scores} == {"flow", "masks", "jaccard", "position"}
+    pairs = readouts(MICRO, "synthetic", "report", None).pairs
+    assert pairs is not None
+    lengths = pairs.flow.norm(dim=1)
+    true = [flow[~hidden].mean() for flow, hidden in zip(lengths, pairs.occluded, strict=True)]
+    assert record.scores["flow"] == pytest.approx(float(sum(true) / len(true)), rel=1e-3)
+    assert 0 < record.scores["masks"] <= 100
 
 
 def test_flow_is_finetuned_from_the_same_pretraining(tmp_path):

@@ -51,7 +51,7 @@ def test_rows_count_seeds_and_failures_and_say_what_was_not_run():
         *("DINO on pairs", "3 of 5", "1", "30.0 (20.0 to 40.0)", "12")
     ]
     assert line_of(text.split("### Synthetic")[1], "MAE") == ["MAE", "0 of 5", "0", "not run", ""]
-    assert "3 of 124 reported cells are done, 1 of them failed" in text
+    assert "3 of 126 reported cells are done, 1 of them failed" in text
 
 
 def test_a_comparison_says_if_intervals_touch_and_who_is_ahead():

@@ -38,7 +38,7 @@ def all_cells(protocol: Protocol, chosen: Mapping[str, int]) -> list[Cell]:
         replace(cell, purpose="flow", rate=rate)
         for cell in found
         if cell.purpose == "report" and cell.dataset == "synthetic"
-        if arms_by_name()[cell.arm].kind not in ("filters", "pixels")
+        if arms_by_name()[cell.arm].kind not in ("filters", "pixels", "still")
         for rate in range(len(protocol.flow_rates))
     ]
 
