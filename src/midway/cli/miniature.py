@@ -78,7 +78,7 @@ def main(options: Options, protocol: Protocol = PROTOCOL) -> dict[str, Any]:
 
 def _run(options: Options, protocol: Protocol) -> dict[str, Any]:
     """Run cell after cell; a cell that meets its budget is left for the next call."""
-    places = Places(records=options.records, work=options.folder, camvid=options.camvid)
+    places = Places(work=options.folder, camvid=options.camvid)
     unfinished: list[str] = []
     while cell := next(
         (
@@ -96,7 +96,7 @@ def _run(options: Options, protocol: Protocol) -> dict[str, Any]:
             if time.monotonic() < deadline:
                 break  # a signal ended the training, not the budget
         else:
-            write_record(record, cell, places.records)
+            write_record(record, options.records)
             say(f"{cell.name}: {record.failure or _shown(record)}")
     found = {"records": str(options.records), "unfinished": unfinished}
     return found | ({"exit_code": INTERRUPTED} if unfinished else {})

@@ -16,6 +16,7 @@ from midway.errors import DivergedError, MidwayError
 from midway.paper.miniature import running
 from midway.paper.miniature.arms import arms_by_name
 from midway.paper.miniature.folders import training_folder
+from midway.paper.miniature.readouts import readouts
 from midway.paper.miniature.records import Cell, Record, read_records, write_record
 from midway.paper.miniature.running import Places, run_cell
 from tests.paper.miniature.micro import MICRO
@@ -30,7 +31,7 @@ def threads():
 
 
 def places_in(folder: Path) -> Places:
-    return Places(records=folder / "records", work=folder / "work")
+    return Places(work=folder / "work")
 
 
 def cell_of(arm: str, **changes) -> Cell:
@@ -68,6 +69,17 @@ def test_arms_without_a_method_are_scored_too(tmp_path, arm):
     assert "heatmap" not in record.scores
 
 
+def test_no_motion_has_the_length_of_the_flow_as_its_error_and_no_features(tmp_path):
+    record = run(cell_of("still"), tmp_path)
+    assert {*record.scores} == {"flow", "masks", "jaccard", "position"}
+    pairs = readouts(MICRO, "synthetic", "report", None).pairs
+    assert pairs is not None
+    lengths = pairs.flow.norm(dim=1)
+    true = [flow[~hidden].mean() for flow, hidden in zip(lengths, pairs.occluded, strict=True)]
+    assert record.scores["flow"] == pytest.approx(float(sum(true) / len(true)), rel=1e-3)
+    assert 0 < record.scores["masks"] <= 100
+
+
 def test_flow_is_finetuned_from_the_same_pretraining(tmp_path):
     pretrained = run(cell_of("croco"), tmp_path)
     record = run(cell_of("croco", purpose="flow", rate=2), tmp_path)
@@ -89,12 +101,12 @@ def test_a_diverged_training_is_a_record(tmp_path, monkeypatch):
 
 def test_a_record_is_read_as_it_was_written_and_no_other_protocol_is(tmp_path):
     record = run(cell_of("untrained"), tmp_path)
-    write_record(record, record.cell, tmp_path / "records")
+    write_record(record, tmp_path / "records")
     (again,) = read_records(tmp_path / "records", MICRO)
     assert again == record
     with pytest.raises(MidwayError, match="give another --records"):
         read_records(tmp_path / "records", replace(MICRO, steps=3))
-    write_record(replace(record, config="other"), record.cell, tmp_path / "records")
+    write_record(replace(record, config="other"), tmp_path / "records")
     with pytest.raises(MidwayError, match="its arm has changed"):
         read_records(tmp_path / "records", MICRO)
 

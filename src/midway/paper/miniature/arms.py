@@ -35,9 +35,9 @@ class Arm:
     """Name on the command line and in the records."""
     title: str
     num_seeds: int = FEW
-    kind: Literal["method", "untrained", "filters", "pixels", "labels"] = "method"
-    """Pretraining by a method, or by labels; an encoder with fresh weights; or features without
-    weights that are learnt."""
+    kind: Literal["method", "untrained", "filters", "pixels", "still", "labels"] = "method"
+    """Pretraining by a method or by labels; an encoder with fresh weights; features that need no
+    training; or no motion, without any features."""
     build: Build | None = None
     """Method of an arm of kind "method"."""
     chooses_as: str = ""
@@ -173,6 +173,7 @@ ARMS = (
     Arm(name="untrained", title="untrained", num_seeds=MANY, kind="untrained"),
     Arm(name="filters", title="random filter energies", kind="filters"),
     Arm(name="pixels", title="pixels of the patch", num_seeds=1, kind="pixels"),
+    Arm(name="still", title="no motion", num_seeds=1, kind="still"),
     Arm(name="labels", title="supervised, on the same frames", kind="labels"),
     Arm(name="dino", title="DINO on pairs", num_seeds=MANY, build=dino),
     Arm(name="ibot", title="iBOT", build=ibot),
@@ -190,6 +191,12 @@ ARMS = (
     ),
     Arm(name="midway", title="Midway", num_seeds=MANY, build=midway),
     Arm(name="dense", title="Midway, dense term only", chooses_as="midway", build=dense_only),
+    Arm(
+        name="correlation",
+        title="Midway, local correlation",
+        chooses_as="midway",
+        build=ablation(correlation_radius=2),
+    ),
     Arm(
         name="gap-0",
         title="Midway, pairs 0 s apart",

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
 
-from midway.paper.miniature.arms import ABLATIONS, ARMS, Arm, arms_by_name
+from midway.paper.miniature.arms import ABLATIONS, ARMS, FEW, MANY, Arm, arms_by_name
 from midway.paper.miniature.measures import CHOOSING
 from midway.paper.miniature.protocol import DATASETS, Protocol
 from midway.paper.miniature.records import Cell, Record
@@ -13,9 +13,9 @@ from midway.paper.miniature.records import Cell, Record
 def all_cells(protocol: Protocol, chosen: Mapping[str, int]) -> list[Cell]:
     """Return all cells in their order.
 
-    The arms with the most seeds come first, with their trials and one seed; then the others; then
-    one more seed of every arm after the other; then the same of the ablations; then the flow
-    finetunings.
+    One seed of the arms without training comes first; then the trials and one seed of the arms with
+    the most seeds, and of the others; then one more seed of every arm after the other; then the
+    ablations; then the flow finetunings.
 
     Args:
         protocol: Trials and seeds.
@@ -23,8 +23,10 @@ def all_cells(protocol: Protocol, chosen: Mapping[str, int]) -> list[Cell]:
 
     """
     found = []
-    for count in sorted({arm.num_seeds for arm in ARMS}, reverse=True):
-        arms = [arm for arm in ARMS if arm.num_seeds == count]
+    for is_trained, count in ((False, None), (True, MANY), (True, FEW)):
+        arms = [
+            arm for arm in ARMS if arm.is_trained == is_trained and count in (None, arm.num_seeds)
+        ]
         found += [cell for arm in arms for cell in _trials(arm, protocol)]
         found += _reported(arms, 0, chosen)
     for seed in range(1, max(arm.num_seeds for arm in ARMS)):
@@ -36,7 +38,7 @@ def all_cells(protocol: Protocol, chosen: Mapping[str, int]) -> list[Cell]:
         replace(cell, purpose="flow", rate=rate)
         for cell in found
         if cell.purpose == "report" and cell.dataset == "synthetic"
-        if arms_by_name()[cell.arm].kind not in ("filters", "pixels")
+        if arms_by_name()[cell.arm].kind not in ("filters", "pixels", "still")
         for rate in range(len(protocol.flow_rates))
     ]
 

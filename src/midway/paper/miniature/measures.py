@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -134,17 +136,45 @@ def by_block(values: Sequence[Sequence[float]], num_blocks: int) -> list[Row]:
     ]
 
 
+def still_rows(data: Readouts) -> dict[str, list[Row]]:
+    """Return the rows of no motion: flow of 0, the first mask and the first place kept."""
+    found = {
+        "masks": [
+            _mask_scores([clip.masks[0].numpy()] * len(clip.masks[1:]), clip) for clip in data.clips
+        ]
+    }
+    if data.pairs is not None:
+        errors = _errors(torch.zeros_like(data.pairs.flow), data.pairs.flow, data.pairs.occluded)
+        found["flow"] = by_block(errors, len(data.test.images) // data.frames_per_block)
+    for name in ("jaccard", "position") if data.tracks else ():
+        found[name] = []
+        for video in data.tracks:
+            _, _, given = _queries(video)
+            points = np.repeat(given[:, None], len(video.frames), axis=1)
+            sure = np.ones(points.shape[:2])
+            found[name].append(_track_scores(points, sure, video, name))
+    return found
+
+
 def _mask_row(encoder: Encoder, clip: MaskedClip) -> Row:
-    """Return J&F over the objects of a clip's first frame and all later frames."""
+    """Return J&F of the masks that are propagated from a clip's first frame."""
     (maps,) = encoder.maps(as_input(clip.frames, encoder), (-1,))
     first, shape = clip.masks[0], (clip.masks.shape[1], clip.masks.shape[2])
-    objects = [int(each) for each in first.unique() if each]
+    objects = _objects(clip)
     labels = soft_labels(first, objects, (maps.shape[2], maps.shape[3]))
-    scores: list[float] = []
     found = propagate(maps, labels, PropagationConfig())
-    for soft, truth in zip(found, clip.masks[1:].numpy(), strict=True):
-        guess = hard_masks(soft, objects, shape).numpy()
-        for number in objects:
+    return _mask_scores([hard_masks(soft, objects, shape).numpy() for soft in found], clip)
+
+
+def _objects(clip: MaskedClip) -> list[int]:
+    return [int(each) for each in clip.masks[0].unique() if each]
+
+
+def _mask_scores(guesses: Sequence[NDArray[np.uint8]], clip: MaskedClip) -> Row:
+    """Return J&F over the objects of a clip's first frame and all later frames."""
+    scores: list[float] = []
+    for guess, truth in zip(guesses, clip.masks[1:].numpy(), strict=True):
+        for number in _objects(clip):
             both = guess == number, truth == number
             scores.append((region_similarity(*both) + contour_accuracy(*both)) / 2)
     return _row(scores)
@@ -152,24 +182,37 @@ def _mask_row(encoder: Encoder, clip: MaskedClip) -> Row:
 
 def _track_row(encoder: Encoder, video: TrackedVideo, name: str) -> Row:
     """Track each point from its first visible frame by the similarity of patches."""
-    numbers, starts = queries(video.occluded, "first")
-    points = video.points[numbers]
-    height, width = video.frames.shape[1:3]
-    given = np.clip(points[np.arange(len(starts)), starts], 0, np.array([width - 1, height - 1]))
+    _, starts, given = _queries(video)
     tracks = track_points(
         encoder,
         torch.from_numpy(video.frames).permute(0, 3, 1, 2),
         torch.from_numpy(given),
         torch.from_numpy(starts),
         method="features",
-        short_side=min(height, width),
+        short_side=min(video.frames.shape[1:3]),
     )
+    return _track_scores(tracks.points.numpy(), tracks.confidence.numpy(), video, name)
+
+
+def _queries(video: TrackedVideo) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return the numbers of the queried points, their first visible frames and places there."""
+    numbers, starts = queries(video.occluded, "first")
+    height, width = video.frames.shape[1:3]
+    given = video.points[numbers][np.arange(len(starts)), starts]
+    return numbers, starts, np.clip(given, 0, np.array([width - 1, height - 1]))
+
+
+def _track_scores(
+    points: NDArray[Any], confidence: NDArray[Any], video: TrackedVideo, name: str
+) -> Row:
+    """Return a score of tracks, whose positions are pixels of the video."""
+    numbers, starts, _ = _queries(video)
     # TAP-Vid scores positions in frames of 256 x 256 pixels.
-    side = SIDE / np.array([width, height])
+    side = SIDE / np.array([video.frames.shape[2], video.frames.shape[1]])
     found = tap_vid_scores(
-        points=(tracks.points.numpy() + 0.5) * side - 0.5,
-        occluded=tracks.confidence.numpy() < VISIBLE,
-        true_points=(points + 0.5) * side - 0.5,
+        points=(points + 0.5) * side - 0.5,
+        occluded=confidence < VISIBLE,
+        true_points=(video.points[numbers] + 0.5) * side - 0.5,
         true_occluded=video.occluded[numbers],
         query_frames=starts,
         mode="first",
@@ -209,10 +252,14 @@ def _flow_errors(encoder: Encoder | None, pairs: TruePairs) -> list[list[float]]
         else:
             both = (as_input(each, encoder) for each in frames)
             found = feature_flow(encoder, *both, level=encoder.depth, radius=RADIUS)
-        length = (found.float() - pairs.flow[part]).norm(dim=1)  # (pairs, height, width)
-        seen = ~pairs.occluded[part]
-        errors += [[each[mask].mean().item()] for each, mask in zip(length, seen, strict=True)]
+        errors += _errors(found.float(), pairs.flow[part], pairs.occluded[part])
     return errors
+
+
+def _errors(found: Tensor, true: Tensor, occluded: Tensor) -> list[list[float]]:
+    """Return the mean length of the difference of flows over the visible pixels of each pair."""
+    length = (found - true).norm(dim=1)  # (pairs, height, width)
+    return [[each[~hidden].mean().item()] for each, hidden in zip(length, occluded, strict=True)]
 
 
 def _heatmaps(network: MidwayNetwork, pairs: TruePairs) -> list[list[float]]:

@@ -126,8 +126,8 @@ def _changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str
     }
 
 
-def write_record(record: Record, cell: Cell, folder: Path) -> None:
-    """Write the record of a cell, atomically."""
+def write_record(record: Record, folder: Path) -> None:
+    """Write a record under the name of its cell, atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json_text(asdict(record)) + "\n"
-    write_atomically(folder / f"{cell.name}.json", lambda file: file.write(text.encode()))
+    write_atomically(folder / f"{record.cell.name}.json", lambda file: file.write(text.encode()))

@@ -16,7 +16,14 @@ from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import VisionTransformer
 from midway.paper.miniature.arms import Arm, arms_by_name
 from midway.paper.miniature.flow import finetune, finetuned_errors
-from midway.paper.miniature.measures import CHOOSING, MEASURES, Measurement, by_block, score
+from midway.paper.miniature.measures import (
+    CHOOSING,
+    MEASURES,
+    Measurement,
+    by_block,
+    score,
+    still_rows,
+)
 from midway.paper.miniature.protocol import Protocol
 from midway.paper.miniature.readouts import Purpose, Readouts, readouts
 from midway.paper.miniature.records import Cell, Record
@@ -30,7 +37,6 @@ DIGITS = 5
 class Places:
     """Folders of the benchmark."""
 
-    records: Path
     work: Path
     """Folder of training data and runs, by the hash of the protocol."""
     camvid: Path | None = None
@@ -141,16 +147,17 @@ def _record(
 
 def _rows(outcome: Outcome, arm: Arm, data: Readouts, purpose: Purpose) -> dict[str, list[Row]]:
     """Score an encoder by all measures that the dataset has a truth for."""
-    measurement = Measurement(
-        encoder=outcome.encoder.eval(),
-        data=data,
-        network=outcome.network,
-        matches_pixels=arm.kind == "pixels",
-    )
-    found = {
-        name: measurement.rows(name)
-        for name in (CHOOSING if purpose == "choose" else tuple(MEASURES))
-    }
+    if arm.kind == "still":
+        found = still_rows(data)
+    else:
+        measurement = Measurement(
+            encoder=outcome.encoder.eval(),
+            data=data,
+            network=outcome.network,
+            matches_pixels=arm.kind == "pixels",
+        )
+        names = CHOOSING if purpose == "choose" else tuple(MEASURES)
+        found = {name: measurement.rows(name) for name in names}
     return {
         name: _short(rows) for name, rows in found.items() if any(any(below) for _, below in rows)
     }
@@ -166,7 +173,7 @@ def _fresh(arm: Arm, protocol: Protocol, seed: int) -> Encoder:
     config = PatchFeaturesConfig(patch_size=protocol.encoder.patch_size)
     if arm.kind == "filters":
         return FilterEnergies(config, seed=seed)
-    if arm.kind == "pixels":
+    if arm.kind in ("pixels", "still"):
         return PixelPatches(config)
     torch.manual_seed(seed)
     return VisionTransformer(protocol.encoder)

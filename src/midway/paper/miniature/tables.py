@@ -14,6 +14,7 @@ from midway.paper.miniature.records import Record
 
 BEGIN, END = "<!-- tables -->", "<!-- end of the tables -->"
 """Lines of the page between which the tables stand."""
+NOT_RUN = "not run"
 TITLES: dict[Dataset, str] = {"camvid": "CamVid", "synthetic": "Synthetic world"}
 CLAIMS = (
     ("near", "dino"),
@@ -101,7 +102,10 @@ def _scores(records: Sequence[Record], dataset: Dataset, arms: Sequence[Arm]) ->
             arm.title,
             f"{len(by_arm.get(arm.name, []))} of {arm.num_seeds}",
             str(sum(bool(record.failure) for record in by_arm.get(arm.name, []))),
-            *(_cell(_seeds(by_arm.get(arm.name, []), name), name) for name in names),
+            *(
+                _cell(_seeds(by_arm[arm.name], name), name) if arm.name in by_arm else NOT_RUN
+                for name in names
+            ),
             _seconds(arm, by_arm.get(arm.name, [])),
         ]
         for arm in arms
@@ -177,7 +181,7 @@ def _trials(records: Sequence[Record], protocol: Protocol) -> str:
         if not found:
             continue
         scores = [
-            "not done"
+            NOT_RUN
             if (record := found.get(trial)) is None
             else record.failure or ", ".join(f"{record.scores[n]:.1f}" for n in CHOOSING)
             for trial in range(len(protocol.trials))
