@@ -9,9 +9,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from midway.errors import MidwayError
 from midway.evals.probes.motion import STRENGTHS, ridge_path
+from midway.models.midway import MidwayNetwork
+
+CELLS = 4
+"""Side of the grid of averaged features."""
+BATCH = 32
+"""Pairs or frames per forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,3 +160,29 @@ def block_bootstrap(
     # A sample in which the camera stands still throughout has no ratio.
     low, high = ratios.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return (sums[0].sum() / sums[1].sum()).sqrt().item(), (low, high)
+
+
+@torch.no_grad()
+def pair_latents(network: MidwayNetwork, images: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Return the motion latents of all levels, float64 of shape (pairs, levels * latents * dim).
+
+    Args:
+        network: Network in evaluation mode, with motion latents.
+        images: ImageNet-normalised frames (frames, 3, height, width).
+        first: Number of the source of each pair.
+        second: Number of the target of each pair.
+
+    """
+    found = []
+    for batch in zip(first.split(BATCH), second.split(BATCH), strict=True):
+        outputs = network(*(images[numbers] for numbers in batch)).levels.values()
+        found.append(torch.cat([output.motion_latents.flatten(1) for output in outputs], dim=1))
+    return torch.cat(found).double().cpu()
+
+
+@torch.no_grad()
+def pooled_features(network: MidwayNetwork, images: Tensor) -> Tensor:
+    """Return the top features averaged over cells, float64 of shape (frames, cells * dim)."""
+    maps = [network.encoder.maps(part, [-1])[0] for part in images.split(BATCH)]
+    pooled = [F.adaptive_avg_pool2d(each, CELLS).flatten(1) for each in maps]
+    return torch.cat(pooled).double().cpu()
