@@ -17,14 +17,14 @@ from midway.data.views.render import Clips
 from midway.errors import MidwayError
 from midway.methods.base import About, Method, MethodConfig
 from midway.models.dino import HeadConfig
-from midway.models.dynamics import DynamicsConfig, mean_or_sum
+from midway.models.dynamics import DynamicsConfig
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig
 from midway.models.midway import MidwayNetwork, NetworkConfig
 from midway.models.vit_config import TINY_STD
 from midway.models.weights.load import build_network
 from midway.models.weights.sources import differing, read_source
-from midway.nn.losses.dense import normalized_mse
+from midway.nn.losses.dense import mean_or_sum, normalized_mse
 from midway.nn.losses.dino import Terms
 from midway.train.distillation import (
     HEALTH_SAMPLES,
@@ -164,7 +164,7 @@ class Midway(Method):
                 other = torch.arange(len(source), device=source.device).roll(len(source) // 2)
             # Both (s, t) and (t, s) are trained; each frame is encoded once.
             outputs = self.network.forward_both_orders(source, target, latents_of=other).levels
-            dense = mean_or_sum(outputs, config.dense_over_levels)
+            dense = mean_or_sum((out.loss for out in outputs.values()), config.dense_over_levels)
             weighted.append(config.dense_weight * dense)
             by_level = {f"dense_loss_{level}": out.loss.detach() for level, out in outputs.items()}
             logs = {"dense_loss": dense.detach()} | by_level
