@@ -30,8 +30,8 @@ from midway.evals.probes.pose import (
     BATCH,
     CELLS,
     VideoPairs,
-    block_bootstrap,
     cross_predicted,
+    error_ratio,
     mean_predicted,
     pair_latents,
     pooled_features,
@@ -73,11 +73,9 @@ class PoseVideo:
     """Number of contiguous parts; each is tested once, by a probe fitted to the others."""
     block: int = 5
     """Length of the blocks of the bootstrap in frames."""
-    draws: int = 2000
-    """Number of bootstrap samples."""
 
     def __post_init__(self) -> None:
-        check_at_least("poses", self, gap=1, tiles=1, num_parts=3, block=1, draws=1)
+        check_at_least("poses", self, gap=1, tiles=1, num_parts=3, block=1)
 
 
 def evaluate(
@@ -161,9 +159,7 @@ def scores(
         error, baseline = squared[:, column].sum(1), mean[:, column].sum(1)
         found[name] = {"error": error.mean().sqrt().item(), "ratio": None, "interval": None}
         if baseline.mean().sqrt() > NEGLIGIBLE:
-            ratio, interval = block_bootstrap(
-                error, baseline, frames, block=video.block, num_draws=video.draws, seed=0
-            )
+            ratio, interval = error_ratio(error, baseline, frames, block=video.block)
             found[name] |= {"ratio": ratio, "interval": interval}
     return found
 
