@@ -15,7 +15,7 @@ from tests.models.networks import random_network
 
 NUM_FRAMES = 30
 PIXELS_PER_METRE = 4.0
-ON_CPU = ["--accelerator", "cpu", "--draws", "200"]
+ON_CPU = ["--accelerator", "cpu"]
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ class PlanningConfig:
 
     walk: Annotated[WalkConfig, tyro.conf.Suppress] = field(default_factory=WalkConfig)
     """Walks, with the steps of those of the training; no option of the command."""
-    num_walks: int = 100
+    num_walks: int = 50
     """Number of walks; each has one start and one goal."""
     first_seed: int = 1_000_000
     """Seed of the first walk; the others follow. Walks for training have lower seeds."""
@@ -56,9 +56,9 @@ class PlanningConfig:
     """Number of walks, from seed 0 on, that the model of pixels is fitted to."""
     num_steps: int = 4
     """Actions until the goal. It is at most one action fewer away, so an error can be mended."""
-    horizon: int = 3
+    horizon: int = 2
     """Actions that the planner looks ahead."""
-    beam: int = 5
+    beam: int = 25
     """Sequences that the search continues."""
     radius: float = 4.0
     """Largest distance from the goal that is a success, in pixels."""

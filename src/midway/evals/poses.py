@@ -26,7 +26,16 @@ from midway.analysis.inputs import fit
 from midway.config import check_at_least, to_json
 from midway.data.labelled_videos.poses import COMPONENTS, PosedVideo, read_posed_video
 from midway.errors import MidwayError, counted
-from midway.evals.probes.pose import VideoPairs, block_bootstrap, cross_predicted, mean_predicted
+from midway.evals.probes.pose import (
+    BATCH,
+    CELLS,
+    VideoPairs,
+    cross_predicted,
+    error_ratio,
+    mean_predicted,
+    pair_latents,
+    pooled_features,
+)
 from midway.evals.results import complete, protocol_version, weights_of, write_results
 from midway.models.flow.pixels import pixel_flow
 from midway.models.midway import MidwayNetwork
@@ -36,12 +45,10 @@ from midway.progress import progress
 
 VERSION = 1
 """Version of the code; increased if it computes different results from the same options."""
-CELLS, PIXELS = 4, 16
-"""Side of the grid of averaged features, and of shrunk frames."""
+PIXELS = 16
+"""Side of shrunk frames."""
 NEGLIGIBLE = 1e-6
 """Error of the mean guess, in metres or degrees, below which a component is constant."""
-BATCH = 32
-"""Pairs or frames per forward pass."""
 GROUPS = {"translation": slice(0, 3), "rotation": slice(3, 6)}
 """Components that are scored together: metres, and degrees."""
 
@@ -66,11 +73,9 @@ class PoseVideo:
     """Number of contiguous parts; each is tested once, by a probe fitted to the others."""
     block: int = 5
     """Length of the blocks of the bootstrap in frames."""
-    draws: int = 2000
-    """Number of bootstrap samples."""
 
     def __post_init__(self) -> None:
-        check_at_least("poses", self, gap=1, tiles=1, num_parts=3, block=1, draws=1)
+        check_at_least("poses", self, gap=1, tiles=1, num_parts=3, block=1)
 
 
 def evaluate(
@@ -154,9 +159,7 @@ def scores(
         error, baseline = squared[:, column].sum(1), mean[:, column].sum(1)
         found[name] = {"error": error.mean().sqrt().item(), "ratio": None, "interval": None}
         if baseline.mean().sqrt() > NEGLIGIBLE:
-            ratio, interval = block_bootstrap(
-                error, baseline, frames, block=video.block, num_draws=video.draws, seed=0
-            )
+            ratio, interval = error_ratio(error, baseline, frames, block=video.block)
             found[name] |= {"ratio": ratio, "interval": interval}
     return found
 
@@ -197,28 +200,12 @@ def pair_inputs(
     first, second, shrunk = pairs.first, pairs.second, torch.stack(pixels)
     found: dict[str, Tensor] = {}
     for prefix, each in (("", network), ("untrained_", fresh)):
-        latents = [_latents(each, tile, first, second) for tile in columns]
+        latents = [pair_latents(each, tile, first, second) for tile in columns]
         found[f"{prefix}latents"] = torch.cat(latents, dim=1)
-        features = torch.cat([_cells(each, tile) for tile in columns], dim=1)
+        features = torch.cat([pooled_features(each, tile) for tile in columns], dim=1)
         found[f"{prefix}features"] = torch.cat([features[first], features[second]], dim=1)
     flow = torch.cat([_flow(tile, first, second) for tile in columns], dim=1)
     return {**found, "pixels": shrunk[second] - shrunk[first], "flow": flow}
-
-
-def _latents(network: MidwayNetwork, images: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Return the motion latents of all levels, float64 of shape (pairs, levels * latents * dim)."""
-    found = []
-    for batch in zip(first.split(BATCH), second.split(BATCH), strict=True):
-        outputs = network(*(images[numbers] for numbers in batch)).levels.values()
-        found.append(torch.cat([output.motion_latents.flatten(1) for output in outputs], dim=1))
-    return torch.cat(found).double().cpu()
-
-
-def _cells(network: MidwayNetwork, images: Tensor) -> Tensor:
-    """Return the top features averaged over cells, float64 of shape (frames, cells * dim)."""
-    maps = [network.encoder.maps(part, [-1])[0] for part in images.split(BATCH)]
-    pooled = [F.adaptive_avg_pool2d(each, CELLS).flatten(1) for each in maps]
-    return torch.cat(pooled).double().cpu()
 
 
 def _flow(images: Tensor, first: Tensor, second: Tensor) -> Tensor:

@@ -9,9 +9,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from midway.errors import MidwayError
+from midway.evals.metrics.bootstrap import estimate
 from midway.evals.probes.motion import STRENGTHS, ridge_path
+from midway.models.midway import MidwayNetwork
+
+CELLS = 4
+"""Side of the grid of averaged features."""
+BATCH = 32
+"""Pairs or frames per forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,33 +131,51 @@ def _split(pairs: VideoPairs, part: Tensor) -> tuple[Tensor, Tensor]:
     return (first == part) & (second == part), before | after
 
 
-def block_bootstrap(
-    errors: Tensor, baseline: Tensor, frames: Tensor, *, block: int, num_draws: int, seed: int
+def error_ratio(
+    errors: Tensor, baseline: Tensor, frames: Tensor, *, block: int
 ) -> tuple[float, tuple[float, float]]:
     """Return the ratio of two root mean square errors, and its 95 % interval.
 
-    The interval comes from a circular block bootstrap over the frames: neighbouring pairs share
-    frames and speed, so they are drawn together.
+    The interval comes from a bootstrap over blocks of frames: neighbouring pairs share frames and
+    speed, so they are drawn together.
 
     Args:
         errors: Squared errors of the pairs, shape (N,).
         baseline: Squared errors of the baseline, shape (N,).
-        frames: Earlier frame of each pair, shape (N,); pairs of one frame are drawn together.
+        frames: Earlier frame of each pair, shape (N,).
         block: Frames of a block.
-        num_draws: Number of bootstrap samples.
-        seed: Seed of the samples.
 
     """
-    present, place = frames.unique(return_inverse=True)
-    count = len(present)
-    sums = torch.zeros(2, count, dtype=torch.float64)  # squared errors by frame
-    sums[0].index_add_(0, place, errors.double())
-    sums[1].index_add_(0, place, baseline.double())
-    generator = torch.Generator().manual_seed(seed)
-    starts = torch.randint(count, (num_draws, -(-count // block), 1), generator=generator)
-    drawn = (starts + torch.arange(min(block, count))) % count  # (draws, blocks, block)
-    totals = sums[:, drawn.flatten(1)[:, :count]].sum(2)  # (2, draws)
-    ratios = (totals[0] / totals[1]).sqrt()
-    # A sample in which the camera stands still throughout has no ratio.
-    low, high = ratios.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return (sums[0].sum() / sums[1].sum()).sqrt().item(), (low, high)
+    rows = [
+        ([errors[chosen].sum().item()], [baseline[chosen].sum().item()])
+        for chosen in (frames // block == number for number in (frames // block).unique())
+    ]
+    # A share of the squared error; roots keep the order of the bounds.
+    found = estimate([rows])
+    return found.mean**0.5, (found.low**0.5, found.high**0.5)
+
+
+@torch.no_grad()
+def pair_latents(network: MidwayNetwork, images: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Return the motion latents of all levels, float64 of shape (pairs, levels * latents * dim).
+
+    Args:
+        network: Network in evaluation mode, with motion latents.
+        images: ImageNet-normalised frames (frames, 3, height, width).
+        first: Number of the source of each pair.
+        second: Number of the target of each pair.
+
+    """
+    found = []
+    for batch in zip(first.split(BATCH), second.split(BATCH), strict=True):
+        outputs = network(*(images[numbers] for numbers in batch)).levels.values()
+        found.append(torch.cat([output.motion_latents.flatten(1) for output in outputs], dim=1))
+    return torch.cat(found).double().cpu()
+
+
+@torch.no_grad()
+def pooled_features(network: MidwayNetwork, images: Tensor) -> Tensor:
+    """Return the top features averaged over cells, float64 of shape (frames, cells * dim)."""
+    maps = [network.encoder.maps(part, [-1])[0] for part in images.split(BATCH)]
+    pooled = [F.adaptive_avg_pool2d(each, CELLS).flatten(1) for each in maps]
+    return torch.cat(pooled).double().cpu()
