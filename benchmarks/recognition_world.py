@@ -5,10 +5,12 @@ Videos, runs and scores are kept in the folder and reused, so an interrupted com
 
     python benchmarks/recognition_world.py --folder recognition --worlds develop --repetitions 1
     python benchmarks/recognition_world.py --folder recognition --worlds report --repetitions 3
+    python benchmarks/recognition_world.py --world fading --arms untrained dino dino-gap-0
 
 Arms: `filters`, `filters-3x3` and `colours` need no training; `supervised` is the encoder of
 `untrained` trained with labels; `midway` is the dense term (`recognition.midway_tiny`), `gap-0` the
-same with both frames of a pair at one time, and `dino` is DINO on pairs.
+same with both frames of a pair at one time, `dino` is DINO on pairs, and `dino-gap-0` the same with
+both frames at one time.
 """
 
 import argparse
