@@ -76,7 +76,7 @@ def dino_tiny() -> Experiment:
 
     Command: ``midway train recognition.dino_tiny --data.root recognition/fading/videos/0``
     Cost: 0.17 s of one CPU core a step.
-    Expect: after 500 steps a loss of 4.4 (log(256) is 5.55), a linear readout about 1.5 points
+    Expect: after 500 steps a loss of 4.4 (log(256) is 5.55), a linear readout about 2 points
     above the untrained network, and k-NN no better (docs/RESULTS.md).
     """
     base = midway_tiny()
