@@ -3,6 +3,7 @@
 from itertools import combinations
 
 from midway.experiments.recognition import (
+    FADING,
     LABELLED,
     NUM_VIDEOS,
     PROBE_WORLDS,
@@ -27,6 +28,14 @@ def test_crops_are_as_large_as_the_networks_images():
     ):
         method = experiment.method
         encoder = getattr(method, "network", method).encoder
-        assert encoder.image_size == size == (64, 64)
+        assert encoder.image_size == size
         assert encoder.sincos_positions
         assert SHAPES.height % encoder.patch_size == SHAPES.width % encoder.patch_size == 0
+
+
+def test_frames_of_dinos_pairs_agree_in_shapes_and_not_in_paint():
+    """Paint is another one after two periods, and mostly after one; other frames are compared."""
+    experiment = dino_tiny()
+    smallest, largest = experiment.data.gap_seconds
+    assert FADING.paint_seconds < smallest < largest < FADING.num_frames / FADING.fps
+    assert experiment.method.terms == "cross"

@@ -10,6 +10,7 @@ from midway.data.synthetic.rigid import GRID, rounded
 from midway.data.synthetic.shape_world import SHAPE_CLASSES, ShapeWorld, ShapeWorldConfig
 from midway.data.synthetic.shapes import SHAPES, Shape
 from midway.errors import MidwayError
+from midway.experiments.recognition import FADING
 from tests.data.synthetic.test_world import inner, landing, sample, warp_error
 
 CONFIG = ShapeWorldConfig()
@@ -21,18 +22,28 @@ FROZEN = {
 }
 """SHA-256 of frames, classes, instances and flow of three worlds. If they change, no number of the
 recognition world is comparable with earlier ones: make another world instead."""
+FADING_FROZEN = "c3bcd2b919b8eaae00d35513ec82edfe317ffa2dd4cacb286d05a4cd0a8463ba"
+"""The same of a world whose paint fades, of seed 3."""
 
 
 @pytest.mark.parametrize("seed", FROZEN)
 def test_the_world_is_frozen(seed):
-    world = ShapeWorld(CONFIG, seed)
+    assert digest_of(ShapeWorld(CONFIG, seed)) == FROZEN[seed]
+
+
+def test_the_world_of_fading_paint_is_frozen():
+    assert digest_of(ShapeWorld(FADING, 3)) == FADING_FROZEN
+
+
+def digest_of(world):
+    """Hash three frames and a flow."""
     digest = hashlib.sha256()
     for seconds in (0.0, 0.7, 1.9):
         frame = world.frame(seconds)
         for array in (frame.image, frame.classes, frame.instances):
             digest.update(array.tobytes())
     digest.update(world.flow(0.3, 0.8).flow.tobytes())
-    assert digest.hexdigest() == FROZEN[seed]
+    return digest.hexdigest()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -93,6 +104,32 @@ def test_light_changes_over_time_and_the_frame_and_nothing_else_does():
     ratio = later.image.mean(-1)[::8, ::8] / np.maximum(first.image.mean(-1)[::8, ::8], 1)
     assert np.ptp(ratio) > 0.05
     np.testing.assert_array_equal(unlit.frame(0.0).image, unlit.frame(1.5).image)
+
+
+def test_paint_fades_into_another_and_shapes_persist():
+    still = replace(
+        CONFIG, object_speed=0.0, camera_speed=0.0, light_change=0.0, paint_seconds=0.25
+    )
+    world = ShapeWorld(still, 5)
+    frames = [world.frame(seconds) for seconds in (0.0, 0.01, 0.25, 0.5)]
+    for frame in frames:
+        np.testing.assert_array_equal(frame.instances, frames[0].instances)
+    images = [frame.image.astype(np.float64) for frame in frames]
+    change = [np.abs(image - images[0]).mean() for image in images]
+    # As different after one period as after two, and hardly after a twenty-fifth of one.
+    assert change[1] < 0.2 * change[2]
+    assert 0.5 < change[3] / change[2] < 2
+    halfway = world.frame(0.375).image
+    assert np.abs(halfway - (images[2] + images[3]) / 2).max() <= 1
+    # Times before 0 have paints of their own.
+    assert np.abs(world.frame(-0.25).image - images[2]).mean() > 0.5 * change[2]
+
+
+def test_a_world_whose_paint_fades_begins_as_the_one_of_constant_paint():
+    fading = ShapeWorld(replace(CONFIG, paint_seconds=0.5), 5)
+    np.testing.assert_array_equal(fading.frame(0.0).image, ShapeWorld(CONFIG, 5).frame(0.0).image)
+    first, second = (ShapeWorld(CONFIG, 5).flow(0.2, 0.9), fading.flow(0.2, 0.9))
+    np.testing.assert_array_equal(first.flow, second.flow)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -187,6 +224,7 @@ def test_numbers_are_rounded_to_a_grid_that_float32_holds(value):
     [
         ({"height": 8}, "8 x 128 pixels"),
         ({"num_frames": 0}, "0 frames"),
+        ({"paint_seconds": 0.0}, "paint_seconds = 0.0; give a time above 0"),
         ({"num_objects": 256}, "give 0 to 255"),
         ({"classes_per_scene": 0}, "give 1 to 6"),
         ({"classes_per_scene": 7}, "give 1 to 6"),

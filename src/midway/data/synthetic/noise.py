@@ -1,10 +1,12 @@
 """Textures of the recognition world: smooth noise in two colours, drawn anew for each surface."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
+from midway.data.synthetic import rigid
 from midway.data.synthetic.rigid import Array, rounded
 
 CELLS = 16
@@ -128,6 +130,49 @@ class Mosaic:
         first, second = (paint.colour(x, y) for paint in self.paints)
         share = np.clip((self.border(x, y) - 0.5) * self.sharpness + 0.5, 0, 1)[..., None]
         return first + share * (second - first)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Blend:
+    """Weighted mean of two paints."""
+
+    first: rigid.Paint
+    second: rigid.Paint
+    share: float
+    """Weight of the second paint, 0 to 1."""
+
+    def colour(self, x: Array, y: Array) -> Array:
+        """Return RGB in [0, 1] at surface points, shape (..., 3)."""
+        first, second = (paint.colour(x, y) for paint in (self.first, self.second))
+        return first + self.share * (second - first)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fading:
+    """Paints that fade into one another: every `seconds` one is seen alone, and the next begins."""
+
+    first: rigid.Paint
+    """Paint at time 0."""
+    draw: Callable[[np.random.Generator], rigid.Paint]
+    """Draws the other ones."""
+    seed: tuple[int, int]
+    """Seed of the world, and number of the surface in it."""
+    seconds: float
+    """Time from one paint to the next; infinity keeps the first."""
+
+    def at(self, seconds: float) -> rigid.Paint:
+        """Return the paint at a time."""
+        time = seconds / self.seconds
+        number = int(np.floor(time))
+        share = float(rounded(time - number))
+        paint = self._drawn(number)
+        return Blend(first=paint, second=self._drawn(number + 1), share=share) if share else paint
+
+    def _drawn(self, number: int) -> rigid.Paint:
+        if number == 0:
+            return self.first
+        # Times may be negative, seeds may not.
+        return self.draw(np.random.default_rng([*self.seed, number % 2**32]))
 
 
 def blend(noise: Array) -> Array:

@@ -132,16 +132,17 @@ class RigidWorld:
     def frame(self, seconds: float) -> WorldFrame:
         """Render the image and its masks at any time."""
         x, y = self._pixels(np.float32)
-        canvas = self._backdrop.colour(*Pose.of(self._camera, seconds).to_surface(x, y))
+        backdrop, *paints = self._paints(seconds)
+        canvas = backdrop.colour(*Pose.of(self._camera, seconds).to_surface(x, y))
         instances = np.zeros(x.shape, np.uint8)
-        for number, item in enumerate(self._objects, start=1):
+        for number, (item, paint) in enumerate(zip(self._objects, paints, strict=True), start=1):
             pose = Pose.of(item.motion, seconds)
             box = item.box(pose)
             local = pose.to_surface(x[box], y[box])
             distance = item.shape.distance(*local)
             # Antialiasing: the outline covers a pixel partly within half a pixel.
             opacity = np.clip(0.5 - distance, 0, 1)[..., None]
-            canvas[box] += opacity * (item.paint.colour(*local) - canvas[box])
+            canvas[box] += opacity * (paint.colour(*local) - canvas[box])
             instances[box][distance < 0] = number
         self._light(canvas, x, y, seconds)
         class_of = np.array([0, *(item.class_id for item in self._objects)], np.uint8)
@@ -181,6 +182,10 @@ class RigidWorld:
         """Return the background flow (u, v) in pixels at the image centre, even if occluded."""
         source, target = (Pose.of(self._camera, t) for t in (source_seconds, target_seconds))
         return np.array(target.to_image(*source.to_surface(*self._centre))) - self._centre
+
+    def _paints(self, seconds: float) -> Sequence[Paint]:
+        """Return the paints of the backdrop and the objects at a time; here, always the same."""
+        return [self._backdrop, *(item.paint for item in self._objects)]
 
     def _light(self, canvas: Array, x: Array, y: Array, seconds: float) -> None:
         """Change the brightness of a frame in place; here, not at all."""

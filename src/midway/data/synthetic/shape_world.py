@@ -3,14 +3,20 @@
 A frame is a pure function of (config, seed, seconds), equal on all machines. Each object moves
 rigidly over a moving backdrop. Textures and colours are drawn anew for each object and the backdrop
 from the same distributions, so that neither identifies a class; neither does size, angle or place.
+With a finite `paint_seconds` they fade into others while shapes and motion persist, so that frames
+some time apart agree in shapes only.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import inf
 
 import numpy as np
 
+from midway.data.synthetic import rigid
 from midway.data.synthetic.motion import Motion
-from midway.data.synthetic.noise import Mosaic, Paint
+from midway.data.synthetic.noise import Fading, Mosaic, Paint
 from midway.data.synthetic.rigid import Array, RigidObject, RigidWorld, centre, rounded
 from midway.data.synthetic.shapes import SHAPES, Shape
 from midway.errors import MidwayError
@@ -43,6 +49,8 @@ class ShapeWorldConfig:
     """Root mean square speed of the background in pixels per second; objects move with it."""
     texture_periods: tuple[float, float] = (5.0, 14.0)
     """Shortest and longest period of the textures in pixels."""
+    paint_seconds: float = inf
+    """Time in which textures and colours of a surface fade into others; inf if they never do."""
     texture_contrast: float = 0.12
     """Largest difference between the two colours of a texture, per channel."""
     object_tones: tuple[float, float] = (0.5, 0.95)
@@ -63,6 +71,10 @@ class ShapeWorldConfig:
             raise MidwayError(
                 f"world too small: {self.height} x {self.width} pixels, {self.num_frames} frames, "
                 f"{self.fps} fps; give at least 16 x 16 pixels, one frame and a positive fps"
+            )
+        if not self.paint_seconds > 0:
+            raise MidwayError(
+                f"paint_seconds = {self.paint_seconds}; give a time above 0, inf for constant paint"
             )
         if not 0 <= self.num_objects <= 255:
             raise MidwayError(
@@ -91,14 +103,21 @@ class ShapeWorld(RigidWorld):
             reach=np.array([0.1 * height, 0.1 * height, 0.03, 0.04]),
             speed=config.camera_speed,
         )
-        backdrop = Mosaic.random(
-            rng,
+        self._draw_paint = partial(
+            Paint.random,
+            periods=config.texture_periods,
+            contrast=config.texture_contrast,
+            tones=config.object_tones,
+        )
+        draw_backdrop = partial(
+            Mosaic.random,
             periods=config.texture_periods,
             contrast=config.texture_contrast,
             tones=config.backdrop_tones,
             saturation=config.backdrop_saturation,
             patches=config.backdrop_patches,
         )
+        backdrop = draw_backdrop(rng)
         # Brightness: amplitude, frequency and phase of the change over x, y and time.
         self._lights = rng.uniform([0.3, 0.5, 0], [1, 1.5, 2 * np.pi], (3, 3))
         classes = 1 + rng.permutation(len(SHAPES))[: config.classes_per_scene]
@@ -111,6 +130,15 @@ class ShapeWorld(RigidWorld):
             for number, cell in enumerate(cells)
         ]
         super().__init__(config, self._camera, backdrop, objects)
+        # Paints at time 0 are drawn above, so that they are those of the world of constant paint.
+        draws = [draw_backdrop, *[self._draw_paint] * len(objects)]
+        self._fading = [
+            Fading(first=first, draw=draw, seed=(seed, surface), seconds=config.paint_seconds)
+            for surface, (first, draw) in enumerate(zip(super()._paints(0.0), draws, strict=True))
+        ]
+
+    def _paints(self, seconds: float) -> Sequence[rigid.Paint]:
+        return [fading.at(seconds) for fading in self._fading]
 
     def _light(self, canvas: Array, x: Array, y: Array, seconds: float) -> None:
         """Multiply a frame by its brightness: a slope over the frame that turns with time."""
@@ -148,11 +176,6 @@ class ShapeWorld(RigidWorld):
                 size=size,
                 thickness=rng.uniform(*config.thickness),
             ),
-            paint=Paint.random(
-                rng,
-                periods=config.texture_periods,
-                contrast=config.texture_contrast,
-                tones=config.object_tones,
-            ),
+            paint=self._draw_paint(rng),
             class_id=class_id,
         )
