@@ -124,7 +124,7 @@ def _check_installed(path: Path) -> None:
     except ImportError as error:
         raise MidwayError(
             f"{path}: writing and checking ONNX needs {error.name}; pip install "
-            "midway-network[onnx], or give a name ending in .pt2"
+            "'midway-network[onnx]', or give a name ending in .pt2"
         ) from None
 
 
