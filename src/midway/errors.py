@@ -28,6 +28,10 @@ class MidwayError(Exception):
         super().__init__(printable(message))
 
 
+class DivergedError(MidwayError):
+    """A training's loss or gradient was not finite for many steps."""
+
+
 def counted(number: int, noun: str, plural: str = "") -> str:
     """Return a number with its noun; the plural has an "s" unless it is given.
 

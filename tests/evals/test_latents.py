@@ -8,8 +8,10 @@ import torch
 from midway.cli import main
 from midway.data.synthetic.pairs import WorldPairs
 from midway.data.synthetic.world import World, WorldConfig
+from midway.data.synthetic.write import write_videos
 from midway.errors import MidwayError
 from midway.evals.latents import exchanged_losses, summary
+from midway.evals.probes.exchange import HalvesConfig, half_losses, read_halves
 from midway.models.weights.save import save
 
 from ..models.networks import random_network
@@ -104,3 +106,42 @@ def test_the_command_writes_and_tells_its_results(tmp_path, capsys):
     assert results == json.loads((tmp_path / "out/results.json").read_text())
     assert [*results["levels"]] == ["1", "2", "3"]
     assert results["pairs"] == 2
+
+
+@torch.no_grad()
+def test_halves_of_video_frames_exchange_their_latents(tmp_path, capsys):
+    torch.manual_seed(0)
+    network, config = random_network(), HalvesConfig(root=str(tmp_path / "videos"), num_pairs=10)
+    height, width = network.config.encoder.image_size
+    world = WorldConfig(height=height, width=3 * width, num_frames=12, fps=8.0)
+    write_videos(tmp_path / "videos", world, seeds=range(3))
+    found = half_losses(network, config)[2]
+    (first, second) = read_halves(network, config)
+    assert [len(source) for source, _ in (first, second)] == [16, 4]
+    source, target = (torch.cat(frames) for frames in zip(first, second, strict=True))
+    assert source.shape == (20, 3, height, width)
+    # The second half begins where the first one ends: their edges are alike.
+    left, right = source[:8], source[8:16]
+    edge = (left[..., -1] - right[..., 0]).abs().mean()
+    assert edge < 0.7 * (left[..., -1] - right.roll(1, 0)[..., 0]).abs().mean()
+    assert edge < 0.7 * (left[..., -1] - right[..., -1]).abs().mean()
+    model, up = network.dynamics.forward_models["2"], network.dynamics.raise_latents
+    own = network(source, target).levels[2]
+    for row, (alike, other) in {0: (8, 1), 15: (7, 18), 17: (19, 0), 18: (16, 19)}.items():
+        for name, given in (("own", row), ("alike", alike), ("other_motion", other)):
+            latents = up(own.motion_latents[given][None])
+            predicted = model(own.source_backward[row][None], latents)[0]
+            expected = _dense(predicted, own.target[row][None])
+            assert found[name][row].item() == pytest.approx(expected, rel=1e-3), (name, row)
+    save(network, tmp_path / "network.safetensors")
+    words = ["--network", str(tmp_path / "network.safetensors"), "--data.root", config.root]
+    assert main(["eval", "latents", *words, "--data.num-pairs", "10", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["pairs"] == 20
+    assert result["levels"]["2"]["alike"] == pytest.approx(found["alike"].mean().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("change", [{"num_pairs": 1}, {"gap_seconds": 0.0}, {"seed": -1}])
+def test_halves_of_no_pairs_are_refused(change):
+    with pytest.raises(MidwayError, match="give 2 pairs or more"):
+        HalvesConfig(**change)

@@ -10,7 +10,7 @@ import torch
 import midway
 from midway.config import read_json
 from midway.data.clips.find import find_clips
-from midway.data.clips.store import read_store
+from midway.data.clips.headers import read_store_apart
 from midway.data.flow.files import read_flow
 from midway.data.images import read_image, read_labelled
 from midway.data.labelled_videos.masks import read_mask
@@ -35,6 +35,8 @@ from tests.train.toy import Toy
 MAX_SECONDS = 30.0
 """Stated duration up to which frames are requested."""
 MAX_FRAMES = 400
+STORE_SECONDS = 20.0
+"""Timeout of a store, below that of an input."""
 GAP_SECONDS = (0.05, 0.5)
 
 
@@ -130,7 +132,8 @@ def clips(path: Path) -> None:
 
 
 def store(path: Path) -> None:
-    for clip in read_store(str(path))[:MAX_FRAMES]:
+    found = read_store_apart(str(path), num_workers=1, timeout_seconds=STORE_SECONDS)
+    for clip in found[:MAX_FRAMES]:
         step = max(1, math.ceil(len(clip.frame_seconds) / 4))
         clip.frames_at(clip.frame_seconds[::step].tolist())
 

@@ -9,6 +9,7 @@ from midway.data.views.render import Clips, example_clips
 from midway.errors import MidwayError
 from midway.methods.midway import Midway, MidwayConfig
 from midway.models.weights.save import save
+from midway.nn.losses.dense import normalized_mse
 from midway.train.health import LOW_RANK, LOW_SPREAD
 from midway.train.objective import Progress
 
@@ -124,6 +125,49 @@ def test_the_dino_term_counts_by_its_weight_and_is_left_out_at_zero() -> None:
     torch.testing.assert_close(outputs[3.0].loss.detach(), dense + 3 * dino)
     torch.testing.assert_close(outputs[0.0].loss.detach(), dense)
     assert "dino_loss" not in outputs[0.0].logs
+
+
+def test_exchanged_latents_are_those_of_the_other_half_in_the_same_order() -> None:
+    torch.manual_seed(0)
+    method = Midway(replace(CONFIG, dino_weight=0.0, exchanged_latents=True))
+    clips, network = _clips(), method.network
+    found = method.loss(clips).logs
+    source, target = clips.views["motion"][:, 0]
+    losses: dict[int, list[torch.Tensor]] = {level: [] for level in network.config.dynamics.levels}
+    with torch.no_grad():
+        for first, second in ((source, target), (target, source)):
+            left, right = (
+                network(first[..., part], second[..., part]).levels
+                for part in (slice(0, 32), slice(32, 64))
+            )
+            for level, model in network.dynamics.forward_models.items():
+                for own, other in ((left, right), (right, left)):
+                    # The top level only: below it, the source is the prediction of the level above.
+                    wanted = own[int(level)]
+                    latents = network.dynamics.raise_latents(other[int(level)].motion_latents)
+                    predicted = model(wanted.source_backward, latents)[0]
+                    losses[int(level)].append(normalized_mse(predicted, wanted.target))
+    top = max(losses)
+    torch.testing.assert_close(found[f"dense_loss_{top}"], torch.stack(losses[top]).mean())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"views": replace(CONFIG.views, motion_size=(64, 72))}, "72 pixels; give an even number"),
+        (
+            {
+                "network": replace(
+                    CONFIG.network, dynamics=replace(CONFIG.network.dynamics, latent_dynamics=False)
+                )
+            },
+            "without latent_dynamics",
+        ),
+    ],
+)
+def test_latents_that_cannot_be_exchanged_are_refused(change: dict, message: str) -> None:
+    with pytest.raises(MidwayError, match=message):
+        replace(CONFIG, exchanged_latents=True, **change)
 
 
 def test_the_dense_term_counts_by_its_weight_and_is_left_out_at_zero() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,7 +29,11 @@ pytestmark = pytest.mark.slow
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
     world = WorldConfig(height=48, width=64, num_frames=40, fps=20, num_objects=2)
-    write_videos(folder, world, seeds=range(3))
+    rng = np.random.default_rng(0)
+    for video in write_videos(folder, world, seeds=range(3)):
+        # For methods that read actions.
+        rows = {"seconds": np.arange(40) / 20, "action": rng.normal(size=(40, 2))}
+        np.savez(video.with_suffix(".signals.npz"), **rows)
     return folder
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from midway.errors import MidwayError
-from midway.models.dynamics import DynamicsConfig, mean_or_sum
+from midway.models.dynamics import DynamicsConfig
 from midway.models.midway import MidwayNetwork, MidwayOutput
 from midway.nn.blocks import Block
 from midway.nn.mimetic import sincos_positions
@@ -141,13 +141,6 @@ def test_capacity_fields_shrink_the_dynamics(change: dict) -> None:
     assert count(_network(**change)) < count(_network())
 
 
-def test_the_dense_loss_is_the_sum_or_the_mean_over_levels() -> None:
-    levels = _run(_network()).levels
-    losses = [level.loss.item() for level in levels.values()]
-    assert mean_or_sum(levels, "sum").item() == pytest.approx(sum(losses))
-    assert mean_or_sum(levels, "mean").item() == pytest.approx(sum(losses) / 3)
-
-
 def test_positions_follow_the_image_size() -> None:
     network = _network()
     images = torch.randn(1, 3, 40, 64)
@@ -198,3 +191,15 @@ def test_as_published_the_position_table_starts_with_zeros() -> None:
 def test_a_matching_start_needs_a_width_for_sines_and_cosines() -> None:
     with pytest.raises(MidwayError, match="midway_width 18 is not a multiple of 4"):
         DynamicsConfig(midway_width=18, starts_matching=True)
+
+
+def test_correlation_changes_the_latents_of_every_level_and_is_off_by_default() -> None:
+    assert _network().dynamics.midway_path.correlation is None
+    network = _network(correlation_radius=1)
+    correlated = _run(network).levels
+    network.dynamics.midway_path.correlation = None
+    plain = _run(network).levels
+    for level in (1, 2, 3):
+        assert not torch.allclose(correlated[level].motion_latents, plain[level].motion_latents)
+    with pytest.raises(MidwayError, match="correlation_radius"):
+        DynamicsConfig(correlation_radius=-1)

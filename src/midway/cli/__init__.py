@@ -20,6 +20,7 @@ from midway.progress import ProgressBar
 
 COMMANDS = {
     "quickstart": "train a small network on synthetic videos and write a report",
+    "worlds": "write synthetic videos of moving photographs: midway worlds OUT [--photos DIR]",
     "prepare": "write a frame store or an index of videos, or recommend one (--measure)",
     "train": "pretrain: midway train EXPERIMENT --data.root DIR [--field value ...]",
     "eval": "evaluate a network: midway eval NAME --network RUN --data.root DIR",

@@ -26,6 +26,7 @@ from midway.progress import progress
 USAGE = """usage: midway paper TABLE --plan [--row NAME] [--data DIR] [--runs DIR] [--json]
        midway paper TABLE [--row NAME] --data DIR [--runs DIR]
        midway paper table9 [--json]
+       midway paper miniature [--plan | --tables] [--camvid DIR] [--budget MINUTES]
 
 Tables 1 to 7 have pretraining runs with evaluations. --plan shows their commands, data, cost and
 numbers, ours beside the paper's. Without it, the commands run in turn; what is done is kept, and an
@@ -34,7 +35,9 @@ interrupted one continues. Table 9 has costs of training, counted here beside th
   table1  BDD100K: segmentation and flow        table5  sizes of the dynamics
   table2  Walking Tours: the same               table6  linear readout on ADE20K
   table3  parts of the network                  table7  flow with a frozen network
-  table4  longer pretraining                    table9  multiply-adds and parameters"""
+  table4  longer pretraining                    table9  multiply-adds and parameters
+
+"miniature" trains the methods for minutes on a CPU; see midway paper miniature --help."""
 HEADER = ("method", "sample", "run", "counted", "paper", "diff", "M params", "paper", "diff")
 
 
@@ -44,10 +47,18 @@ def main(words: Sequence[str]) -> dict[str, Any]:
         print(USAGE)
         raise SystemExit(0)
     name, prog = words[0], f"midway paper {words[0]}"
+    if name == "miniature":
+        # Imported only here, because it imports all methods.
+        from midway.cli import miniature
+
+        options = parse(miniature.Options, words[1:], prog=prog, about=miniature.ABOUT)
+        return miniature.main(options)
     if name == "table9":
         return parse(table9, words[1:], prog=prog)
     if name not in TABLES:
-        raise MidwayError(f"no table '{name}'; there are {', '.join((*TABLES, 'table9'))}")
+        raise MidwayError(
+            f"no table '{name}'; there are {', '.join((*TABLES, 'table9', 'miniature'))}"
+        )
     options = parse(_Options, words[1:], prog=prog, about="Print or make a table of the paper.")
     return _table(name, options)
 

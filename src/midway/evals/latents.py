@@ -11,11 +11,13 @@ of
 
 Motion information in the latents is independent of the appearance; information that leaks from the
 target is not. Latents are exchanged at one level at a time.
+
+With a folder of videos, no world is rendered: `alike` has the latents of the other half of the same
+pair of frames, and `other_motion` those of another pair (`midway.evals.probes.exchange`).
 """
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,11 +32,11 @@ from midway.analysis.inputs import fit
 from midway.config import to_json
 from midway.data.synthetic.pairs import WorldPairs
 from midway.errors import MidwayError, counted
+from midway.evals.probes.exchange import HalvesConfig, encode, exchanged, half_losses
 from midway.evals.results import complete, protocol_version, weights_of, write_results
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.sources import NetworkSource, open_network
 from midway.nn.eval_mode import evaluating
-from midway.nn.losses.dense import normalized_mse
 from midway.progress import progress
 
 VERSION = 1
@@ -46,12 +48,14 @@ LOOK_SEED = 1
 
 DEFAULT_NETWORK = NetworkSource()
 DEFAULT_WORLDS = WorldPairs()
+DEFAULT_DATA = HalvesConfig()
 
 
 def evaluate(
     *,
     network: Annotated[NetworkSource, tyro.conf.OmitArgPrefixes] = DEFAULT_NETWORK,
     worlds: Annotated[WorldPairs, tyro.conf.OmitArgPrefixes] = DEFAULT_WORLDS,
+    data: HalvesConfig = DEFAULT_DATA,
     folder: Path | None = None,
 ) -> dict[str, Any]:
     """Measure the dense loss with exchanged latents, by level.
@@ -59,21 +63,25 @@ def evaluate(
     Args:
         network: Network with motion latents.
         worlds: Rendered pairs, from at least two worlds.
+        data: Pairs of videos, used instead of the worlds if there is a root.
         folder: Folder for results.json; if None, nothing is written.
 
     Raises:
-        MidwayError: The network cannot be read or has no latents, or there is only one world.
+        MidwayError: The network cannot be read or has no latents, there is only one world, or the
+            root has no usable clips.
 
     """
     start = time.monotonic()
     opened = open_network(network)
-    losses = exchanged_losses(opened.network, worlds)
-    settings = to_json(worlds)
+    if data.root:
+        losses, settings = half_losses(opened.network, data), {"data": to_json(data)}
+    else:
+        losses, settings = exchanged_losses(opened.network, worlds), to_json(worlds)
     results = complete(
         {
             **settings,
             "network": to_json(network),
-            "pairs": worlds.num_worlds * worlds.pairs_per_world,
+            "pairs": len(next(iter(losses.values()))["own"]),
             "levels": {str(level): summary(each) for level, each in losses.items()},
         },
         protocol="latents",
@@ -91,7 +99,7 @@ def exchanged_losses(network: MidwayNetwork, worlds: WorldPairs) -> dict[int, di
     """Compute the dense loss (eq. 1) of each pair, by level and source of the latents.
 
     Args:
-        network: Network; its mode is restored.
+        network: Network with motion latents; its mode is restored.
         worlds: Pairs that are rendered.
 
     Returns:
@@ -102,16 +110,21 @@ def exchanged_losses(network: MidwayNetwork, worlds: WorldPairs) -> dict[int, di
         MidwayError: The network has no latents, or there is only one world.
 
     """
-    if not network.config.dynamics.latent_dynamics:
-        raise MidwayError("network: has no motion latents; take one with latent_dynamics")
     if worlds.num_worlds < 2:
         raise MidwayError("exchange of latents: need two worlds; give --num-worlds 2 or more")
     with evaluating(network):
-        own = _outputs(network, worlds, look_seed=None)
-        alike = _outputs(network, worlds, look_seed=LOOK_SEED)
+        own = encode(network, _batches(network, worlds, look_seed=None))
+        alike = encode(network, _batches(network, worlds, look_seed=LOOK_SEED))
+        # Pairs are ordered by world, so this shifts each pair's latents to the next world.
         return {
-            level: _exchanged(network, level, own[level], alike[level].latents, worlds)
-            for level in network.config.dynamics.levels
+            level: exchanged(
+                network,
+                level,
+                each,
+                alike[level].latents,
+                each.latents.roll(worlds.pairs_per_world, dims=0),
+            )
+            for level, each in own.items()
         }
 
 
@@ -137,88 +150,19 @@ def summary(losses: Mapping[str, Tensor]) -> dict[str, float | None]:
     return means
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Output:
-    """Outputs of one level for a batch of pairs."""
-
-    latents: Tensor
-    source_backward: Tensor
-    target: Tensor
-    copied: Tensor
-    """The teacher's features of the source."""
-
-
-def _outputs(
+def _batches(
     network: MidwayNetwork, worlds: WorldPairs, *, look_seed: int | None
-) -> dict[int, _Output]:
-    """Run the network on all pairs, one world per forward pass; return the outputs by level."""
-    levels = network.config.dynamics.levels
-    found: dict[int, list[_Output]] = {level: [] for level in levels}
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield source and target of all pairs, one world per batch."""
     count = worlds.num_worlds * worlds.pairs_per_world
     examples = progress(worlds.examples(look_seed=look_seed), "pairs", count)
     while batch := list(islice(examples, worlds.pairs_per_world)):
         source = _frames(network, [example.source for example in batch])
-        target = _frames(network, [example.target for example in batch])
-        outputs = network(source, target).levels
-        copied = network.teacher.encoder.levels(source, levels)
-        for level, copy in zip(levels, copied, strict=True):
-            output = outputs[level]
-            found[level].append(
-                _Output(
-                    latents=output.motion_latents,
-                    source_backward=output.source_backward,
-                    target=output.target,
-                    copied=copy,
-                )
-            )
-    return {level: _joined(parts) for level, parts in found.items()}
+        yield source, _frames(network, [example.target for example in batch])
 
 
 def _frames(network: MidwayNetwork, images: list[NDArray[np.uint8]]) -> Tensor:
     return fit(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), network).images
-
-
-def _joined(parts: list[_Output]) -> _Output:
-    return _Output(
-        **{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(_Output)}
-    )
-
-
-def _exchanged(
-    network: MidwayNetwork, level: int, own: _Output, alike: Tensor, worlds: WorldPairs
-) -> dict[str, Tensor]:
-    """Return the dense losses (pairs,) of one level, by source of the latents."""
-    model, dynamics = network.dynamics.forward_models[str(level)], network.dynamics
-    given = {
-        "own": own.latents,
-        "alike": alike,
-        # Pairs are ordered by world, so this shifts each pair's latents to the next world.
-        "other_motion": own.latents.roll(worlds.pairs_per_world, dims=0),
-        "none": torch.zeros_like(own.latents),
-    }
-    predicted = {
-        name: torch.cat(
-            [
-                model(v, dynamics.raise_latents(m))[0]
-                for v, m in zip(
-                    own.source_backward.split(worlds.pairs_per_world),
-                    latents.split(worlds.pairs_per_world),
-                    strict=True,
-                )
-            ]
-        )
-        for name, latents in given.items()
-    }
-    predicted["copy"] = own.copied
-    return {
-        name: torch.stack(
-            [
-                normalized_mse(one[None], true[None]).cpu()
-                for one, true in zip(each, own.target, strict=True)
-            ]
-        )
-        for name, each in predicted.items()
-    }
 
 
 def report(results: Mapping[str, Any]) -> str:

@@ -17,14 +17,14 @@ from midway.data.views.render import Clips
 from midway.errors import MidwayError
 from midway.methods.base import About, Method, MethodConfig
 from midway.models.dino import HeadConfig
-from midway.models.dynamics import DynamicsConfig, mean_or_sum
+from midway.models.dynamics import DynamicsConfig
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig
 from midway.models.midway import MidwayNetwork, NetworkConfig
 from midway.models.vit_config import TINY_STD
 from midway.models.weights.load import build_network
 from midway.models.weights.sources import differing, read_source
-from midway.nn.losses.dense import normalized_mse
+from midway.nn.losses.dense import mean_or_sum, normalized_mse
 from midway.nn.losses.dino import Terms
 from midway.train.distillation import (
     HEALTH_SAMPLES,
@@ -61,6 +61,10 @@ class MidwayConfig(TeacherConfig, MethodConfig):
     """Weight decay of the dynamics: constant in the release, scheduled in the paper."""
     clip_dynamics: bool = False
     """If True, gradient clipping covers the dynamics; in the release it does not."""
+    exchanged_latents: bool = False
+    """If True, cut the motion crop in halves, left and right, and predict each half with the
+    motion latents of the other: they share a motion but no content, so that latents can encode
+    nothing else. For videos in which most of the frame moves as one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,6 +73,12 @@ class MidwayConfig(TeacherConfig, MethodConfig):
             require("method", {f"{name} = {value}; give 0 or more": 0 <= value < inf})
         some = self.dino_weight > 0 or self.dense_weight > 0
         require("method", {"dino_weight and dense_weight = 0; give one of them above 0": some})
+        if self.exchanged_latents:
+            width, patch = self.views.motion_size[1], self.network.encoder.patch_size
+            rule = f"exchanged_latents with crops of {width} pixels; give an even number of patches"
+            require("method", {rule: width % (2 * patch) == 0})
+            has_latents = self.network.dynamics.latent_dynamics
+            require("method", {"exchanged_latents without latent_dynamics; set both": has_latents})
         if (decay := self.dynamics_weight_decay) != "scheduled":
             rule = f"dynamics_weight_decay = {decay}; give 0 or more"
             require("method", {rule: 0 <= decay < inf})
@@ -148,10 +158,13 @@ class Midway(Method):
         """Return the DINO term plus the dense term, equally weighted in the paper (section 3)."""
         config, weighted, logs = self.config, [], {}
         if config.dense_weight:
-            source, target = clips.views["motion"][:, 0]  # (batch, 3, height, width) each
+            source, target = self._motion_crops(clips)
+            other = None
+            if config.exchanged_latents:
+                other = torch.arange(len(source), device=source.device).roll(len(source) // 2)
             # Both (s, t) and (t, s) are trained; each frame is encoded once.
-            outputs = self.network.forward_both_orders(source, target).levels
-            dense = mean_or_sum(outputs, config.dense_over_levels)
+            outputs = self.network.forward_both_orders(source, target, latents_of=other).levels
+            dense = mean_or_sum((out.loss for out in outputs.values()), config.dense_over_levels)
             weighted.append(config.dense_weight * dense)
             by_level = {f"dense_loss_{level}": out.loss.detach() for level, out in outputs.items()}
             logs = {"dense_loss": dense.detach()} | by_level
@@ -190,7 +203,7 @@ class Midway(Method):
         config, clips = self.config, few(batch.render(self.spec), HEALTH_SAMPLES)
         found: dict[str, Tensor] = {}
         if config.dense_weight:
-            found |= self.pair_health(*clips.views["motion"][:, 0])
+            found |= self.pair_health(*self._motion_crops(clips))
         if config.dino_weight:
             found |= invariance_health(self.network, clips, config.terms)
         return found
@@ -201,8 +214,9 @@ class Midway(Method):
 
         found = super().pictures(batch)
         if self.config.dense_weight:
-            motion = batch.render(self.spec).views["motion"][:, 0]  # (frames, batch, 3, H, W)
-            found["heatmaps"] = heatmap_picture(self.network, *motion)
+            found["heatmaps"] = heatmap_picture(
+                self.network, *self._motion_crops(batch.render(self.spec))
+            )
         return found
 
     def starting_health(self, batch: ClipBatch) -> dict[str, Tensor]:
@@ -244,6 +258,14 @@ class Midway(Method):
                 for block, gate in enumerate(outputs[level].gates, start=2):
                     found[f"gate_{level}_{block}"] = gate.float().mean()
         return found
+
+    def _motion_crops(self, clips: Clips) -> tuple[Tensor, Tensor]:
+        """Return source and target (batch, 3, height, width), or the halves of both."""
+        source, target = clips.views["motion"][:, 0]
+        if not self.config.exchanged_latents:
+            return source, target
+        # (batch, 3, height, width) -> (2 * batch, 3, height, width / 2)
+        return torch.cat(source.chunk(2, dim=3)), torch.cat(target.chunk(2, dim=3))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return groups of encoder, head and dynamics, which have a separate weight decay."""

@@ -4,12 +4,12 @@ The paper's symbols: z features, m motion latents, v backward features, z^ predi
 marks the teacher's side. Levels go from the top (12) down: 9, 6, 3.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from midway.config import check_at_least, check_at_most
@@ -17,6 +17,7 @@ from midway.errors import MidwayError
 from midway.nn.blocks import Block, CrossBlock, Gate, GatedBlock, init_transformer
 from midway.nn.embed import resample_positions
 from midway.nn.linear import Linear
+from midway.nn.local_correlation import LocalCorrelation
 from midway.nn.losses.dense import normalized_mse
 from midway.nn.mimetic import AMPLITUDE, sincos_positions, start_carrying, start_comparing
 
@@ -45,6 +46,9 @@ class DynamicsConfig:
     midway_depth: int = 4
     midway_heads: int = 3
     num_latents: int = 10
+    correlation_radius: int = 0
+    """Patches to each side of the window of `LocalCorrelation`, an input of the midway path; 0 for
+    none, as in the paper."""
     backward_heads: int = 6
     forward_depth: int = 4
     forward_heads: int = 6
@@ -58,7 +62,8 @@ class DynamicsConfig:
         sizes = ("midway_width", "midway_depth", "midway_heads", "num_latents", "forward_depth")
         heads = ("backward_heads", "forward_heads")
         check_at_least("dynamics", self, **dict.fromkeys(sizes + heads, 1))
-        most = {"midway_width": 2**16, "num_latents": 4096}
+        check_at_least("dynamics", self, correlation_radius=0)
+        most = {"midway_width": 2**16, "num_latents": 4096, "correlation_radius": 16}
         check_at_most("dynamics", self, midway_depth=32, forward_depth=32, **most)
         rising = sorted({level for level in self.levels if level >= 1})
         if not self.levels or list(self.levels) != rising:
@@ -137,6 +142,8 @@ class MidwayPath(nn.Module):
             }
         )
         self.up = Linear(width, dim)
+        radius = config.correlation_radius
+        self.correlation = LocalCorrelation(radius, width) if radius else None
 
     def positions(
         self, grid: tuple[int, int]
@@ -197,13 +204,10 @@ class ForwardDynamics(nn.Module):
         gates: list[Tensor] = []
         x_before = x
         for index, block in enumerate(self.blocks):
-            # The first block has no gate.
             full_gate = None
             if index and self.gates:
-                # The release reads the gate one block earlier than eq. 2 states.
                 gate_input = x_before if self.gate_input == "previous" else x
                 gate = self.gates[index - 1](gate_input[:, num_latents:])  # (batch, tokens, dim)
-                # Motion latents have gate 1.
                 ones = gate.new_ones(gate.shape[0], num_latents, gate.shape[2])
                 full_gate = torch.cat([ones, gate], dim=1)
                 gates.append(gate)
@@ -233,6 +237,8 @@ class Dynamics(TargetSide):
         init_transformer(self, config.init_std)
         if config.starts_matching:
             self._start_matching(grid)
+        if config.latent_dynamics and self.midway_path.correlation:
+            self.midway_path.correlation.reset()
 
     def _start_matching(self, grid: tuple[int, int]) -> None:
         transformers = [*self.forward_models.values()]
@@ -258,6 +264,7 @@ class Dynamics(TargetSide):
         grid: tuple[int, int],
         *,
         latents_only: bool = False,
+        latents_of: Int[Tensor, " batch"] | None = None,
     ) -> dict[int, LevelOutput]:
         """Predict the features of the target at every level, from the top down (Algorithm 1).
 
@@ -267,16 +274,14 @@ class Dynamics(TargetSide):
             teacher: EMA copies that process the target. Pass `self` to train through both frames
                 (finetuning).
             grid: Rows and columns of patches in the features.
-            latents_only: If True, the last midway block computes the latents only, which is all
-                that the dense loss needs.
+            latents_only: If True, the last midway block computes only the latents, for the loss.
+            latents_of: Pair with whose latents each target is predicted; None for its own.
 
         """
-        # No gradient reaches the target's side in pretraining: its features carry none, and the
-        # teacher is frozen.
+        # In pretraining no gradient reaches the target's side: the teacher is frozen.
         source_at = dict(zip(self.config.levels, source, strict=False))
         target_at = dict(zip(self.config.levels, target, strict=False))
-        # x stands for the source in the midway path; v and v~ of the level above start as the top
-        # features z_12 and z~_12.
+        # x is the source; v and v~ of the level above start as the top features z_12 and z~_12.
         x = source_above = source[-1]
         target_above = target[-1]
         latents = tokens = x.new_empty(x.shape[0], 0, self.config.midway_width)
@@ -284,12 +289,15 @@ class Dynamics(TargetSide):
         for level in reversed(self.config.levels):
             if self.config.latent_dynamics:
                 # (batch, tokens, dim) -> (batch, tokens, midway_width), source and target
-                both = self.down(x), teacher.down(target_above)
+                both = [self.down(x), teacher.down(target_above)]
+                if self.midway_path.correlation:
+                    both[0] = both[0] + self.midway_path.correlation(x, target_above, grid)
                 latents, tokens = self._infer_motion(level, latents, *both, grid, latents_only)
             # Backward layers: queries from this level, memory from the level above.
             v = self._refine(self, level, source_at[level], source_above)
             v_target = self._refine(teacher, level, target_at[level], target_above)
-            prediction, gates = self.forward_models[str(level)](v, self.raise_latents(latents))
+            given = latents if latents_of is None else latents[latents_of]
+            prediction, gates = self.forward_models[str(level)](v, self.raise_latents(given))
             outputs[level] = LevelOutput(
                 motion_latents=latents,
                 midway_tokens=tokens,
@@ -340,11 +348,3 @@ class Dynamics(TargetSide):
         if not self.config.backward_layers:
             return features
         return side.backward_layers[str(level)](features, memory)
-
-
-def mean_or_sum(
-    outputs: Mapping[int, LevelOutput], over: Literal["mean", "sum"]
-) -> Float[Tensor, ""]:
-    """Reduce the dense losses of all levels: mean in the paper, sum in the release."""
-    losses = torch.stack([output.loss for output in outputs.values()])
-    return losses.mean() if over == "mean" else losses.sum()

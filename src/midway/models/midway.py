@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from midway.errors import MidwayError
@@ -118,10 +118,19 @@ class MidwayNetwork(nn.Module):
         self,
         source: Float[Tensor, "batch 3 height width"],
         target: Float[Tensor, "batch 3 height width"],
+        *,
+        latents_of: Int[Tensor, " batch"] | None = None,
     ) -> MidwayOutput:
         """Predict in both orders, (s, t) and (t, s), stacked along the batch; for training.
 
         The midway tokens of the outputs are the latents only.
+
+        Args:
+            source: ImageNet-normalised.
+            target: Frame of the same size.
+            latents_of: Pair of the batch with whose latents each target is predicted, in the same
+                order of the two frames; None for its own.
+
         """
         # Each frame passes once through the student and once through the teacher.
         frames = torch.cat([source, target])
@@ -130,7 +139,10 @@ class MidwayNetwork(nn.Module):
             targets = self.teacher.encoder.levels(frames, self.config.levels)
         # [s; t] -> [t; s]: the target of each row is the other frame of its pair.
         swapped = [level.roll(len(source), dims=0) for level in targets]
-        return self.predict(features, swapped, self.grid(frames), latents_only=True)
+        if latents_of is not None:
+            latents_of = torch.cat([latents_of, latents_of + len(source)])
+        grid = self.grid(frames)
+        return self.predict(features, swapped, grid, latents_only=True, latents_of=latents_of)
 
     def predict(
         self,
@@ -139,6 +151,7 @@ class MidwayNetwork(nn.Module):
         grid: tuple[int, int],
         *,
         latents_only: bool = False,
+        latents_of: Int[Tensor, " batch"] | None = None,
     ) -> MidwayOutput:
         """Run the dynamics between the features of two frames at `config.levels`.
 
@@ -147,9 +160,13 @@ class MidwayNetwork(nn.Module):
             target: Teacher's features, of the same shapes.
             grid: Rows and columns of patches.
             latents_only: If True, return only the latents of the midway tokens.
+            latents_of: Pair of the batch with whose latents each target is predicted; None for its
+                own.
 
         """
-        levels = self.dynamics(source, target, self.teacher, grid, latents_only=latents_only)
+        levels = self.dynamics(
+            source, target, self.teacher, grid, latents_only=latents_only, latents_of=latents_of
+        )
         return MidwayOutput(levels=levels)
 
     @property

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from midway.errors import MidwayError, counted
+from midway.errors import DivergedError, MidwayError, counted
 from midway.nn.compilation import compile_regions, recompute_regions
 from midway.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, step_of
 from midway.train.health import Health, Probe
@@ -273,7 +273,7 @@ class _Training:
         """
         in_a_row = int(self.optimizer.skipped_in_a_row)
         if step == self.steps and in_a_row == step - start:
-            raise MidwayError(
+            raise DivergedError(
                 f"{self.run.folder}: loss or gradient not finite in any of its "
                 f"{counted(in_a_row, 'step')} from step {start}, so nothing was learnt; "
                 "check the weights it starts from, or lower --optim.lr"
@@ -283,7 +283,7 @@ class _Training:
         # float16 starts with a loss scale that overflows, and halves it at every skipped step.
         if self.scaler.is_enabled() and self.scaler.get_scale() > 1:
             return
-        raise MidwayError(
+        raise DivergedError(
             f"loss or gradient not finite {in_a_row} steps in a row: {self.run.folder} at step "
             f"{step}; see its metrics.jsonl, then start again with a lower --optim.lr or another "
             "--run.precision"

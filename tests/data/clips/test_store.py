@@ -264,3 +264,16 @@ def test_a_store_tells_what_it_was_made_with(store):
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(MidwayError, match=rf"{next(iter(wrong))} = .*; give"):
         StoreConfig(**wrong)
+
+
+def test_a_store_that_ends_the_process_that_opens_it_is_refused_in_one_line(tmp_path, capfd):
+    """Lance puts a name of the file into its error, and aborts if it contains a zero byte."""
+    store = write_store(tmp_path / "damaged.lance", {"a": even_frames(0, 20)})
+    (data,) = Path(store).glob("data/*.lance")
+    data.write_bytes(data.read_bytes().replace(b"/lance.encodings2", b"/lance.encodings\0"))
+    with pytest.raises(MidwayError) as refused:
+        find_clips(store, fps=30, gap_seconds=(0.1, 0.5), num_workers=1)
+    assert str(refused.value) == (
+        f"{store}: ends the process that reads it (SIGABRT); copy or prepare the store again"
+    )
+    assert capfd.readouterr().err == ""

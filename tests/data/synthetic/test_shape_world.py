@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from midway.data.synthetic.pose import GRID, rounded
+from midway.data.synthetic.rigid import GRID, rounded
 from midway.data.synthetic.shape_world import SHAPE_CLASSES, ShapeWorld, ShapeWorldConfig
 from midway.data.synthetic.shapes import SHAPES, Shape
 from midway.errors import MidwayError

@@ -1,7 +1,8 @@
+import pytest
 import torch
 from torch.nn import functional as F
 
-from midway.nn.losses.dense import normalized_mse
+from midway.nn.losses.dense import mean_or_sum, normalized_mse
 
 
 def test_it_equals_the_squared_distance_of_unit_vectors() -> None:
@@ -20,3 +21,9 @@ def test_no_gradient_reaches_the_target() -> None:
     normalized_mse(x, y).backward()
     assert x.grad is not None
     assert y.grad is None
+
+
+def test_losses_of_levels_are_summed_or_averaged() -> None:
+    losses = [torch.tensor(value) for value in (0.5, 1.0, 3.0)]
+    assert mean_or_sum(losses, "sum").item() == pytest.approx(4.5)
+    assert mean_or_sum(losses, "mean").item() == pytest.approx(1.5)

@@ -10,7 +10,12 @@ from pathlib import Path
 
 from midway.data.clip import BadClipError, Clip
 from midway.data.clips.frame_folder import FrameSequence, group_sequences, natural_key
-from midway.data.clips.headers import Tail, read_blank_tails, read_headers
+from midway.data.clips.headers import (
+    Tail,
+    read_blank_tails,
+    read_headers,
+    read_store_apart,
+)
 from midway.data.clips.index import (
     INDEX_NAME,
     Record,
@@ -26,7 +31,7 @@ from midway.data.clips.listing import Listing, list_kinds, tell_passed_over
 from midway.data.clips.parts import divide_into_stretches
 from midway.data.clips.roots import EVERYTHING, Selection, files_of
 from midway.data.clips.skipped import SkippedClip
-from midway.data.clips.store import is_store, read_store
+from midway.data.clips.store import is_store
 from midway.data.clips.timing import Gap, has_sample, shortest_step
 from midway.data.files import FoundFile, is_url
 from midway.data.video.file import VideoClip
@@ -91,7 +96,8 @@ def find_clips(
         MidwayError: No clip below `root` contains a sample, or a folder cannot be read.
     """
     if is_store(root):
-        readable: list[Clip] = [*selection.of(root, read_store(root))]
+        clips = read_store_apart(root, num_workers=num_workers, timeout_seconds=timeout_seconds)
+        readable: list[Clip] = [*selection.of(root, clips)]
         skipped: list[SkippedClip] = []
     else:
         root, known = _root_and_records(root)

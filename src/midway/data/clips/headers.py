@@ -1,12 +1,13 @@
-"""Reading of the headers and blank endings of many videos, in worker processes.
+"""Reading of headers and blank endings of videos, and of frame stores, in worker processes.
 
-A header can crash FFmpeg, keep it busy for hours or make it allocate gigabytes. In a worker this
-costs one file, which is then listed as unusable.
+A header can crash FFmpeg, keep it busy for hours or make it allocate gigabytes; a damaged store can
+crash Lance. In a worker this costs one file, which is then listed as unusable.
 """
 
+import os
 import resource
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from multiprocessing import parent_process
 from pathlib import Path
@@ -14,10 +15,12 @@ from typing import Protocol, TypeVar
 
 from midway.data.clip import BadClipError
 from midway.data.clips.index import Record, read_header
+from midway.data.clips.store import StoreClip, read_store
 from midway.data.files import FoundFile, is_url
 from midway.data.video.blank_tail import blank_tail_start
 from midway.data.video.file import VideoClip
 from midway.data.workers.pool import Reading, Workers
+from midway.errors import MidwayError
 
 MAX_BYTES = 2 * 2**30
 """Address space that a worker may take beyond that of its start; headers need a few megabytes."""
@@ -77,6 +80,24 @@ def read_blank_tails(
     return [start for starts in found for start in starts]
 
 
+def read_store_apart(location: str, *, num_workers: int, timeout_seconds: float) -> list[StoreClip]:
+    """Return the clips of a store, see `read_store`, which a worker opens.
+
+    Args:
+        location: Path or URL of the store.
+        num_workers: Number of worker processes, of which one reads; 0 reads in this process,
+            without protection.
+        timeout_seconds: Time without a row after which reading counts as hanging.
+
+    Raises:
+        MidwayError: The location is not a store of this version, or the store is damaged.
+    """
+    workers = Workers(_read_store, num_workers=min(num_workers, 1), timeout_seconds=timeout_seconds)
+    with closing(workers):
+        (clips,) = workers.map([location])
+    return clips
+
+
 def read_each(
     read: Callable[[ItemT, Callable[[], None]], ResultT],
     items: Sequence[ItemT],
@@ -132,6 +153,30 @@ def _read(
 
 def _blank_tail(clip: VideoClip, announce: Callable[[], None]) -> float | None:
     return blank_tail_start(clip.location, clip.duration_seconds)
+
+
+def _read_store(location: str, reading: Reading) -> list[StoreClip]:
+    if reason := reading.lost.get(location):
+        raise MidwayError(f"{location}: {reason}; copy or prepare the store again")
+    reading(location)
+    if parent_process() is None:
+        return read_store(location)
+    _limit_memory()
+    with _without_stderr():
+        return read_store(location, partial(reading, location))
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Discard the standard error, where Lance prints a stack trace even for an error it returns."""
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
 
 
 def _limit_memory() -> None:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -156,8 +156,12 @@ def is_store(location: str) -> bool:
     return path.endswith(STORE_SUFFIX) or (not is_url(path) and (Path(path) / "_versions").is_dir())
 
 
-def read_store(location: str) -> list[StoreClip]:
+def read_store(location: str, announce: Callable[[], None] = lambda: None) -> list[StoreClip]:
     """Return the clips of a store in the order they were written; no image is read.
+
+    Args:
+        location: Path or URL of the store.
+        announce: Called after each batch of rows.
 
     Raises:
         MidwayError: The location is not a store of this version, or contains a clip twice.
@@ -179,6 +183,7 @@ def read_store(location: str) -> list[StoreClip]:
                 starts.append(first_row + start)
         times.append(batch.column("seconds").to_numpy())
         first_row += len(batch)
+        announce()
     if len(set(names)) != len(names):
         twice = Counter(names).most_common(1)[0][0]
         raise MidwayError(

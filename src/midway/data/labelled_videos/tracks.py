@@ -12,8 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from midway.data.arrays import MAX_BYTES, read_npz
 from midway.data.images import read_image
 from midway.data.labelled_videos.numpy_pickle import read_numpy_pickle
-from midway.data.synthetic.world import World, WorldConfig
-from midway.data.synthetic.write import scene_name
+from midway.data.synthetic.write import AnyWorldConfig, scene_name
 from midway.errors import MidwayError, counted
 
 SUFFIXES = (".pkl", ".pickle", ".npz")
@@ -70,7 +69,7 @@ def read_tap_vid(path: Path) -> Iterator[TrackedVideo]:
             yield _video(str(name), values, file)
 
 
-def world_video(config: WorldConfig, seed: int, num_points: int) -> TrackedVideo:
+def world_video(config: AnyWorldConfig, seed: int, num_points: int) -> TrackedVideo:
     """Generate a video of a synthetic world with exact tracks of random points.
 
     Args:
@@ -79,7 +78,7 @@ def world_video(config: WorldConfig, seed: int, num_points: int) -> TrackedVideo
         num_points: Number of points; each is visible in at least one frame.
 
     """
-    world = World(config, seed)
+    world = config.build(seed)
     seconds = np.arange(config.num_frames) / config.fps
     rng = np.random.default_rng([seed, num_points])
     starts = rng.integers(min(NUM_STARTS, config.num_frames), size=num_points)

@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 
-from midway.data.synthetic.pose import Array, rounded
+from midway.data.synthetic.rigid import Array, rounded
 
 CELLS = 16
 """Cells of a noise table along each axis; the noise repeats after as many periods."""

@@ -11,9 +11,8 @@ import numpy as np
 
 from midway.data.synthetic.motion import Motion
 from midway.data.synthetic.noise import Mosaic, Paint
-from midway.data.synthetic.pose import Array, Pose, rounded
+from midway.data.synthetic.rigid import Array, RigidObject, RigidWorld, centre, rounded
 from midway.data.synthetic.shapes import SHAPES, Shape
-from midway.data.synthetic.world import Flow, WorldFrame
 from midway.errors import MidwayError
 
 SHAPE_CLASSES: tuple[str, ...] = ("background", *SHAPES)
@@ -79,39 +78,20 @@ class ShapeWorldConfig:
         return ShapeWorld(self, seed)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ShapeObject:
-    """Object of a recognition world: its motion, shape, paint and class."""
-
-    motion: Motion
-    shape: Shape
-    paint: Paint
-    class_id: int
-
-    def box(self, pose: Pose) -> tuple[slice, slice]:
-        """Return the rows and columns of a bounding box of the object."""
-        reach = self.shape.radius * pose.scale + 1
-        return (
-            slice(max(0, int(pose.y - reach)), max(0, int(pose.y + reach) + 2)),
-            slice(max(0, int(pose.x - reach)), max(0, int(pose.x + reach) + 2)),
-        )
-
-
-class ShapeWorld:
+class ShapeWorld(RigidWorld):
     """Scene generated from `seed`, of unlimited duration."""
 
     def __init__(self, config: ShapeWorldConfig, seed: int) -> None:
         self.config = config
         rng = np.random.default_rng(seed)
         height, width = config.height, config.width
-        self._centre = np.array([(width - 1) / 2, (height - 1) / 2])
         self._camera = Motion.random(
             rng,
-            mean=np.array([*self._centre, 0, 0]),
+            mean=np.array([*centre(config), 0, 0]),
             reach=np.array([0.1 * height, 0.1 * height, 0.03, 0.04]),
             speed=config.camera_speed,
         )
-        self._backdrop = Mosaic.random(
+        backdrop = Mosaic.random(
             rng,
             periods=config.texture_periods,
             contrast=config.texture_contrast,
@@ -120,83 +100,27 @@ class ShapeWorld:
             patches=config.backdrop_patches,
         )
         # Brightness: amplitude, frequency and phase of the change over x, y and time.
-        self._light = rng.uniform([0.3, 0.5, 0], [1, 1.5, 2 * np.pi], (3, 3))
+        self._lights = rng.uniform([0.3, 0.5, 0], [1, 1.5, 2 * np.pi], (3, 3))
         classes = 1 + rng.permutation(len(SHAPES))[: config.classes_per_scene]
         # One object per cell of a grid, in random order from back to front.
         rows = max(1, round((config.num_objects * height / width) ** 0.5))
         grid = (rows, -(-config.num_objects // rows))
         cells = rng.permutation(grid[0] * grid[1])[: config.num_objects]
-        self._objects = [
+        objects = [
             self._object(rng, int(classes[number % len(classes)]), divmod(int(cell), grid[1]), grid)
             for number, cell in enumerate(cells)
         ]
+        super().__init__(config, self._camera, backdrop, objects)
 
-    def frame(self, seconds: float) -> WorldFrame:
-        """Render the image and its masks at any time."""
-        x, y = self._pixels(np.float32)
-        canvas = self._backdrop.colour(*Pose.of(self._camera, seconds).to_surface(x, y))
-        instances = np.zeros(x.shape, np.uint8)
-        for number, item in enumerate(self._objects, start=1):
-            pose = Pose.of(item.motion, seconds)
-            box = item.box(pose)
-            local = pose.to_surface(x[box], y[box])
-            distance = item.shape.distance(*local)
-            # Antialiasing: the outline covers a pixel partly within half a pixel.
-            opacity = np.clip(0.5 - distance, 0, 1)[..., None]
-            canvas[box] += opacity * (item.paint.colour(*local) - canvas[box])
-            instances[box][distance < 0] = number
-        canvas *= self._brightness(x, y, seconds)[..., None]
-        class_of = np.array([0, *(item.class_id for item in self._objects)], np.uint8)
-        return WorldFrame(
-            image=np.rint(255 * np.clip(canvas, 0, 1)).astype(np.uint8),
-            instances=instances,
-            classes=class_of[instances],
-            seconds=seconds,
-        )
-
-    def flow(self, source_seconds: float, target_seconds: float) -> Flow:
-        """Return the exact flow and occlusion of every source pixel.
-
-        A pixel is a point at its centre; the frame extends half a pixel beyond the outermost ones.
-        """
-        instances = self.frame(source_seconds).instances
-        x, y = self._pixels(np.float64)
-        flow = np.empty((*x.shape, 2), np.float32)
-        occluded = np.empty(x.shape, np.bool_)
-        motions = [self._camera, *(item.motion for item in self._objects)]
-        source = [Pose.of(motion, source_seconds) for motion in motions]
-        target = [Pose.of(motion, target_seconds) for motion in motions]
-        for number in range(len(motions)):
-            seen = instances == number
-            there = target[number].to_image(*source[number].to_surface(x[seen], y[seen]))
-            flow[seen] = np.stack([there[0] - x[seen], there[1] - y[seen]], axis=-1)
-            hidden = (np.abs(there[0] - self._centre[0]) > self.config.width / 2) | (
-                np.abs(there[1] - self._centre[1]) > self.config.height / 2
-            )
-            for nearer in range(number + 1, len(motions)):
-                shape = self._objects[nearer - 1].shape
-                hidden |= shape.distance(*target[nearer].to_surface(*there)) < 0
-            occluded[seen] = hidden
-        return Flow(flow=flow, occluded=occluded)
-
-    def camera_motion(self, source_seconds: float, target_seconds: float) -> Array:
-        """Return the background flow (u, v) in pixels at the image centre, even if occluded."""
-        source, target = (Pose.of(self._camera, t) for t in (source_seconds, target_seconds))
-        return np.array(target.to_image(*source.to_surface(*self._centre))) - self._centre
-
-    def _pixels(self, dtype: type[np.floating]) -> tuple[Array, Array]:
-        rows, columns = np.indices((self.config.height, self.config.width), dtype)
-        return columns, rows
-
-    def _brightness(self, x: Array, y: Array, seconds: float) -> Array:
-        """Return the factor on each pixel: a slope over the frame that turns with time."""
-        amplitude, frequency, phase = self._light.T
+    def _light(self, canvas: Array, x: Array, y: Array, seconds: float) -> None:
+        """Multiply a frame by its brightness: a slope over the frame that turns with time."""
+        amplitude, frequency, phase = self._lights.T
         slope_x, slope_y, all_over = rounded(
             self.config.light_change * amplitude * np.sin(frequency * seconds + phase)
         ).tolist()
         across = (x - float(self._centre[0])) / self.config.width
         down = (y - float(self._centre[1])) / self.config.height
-        return 1 + all_over + slope_x * across + slope_y * down
+        canvas *= (1 + all_over + slope_x * across + slope_y * down)[..., None]
 
     def _object(
         self,
@@ -204,7 +128,7 @@ class ShapeWorld:
         class_id: int,
         cell: tuple[int, int],
         grid: tuple[int, int],
-    ) -> ShapeObject:
+    ) -> RigidObject:
         config = self.config
         size = rng.uniform(*config.object_size) * config.height
         # Cells and places are (row, column), poses (x, y).
@@ -216,7 +140,7 @@ class ShapeWorld:
             reach=np.array([*(0.06 * frame), 0.3, 0.08]),
             speed=config.object_speed,
         )
-        return ShapeObject(
+        return RigidObject(
             motion=motion.carried_by(self._camera, parallax=rng.uniform(1, 1.5)),
             shape=Shape.random(
                 rng,

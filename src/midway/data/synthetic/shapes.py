@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from midway.data.synthetic.pose import Array, rounded
+from midway.data.synthetic.rigid import Array, rounded
 
 MEAN_LENGTH = 1.55
 """Mean length of all axes of an object, in units of its size."""

@@ -10,12 +10,13 @@ from midway.atomic import write_picture
 from midway.data.flow.files import write_flo
 from midway.data.flow.recorded import write_recorded_flow
 from midway.data.signals import SUFFIX
+from midway.data.synthetic.photo_world import PhotoWorldConfig
 from midway.data.synthetic.shape_world import ShapeWorldConfig
 from midway.data.synthetic.world import WorldConfig, WorldFrame
 from midway.data.video.writer import writing_video
 from midway.errors import MidwayError
 
-AnyWorldConfig = WorldConfig | ShapeWorldConfig
+AnyWorldConfig = WorldConfig | ShapeWorldConfig | PhotoWorldConfig
 
 
 def scene_name(seed: int) -> str:

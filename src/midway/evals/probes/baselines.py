@@ -1,4 +1,4 @@
-"""Patch features that need no training, as encoders: energies of random filters, and colours.
+"""Patch features that need no training, as encoders: random filters, colours and pixels.
 
 A network that has learnt to recognise must exceed both by the same readout.
 """
@@ -97,6 +97,21 @@ class ColourHistograms(PatchBaseline):
         red, green, blue = levels.long().unbind(1)
         cell = (red * self.bins + green) * self.bins + blue
         return F.one_hot(cell, self.width).permute(0, 3, 1, 2).to(images)
+
+
+class PixelPatches(PatchBaseline):
+    """Pixels of the patch, in raster order."""
+
+    def __init__(self, config: PatchFeaturesConfig) -> None:
+        super().__init__(config)
+        self.width = 3 * config.patch_size**2
+        # Readouts take device and dtype from a parameter.
+        self.scale = nn.Parameter(torch.ones(()), requires_grad=False)
+
+    def maps(self, images: Images, levels: Sequence[int]) -> list[Map]:
+        """Return the pixels of the patches, once per level."""
+        self.resolved(levels)
+        return [F.pixel_unshuffle(images * self.scale, self.stride)] * len(levels)
 
 
 def baselines(patch_size: int, seed: int = 0) -> dict[str, Encoder]:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from midway.data.synthetic.shape_world import ShapeWorld, ShapeWorldConfig
-from midway.data.synthetic.world import World, WorldConfig
+from midway.data.synthetic.rigid import RigidWorld
+from midway.data.synthetic.world import World
+from midway.data.synthetic.write import AnyWorldConfig
 from midway.errors import MidwayError
 from midway.evals.probes.linear import MIN_DEVIATION, LinearProbe, as_input
 from midway.models.midway import MidwayNetwork
@@ -155,12 +156,12 @@ def fit_ridge(features: Tensor, motion: Tensor) -> LinearProbe:
         raise MidwayError("motion probe: fewer than two training pairs; give two or more")
     motion = motion.to(features)
     start = len(features) - max(1, round(HELD_OUT * len(features)))
-    candidates = _ridge_path(features[:start], motion[:start])
+    candidates = ridge_path(features[:start], motion[:start])
     held_out = [(probe(features[start:]) - motion[start:]).square().mean() for probe in candidates]
-    return _ridge_path(features, motion)[int(torch.stack(held_out).argmin())]
+    return ridge_path(features, motion)[int(torch.stack(held_out).argmin())]
 
 
-def _ridge_path(features: Tensor, motion: Tensor) -> list[LinearProbe]:
+def ridge_path(features: Tensor, motion: Tensor) -> list[LinearProbe]:
     """Solve ridge regression in closed form on standardised features, for each of `STRENGTHS`."""
     x, y = features.flatten(0, -2), motion.flatten(0, -2)
     mean, deviation = x.mean(0), x.std(0, correction=0).clamp(min=MIN_DEVIATION)
@@ -195,7 +196,7 @@ def _endpoint_error(difference: Tensor) -> float:
 
 
 def synthetic_pairs(
-    config: WorldConfig | ShapeWorldConfig,
+    config: AnyWorldConfig,
     seeds: Iterable[int],
     gap_seconds: float,
     pairs_per_world: int,
@@ -214,7 +215,7 @@ def synthetic_pairs(
 
 
 def _pair(
-    world: World | ShapeWorld, source_seconds: float, gap_seconds: float
+    world: World | RigidWorld, source_seconds: float, gap_seconds: float
 ) -> tuple[NDArray, ...]:
     target_seconds = source_seconds + gap_seconds
     return (

@@ -132,6 +132,19 @@ def knn_segmentation(
     levels: tuple[int, ...] = (-1,),
 ) -> SegmentationScore:
     """Score the votes of the nearest training patches, by cosine after removal of the mean."""
+    predicted = knn_classes(encoder, train, test, num_classes, levels=levels)
+    return segmentation_score(predicted, test.classes, num_classes)
+
+
+def knn_classes(
+    encoder: Encoder,
+    train: LabelledFrames,
+    test: LabelledFrames,
+    num_classes: int,
+    *,
+    levels: tuple[int, ...] = (-1,),
+) -> Tensor:
+    """Return the classes (N, H, W) of the test frames by votes of the nearest training patches."""
     size = (test.classes.shape[1], test.classes.shape[2])
     stride = min(encoder.strides(levels))
     grid = (size[0] // stride, size[1] // stride)
@@ -146,8 +159,7 @@ def knn_segmentation(
     votes = memory.vote(
         queries.flatten(0, 1), neighbours=NEIGHBOURS, temperature=TEMPERATURE
     ).unflatten(0, (len(queries), *grid))  # (N, rows, columns, classes)
-    pixels = F.interpolate(votes.permute(0, 3, 1, 2), size, mode="bilinear")
-    return segmentation_score(pixels.argmax(1), test.classes, num_classes)
+    return F.interpolate(votes.permute(0, 3, 1, 2), size, mode="bilinear").argmax(1)
 
 
 def chance(frames: LabelledFrames, num_classes: int) -> float:

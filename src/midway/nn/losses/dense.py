@@ -1,5 +1,9 @@
 """Dense forward prediction error (eq. 1)."""
 
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,3 +30,11 @@ def normalized_mse(
     # ||a/|a| - b/|b|||^2 = 2 - 2 cos(a, b); in float32, because autocast would give bfloat16.
     cosine = F.cosine_similarity(predicted.float(), target.detach().float(), dim=-1)
     return (2 - 2 * cosine).mean()
+
+
+def mean_or_sum(
+    losses: Iterable[Float[Tensor, ""]], over: Literal["mean", "sum"]
+) -> Float[Tensor, ""]:
+    """Reduce the dense losses of all levels: mean in the paper, sum in the release."""
+    levels = torch.stack([*losses])
+    return levels.mean() if over == "mean" else levels.sum()

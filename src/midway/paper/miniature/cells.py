@@ -1,0 +1,86 @@
+"""Order of the cells of the miniature benchmark, and the choice of trials."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import inf
+
+from midway.paper.miniature.arms import ABLATIONS, ARMS, Arm, arms_by_name
+from midway.paper.miniature.measures import CHOOSING
+from midway.paper.miniature.protocol import DATASETS, Protocol
+from midway.paper.miniature.records import Cell, Record
+
+
+def all_cells(protocol: Protocol, chosen: Mapping[str, int]) -> list[Cell]:
+    """Return all cells in their order.
+
+    The arms with the most seeds come first, with their trials and one seed; then the others; then
+    one more seed of every arm after the other; then the same of the ablations; then the flow
+    finetunings.
+
+    Args:
+        protocol: Trials and seeds.
+        chosen: Chosen trial by arm, of the arms whose trials are done.
+
+    """
+    found = []
+    for count in sorted({arm.num_seeds for arm in ARMS}, reverse=True):
+        arms = [arm for arm in ARMS if arm.num_seeds == count]
+        found += [cell for arm in arms for cell in _trials(arm, protocol)]
+        found += _reported(arms, 0, chosen)
+    for seed in range(1, max(arm.num_seeds for arm in ARMS)):
+        found += _reported([arm for arm in ARMS if seed < arm.num_seeds], seed, chosen)
+    for seed in range(max(arm.num_seeds for arm in ABLATIONS)):
+        found += _reported(ABLATIONS, seed, chosen)
+    # Flow comes last, because each rate costs as much as a pretraining.
+    return found + [
+        replace(cell, purpose="flow", rate=rate)
+        for cell in found
+        if cell.purpose == "report" and cell.dataset == "synthetic"
+        if arms_by_name()[cell.arm].kind not in ("filters", "pixels")
+        for rate in range(len(protocol.flow_rates))
+    ]
+
+
+def _trials(arm: Arm, protocol: Protocol) -> list[Cell]:
+    """Return the cells of an arm's trials; none if another arm chooses for it."""
+    has_trials = arm.is_trained and arm.chooser == arm.name
+    return [
+        Cell(
+            purpose="choose",
+            dataset="synthetic",
+            arm=arm.name,
+            seed=protocol.choosing_seed,
+            trial=trial,
+        )
+        for trial in range(len(protocol.trials) if has_trials else 0)
+    ]
+
+
+def _reported(arms: Sequence[Arm], seed: int, chosen: Mapping[str, int]) -> list[Cell]:
+    """Return the reported cells of a seed on both datasets."""
+    return [
+        Cell(
+            purpose="report",
+            dataset=dataset,
+            arm=arm.name,
+            seed=seed,
+            trial=chosen.get(arm.chooser) if arm.is_trained else 0,
+        )
+        for dataset in DATASETS
+        for arm in arms
+    ]
+
+
+def chosen_trials(records: Sequence[Record], protocol: Protocol) -> dict[str, int]:
+    """Return the best trial of each arm whose trials are all done, by the mean of `CHOOSING`."""
+    found: dict[str, int] = {}
+    for arm in ARMS:
+        trials = {
+            record.trial: sum(record.scores.get(name, -inf) for name in CHOOSING)
+            for record in records
+            if record.purpose == "choose" and record.arm == arm.name
+        }
+        if len(trials) == len(protocol.trials):
+            # The first of equal ones, whatever their order.
+            found[arm.name] = max(sorted(trials), key=lambda trial: trials[trial])
+    return found
