@@ -82,8 +82,8 @@ def test_missing_options_are_listed_with_choices_and_help(encoding, monkeypatch)
     with pytest.raises(MidwayError) as error:
         parse(draw, ["--kimd", "dots"], prog="midway draw")
     assert str(error.value) == (
-        "--kimd: no such option; missing --source (Image to draw) and --kind {lines,dots} (Marks to "
-        "draw it with); give them (midway draw --help)"
+        "--kimd: no such option; missing --source (Image to draw) and --kind {lines,dots} (Marks "
+        "to draw it with); give them (midway draw --help)"
     )
     with pytest.raises(MidwayError, match=r"^missing --source \(Image to draw\); give it \(midway"):
         parse(draw, ["--kind", "dots"], prog="midway draw")

@@ -139,10 +139,11 @@ def _missing(rows: Sequence[str]) -> str:
     found = re.findall(r"((?:^\S.*\n)+)((?: .*\n)+)", dedent("\n".join([*listed, ""])), re.M)
     entries = []
     for words, text in found:
-        word, choices = re.fullmatch(r"([^\[{]*)(.*)", words.replace("\n", "")).groups()
-        name = (re.findall(r"--[\w.-]+", word) or [word.strip()])[-1]
+        word, brace, choices = words.replace("\n", "").partition("{")
+        word = word.partition("[")[0].strip()
+        name = (re.findall(r"--[\w.-]+", word) or [word])[-1] + (brace and f" {brace}{choices}")
         about = " ".join(text.replace("(required)", "").split()).rstrip(".")
-        entries.append(f"{name} {choices if '{' in choices else ''}".strip() + f" ({about})")
+        entries.append(f"{name} ({about})")
     unknown = re.findall(r"^\s+(--[^\W_][\w.-]*)$", "\n".join(below[len(listed) :]), re.M)
     if not entries:
         return ""
