@@ -123,7 +123,7 @@ def for_features(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any
     midway.save(encoder, folder / "encoder.safetensors")
     # Stands for timm, with which tests/models/encoders/test_intermediates.py compares.
     timm = ModuleType("timm")
-    vars(timm)["create_model"] = lambda name, num_classes: encoder
+    vars(timm)["create_model"] = lambda name, num_classes, **sizes: encoder
     monkeypatch.setitem(sys.modules, "timm", timm)
     return {"pictures": [np.zeros((60, 80, 3), np.uint8)]}
 

@@ -50,7 +50,7 @@ def test_an_unknown_command_is_an_error_that_lists_the_known_ones(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["info"], "required"),
+        (["info"], "missing NETWORK (Run folder, "),
         (["info", "no_such_file.pth"], "no_such_file.pth: no such file or folder"),
         (["info", "x.pth", "--encoder-haeds", "3"], "did you mean --encoder-heads?"),
         (["export", "no_such_file.pth", "out.safetensors"], "no such file or folder"),
@@ -155,7 +155,7 @@ def test_the_encoder_of_a_network_is_exported_and_described_by_info(
     assert main(["export", net, alone, "--weights", "teacher"]) == 0
     assert main(["info", alone, "--json"]) == 0
     *_, printed, last = capsys.readouterr().out.splitlines()
-    assert printed == "  encoder: vit, 4 levels, width 24, stride 8"
+    assert printed == "  encoder: vit, 4 levels, width 24, stride 8, 2 heads, 32x32 pixels"
     values = json.loads(last)
     assert values["kind"] == "encoder"
     assert values["encoders"]["encoder"]["kind"] == "vit"

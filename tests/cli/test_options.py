@@ -1,6 +1,8 @@
 """Options are parsed first; the command runs after, with its own standard error."""
 
+import io
 import sys
+from typing import Literal
 
 import pytest
 
@@ -61,6 +63,30 @@ def test_a_misspelling_gets_the_option(word, meant):
     with pytest.raises(MidwayError) as error:
         parse(rate, [word, "2"], prog="midway rate")
     assert f"did you mean {meant}?" in str(error.value)
+
+
+def draw(*, source: str, kind: Literal["lines", "dots"], times: int = 1) -> None:
+    """Draw.
+
+    Args:
+        source: Image to draw.
+        kind: Marks to draw it with.
+        times: How often.
+    """
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_missing_options_are_listed_with_choices_and_help(encoding, monkeypatch):
+    # tyro draws its box by the encoding of standard output.
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    with pytest.raises(MidwayError) as error:
+        parse(draw, ["--kimd", "dots"], prog="midway draw")
+    assert str(error.value) == (
+        "--kimd: no such option; missing --source (Image to draw) and --kind {lines,dots} (Marks "
+        "to draw it with); give them (midway draw --help)"
+    )
+    with pytest.raises(MidwayError, match=r"^missing --source \(Image to draw\); give it \(midway"):
+        parse(draw, ["--kind", "dots"], prog="midway draw")
 
 
 def test_a_missing_value_is_named_without_counting_values():

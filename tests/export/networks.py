@@ -1,4 +1,4 @@
-"""Networks whose graphs are small: few blocks, of the widths of a tiny network and of ViT-S."""
+"""Networks of the sizes of a tiny network and of ViT-S, in few blocks or whole."""
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ CONFIGS = {
         DynamicsConfig(midway_width=12, num_latents=2, backward_heads=2, forward_heads=2, **DEPTHS),
     ),
     "vit_small": (EncoderConfig(image_size=(64, 64), depth=2), DynamicsConfig(**DEPTHS)),
+    "whole_vit_small": (EncoderConfig(image_size=(64, 96)), DynamicsConfig()),
 }
 HEAD = HeadConfig(hidden=16, bottleneck=8, num_prototypes=32)
 

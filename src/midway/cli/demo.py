@@ -35,7 +35,7 @@ def demo(
     """Serve a page on which a click in one frame shows where the patch is in another.
 
     The browser computes by itself with networks of at most 40 MB (`pip install
-    midway-network[onnx]`), and this process with others. Videos dropped on the page stay in the
+    'midway-network[onnx]'`), and this process with others. Videos dropped on the page stay in the
     browser; this process gets pairs of frames at most.
 
     Args:

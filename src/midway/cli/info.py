@@ -11,6 +11,7 @@ from midway.cli.options import NO_HINTS, ReleaseOptions, next_step, parse, say
 from midway.config import read_json, to_json
 from midway.errors import MidwayError, counted
 from midway.models.encoders.base import Encoder
+from midway.models.encoders.vit import VisionTransformer
 from midway.models.flow.network import HEADER as FLOW_HEADER
 from midway.models.flow.network import flow_config
 from midway.models.midway import NetworkConfig
@@ -173,7 +174,12 @@ def _by_part(tensors: Mapping[str, Any]) -> dict[str, int]:
 
 def _sizes(encoder: Encoder) -> str:
     levels = counted(encoder.depth, "level")
-    return f"{encoder.kind}, {levels}, width {encoder.width}, stride {encoder.stride}"
+    line = f"{encoder.kind}, {levels}, width {encoder.width}, stride {encoder.stride}"
+    if not isinstance(encoder, VisionTransformer):
+        return line
+    # timm and other code need these two to build the same ViT.
+    height, width = encoder.config.image_size
+    return f"{line}, {counted(encoder.config.heads, 'head')}, {height}x{width} pixels"
 
 
 def _count(module: nn.Module) -> int:

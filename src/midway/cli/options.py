@@ -12,6 +12,7 @@ from dataclasses import MISSING
 from functools import partial, wraps
 from itertools import dropwhile, takewhile
 from pathlib import Path
+from textwrap import dedent
 from typing import Annotated, Any, TypeVar
 
 import torch
@@ -113,8 +114,10 @@ def _parsed(kind: Any, words: Sequence[str], prog: str, default: Any) -> Any:
 
 def _one_line(box: str) -> str:
     """Extract the message and the nearest option, if any, from the box that tyro prints."""
-    lines = [re.sub(r"[│╭╮╰╯]", " ", line).strip() for line in box.splitlines()]
-    _title, *body = (line for line in lines if line)
+    rows = [re.sub(r"[│╭╮╰╯]", " ", line).rstrip() for line in box.splitlines()]
+    if missing := _missing(rows):
+        return missing
+    _title, *body = (row.strip() for row in rows if row)
     # Without Unicode on stdout, the box is a title line above a rule of dashes.
     message = takewhile(_is_text, dropwhile(lambda line: not _is_text(line), body))
     text = " ".join(message).rstrip(".")
@@ -126,6 +129,26 @@ def _one_line(box: str) -> str:
     if unknown and nearest and _is_near(unknown[0], nearest[1]):
         return f"{text}; did you mean {nearest[1]}?"
     return text
+
+
+def _missing(rows: Sequence[str]) -> str:
+    """Return the message for tyro's list of missing options; empty if there is no such list."""
+    below = [*dropwhile(lambda row: "Missing from" not in row, rows)][1:]
+    listed = [*takewhile(lambda row: _is_text(row.strip()), below)]
+    # An option, its choices over several rows, and its help, which is indented further.
+    found = re.findall(r"((?:^\S.*\n)+)((?: .*\n)+)", dedent("\n".join([*listed, ""])), re.M)
+    entries = []
+    for words, text in found:
+        word, brace, choices = words.replace("\n", "").partition("{")
+        word = word.partition("[")[0].strip()
+        name = (re.findall(r"--[\w.-]+", word) or [word])[-1] + (brace and f" {brace}{choices}")
+        about = " ".join(text.replace("(required)", "").split()).rstrip(".")
+        entries.append(f"{name} ({about})")
+    unknown = re.findall(r"^\s+(--[^\W_][\w.-]*)$", "\n".join(below[len(listed) :]), re.M)
+    if not entries:
+        return ""
+    message = f"missing {' and '.join(entries)}; give {'it' if len(entries) == 1 else 'them'}"
+    return f"{' and '.join(unknown)}: no such option; {message}" if unknown else message
 
 
 def _is_near(unknown: str, known: str) -> bool:

@@ -35,7 +35,7 @@ def to_transformers(encoder: Encoder) -> "ViTModel":
     except ImportError as error:
         raise MidwayError(
             f"to_transformers: needs transformers ({error}); pip install "
-            "midway-network[transformers]"
+            "'midway-network[transformers]'"
         ) from None
     config = _plain_config(encoder)
     (height, width), patch = config.image_size, config.patch_size

@@ -88,5 +88,7 @@ def test_weights_for_other_colours_start_an_encoder_for_imagenets(fake_timm):
 
 def test_a_missing_timm_is_told_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(MidwayError, match=r"needs timm .*; install it by pip install timm"):
+    with pytest.raises(
+        MidwayError, match=r"needs timm .*; pip install timm torch==\d[.\d]*, as pip"
+    ):
         open_encoder(EncoderSource(network="timm:vit_small_patch16_224"))

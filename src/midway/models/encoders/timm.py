@@ -129,8 +129,10 @@ def _created(name: str, *, pretrained: bool) -> Any:
     try:
         timm = importlib.import_module("timm")
     except ImportError as error:
+        version = torch.__version__.partition("+")[0]  # without the build, such as +cpu
         raise MidwayError(
-            f"timm:{name} needs timm ({error}); install it by pip install timm"
+            f"timm:{name} needs timm ({error}); pip install timm torch=={version}, as pip may "
+            "otherwise replace torch to fit the newest torchvision"
         ) from None
     except RuntimeError as error:
         # timm imports torchvision, and its CUDA build fails with a CPU build of torch.
