@@ -60,10 +60,10 @@ def test_every_arm_has_as_many_trials_and_its_seeds():
 
 
 def test_ablations_differ_and_change_the_dynamics_alone():
-    full = arms_by_name()["midway"].build(PROTOCOL, PROTOCOL.trials[0])
-    built = [
-        arm.build(PROTOCOL, PROTOCOL.trials[0]) for arm in (*ABLATIONS, arms_by_name()["base"])
-    ]
+    arms = arms_by_name()
+    builds = [arm.build for arm in (arms["midway"], *ABLATIONS, arms["base"])]
+    full, *built = [build(PROTOCOL, PROTOCOL.trials[0]) for build in builds if build]
+    assert len(built) == len(ABLATIONS) + 1
     dynamics = [method.network.dynamics for method in (full, *built)]
     assert len({*dynamics}) == len(dynamics)
     for method in built:
