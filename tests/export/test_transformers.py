@@ -48,5 +48,5 @@ def test_without_transformers_the_message_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(MidwayError, match=r"pip install midway-network\[transformers\]"):
+    with pytest.raises(MidwayError, match=r"pip install 'midway-network\[transformers\]'"):
         midway.to_transformers(VisionTransformer(ENCODER))

@@ -63,7 +63,7 @@ def test_onnxruntime_equals_torch_for_finetuned_flow(whole, tmp_path: Path) -> N
     pytest.importorskip("onnxscript", reason="the packages for ONNX are not installed")
     name, network = whole
     finetuned = FlowNetwork.from_pretrained(network, DPT, (64, 64)).eval()
-    differences = write_part(FlowPart(finetuned, [*SIZES[name]][1]), tmp_path / "x.onnx")
+    differences = write_part(FlowPart(finetuned, next(iter(SIZES[name]))), tmp_path / "x.onnx")
     assert max(differences.values()) <= TOLERANCE
 
 
@@ -144,7 +144,9 @@ def test_without_the_packages_and_for_other_suffixes_the_remedy_is_named(
     with pytest.raises(MidwayError, match=r"unknown format; give a name ending in .onnx or .pt2"):
         write_part(Linear(), tmp_path / "x.tflite")
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
-    with pytest.raises(MidwayError, match=r"needs onnxscript; pip install midway-network\[onnx\]"):
+    with pytest.raises(
+        MidwayError, match=r"needs onnxscript; pip install 'midway-network\[onnx\]'"
+    ):
         write_part(Linear(), tmp_path / "x.onnx")
 
 
