@@ -23,7 +23,7 @@ from tests.export.networks import network_of
 # For each network, two sizes and a level: that of its position tables, and one that resamples them.
 SIZES = {
     "synthetic-tiny": {(48, 48): 1, (48, 64): 1},
-    "whole_vit_small": {(64, 96): 9, (80, 64): 3},
+    "whole_vit_small": {(64, 96): 9, (80, 64): 9},
 }
 DPT = DptConfig(widths=(8, 8, 8, 8), fused_width=8, last_width=8)
 PARTS = {
@@ -58,12 +58,11 @@ def test_onnxruntime_equals_torch_for_whole_networks(part, second, whole, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_onnxruntime_equals_torch_for_finetuned_flow(whole, tmp_path: Path) -> None:
+def test_onnxruntime_equals_torch_for_finetuned_flow(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="the packages for ONNX are not installed")
-    name, network = whole
+    network = midway.load("synthetic-tiny")
     finetuned = FlowNetwork.from_pretrained(network, DPT, (64, 64)).eval()
-    differences = write_part(FlowPart(finetuned, next(iter(SIZES[name]))), tmp_path / "x.onnx")
+    differences = write_part(FlowPart(finetuned, (48, 64)), tmp_path / "x.onnx")
     assert max(differences.values()) <= TOLERANCE
 
 
