@@ -37,13 +37,11 @@ def write_video(
     bf: int | None = None,
     rate: int = 10,
     ticks: int = TICKS,
-    colours: int | None = None,
 ) -> Path:
     """Write one frame at each of `times`, with B-frames where the codec has them.
 
     `options` are those of the container, `settings` those of x264 or x265, in their own words,
     `bf` the largest number of B-frames in a row. MPEG codecs need `rate` and `ticks` of 25.
-    `colours` is the number of a colour matrix.
     """
     height, width, _ = picture(0).shape
     with av.open(str(path), "w", options=options or {}) as container:
@@ -56,8 +54,6 @@ def write_video(
             quiet = "log-level=none:" if codec == "libx265" else ""
             stream.options |= {f"{codec[3:]}-params": quiet + settings}
         stream.codec_context.time_base = Fraction(1, ticks)
-        if colours is not None:
-            stream.codec_context.colorspace = colours
         for number, seconds in enumerate(times):
             frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
             # With several threads the conversion is not always the same on a loaded machine.
