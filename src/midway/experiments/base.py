@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from midway.config import from_json
-from midway.data.clips.find import ClipList, find_clips
+from midway.data.clips.find import ClipList
 from midway.data.sampling.loader import ClipLoader
 from midway.data.sampling.samples import ClipDataset, ClipsConfig
 from midway.data.segmentation.sample import LabelsConfig
@@ -97,16 +97,7 @@ def find_data(data: ClipsConfig, spec: ClipSpec, *, quiet: bool = False) -> Clip
     """
     # Without an index, the headers of all files are read.
     with nullcontext() if quiet else ProgressBar("finding clips", transient=True):
-        return find_clips(
-            data.root,
-            fps=data.fps,
-            gap_seconds=data.gap_seconds,
-            num_frames=spec.num_frames,
-            cut_blank_tail=data.cut_blank_tail,
-            selection=data.selection,
-            num_workers=data.num_workers,
-            timeout_seconds=data.read_timeout_seconds,
-        )
+        return data.find(spec.num_frames)
 
 
 def sample_spec(config: MethodConfig) -> ClipSpec:

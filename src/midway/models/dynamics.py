@@ -6,14 +6,12 @@ marks the teacher's side. Levels go from the top (12) down: 9, 6, 3.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from midway.config import check_at_least, check_at_most
-from midway.errors import MidwayError
+from midway.models.dynamics_config import DynamicsConfig
 from midway.nn.blocks import Block, CrossBlock, Gate, GatedBlock, init_transformer
 from midway.nn.embed import resample_positions
 from midway.nn.linear import Linear
@@ -23,61 +21,6 @@ from midway.nn.mimetic import AMPLITUDE, sincos_positions, start_carrying, start
 
 NORM_EPS = 1e-5
 Features = Float[Tensor, "batch tokens dim"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DynamicsConfig:
-    """Sizes of the dynamics, and the ablations of the paper (tables 3 and 5)."""
-
-    levels: tuple[int, ...] = (3, 6, 9)
-    """Encoder levels of the objective, 1-based and rising."""
-    latent_dynamics: bool = True
-    """If True, infer motion latents for the forward model; else it sees the source only."""
-    backward_layers: bool = True
-    """If True, refine the source features top-down; else use the features of the level."""
-    refinement: bool = True
-    """If True, a lower level infers motion from the prediction of the level above; else from its
-    backward features."""
-    gates: bool = True
-    gate_input: Literal["previous", "own"] = "previous"
-    """Input of a block's gate: the input of the previous block (release) or of the block itself
-    (eq. 2)."""
-    midway_width: int = 192
-    midway_depth: int = 4
-    midway_heads: int = 3
-    num_latents: int = 10
-    correlation_radius: int = 0
-    """Patches to each side of the window of `LocalCorrelation`, an input of the midway path; 0 for
-    none, as in the paper."""
-    backward_heads: int = 6
-    forward_depth: int = 4
-    forward_heads: int = 6
-
-    init_std: float = 0.02
-    """Standard deviation of the initial weights of linear layers."""
-    starts_matching: bool = False
-    """If True, use mimetic initialisation (`midway.nn.mimetic`), unlike the paper."""
-
-    def __post_init__(self) -> None:
-        sizes = ("midway_width", "midway_depth", "midway_heads", "num_latents", "forward_depth")
-        heads = ("backward_heads", "forward_heads")
-        check_at_least("dynamics", self, **dict.fromkeys(sizes + heads, 1))
-        check_at_least("dynamics", self, correlation_radius=0)
-        most = {"midway_width": 2**16, "num_latents": 4096, "correlation_radius": 16}
-        check_at_most("dynamics", self, midway_depth=32, forward_depth=32, **most)
-        rising = sorted({level for level in self.levels if level >= 1})
-        if not self.levels or list(self.levels) != rising:
-            raise MidwayError(f"dynamics: levels {self.levels} must rise from 1; give each once")
-        if self.midway_width % self.midway_heads:
-            raise MidwayError(
-                f"dynamics: midway_width {self.midway_width} is not a multiple of midway_heads "
-                f"{self.midway_heads}; change one"
-            )
-        if self.starts_matching and self.midway_width % 4:
-            raise MidwayError(
-                f"dynamics: midway_width {self.midway_width} is not a multiple of 4, which the "
-                "positions of starts_matching need; change one"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,10 +147,13 @@ class ForwardDynamics(nn.Module):
         gates: list[Tensor] = []
         x_before = x
         for index, block in enumerate(self.blocks):
+            # The first block has no gate.
             full_gate = None
             if index and self.gates:
+                # The release reads the gate one block earlier than eq. 2 states.
                 gate_input = x_before if self.gate_input == "previous" else x
                 gate = self.gates[index - 1](gate_input[:, num_latents:])  # (batch, tokens, dim)
+                # Motion latents have gate 1.
                 ones = gate.new_ones(gate.shape[0], num_latents, gate.shape[2])
                 full_gate = torch.cat([ones, gate], dim=1)
                 gates.append(gate)
@@ -274,14 +220,17 @@ class Dynamics(TargetSide):
             teacher: EMA copies that process the target. Pass `self` to train through both frames
                 (finetuning).
             grid: Rows and columns of patches in the features.
-            latents_only: If True, the last midway block computes only the latents, for the loss.
+            latents_only: If True, the last midway block computes the latents only, which is all
+                that the dense loss needs.
             latents_of: Pair with whose latents each target is predicted; None for its own.
 
         """
-        # In pretraining no gradient reaches the target's side: the teacher is frozen.
+        # No gradient reaches the target's side in pretraining: its features carry none, and the
+        # teacher is frozen.
         source_at = dict(zip(self.config.levels, source, strict=False))
         target_at = dict(zip(self.config.levels, target, strict=False))
-        # x is the source; v and v~ of the level above start as the top features z_12 and z~_12.
+        # x stands for the source in the midway path; v and v~ of the level above start as the top
+        # features z_12 and z~_12.
         x = source_above = source[-1]
         target_above = target[-1]
         latents = tokens = x.new_empty(x.shape[0], 0, self.config.midway_width)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from midway.config import MAX_BATCH, MAX_WORKERS, require
 from midway.data.clip import BadClipError, Clip, ClipReader, Frame
-from midway.data.clips.find import ClipList
+from midway.data.clips.find import ClipList, find_clips
 from midway.data.clips.roots import Selection
 from midway.data.clips.skipped import SkippedClip
 from midway.data.clips.timing import Gap, follows, start_frames
@@ -107,6 +107,19 @@ class ClipsConfig:
     def selection(self) -> Selection:
         """Choice of the files below the root."""
         return Selection(include=self.include, exclude=self.exclude, camera=self.camera)
+
+    def find(self, num_frames: int) -> ClipList:
+        """List the clips that contain a sample of so many frames, see `find_clips`."""
+        return find_clips(
+            self.root,
+            fps=self.fps,
+            gap_seconds=self.gap_seconds,
+            num_frames=num_frames,
+            cut_blank_tail=self.cut_blank_tail,
+            selection=self.selection,
+            num_workers=self.num_workers,
+            timeout_seconds=self.read_timeout_seconds,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,6 @@ from math import inf
 import torch
 from torch import Tensor
 
-from midway.data.clips.find import find_clips
 from midway.data.sampling.loader import ClipLoader
 from midway.data.sampling.samples import ClipDataset, ClipsConfig
 from midway.data.views.boxes import Box
@@ -77,19 +76,10 @@ def read_halves(network: MidwayNetwork, config: HalvesConfig) -> Iterator[tuple[
         root=config.root,
         gap_seconds=(config.gap_seconds, config.gap_seconds),
         batch_size=1,
-        num_workers=0,
+        num_workers=1,  # a damaged video ends the worker, not this process
     )
-    found = find_clips(
-        data.root,
-        fps=data.fps,
-        gap_seconds=data.gap_seconds,
-        num_frames=spec.num_frames,
-        cut_blank_tail=data.cut_blank_tail,
-        selection=data.selection,
-        num_workers=data.num_workers,
-        timeout_seconds=data.read_timeout_seconds,
-    )
-    loader = ClipLoader(ClipDataset(found, data, spec, seed=config.seed))
+    dataset = ClipDataset(data.find(spec.num_frames), data, spec, seed=config.seed)
+    loader = ClipLoader(dataset)
     device = next(network.parameters()).device
     pairs: list[Tensor] = []
     for number, batch in enumerate(loader.batches(0, config.num_pairs), start=1):

@@ -1,7 +1,7 @@
 """Flow finetuning of the miniature benchmark: alike for all arms, on pairs in memory."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from midway.nn.images import normalise
 from midway.nn.losses.laplacian import bounded_laplacian
 from midway.paper.miniature.protocol import Protocol
 from midway.paper.miniature.readouts import TruePairs, flow_training_pairs
-from midway.paper.miniature.training import Outcome, fit_until
+from midway.paper.miniature.training import Outcome, fit_until, optim_config, run_config
 from midway.train.objective import Loader, Objective, StepOutput
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
@@ -161,26 +161,8 @@ def finetune(
     crop = protocol.encoder.image_size
     config = FlowConfig(
         arm=arm,
-        optim=OptimConfig(
-            lr=rate,
-            scale_lr=False,
-            warmup_steps=protocol.warmup_steps,
-            betas=(0.9, 0.95),
-            weight_decay=protocol.weight_decay,
-            final_weight_decay=protocol.weight_decay,
-            clip="none",
-        ),
-        run=RunConfig(
-            folder=folder,
-            seed=seed,
-            steps=protocol.flow_steps,
-            precision=protocol.precision,
-            accelerator="cpu",
-            log_every=max(1, protocol.flow_steps // 10),
-            health_every=0,
-            checkpoint_every=max(1, protocol.flow_steps // 3),
-            keep_checkpoints=1,
-        ),
+        optim=replace(optim_config(protocol, rate), clip="none"),
+        run=run_config(protocol, folder, seed=seed, steps=protocol.flow_steps),
     )
 
     def build() -> tuple[Objective, Loader]:

@@ -197,10 +197,10 @@ def _supervised(job: Job) -> tuple[SupervisedConfig, Built]:
     return config, build
 
 
-def _optim(job: Job) -> OptimConfig:
-    protocol = job.protocol
+def optim_config(protocol: Protocol, lr: float) -> OptimConfig:
+    """Return the optimiser of all trainings."""
     return OptimConfig(
-        lr=job.trial.lr,
+        lr=lr,
         scale_lr=False,
         warmup_steps=protocol.warmup_steps,
         betas=(0.9, 0.95),
@@ -210,16 +210,24 @@ def _optim(job: Job) -> OptimConfig:
     )
 
 
-def _run(job: Job) -> RunConfig:
-    protocol = job.protocol
+def run_config(protocol: Protocol, folder: Path, *, seed: int, steps: int) -> RunConfig:
+    """Return the run of a training."""
     return RunConfig(
-        folder=job.folder,
-        seed=job.seed,
-        steps=protocol.steps,
+        folder=folder,
+        seed=seed,
+        steps=steps,
         precision=protocol.precision,
         accelerator="cpu",
-        log_every=max(1, protocol.steps // 10),
+        log_every=max(1, steps // 10),
         health_every=0,
-        checkpoint_every=max(1, protocol.steps // 3),
+        checkpoint_every=max(1, steps // 3),
         keep_checkpoints=1,
     )
+
+
+def _optim(job: Job) -> OptimConfig:
+    return optim_config(job.protocol, job.trial.lr)
+
+
+def _run(job: Job) -> RunConfig:
+    return run_config(job.protocol, job.folder, seed=job.seed, steps=job.protocol.steps)
