@@ -99,6 +99,9 @@ def test_the_papers_protocol_is_that_of_the_published_code():
     assert (config.optim.clip, config.optim.warmup_epochs, config.optim.final_lr) == ("none", 1, 0)
     assert (config.validation.every_steps, config.validation.overlap) == (30_000 / 8, 0.7)
     assert config.run.precision == "32-true"
+    # As in CroCo v2's commands; own pairs are compared with nothing published, and 8 times faster.
+    overlaps = {name: make().validation.final_overlap for name, make in PROTOCOLS.items()}
+    assert overlaps == dict.fromkeys(PROTOCOLS, 0.9) | {"folder": 0.7}
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -129,6 +132,7 @@ def test_the_version_of_a_protocol_is_that_of_its_numbers_and_not_of_the_machine
         replace(config, optim=replace(config.optim, lr=1e-4)),
         replace(config, dpt=replace(config.dpt, fused_width=128)),
         replace(config, run=replace(config.run, precision="bf16-mixed")),
+        replace(config, validation=replace(config.validation, final_overlap=0.5)),
     ):
         assert changed.version() != config.version()
 
@@ -143,7 +147,7 @@ def test_a_run_keeps_the_best_and_the_last_network_and_scores_the_best(config):
     }
     assert results is not None
     assert results["pairs"] == 8
-    assert results["steps"] == 6
+    assert (results["steps"], results["overlap"]) == (6, 0.9)
     assert results["protocol"] == {"name": "synthetic", "version": config.version()}
     assert json.loads((folder / "results.json").read_text()) == results
     # One tile covers the pairs, so overlap does not matter.
@@ -307,7 +311,14 @@ def build_network_again(config) -> FlowNetwork:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"parts": ()}, {"every_steps": 0}, {"overlap": 1.0}, {"tiles_at_once": 0}]
+    "changes",
+    [
+        {"parts": ()},
+        {"every_steps": 0},
+        {"overlap": 1.0},
+        {"final_overlap": 1.0},
+        {"tiles_at_once": 0},
+    ],
 )
 def test_a_validation_that_cannot_be_is_refused_before_the_run(config, changes):
     with pytest.raises(MidwayError, match=r"give 1 or more of both|give an overlap"):

@@ -186,7 +186,7 @@ def test_the_other_readings_of_the_protocol_are_options(place, tmp_path):
 def test_a_level_that_there_is_not_leaves_no_folder_behind(place, tmp_path, capsys):
     folder = tmp_path / "run"
     assert run(place, "camvid-linear", folder, "--readout.levels", "12") == 2
-    assert "the encoder has levels 1 to 4" in capsys.readouterr().err
+    assert "the encoder has levels 1 to 4; choose from those, such as " in capsys.readouterr().err
     assert not folder.exists()
 
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from midway.train.fit import FitSummary
 
-FINAL_OVERLAP = 0.9
-"""Overlap of tiles in the final test, from CroCo v2's published commands."""
 NUM_PICTURES = 8
 """Number of validation pairs that are drawn."""
 
@@ -59,7 +57,7 @@ def evaluate(config: FinetuneConfig, *, resume: bool = False) -> dict[str, Any] 
     start = time.monotonic()
     predict = network_predictor(
         load_flow_network(folder).to(device),
-        overlap=FINAL_OVERLAP,
+        overlap=config.validation.final_overlap,
         tiles_at_once=config.validation.tiles_at_once,
     )
     scores = score_pairs(
@@ -76,7 +74,7 @@ def evaluate(config: FinetuneConfig, *, resume: bool = False) -> dict[str, Any] 
     }
     measured = results_of(scores) | ({"tests": tests} if tests else {})
     results = complete(
-        run | {"overlap": FINAL_OVERLAP} | measured,
+        run | {"overlap": config.validation.final_overlap} | measured,
         protocol=config.protocol,
         version_hash=config.version(),
         weights=weights_of_run(folder),

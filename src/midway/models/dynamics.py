@@ -211,7 +211,7 @@ class Dynamics(TargetSide):
         *,
         latents_only: bool = False,
         latents_of: Int[Tensor, " batch"] | None = None,
-        lowest: int | None = None,
+        lowest: int = 1,
     ) -> dict[int, LevelOutput]:
         """Predict the features of the target at every level, from the top down (Algorithm 1).
 
@@ -224,7 +224,7 @@ class Dynamics(TargetSide):
             latents_only: If True, the last midway block computes the latents only, which is all
                 that the dense loss needs.
             latents_of: Pair with whose latents each target is predicted; None for its own.
-            lowest: Level at which to stop; None for all levels.
+            lowest: Level at which to stop.
 
         """
         # No gradient reaches the target's side in pretraining: its features carry none, and the
@@ -233,11 +233,10 @@ class Dynamics(TargetSide):
         target_at = dict(zip(self.config.levels, target, strict=False))
         # x stands for the source in the midway path; v and v~ of the level above start as the top
         # features z_12 and z~_12.
-        x = source_above = source[-1]
-        target_above = target[-1]
+        x, source_above, target_above = source[-1], source[-1], target[-1]
         latents = tokens = x.new_empty(x.shape[0], 0, self.config.midway_width)
         outputs: dict[int, LevelOutput] = {}
-        for level in reversed(self.config.levels):
+        for level in reversed([each for each in self.config.levels if each >= lowest]):
             if self.config.latent_dynamics:
                 # (batch, tokens, dim) -> (batch, tokens, midway_width), source and target
                 z, other = self.down(x), teacher.down(target_above)
@@ -259,8 +258,6 @@ class Dynamics(TargetSide):
                 gates=gates,
                 loss=normalized_mse(prediction, target_at[level]),
             )
-            if level == lowest:
-                break
             # Refinement: below, the prediction replaces the source.
             x = prediction if self.config.refinement else v
             source_above, target_above = v, v_target

@@ -171,7 +171,7 @@ class MidwayNetwork(nn.Module):
         *,
         latents_only: bool = False,
         latents_of: Int[Tensor, " batch"] | None = None,
-        lowest: int | None = None,
+        lowest: int = 1,
     ) -> MidwayOutput:
         """Run the dynamics between the features of two frames at `config.levels`.
 
@@ -182,7 +182,7 @@ class MidwayNetwork(nn.Module):
             latents_only: If True, return only the latents of the midway tokens.
             latents_of: Pair of the batch with whose latents each target is predicted; None for its
                 own.
-            lowest: Objective level at which to stop; None for all.
+            lowest: Objective level at which to stop.
 
         """
         levels = self.dynamics(

@@ -179,7 +179,10 @@ def test_bfloat16_forward_passes_have_float32_logits():
     ("change", "message"),
     [
         ({"levels": ()}, "levels: give one or more"),
-        ({"kind": "upernet", "levels": (1, 2, 3)}, "UperNet takes 4, not 3"),
+        (
+            {"kind": "upernet", "levels": (1, 2, 3)},
+            "UperNet takes 4, not 3; one may be given twice",
+        ),
         ({"drop_path": 1.0}, "drop_path"),
         ({"layer_decay": 0.0}, "layer_decay"),
         ({"auxiliary_weight": -0.1}, "auxiliary_weight: give 0 or more"),

@@ -44,7 +44,7 @@ class ReadoutConfig:
     def __post_init__(self) -> None:
         rules = {
             "levels: give one or more": bool(self.levels),
-            f"levels: UperNet takes {NUM_MAPS}, not {len(self.levels)}": (
+            f"levels: UperNet takes {NUM_MAPS}, not {len(self.levels)}; one may be given twice": (
                 self.kind == "linear" or len(self.levels) == NUM_MAPS
             ),
             "drop_path: give 0 or more, and below 1": 0 <= self.drop_path < 1,

@@ -1,5 +1,6 @@
 """Interface of image encoders with dense feature maps, and their descriptions in files."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -165,9 +166,11 @@ class Encoder(nn.Module, ABC):
         """
         found = [level if level > 0 else self.depth + 1 + level for level in levels]
         if not all(1 <= level <= self.depth for level in found):
+            # As many, spread evenly; some twice if the encoder has fewer.
+            spread = [math.ceil(n * self.depth / len(found)) for n in range(1, len(found) + 1)]
             raise MidwayError(
                 f"levels {tuple(levels)}: the encoder has levels 1 to {self.depth}; choose "
-                "from those"
+                f"from those, such as {' '.join(map(str, spread))}"
             )
         return found
 
