@@ -154,7 +154,7 @@ def tangent_cosines(
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """Return the fastest dtype of a device: bfloat16, or float32 on CPUs without instructions."""
+    """Return the fastest dtype of a device: float32 on CPUs without bfloat16, else bfloat16."""
     if device.type != "cpu":
         return torch.bfloat16
     # Torch before 2.11 has no `get_capabilities`; float32 is the safe default.

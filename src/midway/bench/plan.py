@@ -67,7 +67,7 @@ class Needs:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory of each device."""
+        """Memory that each device needs."""
         return self.state_bytes + self.samples_per_device * self.activation_bytes
 
 

@@ -32,7 +32,7 @@ Tail = float | None | BadClipError
 
 
 class Located(Protocol):
-    """Interface of what has a path or URL."""
+    """Interface of objects with a path or URL."""
 
     @property
     def location(self) -> str:
@@ -81,7 +81,7 @@ def read_blank_tails(
 
 
 def read_store_apart(location: str, *, num_workers: int, timeout_seconds: float) -> list[StoreClip]:
-    """Return the clips of a store, see `read_store`, which a worker opens.
+    """Return the clips of a store (`read_store`), which a worker process opens.
 
     Args:
         location: Path or URL of the store.

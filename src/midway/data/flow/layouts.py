@@ -21,7 +21,7 @@ THINGS_1024_DROPPED, THINGS_1024_STEP = 698, 7
 
 
 def sintel(root: Path, split: str) -> Iterator[FlowPair]:
-    """Yield pairs of both renderings, with masks of occlusions where there are any."""
+    """Yield pairs of both renderings, with occlusion masks where the dataset has them."""
     root = _first(root, "training", ".")
     for rendering in ("clean", "final"):
         for scene in _folders(root / rendering):
@@ -279,8 +279,8 @@ def _frames_of(flow: Path, base: Path) -> tuple[str, str]:
             found = [_image(folder / stem) for stem in (name, _next(name))]
     if not all(found):
         raise MidwayError(
-            f"{flow}: has no two frames; name them {name}_img1.png and {name}_img2.png, or as in "
-            "docs/OWN_LABELS.md"
+            f"{flow}: its two frames are missing; name them {name}_img1.png and "
+            f"{name}_img2.png, or as in docs/OWN_LABELS.md"
         )
     return str(found[0]), str(found[1])
 

@@ -53,7 +53,7 @@ class ClassFile:
     """If n > 0, every n-th image by name is evaluated on, and the others are trained on."""
 
     def rows(self) -> list[Row]:
-        """Return name and label value of every class, and of what is ignored."""
+        """Return name and label value of every class, and of every ignored value."""
         rows: list[Row]
         if self.classes:
             rows = [(name, (self.offset + n,)) for n, name in enumerate(self.classes)]

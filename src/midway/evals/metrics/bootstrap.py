@@ -38,10 +38,10 @@ def ratio_score(rows: Sequence[Row]) -> float:
 
 
 def draws(seeds: Sequence[Sequence[Row]]) -> NDArray[np.float64]:
-    """Return the mean score over seeds, as measured and then for each draw.
+    """Return the mean score over seeds: as measured, then for each bootstrap draw.
 
-    Blocks and seeds are drawn with replacement. The blocks drawn are the same for all calls with as
-    many of them, so that differences of two results are paired.
+    Blocks and seeds are drawn with replacement. All calls with the same number of blocks draw the
+    same ones, so that differences of two results are paired.
 
     Args:
         seeds: Rows of each seed, with the same blocks.

@@ -22,7 +22,7 @@ from midway.nn.subcrops import SubcropConfig
 from midway.paper.miniature.protocol import Protocol, Trial
 
 MANY, FEW = 5, 3
-"""Seeds of the arms that the paper's claim compares, and of the others."""
+"""Number of seeds of the arms that the paper's claim compares, and of the others."""
 
 Build = Callable[[Protocol, Trial], MethodConfig]
 
@@ -39,9 +39,9 @@ class Arm:
     """Pretraining by a method or by labels; an encoder with fresh weights; features that need no
     training; or no motion, without any features."""
     build: Build | None = None
-    """Method of an arm of kind "method"."""
+    """Builder of the method's configuration, for arms of kind "method"."""
     chooses_as: str = ""
-    """Arm whose trials choose for this one; itself if empty."""
+    """Arm whose trials select the settings of this one; if empty, its own trials do."""
     pairs: Literal["near", "gap-0", "shuffled"] = "near"
     """Frames of a sample: of one clip, one frame repeated, or each frame from another clip."""
 
@@ -156,7 +156,7 @@ def midway(protocol: Protocol, trial: Trial, **dynamics: Any) -> MidwayConfig:
 
 
 def dense_only(protocol: Protocol, trial: Trial) -> MethodConfig:
-    """Return Midway without its DINO term, whose crops are made as few and small as possible."""
+    """Return Midway without its DINO term, with the fewest and smallest crops for that term."""
     base, patch = midway(protocol, trial), protocol.encoder.patch_size
     views = replace(base.views, num_local=0, global_size=(patch, patch))
     return replace(base, dino_weight=0.0, views=views)
@@ -236,8 +236,8 @@ ABLATIONS = (
     _ablation("midway-depth-1", "table 5: one midway block", midway_depth=1),
     _ablation("forward-depth-1", "table 5: one forward block", forward_depth=1),
 )
-"""Rows of tables 3 and 5, which run after all other arms. The full model is the arm midway, and row
-1 of table 3 the arm base."""
+"""Other rows of tables 3 and 5, which run after all other arms. The full model is the arm midway,
+and row 1 of table 3 is the arm base."""
 
 
 def arms_by_name() -> dict[str, Arm]:

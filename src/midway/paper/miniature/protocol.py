@@ -28,7 +28,7 @@ DATASETS: tuple[Dataset, ...] = ("camvid", "synthetic")
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Settings that are chosen for each arm, from equally many trials."""
+    """Settings that are selected for each arm, from the same number of trials."""
 
     lr: float
     """Peak learning rate."""
@@ -62,14 +62,14 @@ class Protocol:
             light_change=0.2,
         )
     )
-    """Recognition world as of 2026-11-30, written out so that later worlds do not change it; its
-    videos are long enough for clips of four frames."""
+    """Recognition world of 2026-11-30, written out so that later changes of that world do not
+    affect it. Its videos are long enough for clips of four frames."""
     num_videos: int = 48
-    """Synthetic training videos; a cell of seed s has the worlds from s * num_videos."""
+    """Number of synthetic training videos; those of seed s are the worlds from s * num_videos."""
     gap_seconds: tuple[float, float] = (0.6, 0.8)
     """Time between the frames of a sample of synthetic videos; CamVid has a frame a second."""
     camvid_size: tuple[int, int] = (120, 160)
-    """Height and width to which CamVid's images are reduced, a third of their own."""
+    """Height and width to which CamVid's images are reduced, a third of the original ones."""
 
     encoder: EncoderConfig = field(
         default_factory=lambda: replace(
@@ -84,7 +84,7 @@ class Protocol:
     crop_area: tuple[float, float] = (0.15, 0.35)
     """Area of a crop for prediction or reconstruction, as a fraction of the frame."""
     initial_area: tuple[float, float] = (0.3, 0.7)
-    """Area of the region of the crops that are compared, as a fraction of the frame."""
+    """Area of the region that contains the compared crops, as a fraction of the frame."""
     global_area: tuple[float, float] = (0.4, 1.0)
     """Area of a global crop, as a fraction of that region."""
     local_area: tuple[float, float] = (0.15, 0.5)
@@ -101,8 +101,8 @@ class Protocol:
         Trial(lr=1e-3, momentum=0.998),
         Trial(lr=3e-3, momentum=0.98),
     )
-    """Trials of each trained arm, on the synthetic world and `choosing_seed` alone: no choice sees
-    CamVid. Ablations of Midway take its choice."""
+    """Trials of each trained arm, only on the synthetic world and `choosing_seed`: no choice sees
+    CamVid. Variants of Midway take its choice."""
     choosing_seed: int = 100
 
     choosing_worlds: int = 30_000_000
@@ -112,7 +112,7 @@ class Protocol:
     readout_worlds: int = 50
     """Worlds with two frames each that train the readouts."""
     test_worlds: int = 40
-    """Worlds that test them: a frame for segmentation, and two pairs."""
+    """Worlds that test the readouts, each with a frame for segmentation and two pairs."""
     clip_worlds: int = 12
     """Test worlds whose videos test mask propagation and tracking."""
     clip_frames: int = 8
@@ -123,14 +123,14 @@ class Protocol:
     camvid_every: int = 3
     """Stride over CamVid's training images for the readouts."""
     camvid_block: int = 5
-    """Consecutive test images of CamVid that the bootstrap draws together, as they are alike."""
+    """Consecutive test images of CamVid that the bootstrap draws together: they are alike."""
 
     flow_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
     """Learning rates of the flow finetuning, on the synthetic world; all are reported."""
     flow_steps: int = 300
     flow_batch: int = 8
     flow_worlds: int = 64
-    """Worlds with two pairs each that train it, after those of the readouts."""
+    """Worlds with two pairs each for the flow finetuning; they follow those of the readouts."""
 
     def hash(self) -> str:
         """Return a short hash of all constants."""

@@ -65,7 +65,7 @@ class SupervisedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Result of a call."""
+    """Result of a training that has ended or met its deadline."""
 
     encoder: Encoder
     network: MidwayNetwork | None = None
@@ -103,7 +103,7 @@ class Until:
         """
         batches = self.loader.batches(start_step, stop_step)
         for step, batch in enumerate(batches, start_step):
-            # At least one step a call, so that any budget comes to an end.
+            # At least one step per call, so that a run finishes under any budget.
             if step > start_step and time.monotonic() >= self.deadline:
                 raise StoppedWaitingError(step)
             yield batch
@@ -162,7 +162,7 @@ def losses_of(folder: Path) -> tuple[float, float]:
 
 
 def _method(job: Job) -> tuple[Experiment, Built]:
-    """Return the run of a method, and the builder of its parts."""
+    """Return the configuration of a method's run, and the builder of its parts."""
     protocol, arm = job.protocol, job.arm
     assert arm.build is not None
     method = arm.build(protocol, job.trial)
@@ -179,7 +179,7 @@ def _method(job: Job) -> tuple[Experiment, Built]:
 
 
 def _supervised(job: Job) -> tuple[SupervisedConfig, Built]:
-    """Return the run with labels, and the builder of its parts."""
+    """Return the configuration of the run with labels, and the builder of its parts."""
     protocol = job.protocol
     frames = labelled_training_frames(protocol, job.dataset, job.seed, job.camvid)
     count = readouts(protocol, job.dataset, "report", job.camvid).num_classes
@@ -211,7 +211,7 @@ def optim_config(protocol: Protocol, lr: float) -> OptimConfig:
 
 
 def run_config(protocol: Protocol, folder: Path, *, seed: int, steps: int) -> RunConfig:
-    """Return the run of a training."""
+    """Return the options of a training's run."""
     return RunConfig(
         folder=folder,
         seed=seed,
