@@ -92,8 +92,6 @@ def output_heatmaps(
 ) -> Float[Tensor, "batch perturbed rows columns"]:
     """Compute the perturbation heatmaps from existing outputs of the network.
 
-    The arguments that are not listed are those of `perturbation_heatmaps`.
-
     Args:
         network: Network that computed `output`.
         output: Output of the network at this level.

@@ -18,8 +18,8 @@ from midway.models.midway import MidwayNetwork
 class MatchingPart(Part):
     """Flow that equals `midway.models.flow.correlation.dynamics_flow`.
 
-    One product of all cells with all cells replaces the one per offset that saves memory there, as
-    a graph has a node for each.
+    One product of all cells with all cells replaces the product per offset, which saves memory
+    there but would be a node of the graph for each offset.
 
     Args:
         network: Network in evaluation mode.

@@ -22,7 +22,7 @@ def attend(q: Heads, k: Heads, v: Heads, *, causal: bool = False) -> Heads:
         q: Queries.
         k: Keys.
         v: Values.
-        causal: If True, a query meets no key behind it; queries and keys are the same tokens.
+        causal: If True, a query attends to no later key; queries and keys are the same tokens.
 
     """
     # For bfloat16 on a CPU the fused kernel takes 2 to 7 times as long, forward and backward, as

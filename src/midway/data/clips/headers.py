@@ -108,7 +108,7 @@ def read_each(
     """Yield the results of reading items, in order and in lists; errors are returned.
 
     Args:
-        read: Function of an item, and of a function that restarts the timeout; it must pickle.
+        read: Function of an item, and of a function that restarts the timeout; picklable.
         items: Items to read.
         num_workers: Number of worker processes; 0 reads in this process, without protection.
         timeout_seconds: Time after which reading an item counts as hanging.

@@ -234,11 +234,11 @@ def _next(stem: str) -> str:
 def folder(root: Path, split: str) -> Iterator[FlowPair]:
     """Yield a user's own pairs.
 
-    Of split "all", a list `pairs.txt`, or else every `.flo` below the root. Of another split, a
+    Split "all" is the list `pairs.txt`, or else every `.flo` below the root. Any other split is a
     list such as `train.txt`, or else the folder of its name.
 
     Raises:
-        MidwayError: Frames of a flow are missing, or a line of a list has not three paths.
+        MidwayError: Frames of a flow are missing, or a line of a list does not have three paths.
 
     """
     pairs = root / ("pairs.txt" if split == "all" else f"{split}.txt")

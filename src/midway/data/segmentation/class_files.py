@@ -40,7 +40,7 @@ class ClassFile:
     colours: dict[str, Colour | tuple[Colour, ...]] = field(default_factory=dict)
     """RGB of each class in the masks; with `classes` or `ids`, in pictures only."""
     ignored: tuple[int | Colour, ...] = ()
-    """Label values that are no class; of ids, 255 is too, unless it is a class."""
+    """Label values that are no class. Among ids, 255 is ignored too, unless it is a class."""
     images: str = ""
     """Path of the images below the root, such as ``images/{split}/*.jpg``."""
     masks: str = ""

@@ -113,7 +113,7 @@ class RigidObject:
 
 
 class RigidWorld:
-    """Scene of unlimited duration: a backdrop that moves with the camera, and objects before it.
+    """Scene of unlimited duration: objects in front of a backdrop that moves with the camera.
 
     Args:
         size: Size of the frames; a world's configuration has it.

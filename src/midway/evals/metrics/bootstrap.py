@@ -1,7 +1,7 @@
 """Bootstrap of ratio scores over blocks of test data and over seeds.
 
 A score such as mIoU is the mean over columns (classes) of the ratio of two sums over blocks; a mean
-has one column. A block is what is drawn as one, such as a scene or neighbouring frames.
+has one column. A block is drawn as a whole, such as a scene or neighbouring frames.
 """
 
 from collections.abc import Sequence

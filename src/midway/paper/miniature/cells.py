@@ -13,9 +13,9 @@ from midway.paper.miniature.records import Cell, Record
 def all_cells(protocol: Protocol, chosen: Mapping[str, int]) -> list[Cell]:
     """Return all cells in their order.
 
-    The first seed comes first: of the arms without training, then (after their trials) of the arms
-    with the most seeds, then of the others. Each further seed of all arms follows, then the
-    ablations, and last the flow finetunings.
+    The order is: the first seed of the arms without training; trials and first seed of the arms
+    with the most seeds; trials and first seed of the other arms; each further seed, of all arms;
+    the ablations; the flow finetunings.
 
     Args:
         protocol: Trials and seeds.

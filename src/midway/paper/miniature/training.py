@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from midway.train.training import Trained, TrainingConfig
 
 
-Built = Callable[[], tuple[Objective, Loader]]
+Builder = Callable[[], tuple[Objective, Loader]]
 """Builder of the parts of a run."""
 
 
@@ -79,7 +79,7 @@ class Outcome:
     """Time in the training loop, over all calls."""
 
 
-class Until:
+class DeadlineLoader:
     """Loader that stops a run at a deadline, between two steps.
 
     Args:
@@ -132,7 +132,7 @@ def train(job: Job, deadline: float) -> Outcome:
     )
 
 
-def fit_until(config: "TrainingConfig", build: Built, deadline: float) -> tuple[Objective, bool]:
+def fit_until(config: "TrainingConfig", build: Builder, deadline: float) -> tuple[Objective, bool]:
     """Train or continue a run until its last step or the deadline.
 
     Returns:
@@ -147,7 +147,7 @@ def fit_until(config: "TrainingConfig", build: Built, deadline: float) -> tuple[
         torch.set_num_threads(1)  # the launch has raised it again
         objective, loader = build()
         built.append(objective)
-        return Trained(objective=objective, loader=Until(loader, deadline))
+        return Trained(objective=objective, loader=DeadlineLoader(loader, deadline))
 
     resume = (config.run.folder / "config.json").exists()
     summary, _ = launch_and_fit(config, parts, resume=resume)
@@ -161,7 +161,7 @@ def losses_of(folder: Path) -> tuple[float, float]:
     return losses[0], losses[-1]
 
 
-def _method(job: Job) -> tuple[Experiment, Built]:
+def _method(job: Job) -> tuple[Experiment, Builder]:
     """Return the configuration of a method's run, and the builder of its parts."""
     protocol, arm = job.protocol, job.arm
     assert arm.build is not None
@@ -178,7 +178,7 @@ def _method(job: Job) -> tuple[Experiment, Built]:
     return experiment, build
 
 
-def _supervised(job: Job) -> tuple[SupervisedConfig, Built]:
+def _supervised(job: Job) -> tuple[SupervisedConfig, Builder]:
     """Return the configuration of the run with labels, and the builder of its parts."""
     protocol = job.protocol
     frames = labelled_training_frames(protocol, job.dataset, job.seed, job.camvid)
