@@ -98,7 +98,7 @@ def midway_tiny() -> Experiment:
             batch_size=32,
         ),
         optim=replace(base.optim, lr=2e-3, clip_norm=3.0),
-        run=replace(base.run, folder=Path("runs/recognition.midway_tiny"), steps=1200),
+        run=replace(base.run, folder=Path("runs/recognition.midway_tiny"), steps=600),
     )
 
 
@@ -126,5 +126,5 @@ def dino_tiny() -> Experiment:
         base,
         method=method,
         data=replace(base.data, batch_size=64),
-        run=replace(base.run, folder=Path("runs/recognition.dino_tiny")),
+        run=replace(base.run, folder=Path("runs/recognition.dino_tiny"), steps=1200),
     )

@@ -194,7 +194,7 @@ def _trials(records: Sequence[Record], protocol: Protocol) -> str:
 
 def _rate(protocol: Protocol, trial: int) -> str:
     each = protocol.trials[trial]
-    return f"rate {each.lr:g}, momentum {each.momentum:g}"
+    return f"rate {each.lr:g}, momentum {each.momentum:g}, temperature {each.temperature:g}"
 
 
 def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
