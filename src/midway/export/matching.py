@@ -18,8 +18,8 @@ from midway.models.midway import MidwayNetwork
 class MatchingPart(Part):
     """Flow that equals `midway.models.flow.correlation.dynamics_flow`.
 
-    One product of all cells with all cells replaces the product per offset, which saves memory
-    there but would be a node of the graph for each offset.
+    Unlike there, one product compares all cells with all cells. A product per offset would save
+    memory, but add a node to the graph for each offset.
 
     Args:
         network: Network in evaluation mode.

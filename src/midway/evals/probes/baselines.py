@@ -1,6 +1,6 @@
 """Patch features that need no training, as encoders: random filters, colours and pixels.
 
-A network that has learnt to recognise must exceed both by the same readout.
+A network that has learnt to recognise must exceed all of them with the same readout.
 """
 
 from collections.abc import Sequence
