@@ -26,7 +26,7 @@ WORLD = ShapeWorldConfig(
     light_change=0.1,
 )
 """Recognition world: classes differ in the arrangement of parts, never in colour or texture. Paint
-fades into another within 0.4 s: frames some time apart have shapes in common, and no paint."""
+fades into another within 0.4 s: frames some time apart share shapes but no paint."""
 NUM_VIDEOS = 160
 """Number of training videos; a run of seed s has the worlds from s * NUM_VIDEOS."""
 LABELLED = range(20_000_000, 20_002_000)
