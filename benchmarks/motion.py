@@ -92,8 +92,10 @@ def exchanged(stage: Stage) -> Stage:
     )
 
 
-def correlated(stage: Stage, start: str, *, steps: int, final_lr: float) -> Stage:
-    """Return a stage of fewer steps, with a local correlation and three forward blocks."""
+def correlated(
+    stage: Stage, start: str, *, steps: int, batch_size: int = 16, final_lr: float = 1e-3
+) -> Stage:
+    """Return a short stage with a local correlation and three forward blocks, encoder frozen."""
     experiment = with_dynamics(stage.experiment, correlation_radius=2, forward_depth=3)
     method = experiment.method
     assert isinstance(method, MidwayConfig)
@@ -106,7 +108,7 @@ def correlated(stage: Stage, start: str, *, steps: int, final_lr: float) -> Stag
             teacher_momentum=1.0,
             final_teacher_momentum=1.0,
         ),
-        data=replace(experiment.data, batch_size=12),
+        data=replace(experiment.data, batch_size=batch_size),
         optim=replace(experiment.optim, warmup_steps=50, final_lr=final_lr),
         run=replace(experiment.run, steps=steps),
     )
@@ -121,6 +123,9 @@ def correlated(stage: Stage, start: str, *, steps: int, final_lr: float) -> Stag
 
 PAN, SWAY, DRIFT, THINGS = motion.pan(), motion.sway(), motion.drift(), motion.things()
 FAST_DRIFT = replace(motion.DRIFT, camera_speed=20.0)
+"""World of motion above a patch: below it, a forward model can guess a patch from its
+neighbours."""
+FAST_THINGS = replace(motion.THINGS, camera_speed=20.0, object_speed=16.0)
 STAGES = {
     "pan": Stage(
         experiment=PAN, videos="pan", world=motion.PAN, num_videos=600, ends_below=EMERGED
@@ -162,9 +167,16 @@ def changed(**changes: Any) -> dict[str, Stage]:
 
 
 CORRELATED = {
-    "pan": correlated(STAGES["pan"], "", steps=300, final_lr=1e-3),
-    "drift": correlated(STAGES["drift"], "motion.pan", steps=600, final_lr=1e-3),
-    "things": correlated(STAGES["things"], "motion.drift", steps=900, final_lr=3e-4),
+    "pan": correlated(STAGES["pan"], "", steps=400, batch_size=32),
+    "drift": correlated(
+        replace(STAGES["drift"], videos="fast-drift", world=FAST_DRIFT), "motion.pan", steps=700
+    ),
+    "things": correlated(
+        replace(STAGES["things"], videos="fast-things", world=FAST_THINGS),
+        "motion.drift",
+        steps=1800,
+        final_lr=3e-4,
+    ),
 }
 """Three stages that a local correlation makes short; the encoder stays frozen."""
 VARIANTS = {
