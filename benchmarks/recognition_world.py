@@ -5,12 +5,11 @@ Videos, runs and scores are kept in the folder and reused, so an interrupted com
 
     python benchmarks/recognition_world.py --folder recognition --worlds develop --repetitions 1
     python benchmarks/recognition_world.py --folder recognition --worlds report --repetitions 3
-    python benchmarks/recognition_world.py --world fading --arms untrained dino dino-gap-0
 
 Arms: `filters`, `filters-3x3` and `colours` need no training; `supervised` is the encoder of
-`untrained` trained with labels; `midway` is the dense term (`recognition.midway_tiny`), `gap-0` the
-same with both frames of a pair at one time, `dino` is DINO on pairs, and `dino-gap-0` the same with
-both frames at one time.
+`untrained` trained with labels; `midway` is `recognition.midway_tiny`, with both terms, `dense` the
+same without the DINO term, `dino` is DINO on pairs; `gap-0` and `dino-gap-0` have both frames of a
+pair at one time.
 """
 
 import argparse
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from midway.analysis.perturbation import fast_dtype
-from midway.data.synthetic.shape_world import SHAPE_CLASSES, ShapeWorldConfig
+from midway.data.synthetic.shape_world import SHAPE_CLASSES
 from midway.data.synthetic.write import write_videos
 from midway.errors import INTERRUPTED
 from midway.evals.probes.baselines import baselines
@@ -44,10 +43,11 @@ from midway.experiments.recognition import (
     LABELLED,
     NUM_VIDEOS,
     PROBE_WORLDS,
-    WORLDS,
+    WORLD,
     dino_tiny,
     midway_tiny,
 )
+from midway.methods.midway import MidwayConfig
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import VisionTransformer
 from midway.models.weights.sources import load_encoder
@@ -62,9 +62,10 @@ SAVE_EVERY = 250
 """Steps between two states of the supervised training, from which it resumes."""
 RUNS: dict[str, Callable[[], Experiment]] = {
     "midway": midway_tiny,
-    "gap-0": lambda: with_gap(midway_tiny(), (0.0, 0.0)),
+    "gap-0": lambda: at_one_time(midway_tiny()),
+    "dense": lambda: without_dino(midway_tiny()),
     "dino": dino_tiny,
-    "dino-gap-0": lambda: with_gap(dino_tiny(), (0.0, 0.0)),
+    "dino-gap-0": lambda: at_one_time(dino_tiny()),
 }
 FREE = ("filters", "filters-3x3", "colours")
 ARMS = (*FREE, "untrained", "supervised", *RUNS)
@@ -76,35 +77,32 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, default=Path("recognition"))
-    parser.add_argument("--world", choices=[*WORLDS], default="shapes")
     parser.add_argument("--worlds", choices=[*PROBE_WORLDS], default="develop")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--repetitions", type=int, default=1)
     parser.add_argument("--steps", type=int, default=0, help="steps of the runs; 0 for all")
     options = parser.parse_args()
-    world, folder = WORLDS[options.world], options.folder / options.world
-    frames = probed_frames(world, options.worlds)
+    frames = probed_frames(options.worlds)
     found = {"chance": chance(frames[1], NUM_CLASSES)}
     found["chance with exact outlines"] = chance_of_objects(frames[1], NUM_CLASSES)
     sys.stdout.write(json.dumps(found) + "\n")
     for arm in options.arms:
         scores = [
-            scored(folder, world, options.worlds, arm, seed, options.steps, frames)
+            scored(options.folder, options.worlds, arm, seed, options.steps, frames)
             for seed in range(options.repetitions)
         ]
         sys.stdout.write(json.dumps({"arm": arm} | summary(scores)) + "\n")
         sys.stdout.flush()
 
 
-def probed_frames(world: ShapeWorldConfig, worlds: str) -> tuple[LabelledFrames, LabelledFrames]:
+def probed_frames(worlds: str) -> tuple[LabelledFrames, LabelledFrames]:
     """Render the training and the test frames of the readouts."""
     training, test = PROBE_WORLDS[worlds]
-    return LabelledFrames.render(world, training, 2), LabelledFrames.render(world, test, 1)
+    return LabelledFrames.render(WORLD, training, 2), LabelledFrames.render(WORLD, test, 1)
 
 
 def scored(
     folder: Path,
-    world: ShapeWorldConfig,
     worlds: str,
     arm: str,
     seed: int,
@@ -114,7 +112,7 @@ def scored(
     """Return the scores of one repetition of an arm, from the folder if it is done."""
     file = folder / "scores" / worlds / f"{arm}-{seed}-{steps}.json"
     if not file.exists():
-        encoders, extra = built(folder, world, arm, seed, steps, frames[1])
+        encoders, extra = built(folder, arm, seed, steps, frames[1])
         scores = extra | {
             f"{name} {readout}": value
             for name, encoder in encoders.items()
@@ -127,7 +125,6 @@ def scored(
 
 def built(
     folder: Path,
-    world: ShapeWorldConfig,
     arm: str,
     seed: int,
     steps: int,
@@ -137,7 +134,7 @@ def built(
     if arm in FREE:
         return {arm: baselines(ENCODER.patch_size, seed)[arm]}, {}
     if arm in RUNS:
-        run = trained(folder, world, arm, seed, steps)
+        run = trained(folder, arm, seed, steps)
         return {
             weights: load_encoder(str(run), weights=weights) for weights in ("student", "teacher")
         }, {}
@@ -148,7 +145,6 @@ def built(
         extra = {
             "own head": supervised(
                 encoder,
-                world,
                 seed,
                 steps or SUPERVISED_STEPS,
                 test,
@@ -171,12 +167,12 @@ def read_out(
     return found
 
 
-def trained(folder: Path, world: ShapeWorldConfig, arm: str, seed: int, steps: int) -> Path:
+def trained(folder: Path, arm: str, seed: int, steps: int) -> Path:
     """Return the finished run of a method, trained or resumed if it is not."""
     videos = folder / "videos" / str(seed)
     for number in range(seed * NUM_VIDEOS, (seed + 1) * NUM_VIDEOS):
         if not (videos / f"world_{number:04d}.mp4").exists():
-            write_videos(videos, world, seeds=[number])
+            write_videos(videos, WORLD, seeds=[number])
     base = RUNS[arm]()
     run = folder / "runs" / f"{arm}-{seed}-{steps}"
     precision = "bf16-mixed" if fast_dtype(torch.device("cpu")) == torch.bfloat16 else "32-true"
@@ -196,14 +192,19 @@ def trained(folder: Path, world: ShapeWorldConfig, arm: str, seed: int, steps: i
     return run
 
 
-def with_gap(experiment: Experiment, gap_seconds: tuple[float, float]) -> Experiment:
-    """Return the experiment with another time between the frames of a pair."""
-    return replace(experiment, data=replace(experiment.data, gap_seconds=gap_seconds))
+def at_one_time(experiment: Experiment) -> Experiment:
+    """Return the experiment with pairs of one frame and itself."""
+    return replace(experiment, data=replace(experiment.data, gap_seconds=(0.0, 0.0)))
+
+
+def without_dino(experiment: Experiment) -> Experiment:
+    """Return the experiment without the DINO term, whose crops are still rendered."""
+    assert isinstance(experiment.method, MidwayConfig)
+    return replace(experiment, method=replace(experiment.method, dino_weight=0.0))
 
 
 def supervised(
     encoder: VisionTransformer,
-    world: ShapeWorldConfig,
     seed: int,
     steps: int,
     test: LabelledFrames,
@@ -213,7 +214,7 @@ def supervised(
 
     The head predicts the classes of all pixels of a patch from its token.
     """
-    labelled = LabelledFrames.render(world, LABELLED, 2)
+    labelled = LabelledFrames.render(WORLD, LABELLED, 2)
     patch = encoder.config.patch_size
     head = nn.Linear(encoder.width, patch * patch * NUM_CLASSES)
     parameters = [*encoder.parameters(), *head.parameters()]

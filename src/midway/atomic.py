@@ -24,7 +24,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         write: Function that writes the contents to the open binary file; called once.
 
     Raises:
-        OSError: The file cannot be written, for example as the disk is full; it names `path`.
+        OSError: The file cannot be written, for example on a full disk; it names `path`.
 
     """
     unfinished = _unfinished(path)

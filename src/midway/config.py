@@ -66,7 +66,7 @@ def check_at_least(part: str, config: object, **least: float) -> None:
 
 
 def check_at_most(part: str, config: object, **most: float) -> None:
-    """Refuse a field of `config` that is above its bound, so that no file can ask for any amount.
+    """Refuse a field of `config` above its bound, so that no file can demand unlimited memory.
 
     Args:
         part: Name of the configuration, for the message.
@@ -93,7 +93,7 @@ def finite(value: Any) -> Any:
 
 
 def json_text(value: object, *, indent: int | None = None) -> str:
-    """Return JSON of plain values, with null for numbers that are not finite, which JSON lacks.
+    """Convert plain values to JSON, with null for numbers that are not finite.
 
     Example:
         >>> json_text({"loss": float("nan")})

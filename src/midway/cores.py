@@ -9,7 +9,7 @@ SAMPLE_SECONDS = 0.2
 
 
 def usable_cores() -> int:
-    """Return the number of cores by affinity and by the quota of the control group, at least 1."""
+    """Return the number of cores that CPU affinity and the cgroup's quota allow, at least 1."""
     return max(1, int(min(len(_allowed()), _quota())))
 
 

@@ -1,4 +1,4 @@
-"""Exception for errors that a user can correct, an exit code, and numbers and times in words."""
+"""Exception for errors that a user can correct, an exit code, and formatting of error texts."""
 
 import errno
 import os
@@ -75,7 +75,7 @@ def one_line(error: BaseException, where: str | Path = "") -> str:
 
 
 def printable(text: str) -> str:
-    """Return text as one line that no terminal interprets.
+    """Return text as one line, with characters escaped that a terminal would interpret.
 
     Names of files and values in them may contain line breaks, escape sequences, marks that reverse
     the direction of writing, and bytes that are not UTF-8. These are written as Python escapes.

@@ -78,7 +78,7 @@ def test_tables_are_written_into_the_page(tmp_path):
     assert text.startswith("above")
     assert text.endswith("below\n")
     assert f"`{PROTOCOL.hash()}`" in text
-    with pytest.raises(MidwayError, match="give the page"):
+    with pytest.raises(MidwayError, match="give its path"):
         command.main(replace(options, page=tmp_path / "none.md"))
 
 

@@ -44,7 +44,7 @@ def test_flow_is_written_in_the_layout_of_sintel(photos, tmp_path):
     ("words", "message"),
     [
         (["--num-worlds", "0"], "give 1 or more"),
-        (["--first-seed", "-1"], "and 0 or more"),
+        (["--first-seed", "-1"], "a seed of 0 or more"),
         (["--photos", "nowhere"], "photos nowhere: no picture there"),
         (["--height", "33", "--num-worlds", "1"], "odd video size: 33 x 128"),
     ],

@@ -107,8 +107,8 @@ def test_a_hundred_requests_at_once_hold_the_memory_of_a_few(tmp_path: Path, sho
         ("rows=4", BODY, 400, "needs rows, columns and token"),
         ("rows=4&columns=5&token=20", BODY, 400, "token: outside the picture"),
         ("rows=4&columns=5&token=1,2,3,4,5", BODY, 400, "5 patches: too many"),
-        ("rows=2000&columns=2000&token=0", BODY, 400, "has to have 1 to 1024"),
-        ("rows=0&columns=5&token=0", BODY, 400, "has to have 1 to 1024"),
+        ("rows=2000&columns=2000&token=0", BODY, 400, "must have 1 to 1024"),
+        ("rows=0&columns=5&token=0", BODY, 400, "must have 1 to 1024"),
     ],
 )
 def test_an_upload_that_is_no_pair_of_pictures_gets_one_line(

@@ -146,6 +146,6 @@ def test_other_runs_and_other_actions_are_refused(
         tmp_path / "run", ActionConditionedConfig(network=replace(SIZES, action_size=3))
     )
     assert main(["eval", "planning", "--network", str(run)]) == 2
-    assert "its actions have 3 numbers, those of walks 2" in capsys.readouterr().err
+    assert "its actions have 3 numbers, but walks need 2" in capsys.readouterr().err
     with pytest.raises(MidwayError, match="num_steps 1 is too small"):
         PlanningConfig(num_steps=1)

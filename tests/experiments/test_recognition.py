@@ -3,11 +3,10 @@
 from itertools import combinations
 
 from midway.experiments.recognition import (
-    FADING,
     LABELLED,
     NUM_VIDEOS,
     PROBE_WORLDS,
-    SHAPES,
+    WORLD,
     dino_tiny,
     midway_tiny,
 )
@@ -30,12 +29,12 @@ def test_crops_are_as_large_as_the_networks_images():
         encoder = getattr(method, "network", method).encoder
         assert encoder.image_size == size
         assert encoder.sincos_positions
-        assert SHAPES.height % encoder.patch_size == SHAPES.width % encoder.patch_size == 0
+        assert WORLD.height % encoder.patch_size == WORLD.width % encoder.patch_size == 0
 
 
 def test_frames_of_dinos_pairs_agree_in_shapes_and_not_in_paint():
     """Paint is another one after two periods, and mostly after one; other frames are compared."""
     experiment = dino_tiny()
     smallest, largest = experiment.data.gap_seconds
-    assert FADING.paint_seconds < smallest < largest < FADING.num_frames / FADING.fps
+    assert WORLD.paint_seconds < smallest < largest < WORLD.num_frames / WORLD.fps
     assert experiment.method.terms == "cross"

@@ -174,7 +174,9 @@ def test_a_card_needs_a_licence_and_scores_of_these_weights(tmp_path: Path) -> N
         midway.Card(licence=" ")
     network, other = MidwayNetwork(tiny()), MidwayNetwork(tiny())
     card = midway.Card(licence="mit", results=(results_of(other, tmp_path),))
-    with pytest.raises(MidwayError, match=r"is of other weights .*; evaluate the network that"):
+    with pytest.raises(
+        MidwayError, match=r"has the results of other weights .*; evaluate the network that"
+    ):
         card.text(network, "owner/name")
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(MidwayError, match=r"no results of an evaluation; give a results.json"):

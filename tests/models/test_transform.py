@@ -101,7 +101,7 @@ def test_other_input_is_refused_in_one_line(images, message):
 
 
 def test_other_sizes_are_refused():
-    with pytest.raises(MidwayError, match="2 sizes in a list of 2; give one or more of one"):
+    with pytest.raises(MidwayError, match="2 sizes in a list of 2; give images of one size"):
         transform(ENCODER, crop=False)([PICTURE, PICTURE[:, :40]])
     with pytest.raises(MidwayError, match="size 30 x 32: not a multiple of the encoder's stride 8"):
         transform(ENCODER, size=(30, 32))

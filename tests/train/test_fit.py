@@ -270,7 +270,7 @@ def test_a_run_ends_with_what_limited_it(tmp_path, capsys):
     train(run_config(tmp_path, steps=2))
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("limited by ")
-    assert "of its time the run waited" in last
+    assert "; the run waited" in last
     assert last.endswith("for data")
 
 

@@ -207,5 +207,5 @@ def test_the_condition_of_the_start_is_measured_after_the_first_step_only(tmp_pa
 
 
 def test_negative_steps_between_measures_are_refused(tmp_path):
-    with pytest.raises(MidwayError, match=r"run\.health_every = -1; give 0 for none"):
+    with pytest.raises(MidwayError, match=r"run\.health_every = -1; give 0 \(never\) or more"):
         run_config(tmp_path, health_every=-1)

@@ -49,11 +49,11 @@ def test_a_slow_loader_limits_a_run_and_a_quick_one_does_not(clock: Clock) -> No
     assert speeds["data_wait_share"] == pytest.approx(0.3)
     assert speeds["samples_per_second"] == pytest.approx(8)
     assert speeds["tflops_per_second"] == pytest.approx(8e-3)
-    assert meter.limit().startswith("limited by data; of its time the run waited 30% for data")
+    assert meter.limit().startswith("limited by data; the run waited 30% of the time for data")
     # The verdict is on the whole run, not on what was read last.
     for _ in range(9):
         _run(meter, clock, data=0.0, step=1.0)
-    assert meter.limit() == "limited by compute; of its time the run waited 3% for data"
+    assert meter.limit() == "limited by compute; the run waited 3% of the time for data"
 
 
 def test_what_is_apart_slows_nothing_down(clock: Clock) -> None:
@@ -100,7 +100,8 @@ def test_what_is_exchanged_when_nothing_is_left_to_compute_limits_a_run_of_two(
     _run(meter, clock, data=5.0, step=1.0)
     assert _run(meter, clock, data=0.1, step=0.9)["communication_wait_share"] == 0.25
     assert meter.limit() == (
-        "limited by communication; of its time the run waited 10% for data, 25% for communication"
+        "limited by communication; the run waited 10% of the time for data, "
+        "25% of the time for communication"
     )
 
 

@@ -37,7 +37,7 @@ class PropagationConfig:
     as_published: bool = False
     """If True, resize as DINO's published code does: frames to multiples of 64 pixels without
     antialiasing, the first mask to the nearest pixel of each patch, masks to the video's size by
-    the nearest pixel. Else sides are whole patches, and labels shares of patches."""
+    the nearest pixel. Else sides are whole patches, and labels are shares of patches."""
 
     def __post_init__(self) -> None:
         rules = {
@@ -98,7 +98,7 @@ def soft_labels(
 ) -> LabelMap:
     """Return the share of each patch that the background and each object cover.
 
-    Unlabelled pixels are neither.
+    Unlabelled pixels count for none of them.
 
     Args:
         mask: Object id of each pixel.
@@ -123,7 +123,7 @@ def hard_masks(
         labels: Soft labels of the background and the objects.
         objects: Ids of the objects.
         size: Height and width in pixels.
-        patch: If above 0, the labels compete at this many pixels per patch, and the masks are
+        patch: If above 0, the argmax is taken at this many pixels per patch, and the masks are
             resized by the nearest pixel.
     """
     rows, columns = labels.shape[1:]

@@ -92,8 +92,6 @@ def output_heatmaps(
 ) -> Float[Tensor, "batch perturbed rows columns"]:
     """Compute the perturbation heatmaps from existing outputs of the network.
 
-    The arguments that are not listed are those of `perturbation_heatmaps`.
-
     Args:
         network: Network that computed `output`.
         output: Output of the network at this level.
@@ -154,7 +152,7 @@ def tangent_cosines(
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """Return the fastest dtype of a device: bfloat16, or float32 on CPUs without instructions."""
+    """Return the fastest dtype of a device: float32 on CPUs without bfloat16, else bfloat16."""
     if device.type != "cpu":
         return torch.bfloat16
     # Torch before 2.11 has no `get_capabilities`; float32 is the safe default.

@@ -108,9 +108,9 @@ class NetworkStep(Step[SeenFrame]):
 
     Args:
         network: Midway network; for `features` also an encoder alone.
-        method: `features` selects the most similar patch, `heatmap` the maximum of the heatmap,
-            `midway` the most similar to the start of the heatmap's highest patches, `plain` the
-            most similar to the current patch.
+        method: `features` selects the patch most similar to the start, `heatmap` the maximum of the
+            heatmap. Of the heatmap's highest patches, `midway` selects the one most similar to the
+            start, `plain` the one most similar to the current patch.
         level: Level of features and heatmaps.
         short_side: Shorter side of the network's input in pixels, see `fit`.
         draws: Random directions of the heatmaps.

@@ -21,7 +21,7 @@ class Chip:
     """Factor by which the table exceeds the peak of dense products; 2 for sparse ones."""
 
     def peak(self, precision: str) -> tuple[float, str] | None:
-        """Return the peak of dense matrix products in FLOP/s, and the precision that it is of.
+        """Return the peak of dense matrix products in FLOP/s, and its precision.
 
         Args:
             precision: As in `RunConfig`. A chip without bfloat16 computes in float16.

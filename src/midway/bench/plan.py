@@ -67,7 +67,7 @@ class Needs:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory of each device."""
+        """Memory that each device needs."""
         return self.state_bytes + self.samples_per_device * self.activation_bytes
 
 
@@ -83,10 +83,10 @@ class OnChip:
     samples_per_second: tuple[float, float]
     """Training throughput at the cautious and at the optimistic utilisation."""
     cores: tuple[int, int]
-    """Cores of this machine's speed that read as fast, for each throughput."""
+    """Number of this machine's cores that would read fast enough, for each throughput."""
     accumulate: int | None
-    """Smallest `run.accumulate` with which a step of as many samples fits into the memory; None if
-    not even two samples do."""
+    """Smallest `run.accumulate` with which a step of the same size fits into the memory; None if
+    not even two samples fit."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,8 +71,8 @@ def data(
         device: Device that renders the views.
         frames: Frames of longer clips to read besides the pairs, such as 16; 2 for pairs only.
         gap_seconds: Time between neighbouring frames of these clips.
-        starts: With keyframes, also measure pairs of videos that start at keyframes, as with
-            --data.starts keyframes, and pairs of keyframes, as with --data.targets keyframes.
+        starts: If keyframes, also measure pairs of video frames that start at keyframes
+            (--data.starts keyframes), and pairs of two keyframes (--data.targets keyframes).
         seed: Seed of the sampled clips and pairs.
 
     """

@@ -122,6 +122,8 @@ def opened(network: str, options: PartOptions, release: ReleaseOptions) -> Midwa
         if file is not None and file.has_network:
             return build_network(file, release)
     if options.kind == "network":
-        raise MidwayError(f"{network}: no whole network; give --part encoder, or leave --weights")
+        raise MidwayError(
+            f"{network}: no whole network; give --part encoder, or leave out --weights"
+        )
     weights = options.weights or ("teacher" if options.kind else "")
     return load_encoder(network, weights=weights, hints=release)

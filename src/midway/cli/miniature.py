@@ -56,7 +56,7 @@ class Options:
             raise MidwayError(f"--budget {self.budget:g}: give 0 minutes or more")
 
     def takes(self, cell: Cell) -> bool:
-        """Return whether a cell is among those to run, or chooses for one of them."""
+        """Return whether a cell is among those to run, or is a trial that one of them needs."""
         if cell.purpose == "choose":
             return not self.arm or arms_by_name()[self.arm].chooser == cell.arm
         return (
@@ -140,7 +140,7 @@ def _write_page(options: Options, protocol: Protocol) -> dict[str, Any]:
     try:
         text = options.page.read_text(encoding="utf-8")
     except OSError as error:
-        raise MidwayError(f"--page {options.page}: {error.strerror}; give the page") from None
+        raise MidwayError(f"--page {options.page}: {error.strerror}; give its path") from None
     text = page(text, records, protocol)
     write_atomically(options.page, lambda file: file.write(text.encode()))
     say(f"{options.page}: tables of {counted(len(records), 'record')}")

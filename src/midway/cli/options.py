@@ -189,7 +189,7 @@ def parse_points(words: Sequence[str]) -> Float[Tensor, "points 2"]:
 
 
 def say(line: str) -> None:
-    """Print one line on standard output, with what a terminal would interpret escaped."""
+    """Print one line on standard output; escape characters that a terminal would interpret."""
     print(printable(line), flush=True)
 
 

@@ -17,7 +17,7 @@ from midway.cli.quickstart_report import write_report
 from midway.data.synthetic.write import write_videos
 from midway.errors import MidwayError, counted, duration
 from midway.experiments.base import Experiment, train
-from midway.experiments.recognition import NUM_VIDEOS, SHAPES, midway_tiny
+from midway.experiments.recognition import NUM_VIDEOS, WORLD, midway_tiny
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.load import load
 from midway.progress import progress
@@ -107,7 +107,7 @@ def _plan(folder: Path, seed: int, seeds: Sequence[int], steps: int | None) -> P
 
 def _write_videos(folder: Path, seeds: Sequence[int]) -> None:
     for seed in progress(seeds, "videos"):
-        write_videos(folder, SHAPES, seeds=[seed])
+        write_videos(folder, WORLD, seeds=[seed])
 
 
 def _experiment(folder: Path, seed: int, steps: int) -> Experiment:

@@ -20,7 +20,7 @@ from midway.evals.probes.recognition import (
 )
 from midway.experiments.base import Experiment
 from midway.experiments.motion import THINGS
-from midway.experiments.recognition import PROBE_WORLDS, SHAPES, midway_tiny
+from midway.experiments.recognition import PROBE_WORLDS, WORLD, midway_tiny
 from midway.methods.midway import MidwayConfig
 from midway.models.encoders.base import Encoder
 from midway.models.midway import MidwayNetwork
@@ -87,8 +87,8 @@ def probe(networks: Mapping[str, MidwayNetwork]) -> Findings:
     frames, pairs = [], []
     for seeds, per_world in ((PROBE_TRAIN, 2), (PROBE_TEST, 1)):
         worlds = progress(seeds, "worlds")
-        pairs.append(synthetic_pairs(SHAPES, worlds, GAP_SECONDS, per_world))
-        frames.append(LabelledFrames.render(SHAPES, seeds, per_world))
+        pairs.append(synthetic_pairs(WORLD, worlds, GAP_SECONDS, per_world))
+        frames.append(LabelledFrames.render(WORLD, seeds, per_world))
     patch = midway_tiny_patch()
     arms: dict[str, Encoder] = {
         **{name: network.encoder for name, network in networks.items()},

@@ -73,8 +73,8 @@ def write_report(
     report.figure(
         lambda width: pictures.crops(views, SHOWN, width=min(width, CROPS_INCHES)),
         "Crops of a few training pairs, after augmentation.",
-        f"{counted(SHOWN, 'row')} of two crops: a source frame with objects, and its target, in "
-        "which they have moved; each has other colours.",
+        f"{counted(SHOWN, 'row')} of six crops: of a source frame and its target the motion crop, "
+        "and two of a window in it. Objects have moved, and have other colours.",
     )
     _report_recognition(report, findings)
     _report_motion(report, findings)
@@ -125,7 +125,7 @@ def _losses_seen(records: Sequence[Mapping[str, Any]]) -> str:
     first, last = records[0], records[-1]
     changes = [
         f"{name} from {first[key]:.2f} to {last[key]:.2f}"
-        for name, key in (("total", "loss"), ("dense", "dense_loss"))
+        for name, key in (("total", "loss"), ("invariance", "dino_loss"), ("dense", "dense_loss"))
         if first[key] is not None and last[key] is not None
     ]
     return f"Two plots of losses from step {first['step']} to {last['step']}: {', '.join(changes)}."
@@ -135,10 +135,10 @@ def _report_recognition(report: Report, findings: Findings) -> None:
     report.heading("Recognition")
     report.paragraph(
         f"Objects belong to {len(SHAPE_CLASSES) - 1} classes, which differ in the arrangement of "
-        "their parts. Colours and textures are drawn anew for each object. A linear probe and "
-        "nearest neighbours classify the frozen features of each patch. Predicting the background "
-        f"everywhere has an mIoU of {findings.chance:.1f} %. No run of minutes has learnt these "
-        "classes without labels (docs/RESULTS.md)."
+        "their parts. Colours and textures are drawn anew for each object, and fade as it moves. "
+        "A linear probe and nearest neighbours classify the frozen features of each patch. "
+        "Predicting the background everywhere has an mIoU of "
+        f"{findings.chance:.1f} %. docs/RESULTS.md has scores of several seeds."
     )
     report.table(
         ("", "linear mIoU, %", "pixel accuracy, %", "k-NN mIoU, %"),
@@ -238,8 +238,9 @@ def _guess_row(motion: MotionScore) -> tuple[str, ...]:
 
 
 def _views(experiment: Experiment) -> dict[str, Tensor]:
-    """Return the motion crops of the run's first batch; the run uses no other views."""
+    """Return the motion crops and the global crops of the run's first batch."""
     spec = method_of(experiment).views.spec()
     data = replace(experiment.data, num_workers=0)
     batch = next(clip_loader(replace(experiment, data=data), spec).batches(0, 1))
-    return {"motion": batch.render(spec).views["motion"]}
+    views = batch.render(spec).views
+    return {name: views[name] for name in ("motion", "globals")}

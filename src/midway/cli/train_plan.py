@@ -179,7 +179,7 @@ def _target(plan: RunPlan) -> int:
 
 
 def short(number: float) -> str:
-    """Return a number of two or more digits in few letters.
+    """Format a number briefly, with at most three digits.
 
     Example:
         >>> [short(each) for each in (0.004, 0.14, 7.84, 155.2, 26088)]

@@ -43,7 +43,8 @@ def worlds(
     """
     if num_worlds < 1 or first_seed < 0:
         raise MidwayError(
-            f"--num-worlds {num_worlds} --first-seed {first_seed}: give 1 or more, and 0 or more"
+            f"--num-worlds {num_worlds} --first-seed {first_seed}: give 1 or more worlds, and a "
+            "seed of 0 or more"
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MidwayError(f"{out}: is not empty; give another folder, or remove it")

@@ -1,7 +1,7 @@
 """NumPy arrays from files of unknown origin: bytes, `.npy` and `.npz`.
 
-NumPy's readers reserve the memory that a header asks for, and accept records and objects. Here an
-array has a plain type, and the size of its header must be that of its bytes, before it is made.
+NumPy's readers reserve the memory that a header asks for, and accept records and objects. Here only
+plain types are accepted, and the size in a header must match the bytes before an array is made.
 """
 
 import math
@@ -44,7 +44,7 @@ def array_of(
         fortran: If True, the first index varies fastest.
 
     Raises:
-        ValueError: The shape is none, or contradicts the number of bytes.
+        ValueError: The shape is invalid, or contradicts the number of bytes.
     """
     sides = _checked(dtype, shape, len(raw))
     return np.frombuffer(raw, dtype).reshape(sides, order="F" if fortran else "C").copy(order="K")
@@ -58,7 +58,7 @@ def read_npy(file: IO[bytes], num_bytes: int) -> NDArray[Any]:
         num_bytes: Size of the file.
 
     Raises:
-        ValueError: The file is none, has another type, or another size than its header says.
+        ValueError: The file is not an array, has another type, or contradicts its header in size.
         EOFError: The file ends in its header.
     """
     version = npy.read_magic(file)
@@ -78,7 +78,8 @@ def read_npz(file: Path | IO[bytes], names: Sequence[str]) -> dict[str, NDArray[
     """Read some arrays of a `.npz` archive; names that are not in it are left out.
 
     Raises:
-        ValueError: No archive, damaged, or an array of another type or size than is allowed.
+        ValueError: The file is not an archive, is damaged, or has an array of a type or size that
+            is not allowed.
         OSError: The file cannot be read.
     """
     found = {}

@@ -1,7 +1,7 @@
 """Files behind URLs: temporary failures are retried, and every error is one line.
 
 The file systems of fsspec raise errors of their own libraries (aiohttp, httpx, botocore), many of
-which are no `OSError`.
+which are not `OSError`.
 """
 
 import os

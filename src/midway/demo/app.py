@@ -61,12 +61,12 @@ class Request:
             self.rows, self.columns = int(query["rows"][0]), int(query["columns"][0])
             self.tokens = [int(each) for each in query["token"][0].split(",")]
         except (KeyError, ValueError):
-            raise MidwayError("query: needs rows, columns and token; open the page anew") from None
+            raise MidwayError("query: needs rows, columns and token; reload the page") from None
         patches = self.rows * self.columns
         if min(self.rows, self.columns) < 1 or patches > MAX_PATCHES:
             raise MidwayError(
-                f"grid of {self.rows} x {self.columns} patches: has to have 1 to {MAX_PATCHES}; "
-                "give a picture that is less narrow"
+                f"grid of {self.rows} x {self.columns} patches: must have 1 to {MAX_PATCHES}; "
+                "give a less narrow picture"
             )
         if len(self.tokens) > TOKENS_AT_ONCE["server"]:
             raise MidwayError(f"{len(self.tokens)} patches: too many; ask for fewer at once")
@@ -88,7 +88,7 @@ class Request:
         if len(body) not in (both, both + self.query_bytes):
             raise MidwayError(
                 f"upload: {len(body)} bytes are no pair of {self.shape[1]} x {self.shape[2]} "
-                "pixels; open the page anew"
+                "pixels; reload the page"
             )
         pixels = torch.frombuffer(bytearray(body[:both]), dtype=torch.uint8)
         self.images = pixels.view(2, *self.shape)
@@ -204,11 +204,11 @@ class _Handler(SimpleHTTPRequestHandler):
     def do_POST(self) -> None:
         address = urlsplit(self.path)
         if address.path != "/look" or self.demo.look is None:
-            self._fail(HTTPStatus.NOT_FOUND, f"{address.path}: nothing here; open the page anew")
+            self._fail(HTTPStatus.NOT_FOUND, f"{address.path}: nothing here; reload the page")
             return
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal():
-            self._fail(HTTPStatus.LENGTH_REQUIRED, "upload: has no length; open the page anew")
+            self._fail(HTTPStatus.LENGTH_REQUIRED, "upload: has no length; reload the page")
         elif int(length) > MAX_BYTES:
             self._fail(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

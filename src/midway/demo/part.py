@@ -14,7 +14,7 @@ Queries = Float[Tensor, "tokens dim"]
 
 
 class PagePart(HeatmapPart):
-    """All that the page shows of a pair of images, for any number of source patches.
+    """Everything that the page shows of a pair of images, for any number of source patches.
 
     Heatmaps are those of `midway.analysis.perturbation`, similarities those of
     `midway.analysis.track_steps`, both at the level of the part.

@@ -47,7 +47,7 @@ class PlanningConfig:
     """Walks, goals and the search."""
 
     walk: Annotated[WalkConfig, tyro.conf.Suppress] = field(default_factory=WalkConfig)
-    """Walks, with the steps of those of the training; no option of the command."""
+    """Walks, whose steps equal those of the training; not an option of the command."""
     num_walks: int = 50
     """Number of walks; each has one start and one goal."""
     first_seed: int = 1_000_000
@@ -55,13 +55,13 @@ class PlanningConfig:
     train_walks: int = 400
     """Number of walks, from seed 0 on, that the model of pixels is fitted to."""
     num_steps: int = 4
-    """Actions until the goal. It is at most one action fewer away, so an error can be mended."""
+    """Actions in which to reach the goal. One fewer suffices, so one mistake can be corrected."""
     horizon: int = 2
     """Actions that the planner looks ahead."""
     beam: int = 25
     """Sequences that the search continues."""
     radius: float = 4.0
-    """Largest distance from the goal that is a success, in pixels."""
+    """Largest distance from the goal that counts as a success, in pixels."""
     rollout_steps: int = 5
     """Steps of the roll-outs that are compared with copying."""
 
@@ -100,8 +100,8 @@ def evaluate(
     fresh, device = ActionNetwork(trained.config).eval(), pick_device(accelerator)
     if trained.config.action_size != 2:
         raise MidwayError(
-            f"{network}: its actions have {trained.config.action_size} numbers, those of walks 2; "
-            "give a run on walks"
+            f"{network}: its actions have {trained.config.action_size} numbers, but walks need 2; "
+            "give a run trained on walks"
         )
     models = {
         name: NetworkModel(each.to(device), planning.walk)
@@ -224,7 +224,7 @@ def walked(
     Args:
         walk: Picture and camera.
         start: Place at the start.
-        goal: Place of the goal frame, of which a model sees the frame only.
+        goal: Place of the goal; a model sees only the frame there.
         model: World model; None takes random actions.
         horizon: Actions that the planner looks ahead.
         config: Search.

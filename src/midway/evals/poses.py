@@ -8,7 +8,7 @@ The relative pose of two frames is predicted by ridge regression from the motion
   over a grid of 4 x 4 cells;
 - `pixels`: differences of the grey frames, shrunk to 16 x 16 pixels;
 - `flow`: training-free optical flow of the pixels that the network sees, averaged over the same
-  cells. It is built to find motion, so it shows how much could be read from these frames.
+  cells. It is built to find motion, so it shows how much these frames reveal.
 """
 
 import time
@@ -66,9 +66,9 @@ class PoseVideo:
     both_orders: bool = True
     """If True, take each pair in reversed order too: the camera then moves back."""
     tiles: int = 3
-    """Number of tiles side by side that a frame is cut into; the latents of all are joined. A
-    network of one latent sees one motion at a time, and forward motion differs from left to
-    right."""
+    """Number of tiles side by side that a frame is cut into; their latents are concatenated. A
+    network with one latent represents one motion at a time, but when the camera moves ahead, left
+    and right move differently."""
     num_parts: int = 5
     """Number of contiguous parts; each is tested once, by a probe fitted to the others."""
     block: int = 5
@@ -84,7 +84,7 @@ def evaluate(
     video: Annotated[PoseVideo, tyro.conf.OmitArgPrefixes],
     folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Predict the relative camera pose of pairs of frames, and compare it with the mean guess.
+    """Predict the relative camera pose of frame pairs; divide the errors by those of the mean.
 
     Args:
         network: Network with motion latents.
@@ -145,8 +145,8 @@ def scores(
 
     Returns:
         For translation, rotation and each component: the root mean square `error` in metres or
-        degrees, its `ratio` to that of the mean, and the `interval` of the ratio (95 %). A
-        component that is constant has no ratio.
+        degrees, its `ratio` to that of the mean, and the 95 % `interval` of the ratio. A constant
+        component has no ratio.
 
     """
     tested = pairs.is_tested

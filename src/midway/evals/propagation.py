@@ -47,7 +47,7 @@ Masks = UInt8[np.ndarray, "frames height width"]
 
 @dataclass(frozen=True, kw_only=True)
 class MaskRoot:
-    """Videos with masks."""
+    """Location of videos with masks."""
 
     root: Path
     """Folder of the unpacked DAVIS, of a video with `frames` and `masks`, or of several videos."""

@@ -1,4 +1,4 @@
-"""Pretraining on your own video; length, batch and draws follow the hours of it (`follow_data`)."""
+"""Pretraining on your own video; length, batch and draws follow its hours (`follow_data`)."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -55,7 +55,7 @@ def midway_vits() -> Experiment:
 
 
 def midway_tiny() -> Experiment:
-    """Small ViT on a folder of your videos, to try the whole way on a CPU; 200 to 1,500 steps.
+    """Small ViT on a folder of your videos, to try all steps on a CPU; 200 to 1,500 steps.
 
     It shows that your files are read and that training works. Its features are of little use.
 

@@ -47,7 +47,7 @@ def walk() -> Experiment:
                 starts_matching=True,
             ),
             num_frames=3,
-            # Random features are worth predicting; learnt ones turn smooth first (docs/MOTION.md).
+            # Learnt features become smooth, which leaves little to predict (docs/MOTION.md).
             encoder_lr_scale=0.0,
             teacher_momentum=1.0,
         ),

@@ -91,8 +91,8 @@ def _rows(path: Path, known: set[str]) -> list[list[str]]:
         raise MidwayError(f"{path}: no results of an evaluation; give a results.json")
     if results.get("weights_sha256") not in known:
         raise MidwayError(
-            f"{path}: is of other weights (SHA-256 {str(results.get('weights_sha256'))[:12]}); "
-            "evaluate the network that you share"
+            f"{path}: has the results of other weights (SHA-256 "
+            f"{str(results.get('weights_sha256'))[:12]}); evaluate the network that you share"
         )
     about = [str(protocol.get("name")), str(protocol.get("version"))]
     where = [str(results.get("date"))[:10], str(hardware.get("device"))]

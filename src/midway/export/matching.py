@@ -18,8 +18,8 @@ from midway.models.midway import MidwayNetwork
 class MatchingPart(Part):
     """Flow that equals `midway.models.flow.correlation.dynamics_flow`.
 
-    One product of all cells with all cells replaces the one per offset that saves memory there, as
-    a graph has a node for each.
+    Unlike there, one product compares all cells with all cells. A product per offset would save
+    memory, but add a node to the graph for each offset.
 
     Args:
         network: Network in evaluation mode.

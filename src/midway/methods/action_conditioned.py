@@ -37,10 +37,10 @@ class ActionConditionedConfig(MethodConfig):
     num_frames: int = 2
     """Frames of a clip: 2 train single steps, more train roll-outs."""
     teacher_momentum: float = 0.996
-    """EMA momentum of the teacher; 1 keeps it as it starts."""
+    """EMA momentum of the teacher; 1 keeps its initial weights."""
     encoder_lr_scale: float = 1.0
     """Factor on the learning rate of the encoder; 0 freezes it and trains the forward model only.
-    Nothing but the lag of the teacher keeps an encoder that learns from constant features."""
+    If the encoder learns, only the teacher's lag prevents collapse to constant features."""
 
     def __post_init__(self) -> None:
         check_at_least("method", self, num_frames=2)
@@ -123,7 +123,7 @@ class ActionConditioned(Method):
         return [normalized_mse(*each) for each in zip(predicted, targets, strict=True)]
 
     def health(self, batch: ClipBatch) -> dict[str, Tensor]:
-        """Return metrics of the teacher's features, and each step's loss over that of copying.
+        """Return metrics of the teacher's features, and each step's loss relative to copying.
 
         `dense_over_copy_N` is the dense loss of step N divided by that of the teacher's features of
         the first frame; 1 or more is no better than copying.

@@ -169,7 +169,7 @@ class Dynamo(Method):
         """Return the class tokens to predict, without gradient.
 
         Args:
-            student: Class tokens of the frames by the student.
+            student: The student's class tokens of the frames.
             frames: Images of shape (frames, batch, 3, height, width).
 
         """
@@ -179,7 +179,7 @@ class Dynamo(Method):
             return _class_tokens(self.network.teacher.encoder, frames)
 
     def health(self, batch: ClipBatch) -> dict[str, Tensor]:
-        """Return metrics of the class tokens, and the dynamics' loss over that of copying.
+        """Return metrics of the class tokens, and the dynamics' loss relative to copying.
 
         `dynamics_over_copy` is the ratio of the prediction's error to that of the class token
         before; 1 or more is no better than copying.
@@ -198,7 +198,7 @@ class Dynamo(Method):
         return found
 
     def starting_health(self, batch: ClipBatch) -> dict[str, Tensor]:
-        """Return the measured and required correlation of head outputs, with a DINO term."""
+        """Return measured and required correlation of head outputs; {} without a DINO term."""
         if not self.config.dino_weight:
             return {}
         return invariance_condition(self.network, batch.render(self.spec), self.config.terms)
@@ -228,7 +228,7 @@ def prediction_error(
 
 
 def covariance_penalty(features: Float[Tensor, "samples dim"]) -> Float[Tensor, ""]:
-    """Return the mean squared covariance of two different channels, in float32.
+    """Return the mean squared covariance over pairs of different channels, in float32.
 
     Args:
         features: Samples of this rank; the covariance is that of the samples of all ranks.

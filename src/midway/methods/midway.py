@@ -220,7 +220,7 @@ class Midway(Method):
         return found
 
     def starting_health(self, batch: ClipBatch) -> dict[str, Tensor]:
-        """Return the measured and required correlation of head outputs, with a DINO term."""
+        """Return measured and required correlation of head outputs; {} without a DINO term."""
         if not self.config.dino_weight:
             return {}
         return invariance_condition(self.network, batch.render(self.spec), self.config.terms)

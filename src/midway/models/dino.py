@@ -79,7 +79,7 @@ class Side(Protocol):
 
 
 class DinoPair(Side, Protocol):
-    """Student with its teacher, as `DinoNetwork` and `MidwayNetwork` are."""
+    """Interface of a student with its teacher, such as `DinoNetwork` or `MidwayNetwork`."""
 
     @property
     def teacher(self) -> Side:

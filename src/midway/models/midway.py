@@ -56,7 +56,7 @@ for _kind in (LevelOutput, MidwayOutput):
 
 
 class Teacher(TargetSide):
-    """EMA copies of the parts for the target: encoder, DINO head, `down` and backward layers."""
+    """EMA copies of the parts that see the target: encoder, DINO head, `down`, backward layers."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config.encoder.width, config.dynamics)

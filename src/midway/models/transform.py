@@ -52,7 +52,7 @@ class Transform:
             if len({each.shape for each in made}) != 1:
                 raise MidwayError(
                     f"images: {len({each.shape for each in made})} sizes in a list of "
-                    f"{len(made)}; give one or more of one size, or crop"
+                    f"{len(made)}; give images of one size, or crop"
                 )
             return torch.stack(made)
         pixels = _pixels(images)
@@ -143,7 +143,8 @@ def _pixels(images: Any) -> Float[Tensor, "*batch 3 height width"]:
     pixels = images.float()
     if not (pixels.amin() >= 0 and pixels.amax() <= 1):
         raise MidwayError(
-            "images: floats are not from 0 to 1; divide them by their white, and do not normalise"
+            "images: floats are not from 0 to 1; divide them by the value of white, such as 255, "
+            "and do not normalise them"
         )
     return pixels
 

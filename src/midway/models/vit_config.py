@@ -80,8 +80,8 @@ class EncoderConfig:
             )
         if self.positions == "rotary" and (self.width // self.heads % 4 or self.sincos_positions):
             raise MidwayError(
-                f"encoder: rotary positions need heads of a multiple of 4 channels, not "
-                f"{self.width // self.heads}, and no sincos_positions; change one"
+                f"encoder: rotary positions need a multiple of 4 channels per head, not "
+                f"{self.width // self.heads}, and exclude sincos_positions; change one"
             )
         if any(side < 1 or side % self.patch_size for side in self.image_size):
             raise MidwayError(

@@ -22,7 +22,7 @@ def attend(q: Heads, k: Heads, v: Heads, *, causal: bool = False) -> Heads:
         q: Queries.
         k: Keys.
         v: Values.
-        causal: If True, a query meets no key behind it; queries and keys are the same tokens.
+        causal: If True, a query attends to no later key; queries and keys are the same tokens.
 
     """
     # For bfloat16 on a CPU the fused kernel takes 2 to 7 times as long, forward and backward, as
@@ -177,7 +177,7 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Float[Tensor, "batch wanted dim"]) -> Float[Tensor, "batch wanted dim"]:
-        """Return the branch, scaled."""
+        """Return the scaled branch."""
         return x * self.gamma
 
 
@@ -276,7 +276,7 @@ def init_transformer(module: nn.Module, std: float) -> None:
     """Draw all linear weights of `module` from a truncated normal; set their biases to 0.
 
     Raises:
-        MidwayError: The standard deviation is not from above 0 to 1.
+        MidwayError: The standard deviation is not in (0, 1].
     """
     if not 0 < std <= 1:
         raise MidwayError(f"init_std {std} is out of range; give a number above 0, up to 1")

@@ -41,7 +41,7 @@ class LocalCorrelation(nn.Module):
         target: Float[Tensor, "batch tokens dim"],
         grid: tuple[int, int],
     ) -> Float[Tensor, "batch tokens width"]:
-        """Return what to add to the source's tokens; zero for the class token.
+        """Return the update to add to the source's tokens; zero for the class token.
 
         Args:
             source: Class token and patches of the source.
@@ -64,9 +64,9 @@ class LocalCorrelation(nn.Module):
 def window(
     grid: tuple[int, int], radius: int, device: torch.device
 ) -> tuple[Int[Tensor, "patches window"], Tensor]:
-    """Return the patches in the window of each patch, row by row, and where they are in the grid.
+    """Return the patches in the window of each patch, row by row, and a mask of those in the grid.
 
-    Places outside the grid are those of its edge.
+    For a place outside the grid, the nearest patch at its edge is returned.
     """
     rows, columns = (torch.arange(side, device=device) for side in grid)
     steps = torch.arange(-radius, radius + 1, device=device)

@@ -1,4 +1,4 @@
-"""Results of several runs, gathered from their ``results.json``: seeds together, scores in tables.
+"""Results of several runs, gathered from their ``results.json``: one row for all seeds of a run.
 
 Runs that differ in seed, folder and place of the data alone are one group, with mean, range and
 number. Numbers of one protocol with different versions are not comparable and stay apart.

@@ -117,7 +117,7 @@ def folder_of(evaluation: Evaluation, run: Path) -> Path:
 
 
 def cost_of(row: Row) -> Cost:
-    """Estimate the pretraining of a row; nothing is run."""
+    """Estimate the cost of a row's pretraining; nothing is run."""
     experiment = experiments()[row.preset]()
     samples, flops = samples_of(experiment, video_of(row)), flops_per_sample(experiment.method)
     found = next(chip for chip in CHIPS if chip.name == GPU).peak(experiment.run.precision)

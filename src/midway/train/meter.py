@@ -107,8 +107,8 @@ class Meter:
             shares["communication"] = self._communication_in_all / whole
         worst = max(shares, key=lambda name: shares[name])
         limit = worst if shares[worst] >= NOTICEABLE else "compute"
-        waits = ", ".join(f"{share:.0%} for {name}" for name, share in shares.items())
-        return f"limited by {limit}; of its time the run waited {waits}"
+        waits = ", ".join(f"{share:.0%} of the time for {name}" for name, share in shares.items())
+        return f"limited by {limit}; the run waited {waits}"
 
     def _clear(self) -> None:
         self._start, self._samples, self._steps, self._seconds_waited = perf_counter(), 0, 0, 0.0

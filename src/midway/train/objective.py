@@ -225,7 +225,7 @@ class Loader(Protocol):
 
     @property
     def epochs_per_step(self) -> float:
-        """Passes over the data, counted in samples, of a micro-batch of all ranks."""
+        """Samples of a micro-batch of all ranks as a fraction of a pass over the data."""
         ...
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:

@@ -101,7 +101,7 @@ class RunConfig:
         # A config.json from elsewhere must not ask for any number of processes.
         check_at_most("run", self, devices=1024, num_nodes=2**16, accumulate=2**20, steps=2**53)
         if self.health_every < 0:
-            raise MidwayError(f"run.health_every = {self.health_every}; give 0 for none, or more")
+            raise MidwayError(f"run.health_every = {self.health_every}; give 0 (never) or more")
         if not 0 <= self.seed < 2**63:
             raise MidwayError(f"run.seed = {self.seed}; give a number from 0 to 2**63 - 1")
         if self.steps < 0 or (self.steps == 0 and not 0 < self.epochs < inf):

@@ -192,7 +192,9 @@ def test_own_pairs_that_lack_a_frame_are_named(tmp_path: Path):
     with pytest.raises(MidwayError, match=r"pairs.txt: line 1 has 2 paths; give source, target"):
         list_pairs("folder", tmp_path)
     (tmp_path / "train/named/a_img2.webp").unlink()
-    with pytest.raises(MidwayError, match=r"a_flow.flo: has no two frames; name them a_img1.png"):
+    with pytest.raises(
+        MidwayError, match=r"a_flow.flo: its two frames are missing; name them a_img1.png"
+    ):
         list_pairs("folder", tmp_path, "train")
     (tmp_path / "empty").mkdir()
     with pytest.raises(MidwayError, match=r"no pair of split 'val' .*expected NAME_img1.png"):

@@ -109,5 +109,5 @@ def test_a_video_needs_two_frames_and_a_first_mask(tmp_path):
         find_mask_videos(root)
     for number in (1, 2):
         (root / f"JPEGImages/480p/bear/{number:05d}.jpg").unlink()
-    with pytest.raises(MidwayError, match="1 frame in it; a mask needs two"):
+    with pytest.raises(MidwayError, match="has 1 frame; propagation needs two"):
         find_mask_videos(root)

@@ -214,7 +214,7 @@ def test_without_a_folder_the_pictures_are_those_of_two_packages():
 
 def test_missing_packages_are_one_line_that_says_what_to_install(monkeypatch):
     monkeypatch.setattr(cutouts, "find_spec", lambda name: None)
-    with pytest.raises(MidwayError, match=r"skimage are not installed; run .*\[photos\]"):
+    with pytest.raises(MidwayError, match=r"skimage, .* is not installed; run .*\[photos\]"):
         PhotoWorldConfig().build(0)
 
 
@@ -234,7 +234,7 @@ def test_a_folder_without_pictures_or_with_a_broken_one_is_refused(tmp_path):
         ({"num_objects": 256}, "give 0 to 255"),
         ({"object_size": (0.4, 0.2)}, "object_size = 0.4, 0.2"),
         ({"picture_share": (0.0, 0.5)}, "picture_share = 0.0, 0.5"),
-        ({"camera_reach": (0.0, 0.0)}, "one above 0"),
+        ({"camera_reach": (0.0, 0.0)}, "at least one above 0"),
     ],
 )
 def test_a_config_that_makes_no_world_is_refused(field, message):

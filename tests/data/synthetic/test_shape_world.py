@@ -10,7 +10,7 @@ from midway.data.synthetic.rigid import GRID, rounded
 from midway.data.synthetic.shape_world import SHAPE_CLASSES, ShapeWorld, ShapeWorldConfig
 from midway.data.synthetic.shapes import SHAPES, Shape
 from midway.errors import MidwayError
-from midway.experiments.recognition import FADING
+from midway.experiments.recognition import WORLD
 from tests.data.synthetic.test_world import inner, landing, sample, warp_error
 
 CONFIG = ShapeWorldConfig()
@@ -32,7 +32,7 @@ def test_the_world_is_frozen(seed):
 
 
 def test_the_world_of_fading_paint_is_frozen():
-    assert digest_of(ShapeWorld(FADING, 3)) == FADING_FROZEN
+    assert digest_of(ShapeWorld(WORLD, 3)) == FADING_FROZEN
 
 
 def digest_of(world):

@@ -86,7 +86,7 @@ def test_written_walks_have_their_actions_at_their_frames(tmp_path: Path) -> Non
         ({"side": 33}, "side = 33, fps = 4.0; give an even side"),
         ({"fps": 0.0}, "fps = 0.0"),
         ({"reach": 0}, "reach 0 is too small"),
-        ({"side": 54}, "6 pixels more than the view leaves no room for a step of 8"),
+        ({"side": 54}, "exceeds the view by 6 pixels, less than a step of 8"),
     ],
 )
 def test_walks_that_cannot_be_are_refused(changes: dict[str, float], said: str) -> None:

@@ -231,8 +231,8 @@ def test_rotary_positions_serve_images_of_any_size_but_no_dropped_patches() -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"positions": "rotary", "heads": 4}, "heads of a multiple of 4 channels, not 6"),
-        ({"positions": "rotary", "sincos_positions": True}, "and no sincos_positions"),
+        ({"positions": "rotary", "heads": 4}, "a multiple of 4 channels per head, not 6"),
+        ({"positions": "rotary", "sincos_positions": True}, "and exclude sincos_positions"),
         ({"std": (0.5, 0.0, 0.5)}, "must be above 0"),
         ({"norm_eps": 0.0}, "must be above 0"),
     ],

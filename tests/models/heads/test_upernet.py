@@ -64,7 +64,7 @@ def test_odd_grids_are_taken():
 
 
 def test_maps_that_cannot_be_made_coarser_are_told():
-    with pytest.raises(MidwayError, match="maps of 1x3 patches, and it needs 2x2"):
+    with pytest.raises(MidwayError, match="maps of 1x3 patches are below 2x2"):
         UperNet(12, 5).eval()(random_maps(rows=1, columns=3))
 
 

@@ -62,7 +62,7 @@ class Agreement:
             same = same and (error is None or error <= _LOSS_TOLERANCE_IN_BFLOAT16)
         if not same:
             raise MidwayError(
-                f"our step and the plain one disagree: {self}, so that their times do not compare; "
+                f"our step and the plain one disagree: {self}, so their times are not comparable; "
                 "please report it"
             )
 

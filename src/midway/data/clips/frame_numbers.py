@@ -14,7 +14,7 @@ _DIGITS = re.compile(r"(\d+)")
 _NAMES_A_PART = 10
 """A number of one or two digits with fewer values may name a camera."""
 _MORE_FRAMES = 3
-"""Number of times as many values that another number must have to count the frames instead."""
+"""Factor by which another number must have more values, to count the frames instead."""
 
 
 def number_frames(names: Sequence[str]) -> list[tuple[str, Number | None]]:

@@ -32,7 +32,7 @@ Tail = float | None | BadClipError
 
 
 class Located(Protocol):
-    """Interface of what has a path or URL."""
+    """Interface of objects with a path or URL."""
 
     @property
     def location(self) -> str:
@@ -81,7 +81,7 @@ def read_blank_tails(
 
 
 def read_store_apart(location: str, *, num_workers: int, timeout_seconds: float) -> list[StoreClip]:
-    """Return the clips of a store, see `read_store`, which a worker opens.
+    """Return the clips of a store (`read_store`), which a worker process opens.
 
     Args:
         location: Path or URL of the store.
@@ -108,7 +108,7 @@ def read_each(
     """Yield the results of reading items, in order and in lists; errors are returned.
 
     Args:
-        read: Function of an item, and of a function that restarts the timeout; it must pickle.
+        read: Function of an item, and of a function that restarts the timeout; picklable.
         items: Items to read.
         num_workers: Number of worker processes; 0 reads in this process, without protection.
         timeout_seconds: Time after which reading an item counts as hanging.

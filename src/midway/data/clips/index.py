@@ -89,7 +89,7 @@ def read_header(file: FoundFile, announce: Callable[[], None] = lambda: None) ->
 
 
 def index_of(root: str) -> str:
-    """Return the default path or URL of the index of a folder, or beside a list or tar file."""
+    """Return the default path or URL of an index: in a folder, or beside a list or tar file."""
     return (
         f"{root}.{INDEX_NAME}"
         if is_list(root) or is_tar(root)

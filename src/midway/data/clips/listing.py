@@ -1,4 +1,4 @@
-"""Kinds of the files below a root: videos, images, covers of videos, and files not to be read."""
+"""Kinds of the files below a root: videos, images, covers of videos, and files not read."""
 
 import logging
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Parts of videos as clips of their own: episodes of LeRobot datasets, stretches from lists."""
+"""Clips that are parts of videos: episodes of LeRobot datasets, and parts named in lists."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence

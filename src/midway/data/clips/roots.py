@@ -63,7 +63,7 @@ class Selection:
         A warning names each pattern that matches nothing.
 
         Raises:
-            MidwayError: None is left.
+            MidwayError: No file is left.
         """
         for option, patterns in (("include", self.include), ("exclude", self.exclude)):
             for pattern in patterns:

@@ -250,7 +250,7 @@ def require_store_packages(location: str) -> None:
     """Check that the package of the extra `store` is installed.
 
     Raises:
-        MidwayError: It is missing.
+        MidwayError: The package is missing.
     """
     try:
         import lance  # noqa: F401

@@ -21,7 +21,7 @@ THINGS_1024_DROPPED, THINGS_1024_STEP = 698, 7
 
 
 def sintel(root: Path, split: str) -> Iterator[FlowPair]:
-    """Yield pairs of both renderings, with masks of occlusions where there are any."""
+    """Yield pairs of both renderings, with occlusion masks where the dataset has them."""
     root = _first(root, "training", ".")
     for rendering in ("clean", "final"):
         for scene in _folders(root / rendering):
@@ -234,11 +234,11 @@ def _next(stem: str) -> str:
 def folder(root: Path, split: str) -> Iterator[FlowPair]:
     """Yield a user's own pairs.
 
-    Of split "all", a list `pairs.txt`, or else every `.flo` below the root. Of another split, a
+    Split "all" is the list `pairs.txt`, or else every `.flo` below the root. Any other split is a
     list such as `train.txt`, or else the folder of its name.
 
     Raises:
-        MidwayError: Frames of a flow are missing, or a line of a list has not three paths.
+        MidwayError: Frames of a flow are missing, or a line of a list does not have three paths.
 
     """
     pairs = root / ("pairs.txt" if split == "all" else f"{split}.txt")
@@ -279,8 +279,8 @@ def _frames_of(flow: Path, base: Path) -> tuple[str, str]:
             found = [_image(folder / stem) for stem in (name, _next(name))]
     if not all(found):
         raise MidwayError(
-            f"{flow}: has no two frames; name them {name}_img1.png and {name}_img2.png, or as in "
-            "docs/OWN_LABELS.md"
+            f"{flow}: its two frames are missing; name them {name}_img1.png and "
+            f"{name}_img2.png, or as in docs/OWN_LABELS.md"
         )
     return str(found[0]), str(found[1])
 

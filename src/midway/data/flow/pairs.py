@@ -1,4 +1,4 @@
-"""Flow pairs: their files, and reading of a pair."""
+"""Flow pairs: the files of a pair, and a function that reads them."""
 
 from dataclasses import dataclass
 

@@ -59,7 +59,7 @@ def record_flow_folder(
             frame without file has unknown flow.
         path: Archive beside the clip, such as `walk.signals.npz`.
         fps: Frame rate of the clip.
-        gap_frames: Frames between those of each flow.
+        gap_frames: Distance from the source frame to the target frame of each flow, in frames.
 
     Raises:
         MidwayError: There are no files, or a file is damaged or of another size.

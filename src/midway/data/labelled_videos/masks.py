@@ -123,7 +123,7 @@ def _video(name: str, frames: Path, masks: Path) -> MaskVideo:
             raise MidwayError(f"{name}: no folder {folder}; expected {LAYOUT}")
     images, of_name = _images(frames), {path.stem: path for path in _images(masks)}
     if len(images) < 2:
-        raise MidwayError(f"{frames}: {len(images)} frame in it; a mask needs two to propagate")
+        raise MidwayError(f"{frames}: has {len(images)} frame; propagation needs two or more")
     if images[0].stem not in of_name:
         raise MidwayError(f"{masks}: no mask {images[0].stem}.png of the first frame; put it there")
     return MaskVideo(

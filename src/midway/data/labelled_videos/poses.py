@@ -41,7 +41,7 @@ class PosedVideo:
         """Return the poses of some frames relative to others, shape (pairs, 6), by `COMPONENTS`.
 
         Args:
-            first: Numbers of the frames whose cameras are the coordinates.
+            first: Numbers of the frames whose cameras define the coordinates.
             second: Numbers of the frames whose pose is returned.
         """
         relative = np.linalg.inv(self.poses[list(first)]) @ self.poses[list(second)]

@@ -110,7 +110,7 @@ class StoreCommits:
         """Remove older versions and the files of killed runs; no other process may write.
 
         Raises:
-            MidwayError: They cannot be removed.
+            MidwayError: A file cannot be removed.
         """
         try:
             with lance_errors():

@@ -74,12 +74,12 @@ def select_at_rate(
     """Yield the frames shown at 0, 1/fps, 2/fps, ... seconds, each once.
 
     Args:
-        frames: Pairs of the seconds after the first frame and a frame, in order of time.
+        frames: Pairs (seconds since the first frame, frame), in order of time.
         fps: Frames per second to select.
         location: Path or URL of the clip, for the error.
 
     Raises:
-        BadClipError: The times decrease, or there is no frame or a single one.
+        BadClipError: The times decrease, or there are fewer than two frames.
     """
     previous: tuple[float, T] | None = None
     tick, last = 0, 0.0

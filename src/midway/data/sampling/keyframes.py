@@ -81,7 +81,7 @@ class Keyframes:
     def start(self, drawn: int, starts: NDArray[np.intp], rng: np.random.Generator) -> int:
         """Return the keyframe from which a drawn frame is decoded.
 
-        If no sample can start there, other frames are drawn, and at last the last one.
+        If no sample can start there, other frames are drawn; the last one is tried at the end.
 
         Args:
             drawn: Frame.
@@ -106,7 +106,7 @@ class Keyframes:
         return found
 
     def near(self, wanted: int, allowed: NDArray[np.intp]) -> int:
-        """Return the last allowed keyframe up to a frame, or else the last allowed one.
+        """Return the last allowed keyframe up to a frame, or else the last allowed keyframe.
 
         Args:
             wanted: Frame, which is returned if no allowed one is a keyframe.

@@ -48,8 +48,8 @@ class ClipsConfig:
     fps: float = 30.0
     """Frame rate of folders of frames; videos contain their own."""
     gap_seconds: Gap = (0.5, 1.0)
-    """Smallest and largest time between neighbouring frames; one gap is drawn per sample. Twice 0
-    for samples of one repeated frame, a control without motion."""
+    """Smallest and largest time between neighbouring frames; one gap is drawn per sample. 0 and 0
+    give samples of one repeated frame, a control without motion."""
     starts: Starts = "random"
     """First frames of the samples: a random one per clip and epoch, every possible one once per
     epoch, or a random keyframe, which costs less to decode."""

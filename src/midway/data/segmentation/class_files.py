@@ -40,7 +40,7 @@ class ClassFile:
     colours: dict[str, Colour | tuple[Colour, ...]] = field(default_factory=dict)
     """RGB of each class in the masks; with `classes` or `ids`, in pictures only."""
     ignored: tuple[int | Colour, ...] = ()
-    """Label values that are no class; of ids, 255 is too, unless it is a class."""
+    """Label values that are no class. Among ids, 255 is ignored too, unless it is a class."""
     images: str = ""
     """Path of the images below the root, such as ``images/{split}/*.jpg``."""
     masks: str = ""
@@ -53,7 +53,7 @@ class ClassFile:
     """If n > 0, every n-th image by name is evaluated on, and the others are trained on."""
 
     def rows(self) -> list[Row]:
-        """Return name and label value of every class, and of what is ignored."""
+        """Return name and label value of every class, and of every ignored value."""
         rows: list[Row]
         if self.classes:
             rows = [(name, (self.offset + n,)) for n, name in enumerate(self.classes)]

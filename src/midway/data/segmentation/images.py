@@ -156,7 +156,7 @@ class LabelledImages:
     def require_labels(self) -> None:
         """Check that a pixel has a class; only images up to the first such pixel are read.
 
-        Of a user's class list, up to `CHECKED_MASKS` masks are compared with it.
+        Up to `CHECKED_MASKS` masks are compared with a user's class list.
 
         Raises:
             MidwayError: No pixel of any image has a class, a file cannot be read, or a label value

@@ -39,17 +39,17 @@ PACKAGED = {
     ),
     "sklearn": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),
 }
-"""Freely licensed photographs inside each package. Other pictures of scikit-image are drawings,
-silhouettes, or state no licence."""
+"""Freely licensed photographs inside each package. Other pictures of scikit-image are drawings or
+silhouettes, or have no stated licence."""
 SAMPLES = 1.5
 """Samples of a surface per pixel of the frame: fewer blur it, more let it flicker as it moves."""
 
 
 def find_photos(folder: str) -> list[Path]:
-    """Return the pictures below a folder, ordered by path; if it is empty, the packaged ones.
+    """Return the pictures below a folder, ordered by path; for "", the packaged ones.
 
     Raises:
-        MidwayError: There is none, or the packages are not installed.
+        MidwayError: The folder has no picture, or the packages are not installed.
 
     """
     if not folder:
@@ -65,7 +65,7 @@ def _packaged() -> Iterator[Path]:
         spec = find_spec(package)
         if spec is None or spec.origin is None:
             raise MidwayError(
-                f"photos: those of {package} are not installed; run "
+                f"photos: {package}, which contains the pictures, is not installed; run "
                 "`pip install 'midway-network[photos]'`, or give a folder of pictures"
             )
         yield from (Path(spec.origin).parent / name for name in names)

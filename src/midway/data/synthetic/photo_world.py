@@ -1,8 +1,8 @@
-"""World of photographs: parts of real pictures move over another one.
+"""World of photographs: parts of real pictures move in front of another picture.
 
 A frame is a pure function of (config, seed, seconds) and of the pictures' pixels. The backdrop
-pans, turns and zooms; each object, cut from another picture along a random outline, does so in its
-own way in front of it.
+pans, turns and zooms; each object is cut from another picture along a random outline, and adds a
+motion of its own.
 """
 
 from dataclasses import dataclass
@@ -70,8 +70,8 @@ class PhotoWorldConfig:
                 raise MidwayError(f"{name} = {smallest}, {largest}; give 0 < smallest <= largest")
         if min(self.camera_reach) < 0 or not any(self.camera_reach):
             raise MidwayError(
-                f"camera_reach = {self.camera_reach}; give 0 or more, and one above 0 (a backdrop "
-                "stands still with camera_speed 0)"
+                f"camera_reach = {self.camera_reach}: below 0, or 0 along both axes; give 0 or "
+                "more, at least one above 0 (for a still backdrop, give camera_speed 0)"
             )
 
     def build(self, seed: int) -> "PhotoWorld":

@@ -85,12 +85,12 @@ class Size(Protocol):
 
     @property
     def height(self) -> int:
-        """Rows."""
+        """Number of rows."""
         ...
 
     @property
     def width(self) -> int:
-        """Columns."""
+        """Number of columns."""
         ...
 
 
@@ -113,10 +113,10 @@ class RigidObject:
 
 
 class RigidWorld:
-    """Scene of unlimited duration: a backdrop that the camera moves, and objects before it.
+    """Scene of unlimited duration: objects in front of a backdrop that moves with the camera.
 
     Args:
-        size: Size of the frames, such as the world's options.
+        size: Size of the frames; a world's configuration has it.
         camera: Motion of the backdrop.
         backdrop: Colours of the backdrop.
         objects: Objects, the farthest first.

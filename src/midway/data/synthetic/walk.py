@@ -58,8 +58,8 @@ class WalkConfig:
         room = min(self.picture.height, self.picture.width) - self.side
         if room < self.longest:
             raise MidwayError(
-                f"walk: a picture with {room} pixels more than the view leaves no room for a step "
-                f"of {self.longest}; give a larger picture"
+                f"walk: the picture exceeds the view by {room} pixels, less than a step of "
+                f"{self.longest}; give a larger picture"
             )
 
     @property
@@ -111,8 +111,8 @@ class Walk:
             num_frames: Frames of the walk.
 
         Returns:
-            Place of each frame, shape (frames, 2); and the action (frames, 2) that leads from each
-            to the next, the last of which is not carried out.
+            Place of each frame, shape (frames, 2); and the action that leads from each frame to the
+            next, shape (frames, 2). The last action is not carried out.
         """
         place, places, taken = self.random_place(), [], []
         for _ in range(num_frames):

@@ -81,7 +81,7 @@ def read_timing(location: str, announce: Callable[[], None] = lambda: None) -> T
 
 
 def read_frame_seconds(location: str) -> NDArray[np.float64]:
-    """Return the times (frames,) of all frames of a video after the first, from its packets.
+    """Return the times (frames,) of all frames in seconds after the first one, from the packets.
 
     Raises:
         BadClipError: As in `read_timing`.

@@ -1,6 +1,6 @@
 """Bounds on the tables of mp4 and mov files, checked before FFmpeg builds an index from them.
 
-FFmpeg keeps 24 bytes for each frame in a table, again for each edit that shows the frame, and its
+FFmpeg keeps 24 bytes for each frame in a table, and again for each edit that shows the frame. Its
 time grows with the square of the number of edits. A file of a few kilobytes could take gigabytes or
 hours.
 """

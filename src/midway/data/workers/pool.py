@@ -89,8 +89,8 @@ class Workers(Generic[TaskT, ResultT]):
     """Pool of worker processes; close it after use.
 
     Args:
-        work: Function that executes one task. It must pickle, as must tasks and results. `map`
-            raises a `MidwayError` of a task at the place of its result.
+        work: Function that executes one task. It, the tasks and the results must be picklable.
+            `map` raises a `MidwayError` of a task at the place of its result.
         num_workers: Number of processes; 0 executes tasks in this process, without protection.
         timeout_seconds: Time to read one file after which a worker counts as hanging.
     """

@@ -1,7 +1,7 @@
 """Bootstrap of ratio scores over blocks of test data and over seeds.
 
 A score such as mIoU is the mean over columns (classes) of the ratio of two sums over blocks; a mean
-has one column. A block is what is drawn as one, such as a scene or neighbouring frames.
+has one column. A block is drawn as a whole, such as a scene or neighbouring frames.
 """
 
 from collections.abc import Sequence
@@ -38,10 +38,10 @@ def ratio_score(rows: Sequence[Row]) -> float:
 
 
 def draws(seeds: Sequence[Sequence[Row]]) -> NDArray[np.float64]:
-    """Return the mean score over seeds, as measured and then for each draw.
+    """Return the mean score over seeds: as measured, then for each bootstrap draw.
 
-    Blocks and seeds are drawn with replacement. The blocks drawn are the same for all calls with as
-    many of them, so that differences of two results are paired.
+    Blocks and seeds are drawn with replacement. All calls with the same number of blocks draw the
+    same ones, so that differences of two results are paired.
 
     Args:
         seeds: Rows of each seed, with the same blocks.

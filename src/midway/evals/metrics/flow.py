@@ -42,9 +42,9 @@ def pair_errors(
 ) -> PairErrors:
     """Compute the errors of predicted flow at all pixels with known ground truth.
 
-    Pixels are not excluded for the length of their flow. Ground truth of a higher resolution is
-    scored as Spring's benchmark does: the error of a pixel is the lowest over its vectors, and it
-    is unknown if one of them is.
+    Pixels with long flow vectors are included. Ground truth of a higher resolution is scored as in
+    Spring's benchmark: the error of a pixel is the lowest over its vectors, and it is unknown if
+    one of them is.
 
     Args:
         predicted: Shape (height, width, 2), in pixels.

@@ -1,6 +1,6 @@
 """Patch features that need no training, as encoders: random filters, colours and pixels.
 
-A network that has learnt to recognise must exceed both by the same readout.
+A network that has learnt to recognise must exceed all of them with the same readout.
 """
 
 from collections.abc import Sequence
@@ -53,12 +53,12 @@ class PatchBaseline(Encoder):
         return [found] * len(levels)
 
     def set_drop_path(self, p: float) -> None:
-        """Refuse: there is nothing to train."""
+        """Raise an error: there is nothing to train."""
         raise MidwayError("drop path of a baseline: it has no blocks; give an encoder")
 
 
 class FilterEnergies(PatchBaseline):
-    """Log of the mean absolute response of random filters without mean, 96 of 7x7 by default."""
+    """Log of the mean absolute response of random zero-mean filters, by default 96 of 7x7."""
 
     def __init__(
         self, config: PatchFeaturesConfig, *, count: int = 96, side: int = 7, seed: int = 0

@@ -1,8 +1,8 @@
-"""Dense loss of pairs with the motion latents of other pairs, and pairs of crops to exchange.
+"""Dense loss of pairs with the motion latents of other pairs, and half frames to exchange them.
 
-The left and the right half of a frame pair share a motion where most of the frame moves as one, but
-no content. Latents of one half that serve the other contain motion; latents that serve their own
-half only contain its appearance. This needs no ground truth.
+Where most of the frame moves as one, the left and the right half of a frame pair share the motion,
+but no content. If latents of one half help the other too, they contain motion; if they help only
+their own half, they contain its appearance. This needs no ground truth.
 """
 
 from collections.abc import Iterable, Iterator
@@ -61,7 +61,7 @@ def read_halves(network: MidwayNetwork, config: HalvesConfig) -> Iterator[tuple[
     """Yield batches of source and target: the left halves of some pairs, then the right ones.
 
     Args:
-        network: Network whose image size a half has.
+        network: Network; each half has its image size.
         config: Pairs to read.
 
     Raises:

@@ -18,7 +18,7 @@ CONFIDENCE = 1.959964
 
 
 class WorldModel(Protocol):
-    """Predicts what actions lead to, and measures the distance from a goal."""
+    """Model that predicts the states after actions, and their distance from a goal."""
 
     def state(self, frames: Frames) -> Tensor:
         """Return the states of frames, shape (N, ...)."""
@@ -29,7 +29,7 @@ class WorldModel(Protocol):
         ...
 
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Predict the states after actions, which are numbers of actions, shape (N,)."""
+        """Predict the states after actions, which are given by their numbers, shape (N,)."""
         ...
 
     def distance(self, states: Tensor, goal: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def plan(
         goal: Goal of the same shape, from `WorldModel.goal`.
         num_actions: Number of actions; they are numbered from 0.
         horizon: Longest sequence.
-        beam: Sequences of a length that are continued.
+        beam: Sequences of each length that are continued.
 
     """
     states, first = state, torch.zeros(1, dtype=torch.long)

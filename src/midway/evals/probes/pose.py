@@ -31,7 +31,7 @@ class VideoPairs:
     second: Tensor
     """Number of the second frame of each pair, shape (N,)."""
     part_of: Tensor
-    """Part of each frame, rising, shape (frames,)."""
+    """Part of each frame, in ascending order, shape (frames,)."""
 
     @classmethod
     def neighbours(
@@ -110,7 +110,7 @@ def mean_predicted(motion: Tensor, pairs: VideoPairs) -> Tensor:
 
 
 def _penalties(features: Tensor, motion: Tensor, pairs: VideoPairs, part: Tensor) -> Tensor:
-    """Return the index of the best penalty of each component without a part, (components,)."""
+    """Return the index of each component's best penalty on the other parts, (components,)."""
     errors = torch.zeros(len(STRENGTHS), motion.shape[1], dtype=motion.dtype)
     _, outside = _split(pairs, part)
     for other in pairs.part_of.unique():

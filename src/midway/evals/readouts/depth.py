@@ -29,7 +29,7 @@ EPSILON = 1e-4
 
 
 class DepthReadout(Objective):
-    """Scale-invariant log loss of depth, the mean of bin centres under a linear head.
+    """Scale-invariant log loss of depth: a linear head weights bins, whose mean is the depth.
 
     Args:
         encoder: Frozen encoder.

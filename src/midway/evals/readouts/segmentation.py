@@ -147,7 +147,7 @@ class SegmentationReadout(Objective):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load a state dict, also of version 0.1."""
+        """Load a state dict of this version or of 0.1."""
         return super().load_state_dict(self.renamed(state_dict), strict, assign)
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -192,7 +192,7 @@ def synchronise_norms(readout: SegmentationReadout, fabric: "Fabric") -> None:
         return
     if fabric.device.type != "cuda":
         raise MidwayError(
-            "batch norm: cannot be synchronised between processes on a CPU; evaluate by UperNet in "
+            "batch norm: cannot be synchronised between processes on a CPU; train UperNet in "
             "one process there"
         )
     nn.SyncBatchNorm.convert_sync_batchnorm(trained)

@@ -127,8 +127,8 @@ def config_from_json(values: Mapping[str, Any], *, where: str) -> SegmentationCo
 def bdd100k_linear() -> SegmentationConfig:
     """Evaluate on BDD100K: frozen network, iBOT's linear head on Midway's backward features.
 
-    Encoders without dynamics take ``--features encoder --readout.levels 4 6 8 12``. FlowE's linear
-    head has ``--readout.levels 3``, or 12 of the encoder.
+    Encoders without dynamics take ``--features encoder --readout.levels 4 6 8 12``. For
+    FlowE's linear head, take ``--readout.levels 3``, or ``--features encoder --readout.levels 12``.
     """
     return _linear("bdd100k-linear", _driving("bdd100k", batch_size=16), 60_000)
 

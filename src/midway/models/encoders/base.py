@@ -193,7 +193,7 @@ class EncoderSpec:
 
 
 def build_kind(package: str, attribute: str, spec: EncoderSpec, *, where: str) -> Any:
-    """Build the network of a description, whose class a module of `package` names.
+    """Build the network of a description; its kind is a module of `package`, which has the class.
 
     Args:
         package: Package with one file per kind.
@@ -215,7 +215,7 @@ def build_kind(package: str, attribute: str, spec: EncoderSpec, *, where: str) -
 
 
 class Described(Protocol):
-    """A network that its kind and sizes describe."""
+    """Interface of networks that are described by their kind and sizes."""
 
     kind: ClassVar[str]
     config: Any

@@ -41,7 +41,7 @@ def check_head_width(part: str, width: int, heads: int) -> None:
     """Check that heads divide a width into parts that rotary positions can rotate.
 
     Raises:
-        MidwayError: They do not; the message names `part`.
+        MidwayError: The heads do not divide it so; the message names `part`.
 
     """
     if width % (4 * heads):

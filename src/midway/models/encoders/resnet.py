@@ -32,7 +32,7 @@ class ResNetConfig:
         if min(*self.blocks, self.width) < 1:
             raise MidwayError(
                 f"encoder: blocks {self.blocks} and width {self.width} must all be 1 or more; "
-                "change the others"
+                "raise those below 1"
             )
         if max(self.blocks) > MAX_BLOCKS or self.width > MAX_WIDTH:
             raise MidwayError(

@@ -225,7 +225,7 @@ class VideoMaeEncoder(Encoder):
     def read_config(
         cls, tensors: Mapping[str, Tensor], *, heads: int | None = None
     ) -> VideoMaeEncoderConfig | None:
-        """Infer the sizes from tensors with the published names; 16 frames of 224 pixels.
+        """Infer the sizes from tensors with the published names, for 16 frames of 224 pixels.
 
         Raises:
             MidwayError: `heads` is None, and the width does not determine it.

@@ -42,7 +42,7 @@ def check_dpt(dpt: DptConfig) -> None:
     """Check that the widths of a head are not too large.
 
     Raises:
-        MidwayError: One is.
+        MidwayError: A width is too large.
 
     """
     check_at_most("dpt", dpt, fused_width=MAX_WIDTH, last_width=MAX_WIDTH)
@@ -54,7 +54,7 @@ def check_crop(crop: tuple[int, int], stride: int) -> None:
     """Check that the sides of a crop are multiples of two patches, as the head needs.
 
     Raises:
-        MidwayError: They are not.
+        MidwayError: A side is not a multiple.
 
     """
     (height, width), patches = crop, 2 * stride

@@ -203,7 +203,7 @@ def flow_config(file: Path, header: str) -> FlowNetworkConfig | PairFlowConfig:
     """Return the sizes of a flow network from the header of its file.
 
     Raises:
-        MidwayError: They are not JSON, or not valid.
+        MidwayError: The sizes are not JSON, or not valid.
 
     """
     values = parse_header(file, header)

@@ -40,8 +40,8 @@ class FlowMethod:
     """No motion; matching of pixels, of features or of the dynamics' prediction; or a finetuned
     flow network."""
     network: str = ""
-    """Network for all methods but zero and pixels: the folder or file of a finetuned one; for
-    features and dynamics a name as elsewhere, for features also of any encoder, such as
+    """Network, needed by all methods but zero and pixels: for finetuned, its folder or file; for
+    dynamics, a Midway network by any of its names; for features, also any encoder, such as
     timm:NAME."""
     overlap: float = 0.9
     """Fraction of a tile that the next one overlaps (finetuned)."""

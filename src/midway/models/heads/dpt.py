@@ -37,7 +37,7 @@ class Fusion(nn.Module):
         self.project = nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """Add `skip` to `x`, both of one size; return twice that size."""
+        """Add `skip` to `x`, both of one size; return the refined sum at twice that size."""
         if self.skip_unit is not None and skip is not None:
             x = x + self.skip_unit(skip)
         x = _double(self.unit(x))

@@ -93,7 +93,7 @@ class UperNet(nn.Module):
         rows, columns = maps[0].shape[-2:]
         if isinstance(self.pyramid, Pyramid) and min(rows, columns) < 2:
             raise MidwayError(
-                f"UperNet: maps of {rows}x{columns} patches, and it needs 2x2; take larger images, "
+                f"UperNet: maps of {rows}x{columns} patches are below 2x2; take larger images, "
                 "crops or windows"
             )
         pyramid = self.pyramid(maps)

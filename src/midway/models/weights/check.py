@@ -81,7 +81,7 @@ def check_finite(tensors: Mapping[str, Any], *, where: str) -> None:
     """Check that no floating-point tensor contains NaN or infinity, also after float32 rounding.
 
     Raises:
-        MidwayError: One does; the message names it.
+        MidwayError: A tensor contains one; the message names the tensor.
 
     """
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""Build pretrained networks between two frames from runs, and from files of other people."""
+"""Build pretrained pair encoders from runs and third-party files."""
 
 from functools import partial
 

@@ -105,7 +105,7 @@ def named_tensors(values: object, *, where: str) -> dict[str, Tensor]:
     """Check that `values` is a state dict of floating-point tensors, and return it.
 
     Raises:
-        MidwayError: It is not a dict, or contains something else than named floating-point tensors.
+        MidwayError: It is not a dict, or contains anything but named floating-point tensors.
 
     """
     if not isinstance(values, Mapping):

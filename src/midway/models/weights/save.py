@@ -87,7 +87,8 @@ def _tensors(module: nn.Module, path: Path, *, half: bool) -> dict[str, torch.Te
     }
     if large := [name for name, t in rounded.items() if t.is_floating_point() and not is_finite(t)]:
         raise MidwayError(
-            f"{path}: tensor {large[0]} has values above half precision's 65504; leave out half"
+            f"{path}: tensor {large[0]} has values above 65504, the largest of float16; save it in "
+            "float32"
         )
     return rounded
 

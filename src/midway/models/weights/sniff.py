@@ -1,4 +1,4 @@
-"""Files that are not the weights they should be: named for their contents, with the remedy."""
+"""Recognition of files that are not weights, with the remedy for each kind."""
 
 from pathlib import Path
 

@@ -230,7 +230,7 @@ def encoder_state(
     if own_heads != heads:
         raise MidwayError(
             f"{name}: its encoder has {own_heads} attention heads, not {heads}; give the "
-            "experiment as many"
+            "experiment as many heads"
         )
     return state if own_colours is None else _in_colours_of(like, state, own_colours, name)
 

@@ -1,1 +1,1 @@
-"""Miniature benchmark: methods of the paper trained alike for minutes, and scored alike."""
+"""Miniature benchmark: the paper's methods, trained for minutes and scored, all in the same way."""

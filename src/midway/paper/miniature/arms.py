@@ -17,12 +17,14 @@ from midway.methods.poodle import PoodleConfig
 from midway.methods.videomae import VideoMaeConfig
 from midway.models.dino import HeadConfig
 from midway.models.encoders.poodle import SpatialDecoderConfig
-from midway.nn.losses.dino import TargetsConfig
+from midway.nn.losses.dino import TargetsConfig, Terms
 from midway.nn.subcrops import SubcropConfig
 from midway.paper.miniature.protocol import Protocol, Trial
 
+TERMS: Terms = "cross"
+"""Crops of a pair that are compared: of different frames only, as those of one share paint too."""
 MANY, FEW = 5, 3
-"""Seeds of the arms that the paper's claim compares, and of the others."""
+"""Number of seeds of the arms that the paper's claim compares, and of the others."""
 
 Build = Callable[[Protocol, Trial], MethodConfig]
 
@@ -39,9 +41,9 @@ class Arm:
     """Pretraining by a method or by labels; an encoder with fresh weights; features that need no
     training; or no motion, without any features."""
     build: Build | None = None
-    """Method of an arm of kind "method"."""
+    """Builder of the method's configuration, for arms of kind "method"."""
     chooses_as: str = ""
-    """Arm whose trials choose for this one; itself if empty."""
+    """Arm whose trials select the settings of this one; if empty, its own trials do."""
     pairs: Literal["near", "gap-0", "shuffled"] = "near"
     """Frames of a sample: of one clip, one frame repeated, or each frame from another clip."""
 
@@ -56,16 +58,17 @@ class Arm:
         return self.chooses_as or self.name
 
 
-def crops(protocol: Protocol, **changes: Any) -> dict[str, Any]:
-    """Return the fields of DINO's crops, with changes."""
+def crops(protocol: Protocol) -> dict[str, Any]:
+    """Return the fields of DINO's crops. Paint changes them as much as a distortion would."""
+    side = (protocol.window_side, protocol.window_side)
     return {
-        "global_size": protocol.encoder.image_size,
-        "local_size": (protocol.local_side, protocol.local_side),
-        "num_local": protocol.num_local,
-        "initial_area": protocol.initial_area,
+        "global_size": side,
+        "local_size": side,
+        "num_local": 0,
+        "initial_area": protocol.window_area,
         "global_area": protocol.global_area,
-        "local_area": protocol.local_area,
-    } | changes
+        "distort_colours": False,
+    }
 
 
 def pair_views(protocol: Protocol) -> ViewsConfig:
@@ -75,17 +78,30 @@ def pair_views(protocol: Protocol) -> ViewsConfig:
 
 
 def teacher(trial: Trial) -> dict[str, Any]:
-    """Return the fields of an EMA teacher whose momentum rises over the whole run."""
-    # With a centre of 0, the first targets would be nearly the same for all crops.
-    targets = TargetsConfig(center_start="first_batch")
-    momentum: dict[str, Any] = {"teacher_momentum": trial.momentum, "momentum_clock": "steps"}
-    return momentum | {"targets": targets}
+    """Return the fields of an EMA teacher whose momentum rises over the whole run.
+
+    Its head keeps its initial weights, so that the targets do not become alike before the encoder
+    has learnt anything.
+    """
+    return {
+        "teacher_momentum": trial.momentum,
+        "momentum_clock": "steps",
+        "head_momentum": 1.0,
+        "frozen_last_layer_epochs": 0.0,
+        "targets": TargetsConfig(
+            teacher_temperature=trial.temperature,
+            initial_teacher_temperature=trial.temperature,
+            # With a centre of 0, the first targets would be nearly the same for all crops.
+            center_start="first_batch",
+        ),
+    }
 
 
 def dino(protocol: Protocol, trial: Trial) -> MethodConfig:
     """Return DINO on pairs."""
-    views = MultiCropConfig(**crops(protocol))
-    return replace(DinoConfig.tiny(), encoder=protocol.encoder, views=views, **teacher(trial))
+    views, fields = MultiCropConfig(**crops(protocol)), teacher(trial)
+    base = replace(DinoConfig.tiny(), encoder=protocol.encoder, views=views, **fields)
+    return replace(base, terms=TERMS)
 
 
 def ibot(protocol: Protocol, trial: Trial) -> MethodConfig:
@@ -117,10 +133,17 @@ def croco(protocol: Protocol, trial: Trial) -> MethodConfig:
 
 def dora(protocol: Protocol, trial: Trial) -> MethodConfig:
     """Return DoRA on clips of four frames."""
-    tiny = DoraConfig.tiny()
-    fields = crops(protocol, clip_area=protocol.initial_area)
-    del fields["initial_area"]
-    views = replace(tiny.views, **fields)
+    tiny, side = DoraConfig.tiny(), (protocol.window_side, protocol.window_side)
+    views = replace(
+        tiny.views,
+        clip_area=protocol.window_area,
+        global_size=side,
+        global_area=protocol.global_area,
+        local_size=side,
+        local_area=protocol.global_area,
+        num_local=1,
+        distort_colours=False,
+    )
     return replace(tiny, encoder=protocol.encoder, views=views, **teacher(trial))
 
 
@@ -139,8 +162,9 @@ def poodle(protocol: Protocol, trial: Trial) -> MethodConfig:
 
 def dynamo(protocol: Protocol, trial: Trial) -> MethodConfig:
     """Return DynaMo on pairs, with its DINO term."""
-    views = pair_views(protocol)
-    return replace(DynamoConfig.tiny(), encoder=protocol.encoder, views=views, **teacher(trial))
+    views, fields = pair_views(protocol), teacher(trial)
+    base = replace(DynamoConfig.tiny(), encoder=protocol.encoder, views=views, **fields)
+    return replace(base, terms=TERMS)
 
 
 def midway(protocol: Protocol, trial: Trial, **dynamics: Any) -> MidwayConfig:
@@ -152,13 +176,14 @@ def midway(protocol: Protocol, trial: Trial, **dynamics: Any) -> MidwayConfig:
         dynamics=replace(tiny.network.dynamics, **dynamics),
         head=HeadConfig.tiny("uniform"),
     )
-    return replace(tiny, network=network, views=pair_views(protocol), **teacher(trial))
+    fields = teacher(trial)
+    return replace(tiny, network=network, views=pair_views(protocol), terms=TERMS, **fields)
 
 
 def dense_only(protocol: Protocol, trial: Trial) -> MethodConfig:
-    """Return Midway without its DINO term, whose crops are made as few and small as possible."""
+    """Return Midway without its DINO term, with the fewest and smallest crops for that term."""
     base, patch = midway(protocol, trial), protocol.encoder.patch_size
-    views = replace(base.views, num_local=0, global_size=(patch, patch))
+    views = replace(base.views, global_size=(patch, patch), local_size=(patch, patch))
     return replace(base, dino_weight=0.0, views=views)
 
 
@@ -236,8 +261,8 @@ ABLATIONS = (
     _ablation("midway-depth-1", "table 5: one midway block", midway_depth=1),
     _ablation("forward-depth-1", "table 5: one forward block", forward_depth=1),
 )
-"""Rows of tables 3 and 5, which run after all other arms. The full model is the arm midway, and row
-1 of table 3 the arm base."""
+"""Other rows of tables 3 and 5, which run after all other arms. The full model is the arm midway,
+and row 1 of table 3 is the arm base."""
 
 
 def arms_by_name() -> dict[str, Arm]:

@@ -13,13 +13,13 @@ from midway.paper.miniature.records import Cell, Record
 def all_cells(protocol: Protocol, chosen: Mapping[str, int]) -> list[Cell]:
     """Return all cells in their order.
 
-    One seed of the arms without training comes first; then the trials and one seed of the arms with
-    the most seeds, and of the others; then one more seed of every arm after the other; then the
-    ablations; then the flow finetunings.
+    The order is: the first seed of the arms without training; trials and first seed of the arms
+    with the most seeds; trials and first seed of the other arms; each further seed, of all arms;
+    the ablations; the flow finetunings.
 
     Args:
         protocol: Trials and seeds.
-        chosen: Chosen trial by arm, of the arms whose trials are done.
+        chosen: Index of the chosen trial, by arm; only arms whose trials are done.
 
     """
     found = []
@@ -83,6 +83,6 @@ def chosen_trials(records: Sequence[Record], protocol: Protocol) -> dict[str, in
             if record.purpose == "choose" and record.arm == arm.name
         }
         if len(trials) == len(protocol.trials):
-            # The first of equal ones, whatever their order.
+            # Of equal trials the first wins, whatever the order of the records.
             found[arm.name] = max(sorted(trials), key=lambda trial: trials[trial])
     return found

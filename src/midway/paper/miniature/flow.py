@@ -1,4 +1,4 @@
-"""Flow finetuning of the miniature benchmark: alike for all arms, on pairs in memory."""
+"""Flow finetuning of the miniature benchmark: the same for all arms, on pairs in memory."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -99,7 +99,7 @@ class PairCrops:
 
 
 class Finetuning(Objective):
-    """Bounded Laplacian loss of a flow network, without validation in between."""
+    """Bounded Laplacian loss of a flow network, without validation during training."""
 
     def __init__(self, network: FlowModule) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Finetuning(Objective):
 def flow_network(outcome: Outcome, crop: tuple[int, int]) -> FlowModule:
     """Build the flow network of a pretrained arm, with a fresh head.
 
-    Midway brings its dynamics and CroCo its decoder; encoders alone get fresh dynamics.
+    Midway keeps its dynamics and CroCo its decoder; all other encoders get fresh dynamics.
     """
     encoder, network, pair_encoder = outcome.encoder, outcome.network, outcome.pair_encoder
     if network is not None:

@@ -16,14 +16,14 @@ from midway.paper.miniature.arms import Arm
 from midway.paper.miniature.protocol import Dataset, Protocol
 
 CAMVID_FPS = 30.0
-"""Rate by which CamVid numbers its frames; every 30th is there."""
+"""Frame rate of CamVid's frame numbers; its images are every 30th frame."""
 
 VIDEO = {"crf": "18", "bf": "0"}
-"""Options of libx264. With B-frames, small videos are not the same each time."""
+"""Options of libx264. With B-frames, it does not encode small videos alike each time."""
 
 
 def camvid_images(root: Path | None, split: str) -> list[Path]:
-    """Return the images of a split of CamVid in their order.
+    """Return the images of a split of CamVid, ordered by name.
 
     Raises:
         MidwayError: No folder is given, or it has no such split.
@@ -61,7 +61,7 @@ def training_folder(
         camvid: Folder of CamVid.
 
     Raises:
-        MidwayError: CamVid is needed and is not there.
+        MidwayError: CamVid is needed, but missing.
 
     """
     is_shuffled = arm.pairs == "shuffled"
@@ -77,7 +77,7 @@ def training_folder(
 def clips_config(
     protocol: Protocol, dataset: Dataset, arm: Arm, folder: Path, num_frames: int
 ) -> ClipsConfig:
-    """Return the options of an arm's samples, with equally many frames in a batch for all arms."""
+    """Return the options of an arm's samples; a batch has the same number of frames in all arms."""
     is_synthetic = dataset == "synthetic"
     gap = protocol.gap_seconds if is_synthetic else (1.0, 1.0)
     return ClipsConfig(
@@ -92,7 +92,7 @@ def clips_config(
 
 
 def _written(folder: Path, write: Callable[[Path], None]) -> Path:
-    """Write a folder unless it exists; an interrupted writing leaves no folder of this name."""
+    """Write a folder unless it exists; an interrupted call leaves no folder of this name."""
     if not folder.exists():
         part = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)

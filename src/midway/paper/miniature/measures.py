@@ -1,4 +1,4 @@
-"""Scores of an encoder, block by block, by the readouts that the package has."""
+"""Scores of an encoder, block by block, by the readouts of this package."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ RADIUS = 5
 """Search radius of flow by matching, in patches."""
 PAIRS_AT_ONCE = 16
 HEATMAP_TOKENS, HEATMAP_DRAWS = 4, 4
-"""Moving patches of a pair with a heatmap, and perturbations of each."""
+"""Moving patches per pair that get a heatmap, and perturbations of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ MEASURES = {
 }
 """Columns by their names in the records."""
 CHOOSING = ("linear", "near")
-"""Measures whose mean chooses a trial: one of each task."""
+"""Measures whose mean selects a trial: one for each task."""
 
 
 def score(rows: Sequence[Row], name: str) -> float:
@@ -76,12 +76,12 @@ class Measurement:
     """Frozen encoder, read at its top level."""
     data: Readouts
     network: MidwayNetwork | None = None
-    """Midway network of the encoder, whose heatmaps are scored too; None without one."""
+    """Midway network that contains the encoder; its heatmaps are scored too. None for others."""
     matches_pixels: bool = False
-    """Match pixels coarse to fine instead of patches, for the arm without features."""
+    """If True, flow matches pixels, coarse to fine, instead of patches; for the arm `pixels`."""
 
     def rows(self, name: str) -> list[Row]:
-        """Return the rows of a measure; none if the dataset has no truth for it."""
+        """Return the rows of a measure; none if the dataset has no ground truth for it."""
         data, encoder = self.data, self.encoder
         if name in ("linear", "knn"):
             return _iou_rows(self._classes(name), data)
@@ -122,13 +122,13 @@ def _iou_rows(predicted: Tensor, data: Readouts) -> list[Row]:
 
 
 def _row(values: Sequence[float]) -> Row:
-    """Return sum and number of values that are not NaN."""
+    """Return the sum and the number of the values that are not NaN."""
     real = [value for value in values if not np.isnan(value)]
     return [float(sum(real))], [float(len(real))]
 
 
 def by_block(values: Sequence[Sequence[float]], num_blocks: int) -> list[Row]:
-    """Return the rows of blocks of values of pairs, equally many pairs a block."""
+    """Return a row per block from the values of each pair; blocks have equally many pairs."""
     pairs = len(values) // num_blocks
     return [
         _row([value for pair in values[start : start + pairs] for value in pair])
@@ -137,7 +137,7 @@ def by_block(values: Sequence[Sequence[float]], num_blocks: int) -> list[Row]:
 
 
 def still_rows(data: Readouts) -> dict[str, list[Row]]:
-    """Return the rows of no motion: flow of 0, the first mask and the first place kept."""
+    """Return the rows of no motion: zero flow, and masks and points that stay where they start."""
     found = {
         "masks": [
             _mask_scores([clip.masks[0].numpy()] * len(clip.masks[1:]), clip) for clip in data.clips
@@ -227,7 +227,7 @@ def _moving(pairs: TruePairs, number: int, grid: tuple[int, int]) -> TruePlaces:
 
 
 def _near(encoder: Encoder, pairs: TruePairs) -> list[list[float]]:
-    """Return for each moving patch of each pair if the most similar patch lies near its place."""
+    """Return for each moving patch of each pair 1 if the most similar patch is near, else 0."""
     patch, found = encoder.stride, []
     grid = (pairs.flow.shape[2] // patch, pairs.flow.shape[3] // patch)
     # (pairs, patches, dim). The mean over patches would dominate the cosine similarity.
@@ -257,13 +257,13 @@ def _flow_errors(encoder: Encoder | None, pairs: TruePairs) -> list[list[float]]
 
 
 def _errors(found: Tensor, true: Tensor, occluded: Tensor) -> list[list[float]]:
-    """Return the mean length of the difference of flows over the visible pixels of each pair."""
+    """Return the mean endpoint error over the visible pixels of each pair."""
     length = (found - true).norm(dim=1)  # (pairs, height, width)
     return [[each[~hidden].mean().item()] for each, hidden in zip(length, occluded, strict=True)]
 
 
 def _heatmaps(network: MidwayNetwork, pairs: TruePairs) -> list[list[float]]:
-    """Return for a few moving patches of each pair if their heatmap peaks near their place."""
+    """Return for a few moving patches of each pair 1 if the heatmap peaks near, else 0."""
     level, found = network.config.dynamics.levels[-1], []
     with evaluating(network):
         for number in range(len(pairs.source)):

@@ -8,12 +8,13 @@ from midway.data.synthetic.shape_world import ShapeWorldConfig
 from midway.evals.results import protocol_version
 from midway.models.vit_config import EncoderConfig
 
-VERSION = 1
+VERSION = 2
 """Version of the code; increased if it computes different results from the same protocol."""
 WORLD_FIELDS = (
     *("height", "width", "num_frames", "fps", "num_objects", "object_size", "thickness", "tilt"),
     *("classes_per_scene", "object_speed", "camera_speed", "texture_periods", "texture_contrast"),
     *("object_tones", "backdrop_tones", "backdrop_saturation", "backdrop_patches", "light_change"),
+    "paint_seconds",
 )
 ENCODER_FIELDS = (
     *("image_size", "patch_size", "width", "depth", "heads", "drop_path", "init_std"),
@@ -28,12 +29,14 @@ DATASETS: tuple[Dataset, ...] = ("camvid", "synthetic")
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Settings that are chosen for each arm, from equally many trials."""
+    """Settings that are selected for each arm, from the same number of trials."""
 
     lr: float
     """Peak learning rate."""
     momentum: float
     """EMA momentum of the teacher at the start; arms without a teacher do not use it."""
+    temperature: float
+    """Teacher's temperature; arms without prototypes do not use it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,22 +57,23 @@ class Protocol:
             object_speed=14.0,
             camera_speed=8.0,
             texture_periods=(5.0, 14.0),
-            texture_contrast=0.12,
-            object_tones=(0.5, 0.95),
-            backdrop_tones=(0.05, 0.35),
+            texture_contrast=0.2,
+            paint_seconds=0.4,
+            object_tones=(0.65, 0.85),
+            backdrop_tones=(0.05, 0.2),
             backdrop_saturation=0.3,
             backdrop_patches=(40.0, 80.0),
-            light_change=0.2,
+            light_change=0.1,
         )
     )
-    """Recognition world as of 2026-11-30, written out so that later worlds do not change it; its
-    videos are long enough for clips of four frames."""
-    num_videos: int = 48
-    """Synthetic training videos; a cell of seed s has the worlds from s * num_videos."""
+    """Recognition world of 2026-11-30, written out so that later changes of that world do not
+    affect it. Its videos are long enough for clips of four frames."""
+    num_videos: int = 96
+    """Number of synthetic training videos; those of seed s are the worlds from s * num_videos."""
     gap_seconds: tuple[float, float] = (0.6, 0.8)
     """Time between the frames of a sample of synthetic videos; CamVid has a frame a second."""
     camvid_size: tuple[int, int] = (120, 160)
-    """Height and width to which CamVid's images are reduced, a third of their own."""
+    """Height and width to which CamVid's images are reduced, a third of the original ones."""
 
     encoder: EncoderConfig = field(
         default_factory=lambda: replace(
@@ -77,32 +81,30 @@ class Protocol:
         )
     )
     """Encoder of all arms; CroCo and VideoMAE have their own positions."""
-    local_side: int = 24
-    """Side of local crops; other crops have the encoder's size."""
-    num_local: int = 2
-    """Local crops of a frame."""
-    crop_area: tuple[float, float] = (0.15, 0.35)
-    """Area of a crop for prediction or reconstruction, as a fraction of the frame."""
-    initial_area: tuple[float, float] = (0.3, 0.7)
-    """Area of the region of the crops that are compared, as a fraction of the frame."""
-    global_area: tuple[float, float] = (0.4, 1.0)
-    """Area of a global crop, as a fraction of that region."""
-    local_area: tuple[float, float] = (0.15, 0.5)
-    """Area of a local crop, as a fraction of that region."""
+    crop_area: tuple[float, float] = (0.2, 0.35)
+    """Area of a crop for prediction or reconstruction, as a fraction of the frame; the crop has the
+    encoder's size."""
+    window_area: tuple[float, float] = (0.08, 0.12)
+    """Area of the window that contains the compared crops, as a fraction of the frame; about that
+    of an object."""
+    window_side: int = 32
+    """Side of the compared crops."""
+    global_area: tuple[float, float] = (0.5, 1.0)
+    """Area of a compared crop, as a fraction of the window."""
 
-    steps: int = 300
-    frames_per_step: int = 16
-    """Frames of a step: 16 samples of one frame, 8 pairs, or 4 clips of four frames."""
-    warmup_steps: int = 30
-    weight_decay: float = 0.05
-    clip_norm: float = 1.0
+    steps: int = 600
+    frames_per_step: int = 64
+    """Frames of a step: 64 samples of one frame, 32 pairs, or 16 clips of four frames."""
+    warmup_steps: int = 50
+    weight_decay: float = 0.04
+    clip_norm: float = 3.0
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     trials: tuple[Trial, ...] = (
-        Trial(lr=1e-3, momentum=0.998),
-        Trial(lr=3e-3, momentum=0.98),
+        Trial(lr=2e-3, momentum=0.99, temperature=0.02),
+        Trial(lr=1e-3, momentum=0.998, temperature=0.04),
     )
-    """Trials of each trained arm, on the synthetic world and `choosing_seed` alone: no choice sees
-    CamVid. Ablations of Midway take its choice."""
+    """Trials of each trained arm, only on the synthetic world and `choosing_seed`: no choice sees
+    CamVid. Variants of Midway take its choice."""
     choosing_seed: int = 100
 
     choosing_worlds: int = 30_000_000
@@ -112,7 +114,7 @@ class Protocol:
     readout_worlds: int = 50
     """Worlds with two frames each that train the readouts."""
     test_worlds: int = 40
-    """Worlds that test them: a frame for segmentation, and two pairs."""
+    """Worlds that test the readouts, each with a frame for segmentation and two pairs."""
     clip_worlds: int = 12
     """Test worlds whose videos test mask propagation and tracking."""
     clip_frames: int = 8
@@ -123,14 +125,14 @@ class Protocol:
     camvid_every: int = 3
     """Stride over CamVid's training images for the readouts."""
     camvid_block: int = 5
-    """Consecutive test images of CamVid that the bootstrap draws together, as they are alike."""
+    """Consecutive test images of CamVid that the bootstrap draws together: they are alike."""
 
     flow_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
     """Learning rates of the flow finetuning, on the synthetic world; all are reported."""
     flow_steps: int = 300
     flow_batch: int = 8
     flow_worlds: int = 64
-    """Worlds with two pairs each that train it, after those of the readouts."""
+    """Worlds with two pairs each for the flow finetuning; they follow those of the readouts."""
 
     def hash(self) -> str:
         """Return a short hash of all constants."""

@@ -24,7 +24,7 @@ CAMVID_CLASSES = 11
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaskedClip:
-    """Frames of a clip with an id at each pixel, 0 for the background or no label."""
+    """Frames of a clip and an id for each pixel: 0 is background or unlabelled."""
 
     frames: Tensor
     """uint8, shape (frames, H, W, 3)."""
@@ -48,7 +48,7 @@ class TruePairs:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Readouts:
-    """Evaluation data of a dataset. A block is what the bootstrap draws as one."""
+    """Evaluation data of a dataset. The bootstrap draws whole blocks."""
 
     train: LabelledFrames
     test: LabelledFrames
@@ -58,9 +58,9 @@ class Readouts:
     clips: tuple[MaskedClip, ...]
     """Clips for mask propagation, one for each of the first blocks."""
     pairs: TruePairs | None = None
-    """Pairs with true flow, equally many of each block in turn; None without truth."""
+    """Pairs with true flow, equally many for each block, in its order; None without true flow."""
     tracks: tuple[TrackedVideo, ...] = ()
-    """Videos with true tracks, one for each of the first blocks; none without truth."""
+    """Videos with true tracks, one for each of the first blocks; empty without true tracks."""
 
 
 @cache  # rendering takes seconds, and all cells of a run share it
@@ -86,7 +86,7 @@ def labelled_training_frames(
 
 @cache
 def flow_training_pairs(protocol: Protocol) -> TruePairs:
-    """Return the pairs that train the flow finetuning, of worlds after those of the readouts."""
+    """Return the pairs for the flow finetuning; their worlds follow those of the readouts."""
     start = protocol.reporting_worlds + protocol.test_worlds + protocol.readout_worlds
     return _pairs(protocol, range(start, start + protocol.flow_worlds))
 

@@ -24,7 +24,7 @@ class Cell:
     arm: str
     seed: int
     trial: int | None
-    """Index of its trial; 0 for arms without training, None if it is not chosen yet."""
+    """Index of its trial; 0 for arms without training, None if no trial is chosen yet."""
     rate: int | None = None
     """Index of the rate of its flow finetuning; None for other cells."""
 
@@ -57,7 +57,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Result of a cell, as it is committed."""
+    """Result of a cell, as its file stores it."""
 
     protocol: str
     """Hash of the protocol."""
@@ -112,13 +112,15 @@ def read_records(folder: Path, protocol: Protocol) -> list[Record]:
                 "give another --records"
             )
         if record.config != record.cell.config_hash(protocol):
-            raise MidwayError(f"{path}: its arm has changed since; remove it, and run it again")
+            raise MidwayError(
+                f"{path}: its arm has changed since the run; remove the file and run the cell again"
+            )
         found.append(record)
     return found
 
 
 def _changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON values that differ from their defaults, those of inner objects too."""
+    """Return the JSON values that differ from their defaults, also in nested objects."""
     return {
         name: _changed(value, default) if isinstance(value, dict) and default else value
         for name, value in values.items()

@@ -1,4 +1,4 @@
-"""Running of a cell: training, then all measures."""
+"""Training and scoring of a cell."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class Places:
     """Folders of the benchmark."""
 
     work: Path
-    """Folder of training data and runs, by the hash of the protocol."""
+    """Folder of training data and runs; each protocol has a subfolder, named by its hash."""
     camvid: Path | None = None
 
 
@@ -55,7 +55,7 @@ def run_cell(cell: Cell, protocol: Protocol, places: Places, *, deadline: float)
         MidwayError: Data are missing, or the folder of the run is in use.
 
     """
-    # Other numbers of threads sum in another order, so that results would depend on them.
+    # The number of threads changes the order of sums, and so the results.
     torch.set_num_threads(1)
     arm, work = arms_by_name()[cell.arm], places.work / protocol.hash()
     data = readouts(protocol, cell.dataset, cell.purpose, places.camvid)
@@ -77,7 +77,7 @@ def run_cell(cell: Cell, protocol: Protocol, places: Places, *, deadline: float)
 def _pretrained(
     cell: Cell, arm: Arm, protocol: Protocol, places: Places, work: Path, deadline: float
 ) -> Outcome:
-    """Return the pretrained arm of a cell, trained if it is not."""
+    """Return the pretrained arm of a cell; train it first if needed."""
     if not arm.is_trained:
         return Outcome(encoder=_fresh(arm, protocol, cell.seed))
     assert cell.trial is not None
@@ -146,7 +146,7 @@ def _record(
 
 
 def _rows(outcome: Outcome, arm: Arm, data: Readouts, purpose: Purpose) -> dict[str, list[Row]]:
-    """Score an encoder by all measures that the dataset has a truth for."""
+    """Score an encoder by all measures for which the dataset has ground truth."""
     if arm.kind == "still":
         found = still_rows(data)
     else:

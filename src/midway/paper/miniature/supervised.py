@@ -1,4 +1,4 @@
-"""Supervised arm: the encoder of all arms, trained with the labels of the same frames."""
+"""Supervised arm: the same encoder and frames as in other arms, trained with the frames' labels."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class LabelledBatch(Batch):
 
 
 class Supervised(Objective):
-    """Cross-entropy of the classes of all pixels of a patch, from its token."""
+    """Cross-entropy of pixel classes; a linear head reads a patch's pixels from its token."""
 
     def __init__(self, config: EncoderConfig, num_classes: int) -> None:
         super().__init__()
@@ -71,12 +71,12 @@ class LabelledCrops:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps with as many crops as there are frames, at least 1."""
+        """Number of steps that draw as many crops as there are frames, at least 1."""
         return max(1, len(self.frames.images) // self.samples_per_step)
 
     @property
     def epochs_per_step(self) -> float:
-        """Crops of a step over the number of frames."""
+        """Crops of a step divided by the number of frames."""
         return self.samples_per_step / len(self.frames.images)
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[LabelledBatch]:

@@ -26,8 +26,8 @@ CLAIMS = (
     ("knn", "croco"),
     ("knn", "untrained"),
 )
-"""Measures and arms of the paper's claim for one network: ahead of DINO and of no training in
-motion, and of CroCo and of no training in recognition."""
+"""Measures and arms that test the paper's claim about one network: it exceeds DINO and no training
+in motion, and CroCo and no training in recognition."""
 
 
 def page(text: str, records: Sequence[Record], protocol: Protocol) -> str:
@@ -194,7 +194,7 @@ def _trials(records: Sequence[Record], protocol: Protocol) -> str:
 
 def _rate(protocol: Protocol, trial: int) -> str:
     each = protocol.trials[trial]
-    return f"rate {each.lr:g}, momentum {each.momentum:g}"
+    return f"rate {each.lr:g}, momentum {each.momentum:g}, temperature {each.temperature:g}"
 
 
 def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from midway.train.training import Trained, TrainingConfig
 
 
-Built = Callable[[], tuple[Objective, Loader]]
+Builder = Callable[[], tuple[Objective, Loader]]
 """Builder of the parts of a run."""
 
 
@@ -65,7 +65,7 @@ class SupervisedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Result of a call."""
+    """Result of a training that has ended or met its deadline."""
 
     encoder: Encoder
     network: MidwayNetwork | None = None
@@ -79,7 +79,7 @@ class Outcome:
     """Time in the training loop, over all calls."""
 
 
-class Until:
+class DeadlineLoader:
     """Loader that stops a run at a deadline, between two steps.
 
     Args:
@@ -103,7 +103,7 @@ class Until:
         """
         batches = self.loader.batches(start_step, stop_step)
         for step, batch in enumerate(batches, start_step):
-            # At least one step a call, so that any budget comes to an end.
+            # At least one step per call, so that a run finishes under any budget.
             if step > start_step and time.monotonic() >= self.deadline:
                 raise StoppedWaitingError(step)
             yield batch
@@ -132,7 +132,7 @@ def train(job: Job, deadline: float) -> Outcome:
     )
 
 
-def fit_until(config: "TrainingConfig", build: Built, deadline: float) -> tuple[Objective, bool]:
+def fit_until(config: "TrainingConfig", build: Builder, deadline: float) -> tuple[Objective, bool]:
     """Train or continue a run until its last step or the deadline.
 
     Returns:
@@ -147,7 +147,7 @@ def fit_until(config: "TrainingConfig", build: Built, deadline: float) -> tuple[
         torch.set_num_threads(1)  # the launch has raised it again
         objective, loader = build()
         built.append(objective)
-        return Trained(objective=objective, loader=Until(loader, deadline))
+        return Trained(objective=objective, loader=DeadlineLoader(loader, deadline))
 
     resume = (config.run.folder / "config.json").exists()
     summary, _ = launch_and_fit(config, parts, resume=resume)
@@ -161,8 +161,8 @@ def losses_of(folder: Path) -> tuple[float, float]:
     return losses[0], losses[-1]
 
 
-def _method(job: Job) -> tuple[Experiment, Built]:
-    """Return the run of a method, and the builder of its parts."""
+def _method(job: Job) -> tuple[Experiment, Builder]:
+    """Return the configuration of a method's run, and the builder of its parts."""
     protocol, arm = job.protocol, job.arm
     assert arm.build is not None
     method = arm.build(protocol, job.trial)
@@ -178,8 +178,8 @@ def _method(job: Job) -> tuple[Experiment, Built]:
     return experiment, build
 
 
-def _supervised(job: Job) -> tuple[SupervisedConfig, Built]:
-    """Return the run with labels, and the builder of its parts."""
+def _supervised(job: Job) -> tuple[SupervisedConfig, Builder]:
+    """Return the configuration of the run with labels, and the builder of its parts."""
     protocol = job.protocol
     frames = labelled_training_frames(protocol, job.dataset, job.seed, job.camvid)
     count = readouts(protocol, job.dataset, "report", job.camvid).num_classes
@@ -211,7 +211,7 @@ def optim_config(protocol: Protocol, lr: float) -> OptimConfig:
 
 
 def run_config(protocol: Protocol, folder: Path, *, seed: int, steps: int) -> RunConfig:
-    """Return the run of a training."""
+    """Return the options of a training's run."""
     return RunConfig(
         folder=folder,
         seed=seed,

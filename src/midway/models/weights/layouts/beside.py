@@ -16,10 +16,10 @@ LARGEST = 1 << 20
 
 
 def config_beside(file: Path) -> dict[str, Any]:
-    """Return fields of a ViT's configuration that the files beside its weights state.
+    """Read fields of a ViT's configuration from the files beside its weights.
 
     Args:
-        file: File of the weights; those of other names than the libraries' have none.
+        file: File of the weights; without a name that a library gives, nothing is read beside it.
 
     Raises:
         MidwayError: A configuration file is not a JSON object, or states another activation than
