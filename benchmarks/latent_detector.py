@@ -25,6 +25,7 @@ from motion import (
     STAGES,
     VARIANTS,
     Stage,
+    correlated,
     placed,
     train_until,
 )
@@ -71,8 +72,10 @@ def shortened(stage: Stage, *, steps: int, **data: Any) -> Stage:
     )
 
 
-PAN, THINGS = CORRELATED["pan"], CORRELATED["things"]
-DRIFT = replace(THINGS, videos="few-fast-drift", world=FAST_DRIFT)
+PAN = CORRELATED["pan"]
+DRIFT = correlated(
+    replace(STAGES["drift"], videos="fast-drift", world=FAST_DRIFT), "", steps=400, final_lr=3e-4
+)
 PUBLISHED = VARIANTS["published-start"]["pan"]
 SHORT: dict[str, tuple[Stage, str]] = {
     "correlated-100": (shortened(PAN, steps=100), "pan"),

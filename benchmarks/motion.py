@@ -38,6 +38,8 @@ NUM_RECENT = 5
 """Number of logged losses averaged in a check."""
 PROBE_TRAIN, PROBE_TEST = range(1_000_000, 1_000_100), range(2_000_000, 2_000_060)
 """Seeds of the probe's worlds, which are in no training video."""
+CROPPED = 64
+"""Height and width of worlds that are cropped."""
 GAP_SECONDS = 0.5
 """Time between the frames of a pair."""
 
@@ -121,6 +123,20 @@ def correlated(
     )
 
 
+def cropped(stage: Stage) -> Stage:
+    """Return a stage of larger worlds, of which random crops of 48 pixels are seen."""
+    method = stage.experiment.method
+    assert isinstance(method, MidwayConfig)
+    share = (stage.world.height / CROPPED) ** 2
+    views = replace(method.views, motion_area=(share, share))
+    return replace(
+        stage,
+        experiment=replace(stage.experiment, method=replace(method, views=views)),
+        videos=f"large-{stage.videos}",
+        world=replace(stage.world, height=CROPPED, width=CROPPED),
+    )
+
+
 PAN, SWAY, DRIFT, THINGS = motion.pan(), motion.sway(), motion.drift(), motion.things()
 FAST_DRIFT = replace(motion.DRIFT, camera_speed=20.0)
 """World of motion above a patch: below it, a forward model can guess a patch from its
@@ -168,11 +184,13 @@ def changed(**changes: Any) -> dict[str, Stage]:
 
 CORRELATED = {
     "pan": correlated(STAGES["pan"], "", steps=400, batch_size=32),
-    "things": correlated(
-        replace(STAGES["things"], videos="fast-things", world=FAST_THINGS),
-        "motion.pan",
-        steps=1600,
-        final_lr=3e-4,
+    "things": cropped(
+        correlated(
+            replace(STAGES["things"], videos="fast-things", world=FAST_THINGS),
+            "motion.pan",
+            steps=1600,
+            final_lr=3e-4,
+        )
     ),
 }
 """Two stages that a local correlation makes short; the encoder stays frozen."""
