@@ -7,9 +7,8 @@ Videos, runs and scores are kept in the folder and reused, so an interrupted com
     python benchmarks/recognition_world.py --folder recognition --worlds report --repetitions 3
 
 Arms: `filters`, `filters-3x3` and `colours` need no training; `supervised` is the encoder of
-`untrained` trained with labels; `midway` is `recognition.midway_tiny`, with both terms, `dense` the
-same without the DINO term, `dino` is DINO on pairs; `gap-0` and `dino-gap-0` have both frames of a
-pair at one time.
+`untrained` trained with labels; `midway` is `recognition.midway_tiny`, with both terms, `dino` is
+DINO on pairs; `gap-0` and `dino-gap-0` have both frames of a pair at one time.
 """
 
 import argparse
@@ -47,7 +46,6 @@ from midway.experiments.recognition import (
     dino_tiny,
     midway_tiny,
 )
-from midway.methods.midway import MidwayConfig
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import VisionTransformer
 from midway.models.weights.sources import load_encoder
@@ -63,7 +61,6 @@ SAVE_EVERY = 250
 RUNS: dict[str, Callable[[], Experiment]] = {
     "midway": midway_tiny,
     "gap-0": lambda: at_one_time(midway_tiny()),
-    "dense": lambda: without_dino(midway_tiny()),
     "dino": dino_tiny,
     "dino-gap-0": lambda: at_one_time(dino_tiny()),
 }
@@ -195,12 +192,6 @@ def trained(folder: Path, arm: str, seed: int, steps: int) -> Path:
 def at_one_time(experiment: Experiment) -> Experiment:
     """Return the experiment with pairs of one frame and itself."""
     return replace(experiment, data=replace(experiment.data, gap_seconds=(0.0, 0.0)))
-
-
-def without_dino(experiment: Experiment) -> Experiment:
-    """Return the experiment without the DINO term, whose crops are still rendered."""
-    assert isinstance(experiment.method, MidwayConfig)
-    return replace(experiment, method=replace(experiment.method, dino_weight=0.0))
 
 
 def supervised(

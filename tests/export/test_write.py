@@ -51,10 +51,7 @@ def test_onnxruntime_equals_torch_for_whole_networks(part, second, whole, tmp_pa
     size, level = list(SIZES[name].items())[second]
     # `write_part` compares for a batch of 3, which is not the traced one.
     differences = write_part(PARTS[part](network, size, level), tmp_path / "x.onnx")
-    # In patches for flow: the soft-argmax divides differences of cosines by a temperature of 0.03,
-    # and one of 1e-6 becomes 5e-4 pixels with patches of 16.
-    unit = network.encoder.stride if part == "flow" else 1
-    assert max(differences.values()) <= unit * TOLERANCE == unit * 1e-4
+    assert max(differences.values()) <= TOLERANCE == 1e-4
 
 
 @pytest.mark.slow

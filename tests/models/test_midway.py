@@ -49,6 +49,19 @@ def test_both_orders_stacked_equal_each_order_alone() -> None:
         assert both.levels[level].midway_tokens.shape == expected.shape
 
 
+@torch.no_grad()
+def test_one_level_is_the_same_without_those_below_it() -> None:
+    network = MidwayNetwork(tiny())  # levels 3, 2 and 1, from the top down
+    source, target = torch.randn(2, 2, 3, 32, 32)
+    expected, run = network(source, target).levels[2], []
+    for level, model in network.dynamics.forward_models.items():
+        model.register_forward_hook(lambda *_, level=level: run.append(level))
+    found = network.at_level(source, target, 2)
+    assert run == ["3", "2"]
+    assert torch.equal(found.prediction, expected.prediction)
+    assert torch.equal(found.motion_latents, expected.motion_latents)
+
+
 def test_no_gradient_reaches_the_target_frame() -> None:
     network = MidwayNetwork(tiny())
     source, target = torch.randn(2, 1, 3, 32, 32).requires_grad_().unbind()

@@ -63,7 +63,7 @@ def perturbation_heatmaps(
     check_level(network, level)
     tokens = range(grid[0] * grid[1]) if tokens is None else tokens
     with evaluating(network):
-        output = network(source.expand_as(target), target).levels[level]
+        output = network.at_level(source.expand_as(target), target, level)
     return output_heatmaps(
         network,
         output,

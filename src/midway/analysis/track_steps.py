@@ -234,7 +234,7 @@ class NetworkStep(Step[SeenFrame]):
         tokens, of_point = (cells[:, 1] * grid[1] + cells[:, 0]).unique(return_inverse=True)
         network = self._network()
         with evaluating(network):
-            outputs = network.predict(source.student, target.teacher, grid)
+            outputs = network.predict(source.student, target.teacher, grid, lowest=self.level)
         found = output_heatmaps(
             network,
             outputs.levels[self.level],

@@ -72,7 +72,7 @@ class Findings:
 
 
 def method_of(experiment: Experiment) -> MidwayConfig:
-    """Return the configuration of the Midway method of an experiment."""
+    """Return an experiment's Midway configuration."""
     assert isinstance(experiment.method, MidwayConfig)
     return experiment.method
 

@@ -52,7 +52,8 @@ class PagePart(HeatmapPart):
         student = self.network.encoder.levels(torch.cat([source, target]), levels)
         teacher = self.network.teacher.encoder.levels(target, levels)
         of_source = [level[:1] for level in student]
-        output = self.network.predict(of_source, teacher, grid).levels[self.level]
+        outputs = self.network.predict(of_source, teacher, grid, lowest=self.level)
+        output = outputs.levels[self.level]
         patches = student[levels.index(self.level)][:, 1:]  # (2, patches, dim)
         # The mean over patches would dominate the cosine similarity.
         here, there = F.normalize(patches - patches.mean(1, keepdim=True), dim=2).unbind(0)

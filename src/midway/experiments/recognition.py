@@ -26,7 +26,7 @@ WORLD = ShapeWorldConfig(
     light_change=0.1,
 )
 """Recognition world: classes differ in the arrangement of parts, never in colour or texture. Paint
-fades into another within 0.4 s: frames some time apart have shapes in common, and no paint."""
+fades into another within 0.4 s: frames some time apart share shapes but no paint."""
 NUM_VIDEOS = 160
 """Number of training videos; a run of seed s has the worlds from s * NUM_VIDEOS."""
 LABELLED = range(20_000_000, 20_002_000)
@@ -60,11 +60,12 @@ TARGETS = TargetsConfig(
 
 
 def midway_tiny() -> Experiment:
-    """Small ViT on videos of shapes, both terms, STEPS steps.
+    """Small ViT on videos of shapes, both terms, 600 steps.
 
     Command: ``midway train recognition.midway_tiny --data.root quickstart/videos``
-    Cost: COST
-    Expect: EXPECT
+    Cost: QSCOST on 2 CPU cores, with ``--run.precision bf16-mixed`` if they support it.
+    Expect: a linear readout 1.8 points of mIoU above the untrained network, and k-NN no better
+    (docs/RESULTS.md).
     """
     base = synthetic.midway_tiny()
     assert isinstance(base.method, MidwayConfig)

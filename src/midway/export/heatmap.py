@@ -80,7 +80,7 @@ class HeatmapPart(Part):
             token: Source patches to perturb, as row-major indices from 0.
 
         """
-        output = self.network(source, target).levels[self.level]
+        output = self.network.at_level(source, target, self.level)
         return {"heatmap": self.heatmaps(output, token, self.network.grid(source))}
 
     def heatmaps(

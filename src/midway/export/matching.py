@@ -70,12 +70,14 @@ class MatchingPart(Part):
     def forward(self, source: Images, target: Images) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return flow (batch, 2, height, width) in pixels, u right and v down."""
         # The network runs backward in time: its prediction has the layout of the source.
-        prediction = self.network(target, source).levels[self.level].prediction[:, 1:]
-        found_in = self.network.encoder.levels(target, (self.level,))[0][:, 1:]
+        features, seen = self.network.encode(target, source)
+        grid = self.network.grid(source)
+        output = self.network.predict(features, seen, grid, lowest=self.level)
+        prediction = output.levels[self.level].prediction[:, 1:]
+        found_in = features[self.network.config.levels.index(self.level)][:, 1:]
         mean = found_in.mean(1, keepdim=True)  # (batch, 1, dim)
         cells = self._matched(prediction - mean, found_in - mean)
-        rows_columns = self.network.grid(source)
-        flow = cells.transpose(1, 2).unflatten(2, rows_columns)  # (batch, 2, rows, columns)
+        flow = cells.transpose(1, 2).unflatten(2, grid)  # (batch, 2, rows, columns)
         stride = self.network.encoder.stride
         return {"flow": F.interpolate(flow, self.size, mode="bilinear") * stride}
 

@@ -211,6 +211,7 @@ class Dynamics(TargetSide):
         *,
         latents_only: bool = False,
         latents_of: Int[Tensor, " batch"] | None = None,
+        lowest: int | None = None,
     ) -> dict[int, LevelOutput]:
         """Predict the features of the target at every level, from the top down (Algorithm 1).
 
@@ -223,6 +224,7 @@ class Dynamics(TargetSide):
             latents_only: If True, the last midway block computes the latents only, which is all
                 that the dense loss needs.
             latents_of: Pair with whose latents each target is predicted; None for its own.
+            lowest: Level at which to stop; None for all levels.
 
         """
         # No gradient reaches the target's side in pretraining: its features carry none, and the
@@ -257,6 +259,8 @@ class Dynamics(TargetSide):
                 gates=gates,
                 loss=normalized_mse(prediction, target_at[level]),
             )
+            if level == lowest:
+                break
             # Refinement: below, the prediction replaces the source.
             x = prediction if self.config.refinement else v
             source_above, target_above = v, v_target

@@ -108,11 +108,30 @@ class MidwayNetwork(nn.Module):
             target: Frame of the same size, ImageNet-normalised.
 
         """
-        # One (batch, 1 + patches, dim) tensor per level.
-        source_features = self.encoder.levels(source, self.config.levels)
+        return self.predict(*self.encode(source, target), self.grid(source))
+
+    def at_level(
+        self,
+        source: Float[Tensor, "batch 3 height width"],
+        target: Float[Tensor, "batch 3 height width"],
+        level: int,
+    ) -> LevelOutput:
+        """Return the output of one objective level, without computing those below it."""
+        features = self.encode(source, target)
+        return self.predict(*features, self.grid(source), lowest=level).levels[level]
+
+    def encode(
+        self,
+        source: Float[Tensor, "batch 3 height width"],
+        target: Float[Tensor, "batch 3 height width"],
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the student's features of the source and the teacher's of the target.
+
+        Both have one (batch, 1 + patches, dim) tensor per level of `config.levels`.
+        """
+        features = self.encoder.levels(source, self.config.levels)
         with torch.no_grad():
-            target_features = self.teacher.encoder.levels(target, self.config.levels)
-        return self.predict(source_features, target_features, self.grid(source))
+            return features, self.teacher.encoder.levels(target, self.config.levels)
 
     def forward_both_orders(
         self,
@@ -152,6 +171,7 @@ class MidwayNetwork(nn.Module):
         *,
         latents_only: bool = False,
         latents_of: Int[Tensor, " batch"] | None = None,
+        lowest: int | None = None,
     ) -> MidwayOutput:
         """Run the dynamics between the features of two frames at `config.levels`.
 
@@ -162,10 +182,17 @@ class MidwayNetwork(nn.Module):
             latents_only: If True, return only the latents of the midway tokens.
             latents_of: Pair of the batch with whose latents each target is predicted; None for its
                 own.
+            lowest: Objective level at which to stop; None for all.
 
         """
         levels = self.dynamics(
-            source, target, self.teacher, grid, latents_only=latents_only, latents_of=latents_of
+            source,
+            target,
+            self.teacher,
+            grid,
+            latents_only=latents_only,
+            latents_of=latents_of,
+            lowest=lowest,
         )
         return MidwayOutput(levels=levels)
 

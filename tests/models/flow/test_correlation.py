@@ -62,8 +62,8 @@ def test_equal_frames_do_not_move_by_their_features():
 def test_the_dynamics_are_run_from_target_to_source():
     network = random_network()
     seen = []
-    original = network.forward
-    network.forward = lambda one, two: seen.append((one, two)) or original(one, two)
+    original = network.encode
+    network.encode = lambda one, two: seen.append((one, two)) or original(one, two)
     source, target = torch.randn(2, 1, 3, 32, 32)
     flow = dynamics_flow(network, source, target, level=2, radius=2)
     assert flow.shape == (1, 2, 32, 32)

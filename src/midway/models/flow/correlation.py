@@ -117,9 +117,11 @@ def dynamics_flow(
         raise MidwayError(f"level {level}: the dynamics predict levels {levels}; choose one")
     # The network runs backward in time: its prediction has the layout of the source, but is made
     # of features of the target, in which it is then located.
-    (found_in,) = network.encoder.maps(target, (level,))
-    prediction = network(target, source).levels[level].prediction
-    looked_for = to_map(prediction, network.grid(source))
+    features, seen = network.encode(target, source)
+    grid = network.grid(source)
+    output = network.predict(features, seen, grid, lowest=level).levels[level]
+    found_in = to_map(features[network.config.levels.index(level)], grid)
+    looked_for = to_map(output.prediction, grid)
     return _flow(looked_for, found_in, source, network.encoder.stride, radius)
 
 

@@ -278,7 +278,7 @@ def _heatmaps(network: MidwayNetwork, pairs: TruePairs) -> list[list[float]]:
             truth = truth.chosen(spaced)
             maps = output_heatmaps(
                 network,
-                network(source, target).levels[level],
+                network.at_level(source, target, level),
                 grid,
                 level=level,
                 tokens=truth.tokens.tolist(),

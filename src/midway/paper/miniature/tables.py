@@ -154,7 +154,7 @@ def _comparisons(records: Sequence[Record]) -> str:
                     "intervals touch" if own.touches(its) else f"{side}, intervals do not touch",
                 ]
             )
-    header = ["dataset", "measure", "compared with", "n", "Midway less it", "result"]
+    header = ["dataset", "measure", "compared with", "n", "difference (Midway - other)", "result"]
     return _markdown(header, rows)
 
 
