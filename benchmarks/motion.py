@@ -7,7 +7,7 @@ Videos and runs are kept in the folder and reused. A variant changes one part of
     python benchmarks/motion.py --folder motion --seed 0 --variant deeper-forward --last pan
     python benchmarks/motion.py --folder motion --seed 0 --variant synthetic-tiny
 
-`correlated` has three short stages and a network with a local correlation. `synthetic-tiny` is the
+`correlated` has two short stages and a network with a local correlation. `synthetic-tiny` is the
 recipe of the packaged network: motion emerges for one of three seeds, and then its heatmaps are
 better.
 """
@@ -38,6 +38,8 @@ NUM_RECENT = 5
 """Number of logged losses averaged in a check."""
 PROBE_TRAIN, PROBE_TEST = range(1_000_000, 1_000_100), range(2_000_000, 2_000_060)
 """Seeds of the probe's worlds, which are in no training video."""
+CROPPED = 64
+"""Height and width of worlds that are cropped."""
 GAP_SECONDS = 0.5
 """Time between the frames of a pair."""
 
@@ -92,8 +94,10 @@ def exchanged(stage: Stage) -> Stage:
     )
 
 
-def correlated(stage: Stage, start: str, *, steps: int, final_lr: float) -> Stage:
-    """Return a stage of fewer steps, with a local correlation and three forward blocks."""
+def correlated(
+    stage: Stage, start: str, *, steps: int, batch_size: int = 16, final_lr: float = 1e-3
+) -> Stage:
+    """Return a short stage with a local correlation and three forward blocks, encoder frozen."""
     experiment = with_dynamics(stage.experiment, correlation_radius=2, forward_depth=3)
     method = experiment.method
     assert isinstance(method, MidwayConfig)
@@ -106,7 +110,7 @@ def correlated(stage: Stage, start: str, *, steps: int, final_lr: float) -> Stag
             teacher_momentum=1.0,
             final_teacher_momentum=1.0,
         ),
-        data=replace(experiment.data, batch_size=12),
+        data=replace(experiment.data, batch_size=batch_size),
         optim=replace(experiment.optim, warmup_steps=50, final_lr=final_lr),
         run=replace(experiment.run, steps=steps),
     )
@@ -119,8 +123,25 @@ def correlated(stage: Stage, start: str, *, steps: int, final_lr: float) -> Stag
     )
 
 
+def cropped(stage: Stage) -> Stage:
+    """Return a stage of larger worlds, of which random crops of 48 pixels are seen."""
+    method = stage.experiment.method
+    assert isinstance(method, MidwayConfig)
+    share = (stage.world.height / CROPPED) ** 2
+    views = replace(method.views, motion_area=(share, share))
+    return replace(
+        stage,
+        experiment=replace(stage.experiment, method=replace(method, views=views)),
+        videos=f"large-{stage.videos}",
+        world=replace(stage.world, height=CROPPED, width=CROPPED),
+    )
+
+
 PAN, SWAY, DRIFT, THINGS = motion.pan(), motion.sway(), motion.drift(), motion.things()
 FAST_DRIFT = replace(motion.DRIFT, camera_speed=20.0)
+"""World of motion above a patch: below it, a forward model can guess a patch from its
+neighbours."""
+FAST_THINGS = replace(motion.THINGS, camera_speed=20.0, object_speed=16.0)
 STAGES = {
     "pan": Stage(
         experiment=PAN, videos="pan", world=motion.PAN, num_videos=600, ends_below=EMERGED
@@ -162,14 +183,27 @@ def changed(**changes: Any) -> dict[str, Stage]:
 
 
 CORRELATED = {
-    "pan": correlated(STAGES["pan"], "", steps=300, final_lr=1e-3),
-    "drift": correlated(STAGES["drift"], "motion.pan", steps=600, final_lr=1e-3),
-    "things": correlated(STAGES["things"], "motion.drift", steps=900, final_lr=3e-4),
+    "pan": correlated(STAGES["pan"], "", steps=400, batch_size=32),
+    "things": cropped(
+        correlated(
+            replace(STAGES["things"], videos="fast-things", world=FAST_THINGS),
+            "motion.pan",
+            steps=1600,
+            final_lr=3e-4,
+        )
+    ),
 }
-"""Three stages that a local correlation makes short; the encoder stays frozen."""
+"""Two stages that a local correlation makes short; the encoder stays frozen."""
+SLOW_CORRELATED = {
+    "pan": correlated(STAGES["pan"], "", steps=300, batch_size=12),
+    "drift": correlated(STAGES["drift"], "motion.pan", steps=600, batch_size=12),
+    "things": correlated(STAGES["things"], "motion.drift", steps=900, batch_size=12, final_lr=3e-4),
+}
+"""Their first setting: motion below a patch, whose heatmaps do not point to the true place."""
 VARIANTS = {
     "as-is": STAGES,
     "correlated": CORRELATED,
+    "slow-correlated": SLOW_CORRELATED,
     "exchanged": {"pan": exchanged(STAGES["pan"])},
     "all-at-once": {name: STAGES[name] for name in ("drift", "things")},
     "without-gates": changed(gates=False),
