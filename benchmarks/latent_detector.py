@@ -29,6 +29,7 @@ from motion import (
     placed,
     train_until,
 )
+from torch import Tensor
 
 from midway.data.synthetic.pairs import WorldPairs
 from midway.data.synthetic.write import write_videos
@@ -191,21 +192,26 @@ def measured(folder: Path, source: NetworkSource, name: str, seed: int) -> dict[
         write_videos(videos, replace(world, width=2 * world.width), seeds=NEW_VIDEOS)
     network = open_network(source).network
     level = network.config.dynamics.levels[-1]
-    halves = summary(half_losses(network, HalvesConfig(root=str(videos)))[level])
-    rendered = summary(exchanged_losses(network, WorldPairs(world=world, num_worlds=24))[level])
+    halves = half_losses(network, HalvesConfig(root=str(videos)))[level]
+    rendered = exchanged_losses(network, WorldPairs(world=world, num_worlds=24))[level]
     train_pairs = synthetic_pairs(world, PROBE_TRAIN, GAP_SECONDS, 2)
     test_pairs = synthetic_pairs(world, PROBE_TEST, GAP_SECONDS, 1)
     fresh = open_network(replace(source, untrained=True, weights_seed=seed)).network
     probes = [motion_probe(each, train_pairs, test_pairs) for each in (network, fresh)]
     return {
-        "gain": 1 - halves["alike"] / halves["other_motion"],
-        "benefit": 1 - rendered["own"] / rendered["other_motion"],
-        "transfer": rendered["transfer"] or 0.0,
+        "gain": fall(halves, "alike"),
+        "benefit": fall(rendered, "own"),
+        "transfer": summary(rendered)["transfer"] or 0.0,
         "camera": probes[0].camera.explained,
         "camera_untrained": probes[1].camera.explained,
         "patches": probes[0].flow.explained,
         "patches_untrained": probes[1].flow.explained,
     }
+
+
+def fall(losses: dict[str, Tensor], latents: str) -> float:
+    """Return the relative fall of the mean loss by latents, from that with another motion."""
+    return 1 - (losses[latents].mean() / losses["other_motion"].mean()).item()
 
 
 if __name__ == "__main__":
