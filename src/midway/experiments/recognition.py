@@ -63,7 +63,7 @@ def midway_tiny() -> Experiment:
     """Small ViT on videos of shapes, both terms, 600 steps.
 
     Command: ``midway train recognition.midway_tiny --data.root quickstart/videos``
-    Cost: QSCOST on 2 CPU cores, with ``--run.precision bf16-mixed`` if they support it.
+    Cost: 3 minutes on 2 CPU cores, with ``--run.precision bf16-mixed`` if they support it.
     Expect: a linear readout 1.8 points of mIoU above the untrained network, and k-NN no better
     (docs/RESULTS.md).
     """
