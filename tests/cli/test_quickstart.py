@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from midway.cli import main, quickstart, quickstart_probes, quickstart_report
+from midway.cli import main, quickstart, quickstart_plan, quickstart_probes, quickstart_report
 from midway.cli.quickstart_plan import MIN_STEPS, TARGET_SECONDS, Plan, choose_steps
 from midway.cli.quickstart_reference import REFERENCE
 
@@ -20,6 +20,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quickstart_probes, "PROBE_TEST", range(15_000_000, 15_000_003))
     for module in (quickstart_probes, quickstart_report):
         monkeypatch.setattr(module, "SHOWN", 2)
+    for name in ("WARM_UP_STEPS", "TIMED_STEPS"):
+        monkeypatch.setattr(quickstart_plan, name, 1)
 
 
 def test_it_trains_on_video_files_and_writes_a_report_with_every_finding(
