@@ -14,8 +14,7 @@ CONFIGS = {
         DynamicsConfig(midway_width=12, num_latents=2, backward_heads=2, forward_heads=2, **DEPTHS),
     ),
     "vit_small": (EncoderConfig(image_size=(64, 64), depth=2), DynamicsConfig(**DEPTHS)),
-    # All 12 blocks. A third level of dynamics would run the code of the second once more.
-    "whole_vit_small": (EncoderConfig(image_size=(64, 96)), DynamicsConfig(levels=(6, 9))),
+    "whole_vit_small": (EncoderConfig(image_size=(64, 96)), DynamicsConfig()),
 }
 HEAD = HeadConfig(hidden=16, bottleneck=8, num_prototypes=32)
 

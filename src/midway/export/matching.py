@@ -11,7 +11,7 @@ from midway.analysis.perturbation import check_level
 from midway.errors import MidwayError
 from midway.export.parts import Part
 from midway.models.encoders.base import Images
-from midway.models.flow.correlation import PEAK_RADIUS, TEMPERATURE
+from midway.models.flow.correlation import PEAK_RADIUS, TEMPERATURE, predicted_source
 from midway.models.midway import MidwayNetwork
 
 
@@ -69,15 +69,14 @@ class MatchingPart(Part):
 
     def forward(self, source: Images, target: Images) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return flow (batch, 2, height, width) in pixels, u right and v down."""
-        # The network runs backward in time: its prediction has the layout of the source.
-        features, seen = self.network.encode(target, source)
-        grid = self.network.grid(source)
-        output = self.network.predict(features, seen, grid, lowest=self.level)
-        prediction = output.levels[self.level].prediction[:, 1:]
-        found_in = features[self.network.config.levels.index(self.level)][:, 1:]
+        looked_for, found_in = (
+            tokens[:, 1:] for tokens in predicted_source(self.network, source, target, self.level)
+        )
         mean = found_in.mean(1, keepdim=True)  # (batch, 1, dim)
-        cells = self._matched(prediction - mean, found_in - mean)
-        flow = cells.transpose(1, 2).unflatten(2, grid)  # (batch, 2, rows, columns)
+        cells = self._matched(looked_for - mean, found_in - mean)
+        flow = cells.transpose(1, 2).unflatten(
+            2, self.network.grid(source)
+        )  # (batch, 2, rows, columns)
         stride = self.network.encoder.stride
         return {"flow": F.interpolate(flow, self.size, mode="bilinear") * stride}
 

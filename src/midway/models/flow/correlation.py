@@ -115,14 +115,34 @@ def dynamics_flow(
     if level not in network.config.dynamics.levels:
         levels = ", ".join(map(str, network.config.dynamics.levels))
         raise MidwayError(f"level {level}: the dynamics predict levels {levels}; choose one")
-    # The network runs backward in time: its prediction has the layout of the source, but is made
-    # of features of the target, in which it is then located.
-    features, seen = network.encode(target, source)
     grid = network.grid(source)
-    output = network.predict(features, seen, grid, lowest=level).levels[level]
-    found_in = to_map(features[network.config.levels.index(level)], grid)
-    looked_for = to_map(output.prediction, grid)
+    looked_for, found_in = (
+        to_map(tokens, grid) for tokens in predicted_source(network, source, target, level)
+    )
     return _flow(looked_for, found_in, source, network.encoder.stride, radius)
+
+
+def predicted_source(
+    network: MidwayNetwork, source: Tensor, target: Tensor, level: int
+) -> tuple[Tensor, Tensor]:
+    """Return the predicted features of the source, and the target's features to find them in.
+
+    The network runs backward in time: its prediction has the layout of the source, but is made of
+    features of the target.
+
+    Args:
+        network: Network in evaluation mode.
+        source: Shape (batch, 3, height, width), ImageNet-normalised.
+        target: Same shape, ImageNet-normalised.
+        level: Objective level of the network.
+
+    Returns:
+        Two tensors of shape (batch, 1 + patches, dim).
+
+    """
+    features, seen = network.encode(target, source)
+    output = network.predict(features, seen, network.grid(source), lowest=level).levels[level]
+    return output.prediction, features[network.config.levels.index(level)]
 
 
 def _flow(looked_for: Map, found_in: Map, source: Images, stride: int, radius: int) -> Flow:

@@ -99,9 +99,8 @@ def teacher(trial: Trial) -> dict[str, Any]:
 
 def dino(protocol: Protocol, trial: Trial) -> MethodConfig:
     """Return DINO on pairs."""
-    views, fields = MultiCropConfig(**crops(protocol)), teacher(trial)
-    base = replace(DinoConfig.tiny(), encoder=protocol.encoder, views=views, **fields)
-    return replace(base, terms=TERMS)
+    fields = teacher(trial) | {"views": MultiCropConfig(**crops(protocol)), "terms": TERMS}
+    return replace(DinoConfig.tiny(), encoder=protocol.encoder, **fields)
 
 
 def ibot(protocol: Protocol, trial: Trial) -> MethodConfig:
@@ -162,9 +161,8 @@ def poodle(protocol: Protocol, trial: Trial) -> MethodConfig:
 
 def dynamo(protocol: Protocol, trial: Trial) -> MethodConfig:
     """Return DynaMo on pairs, with its DINO term."""
-    views, fields = pair_views(protocol), teacher(trial)
-    base = replace(DynamoConfig.tiny(), encoder=protocol.encoder, views=views, **fields)
-    return replace(base, terms=TERMS)
+    fields = teacher(trial) | {"views": pair_views(protocol), "terms": TERMS}
+    return replace(DynamoConfig.tiny(), encoder=protocol.encoder, **fields)
 
 
 def midway(protocol: Protocol, trial: Trial, **dynamics: Any) -> MidwayConfig:
@@ -176,8 +174,8 @@ def midway(protocol: Protocol, trial: Trial, **dynamics: Any) -> MidwayConfig:
         dynamics=replace(tiny.network.dynamics, **dynamics),
         head=HeadConfig.tiny("uniform"),
     )
-    fields = teacher(trial)
-    return replace(tiny, network=network, views=pair_views(protocol), terms=TERMS, **fields)
+    fields = teacher(trial) | {"views": pair_views(protocol), "terms": TERMS}
+    return replace(tiny, network=network, **fields)
 
 
 def dense_only(protocol: Protocol, trial: Trial) -> MethodConfig:
