@@ -48,10 +48,12 @@ def test_losses_are_those_of_single_pairs_with_their_latents_exchanged():
             source, target = _pair(number)
             own = network(source, target).levels[level]
             alike = network(*_pair(number, look_seed=1)).levels[level]
+            backward = network(*reversed(_pair(number, look_seed=1))).levels[level]
             other = network(*_pair((number + 2) % 4)).levels[level]
             given = {
                 "own": own.motion_latents,
                 "alike": alike.motion_latents,
+                "reversed": backward.motion_latents,
                 "other_motion": other.motion_latents,
                 "none": torch.zeros_like(own.motion_latents),
             }
@@ -74,18 +76,29 @@ def test_latents_that_nothing_is_made_of_are_worth_nothing():
         found = summary(losses)
         assert found["own"] == found["alike"] == found["other_motion"] == found["none"]
         assert found["transfer"] is None
+        assert found["motion_gain"] == 0
 
 
 def test_transfer_is_the_share_of_their_worth_that_latents_keep():
     losses = {
         "own": torch.tensor([0.2, 0.4]),
         "alike": torch.tensor([0.6, 0.4]),
+        "reversed": torch.tensor([1.0, 1.0]),
         "other_motion": torch.tensor([1.0, 0.6]),
     }
     found = summary(losses)
     assert found["transfer"] == pytest.approx((0.8 - 0.5) / (0.8 - 0.3))
     assert found["alike_wins"] == 1
     assert found["own"] == pytest.approx(0.3)
+    assert found["motion_gain"] == pytest.approx(1 - 0.5 / 0.8)
+
+
+def test_a_look_that_both_halves_share_is_no_motion():
+    """Latents of the other half help, but as much with the motion reversed."""
+    losses = {name: torch.full((3,), 0.5) for name in ("own", "alike", "reversed")}
+    found = summary(losses | {"other_motion": torch.full((3,), 1.0)})
+    assert found["transfer"] == 1
+    assert found["motion_gain"] == 0
 
 
 def test_one_world_or_no_latents_are_refused():
@@ -106,6 +119,10 @@ def test_the_command_writes_and_tells_its_results(tmp_path, capsys):
     assert results == json.loads((tmp_path / "out/results.json").read_text())
     assert [*results["levels"]] == ["1", "2", "3"]
     assert results["pairs"] == 2
+    table = [line.split() for line in printed if line.startswith("  ")]
+    assert ["level", "1", "2", "3"] in table
+    gains = [f"{results['levels'][level]['motion_gain']:.4f}" for level in ("1", "2", "3")]
+    assert ["motion_gain", *gains] in table
 
 
 @torch.no_grad()
@@ -126,13 +143,16 @@ def test_halves_of_video_frames_exchange_their_latents(tmp_path, capsys):
     assert edge < 0.7 * (left[..., -1] - right.roll(1, 0)[..., 0]).abs().mean()
     assert edge < 0.7 * (left[..., -1] - right[..., -1]).abs().mean()
     model, up = network.dynamics.forward_models["2"], network.dynamics.raise_latents
-    own = network(source, target).levels[2]
+    own, back = network(source, target).levels[2], network(target, source).levels[2]
     for row, (alike, other) in {0: (8, 1), 15: (7, 18), 17: (19, 0), 18: (16, 19)}.items():
         for name, given in (("own", row), ("alike", alike), ("other_motion", other)):
             latents = up(own.motion_latents[given][None])
             predicted = model(own.source_backward[row][None], latents)[0]
             expected = _dense(predicted, own.target[row][None])
             assert found[name][row].item() == pytest.approx(expected, rel=1e-3), (name, row)
+        predicted = model(own.source_backward[row][None], up(back.motion_latents[alike][None]))[0]
+        expected = _dense(predicted, own.target[row][None])
+        assert found["reversed"][row].item() == pytest.approx(expected, rel=1e-3), row
     save(network, tmp_path / "network.safetensors")
     words = ["--network", str(tmp_path / "network.safetensors"), "--data.root", config.root]
     assert main(["eval", "latents", *words, "--data.num-pairs", "10", "--json"]) == 0

@@ -6,6 +6,7 @@ of
 
 - `own`: the same pair;
 - `alike`: the same pair in the second rendering;
+- `reversed`: that pair in reverse order, with the inverse motion;
 - `other_motion`: a pair of another world;
 - `none`: latents of zeros.
 
@@ -13,7 +14,8 @@ Motion information in the latents is independent of the appearance; information 
 target is not. Latents are exchanged at one level at a time.
 
 With a folder of videos, no world is rendered: `alike` has the latents of the other half of the same
-pair of frames, and `other_motion` those of another pair (`midway.evals.probes.exchange`).
+pair of frames, `reversed` those of that half in reverse order, and `other_motion` those of another
+pair (`midway.evals.probes.exchange`).
 """
 
 import time
@@ -41,7 +43,7 @@ from midway.progress import progress
 
 VERSION = 1
 """Version of the code; increased if it computes different results from the same options."""
-LATENTS = ("own", "alike", "other_motion", "none")
+LATENTS = ("own", "alike", "reversed", "other_motion", "none")
 """Sources of the latents."""
 LOOK_SEED = 1
 """Seed of the second rendering's appearance."""
@@ -121,15 +123,18 @@ def exchanged_losses(network: MidwayNetwork, worlds: WorldPairs) -> dict[int, di
                 network,
                 level,
                 each,
-                alike[level].latents,
-                each.latents.roll(worlds.pairs_per_world, dims=0),
+                {
+                    "alike": alike[level].latents,
+                    "reversed": alike[level].reversed_latents,
+                    "other_motion": each.latents.roll(worlds.pairs_per_world, dims=0),
+                },
             )
             for level, each in own.items()
         }
 
 
 def summary(losses: Mapping[str, Tensor]) -> dict[str, float | None]:
-    """Return mean losses over pairs, `transfer` and `alike_wins`.
+    """Return mean losses over pairs, `transfer`, `alike_wins` and `motion_gain`.
 
     Args:
         losses: Losses of each pair at one level, from `exchanged_losses`.
@@ -139,13 +144,18 @@ def summary(losses: Mapping[str, Tensor]) -> dict[str, float | None]:
         - `transfer` = (other_motion - alike) / (other_motion - own), the share of the latents'
           benefit that survives the change of appearance: 1 if they contain only motion, 0 if
           nothing transfers, None if there is no benefit;
-        - `alike_wins`, the share of pairs with a lower loss for `alike` than for `other_motion`.
+        - `alike_wins`, the share of pairs with a lower loss for `alike` than for `other_motion`;
+        - `motion_gain` = 1 - alike / min(reversed, other_motion), the relative fall of the loss by
+          the right motion: positive only for latents that contain motion, as `reversed` has the
+          look of `alike`.
 
     """
     means: dict[str, float | None] = {name: each.mean().item() for name, each in losses.items()}
     benefit = (losses["other_motion"] - losses["own"]).mean().item()
     kept = (losses["other_motion"] - losses["alike"]).mean().item()
     means["transfer"] = kept / benefit if benefit > 0 else None
+    wrong = min(losses[name].mean().item() for name in ("reversed", "other_motion"))
+    means["motion_gain"] = 1 - losses["alike"].mean().item() / wrong
     means["alike_wins"] = (losses["alike"] < losses["other_motion"]).double().mean().item()
     return means
 
@@ -167,12 +177,13 @@ def _frames(network: MidwayNetwork, images: list[NDArray[np.uint8]]) -> Tensor:
 
 def report(results: Mapping[str, Any]) -> str:
     """Format results as a table."""
-    names = (*LATENTS, "copy", "transfer", "alike_wins")
+    names = (*LATENTS, "copy", "transfer", "alike_wins", "motion_gain")
+    levels = results["levels"]
     lines = [
         f"dense loss of {counted(results['pairs'], 'pair')} by latents",
-        f"  {'level':<7}" + "".join(f"{name:>14}" for name in names),
+        f"  {'level':<13}" + "".join(f"{level:>10}" for level in levels),
     ]
-    for level, scores in results["levels"].items():
-        cells = ("-" if scores[name] is None else f"{scores[name]:.4f}" for name in names)
-        lines.append(f"  {level:<7}" + "".join(f"{cell:>14}" for cell in cells))
+    for name in names:
+        cells = ("-" if each[name] is None else f"{each[name]:.4f}" for each in levels.values())
+        lines.append(f"  {name:<13}" + "".join(f"{cell:>10}" for cell in cells))
     return "\n".join(lines)

@@ -2,10 +2,12 @@
 
 Where most of the frame moves as one, the left and the right half of a frame pair share the motion,
 but no content. If latents of one half help the other too, they contain motion; if they help only
-their own half, they contain its appearance. This needs no ground truth.
+their own half, they contain its appearance. Both halves may share colours or light, though. The
+latents of the other half in reverse order have that look too, but the inverse motion. This needs
+no ground truth.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from math import inf
 
@@ -51,6 +53,8 @@ class Encoded:
     """Outputs of one level for all pairs."""
 
     latents: Tensor
+    reversed_latents: Tensor
+    """Motion latents from the target to the source."""
     source_backward: Tensor
     target: Tensor
     copied: Tensor
@@ -100,7 +104,8 @@ def half_losses(network: MidwayNetwork, config: HalvesConfig) -> dict[int, dict[
 
     Returns:
         As `midway.evals.latents.exchanged_losses`; `alike` has the latents of the other half of the
-        pair, `other_motion` those of a half of another pair.
+        pair, `reversed` those of the other half in reverse order, `other_motion` those of a half of
+        another pair.
 
     Raises:
         MidwayError: No usable clips below the root, or the network has no latents.
@@ -123,7 +128,16 @@ def half_losses(network: MidwayNetwork, config: HalvesConfig) -> dict[int, dict[
         next_pair = torch.empty_like(other_half)
         next_pair[left], next_pair[right] = left.roll(-1), right.roll(-1)
         return {
-            level: exchanged(network, level, own, own.latents[other_half], own.latents[next_pair])
+            level: exchanged(
+                network,
+                level,
+                own,
+                {
+                    "alike": own.latents[other_half],
+                    "reversed": own.reversed_latents[other_half],
+                    "other_motion": own.latents[next_pair],
+                },
+            )
             for level, own in encoded.items()
         }
 
@@ -140,15 +154,18 @@ def encode(network: MidwayNetwork, batches: Iterable[tuple[Tensor, Tensor]]) -> 
     levels = network.config.dynamics.levels
     found: dict[int, list[Encoded]] = {level: [] for level in levels}
     for source, target in batches:
-        outputs = network(source, target).levels
+        outputs = network.forward_both_orders(source, target).levels
         copied = network.teacher.encoder.levels(source, levels)
         for level, copy in zip(levels, copied, strict=True):
             output = outputs[level]
+            # (2 * pairs, latents, width): all pairs, then all in reverse order.
+            latents, reversed_latents = output.motion_latents.chunk(2)
             found[level].append(
                 Encoded(
-                    latents=output.motion_latents,
-                    source_backward=output.source_backward,
-                    target=output.target,
+                    latents=latents,
+                    reversed_latents=reversed_latents,
+                    source_backward=output.source_backward.chunk(2)[0],
+                    target=output.target.chunk(2)[0],
                     copied=copy,
                 )
             )
@@ -161,7 +178,7 @@ def _joined(parts: list[Encoded]) -> Encoded:
 
 
 def exchanged(
-    network: MidwayNetwork, level: int, own: Encoded, alike: Tensor, other: Tensor
+    network: MidwayNetwork, level: int, own: Encoded, others: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Return the dense losses (pairs,) of one level, by source of the latents.
 
@@ -169,15 +186,13 @@ def exchanged(
         network: Network in evaluation mode.
         level: Level of the forward model.
         own: Outputs of the level.
-        alike: Latents (pairs, latents, width) of pairs with the same motion.
-        other: Latents of pairs with another motion.
+        others: Latents (pairs, latents, width) of other pairs, by name.
 
     """
     model, dynamics = network.dynamics.forward_models[str(level)], network.dynamics
     given = {
         "own": own.latents,
-        "alike": alike,
-        "other_motion": other,
+        **others,
         "none": torch.zeros_like(own.latents),
     }
     predicted = {
