@@ -63,8 +63,9 @@ class MidwayConfig(TeacherConfig, MethodConfig):
     """If True, gradient clipping covers the dynamics; in the release it does not."""
     exchanged_latents: bool = False
     """If True, cut the motion crop in halves, left and right, and predict each half with the
-    motion latents of the other: they share a motion but no content, so that latents can encode
-    nothing else. For videos in which most of the frame moves as one."""
+    motion latents of the other: they share a motion but no content, so that latents encode
+    motion, or colours and light if both halves share those. For videos in which most of the frame
+    moves as one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
