@@ -2,9 +2,9 @@
 
 A patch embedding passes on all frequencies of a photograph with similar amplitude. Queries and keys
 are equal, so that a token attends to tokens like it (Trockman and Kolter, Mimetic initialization of
-self-attention layers, 2023), and positions are sine-cosine waves. Small networks and short runs need
-it: random filters pass on little but colours, randomly drawn attention is uniform, and tables of
-zeros or noise contain no distances, but finding motion needs all at the same time.
+self-attention layers, 2023), and positions are sine-cosine waves. Small networks and short runs
+need it: random filters pass on little but colours, randomly drawn attention is uniform, and tables
+of zeros or noise contain no distances, but finding motion needs all at the same time.
 """
 
 import math
