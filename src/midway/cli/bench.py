@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 
-from midway.allocator import keep_freed_memory, keep_some_freed_memory
+from midway.allocator import keep_freed_memory
 from midway.bench.data import STAGES, DataBenchmark, LayoutTimes
 from midway.bench.plain.network import Attend, attend_written_out
 from midway.bench.plain.turns import AgainstTimes, take_turns
@@ -86,7 +86,6 @@ def data(
         StoreConfig(short_side=side)  # refuses a bad size before anything is measured
     if short_sides:
         require_store_packages("--short-sides")
-    keep_some_freed_memory()  # as the workers of a training do
     with ProgressBar("data") as bar:
         benchmark = DataBenchmark(
             sampling=Sampling(seed=seed),
