@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from midway.data.views.boxes import Box, FixedBox, draw_boxes
+from midway.data.views.boxes import AnyBox, Box, FixedBox, LatticeBox, draw_boxes
 from midway.errors import MidwayError
 
 
 def draw(
     parents: tuple[int, int] | Sequence[tuple[int, int]],
-    boxes: Sequence[Box | FixedBox],
+    boxes: Sequence[AnyBox],
     seed: int = 0,
 ) -> NDArray[np.int64]:
     """Boxes in parents of their own sizes, or all in parents of one size."""
@@ -115,3 +115,23 @@ def test_a_box_that_cannot_be_drawn_is_refused(make, message: str) -> None:
     with pytest.raises(MidwayError, match=message) as raised:
         make()
     assert "\n" not in str(raised.value)
+
+
+def test_lattice_boxes_are_whole_parts_apart_and_reach_both_ends() -> None:
+    boxes = draw((64, 128), [LatticeBox(covered=6, parts=8)] * 500)
+    assert (boxes[:, 2:] == (48, 96)).all()
+    assert sorted(set(boxes[:, 0].tolist())) == [0, 8, 16]
+    assert sorted(set(boxes[:, 1].tolist())) == [0, 16, 32]
+
+
+@pytest.mark.parametrize("side", [5, 61, 67, 200])
+def test_lattice_boxes_of_any_parent_lie_inside_within_half_a_pixel(side: int) -> None:
+    boxes = draw((side, side), [LatticeBox(covered=6, parts=8)] * 100).astype(float)
+    assert (boxes[:, :2] + boxes[:, 2:] <= side).all()
+    assert (np.abs(boxes[:, :2] - np.round(8 * boxes[:, :2] / side) * side / 8) <= 1).all()
+
+
+@pytest.mark.parametrize(("covered", "parts"), [(0, 8), (9, 8)])
+def test_a_lattice_box_has_one_part_to_all(covered: int, parts: int) -> None:
+    with pytest.raises(MidwayError, match="give 1 or more, at most all parts"):
+        LatticeBox(covered=covered, parts=parts)

@@ -194,3 +194,41 @@ def test_crops_of_the_whole_frame_have_no_initial_crop() -> None:
     assert windows.tolist() == [[0, 0, 90, 160]]
     with pytest.raises(MidwayError, match="global_area"):
         MultiCropConfig(initial_area="frame", global_area=(0.0, 1.0))
+
+
+def test_motion_crops_in_parts_of_a_region_are_whole_parts_apart() -> None:
+    config = ViewsConfig(
+        motion_size=(48, 48), motion_area=(1.0, 1.0), aspect=(1.0, 1.0), motion_parts=(6, 8)
+    )
+    drawn = draw_many(config.spec(), 64, 64, 2000)
+    source, target = drawn.boxes[MOTION][:, :, :2]
+    apart = (target - source) // 8
+    assert (8 * apart == target - source).all()
+    assert {tuple(step) for step in apart.tolist()} == {
+        (row, column) for row in range(-2, 3) for column in range(-2, 3)
+    }
+
+
+def test_displaced_motion_crops_of_a_still_frame_show_the_same_pixels() -> None:
+    config = ViewsConfig(
+        motion_size=(48, 48),
+        motion_area=(1.0, 1.0),
+        aspect=(1.0, 1.0),
+        motion_parts=(6, 8),
+        distort_colours=False,
+    )
+    spec = config.spec()
+    (frames,) = noise_frames(1, 64, 64, num_frames=1)
+    drawn = draw_each(spec, 64, 64, 5)
+    still = [frames * 2] * len(drawn)
+    parameters = stack_views(drawn)
+    views = render_views(spec, regions_of(drawn, still, spec), parameters)["motion"][:, 0]
+    for (top, left), source, target in zip(
+        (parameters.boxes[MOTION, :, :2]).transpose(1, 2, 0), views[0], views[1], strict=True
+    ):
+        rows, columns = top[1] - top[0], left[1] - left[0]
+        seen = source[:, max(rows, 0) : 48 + min(rows, 0), max(columns, 0) : 48 + min(columns, 0)]
+        again = target[
+            :, max(-rows, 0) : 48 - max(rows, 0), max(-columns, 0) : 48 - max(columns, 0)
+        ]
+        torch.testing.assert_close(seen, again)

@@ -1,4 +1,4 @@
-"""Random boxes: random resized crops of a parent image, and boxes of fixed size."""
+"""Random boxes: random resized crops of a parent image, boxes of fixed size, and lattice boxes."""
 
 import math
 from collections.abc import Sequence
@@ -51,8 +51,34 @@ class FixedBox:
             raise MidwayError(f"bad box: size is {self.size}; give a height and width above 0")
 
 
+@dataclass(frozen=True, kw_only=True)
+class LatticeBox:
+    """Box of whole parts of the parent, at a random position.
+
+    Two boxes of one parent are a whole number of parts apart along each side.
+
+    Raises:
+        MidwayError: The box has no parts, or more than the parent.
+
+    """
+
+    covered: int
+    """Parts along each side of the box."""
+    parts: int
+    """Parts along each side of the parent."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.covered <= self.parts:
+            raise MidwayError(
+                f"bad box: {self.covered} of {self.parts} parts; give 1 or more, at most all parts"
+            )
+
+
+AnyBox = Box | FixedBox | LatticeBox
+
+
 def draw_boxes(
-    sizes: NDArray[np.int64], boxes: Sequence[Box | FixedBox], rng: np.random.Generator
+    sizes: NDArray[np.int64], boxes: Sequence[AnyBox], rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Draw area, aspect ratio and position of several boxes.
 
@@ -68,7 +94,7 @@ def draw_boxes(
     num_boxes = len(boxes)
     chance = rng.random((2, num_boxes, TRIES))
     place = rng.random((num_boxes, 2))
-    # Fixed boxes are drawn like random ones and overwritten below, so the draw is vectorised.
+    # Other boxes are drawn like random ones and overwritten below, so the draw is vectorised.
     random = [box if isinstance(box, Box) else Box(area=(1.0, 1.0)) for box in boxes]
     areas = np.array([box.area for box in random])  # (V, 2)
     low, high = np.array([[math.log(limit) for limit in box.aspect] for box in random]).T[..., None]
@@ -86,8 +112,15 @@ def draw_boxes(
         if isinstance(box, FixedBox):
             found[index] = True
             extent[index] = np.minimum(box.size, parent)
-    place = np.where(found, place, 0.5)
-    corner = np.floor(place * (sizes - extent + 1))  # (V, 2)
+        elif isinstance(box, LatticeBox):
+            extent[index] = np.maximum(1, np.round(sizes[index] * box.covered / box.parts))
+    corner = np.floor(np.where(found, place, 0.5) * (sizes - extent + 1))  # (V, 2)
+    for index, box in enumerate(boxes):
+        if isinstance(box, LatticeBox):
+            step = np.floor(place[index] * (box.parts - box.covered + 1))
+            corner[index] = np.minimum(
+                np.round(sizes[index] * step / box.parts), sizes[index] - extent[index]
+            )
     return np.concatenate((corner, extent), axis=1).astype(np.int64)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from midway.data.views.boxes import Box
+from midway.data.views.boxes import Box, LatticeBox
 from midway.data.views.photometric import Photometric
 from midway.data.views.spec import ClipSpec, Region, View
 from midway.errors import MidwayError
@@ -98,19 +98,26 @@ class ViewsConfig(MultiCropConfig):
 
     motion_size: tuple[int, int] = (224, 224)
     motion_area: tuple[float, float] = (0.2, 0.4)
-    """Area of the motion crop, as a fraction of the frame."""
+    """Area of the motion region, as a fraction of the frame; the motion crop is all of it, or
+    `motion_parts` of it."""
+    motion_parts: tuple[int, int] = (1, 1)
+    """Parts along each side of the motion crop and of its region. With (6, 8), the crops of the two
+    frames are up to two sixths of their side apart in each direction: a crop of six patches moves
+    by whole patches, even in a still frame. With (1, 1), both crops are the whole region."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check(("motion_size",), ("motion_area",))
+        self._part()
 
     def spec(self, num_frames: int = 2) -> ClipSpec:
-        """Return the regions and views of all frames, with one "motion" crop at one position."""
+        """Return the regions and views of all frames, with one "motion" crop per frame."""
         crops = super().spec(num_frames)
         motion = View(
             size=self.motion_size,
             region="motion",
-            aligned=True,
+            box=self._part(),
+            aligned=self._part() is None,
             photometric=self._photometric(ALWAYS_BLURRED, SOLARISED),
         )
         # Random numbers are drawn in this order.
@@ -119,3 +126,8 @@ class ViewsConfig(MultiCropConfig):
             regions={"motion": Region(box=self._box(self.motion_area)), **crops.regions},
             views={"motion": motion, **crops.views},
         )
+
+    def _part(self) -> LatticeBox | None:
+        covered, parts = self.motion_parts
+        box = LatticeBox(covered=covered, parts=parts)
+        return None if covered == parts else box

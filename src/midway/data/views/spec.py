@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from midway.data.views.boxes import Box, FixedBox, draw_boxes
+from midway.data.views.boxes import AnyBox, draw_boxes
 from midway.data.views.photometric import ColourParameters, Photometric, draw_colour
 from midway.errors import MidwayError
 
@@ -22,7 +22,7 @@ from midway.errors import MidwayError
 class Region:
     """Window at the same position in all frames of a sample."""
 
-    box: Box | FixedBox | None = None
+    box: AnyBox | None = None
     """Random box of the frame; None takes the whole frame."""
     short_side: int | None = None
     """Maximum length of the shorter side in pixels; larger windows are shrunk on the host. None
@@ -37,7 +37,7 @@ class View:
     """Height and width in pixels."""
     region: str
     """Name of the region that contains the crops."""
-    box: Box | FixedBox | None = None
+    box: AnyBox | None = None
     """Random box of the region; None takes the whole region."""
     count: int = 1
     """Number of crops per frame."""
@@ -190,7 +190,7 @@ def cut_regions(
 
 def _draw(
     sizes: Sequence[tuple[int, int]],
-    boxes: Sequence[Box | FixedBox | None],
+    boxes: Sequence[AnyBox | None],
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     """Return one box in each parent; None is the whole parent and draws no random number."""
