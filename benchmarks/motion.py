@@ -2,14 +2,15 @@
 
 Videos and runs are kept in the folder and reused. A variant changes one part of the recipe.
 
+    python benchmarks/motion.py --folder motion --seed 0 --variant displaced
     python benchmarks/motion.py --folder motion --seed 0 --variant correlated
     python benchmarks/motion.py --folder motion --seed 0
     python benchmarks/motion.py --folder motion --seed 0 --variant deeper-forward --last pan
     python benchmarks/motion.py --folder motion --seed 0 --variant synthetic-tiny
 
-`correlated` has two short stages and a network with a local correlation. `synthetic-tiny` is the
-recipe of the packaged network: motion emerges for one of three seeds, and then its heatmaps are
-better.
+`displaced` and `correlated` have two short stages and a network with a local correlation; the first
+stage of `displaced` sees crops of still frames. `synthetic-tiny` is the recipe of the packaged
+network: motion emerges for one of three seeds.
 """
 
 import argparse
@@ -137,6 +138,25 @@ def cropped(stage: Stage) -> Stage:
     )
 
 
+def displaced(stage: Stage) -> Stage:
+    """Return a stage of still frames, seen in crops that are up to two whole patches apart."""
+    experiment = stage.experiment
+    method = experiment.method
+    assert isinstance(method, MidwayConfig)
+    views = replace(method.views, motion_area=(1.0, 1.0), motion_parts=(6, 8))
+    return replace(
+        stage,
+        experiment=replace(
+            experiment,
+            method=replace(method, start="", views=views),
+            data=replace(experiment.data, gap_seconds=(0.0, 0.0), batch_size=32),
+            optim=replace(experiment.optim, final_lr=experiment.optim.lr),
+            run=replace(experiment.run, folder=Path("runs/motion.displaced"), steps=3200),
+        ),
+        ends_below=0.17,
+    )
+
+
 PAN, SWAY, DRIFT, THINGS = motion.pan(), motion.sway(), motion.drift(), motion.things()
 FAST_DRIFT = replace(motion.DRIFT, camera_speed=20.0)
 """World of motion above a patch: below it, a forward model can guess a patch from its
@@ -194,6 +214,18 @@ CORRELATED = {
     ),
 }
 """Two stages that a local correlation makes short; the encoder stays frozen."""
+DISPLACED = {
+    "displaced": displaced(CORRELATED["things"]),
+    "things": replace(
+        CORRELATED["things"],
+        experiment=replace(
+            CORRELATED["things"].experiment,
+            method=replace(CORRELATED["things"].experiment.method, start="motion.displaced"),
+        ),
+    ),
+}
+"""The same worlds in both stages, first as still frames: displacements by whole patches lose no
+detail, so that fetching a patch is worth more than guessing it."""
 SLOW_CORRELATED = {
     "pan": correlated(STAGES["pan"], "", steps=300, batch_size=12),
     "drift": correlated(STAGES["drift"], "motion.pan", steps=600, batch_size=12),
@@ -202,6 +234,7 @@ SLOW_CORRELATED = {
 """Their first setting: motion below a patch, whose heatmaps do not point to the true place."""
 VARIANTS = {
     "as-is": STAGES,
+    "displaced": DISPLACED,
     "correlated": CORRELATED,
     "slow-correlated": SLOW_CORRELATED,
     "exchanged": {"pan": exchanged(STAGES["pan"])},
@@ -221,7 +254,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("motion"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--variant", choices=[*VARIANTS], default="as-is")
-    parser.add_argument("--last", choices=[*STAGES], default="things", help="last stage to train")
+    parser.add_argument(
+        "--last", choices=["displaced", *STAGES], default="things", help="last stage to train"
+    )
     options = parser.parse_args()
     runs = options.folder / options.variant / f"seed-{options.seed}"
     for name, stage in VARIANTS[options.variant].items():

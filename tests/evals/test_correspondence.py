@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from midway.cli import main
-from midway.data.flow.pairs import FlowExample
+from midway.data.flow.pairs import FlowExample, cut_squares
 from midway.data.synthetic.pairs import WorldPairs
 from midway.data.synthetic.world import WorldConfig
 from midway.errors import MidwayError
@@ -208,3 +208,37 @@ def test_pairs_without_known_flow_are_an_error(network):
 def test_a_source_gives_the_worlds_that_it_names():
     data = PairSource(worlds=WORLDS)
     assert len([*data.examples()]) == 4
+
+
+def test_squares_cover_a_wide_pair_and_keep_pixels_and_flow() -> None:
+    noise = np.random.default_rng(0)
+    example = FlowExample(
+        source=noise.integers(0, 256, (20, 50, 3), np.uint8),
+        target=noise.integers(0, 256, (20, 50, 3), np.uint8),
+        flow=noise.normal(size=(20, 50, 2)).astype(np.float32),
+        occluded=noise.random((20, 50)) < 0.5,
+    )
+    squares = [*cut_squares(example)]
+    starts = [0, 10, 20, 30]
+    for start, square in zip(starts, squares, strict=True):
+        columns = slice(start, start + 20)
+        assert np.array_equal(square.source, example.source[:, columns])
+        assert np.array_equal(square.target, example.target[:, columns])
+        assert np.array_equal(square.flow, example.flow[:, columns])
+        assert np.array_equal(square.occluded, example.occluded[:, columns])
+
+
+@pytest.mark.parametrize(("shape", "number"), [((20, 20), 1), ((20, 21), 2), ((60, 20), 5)])
+def test_squares_of_any_shape(shape: tuple[int, int], number: int) -> None:
+    frame, flow = np.zeros((*shape, 3), np.uint8), np.zeros((*shape, 2), np.float32)
+    example = FlowExample(source=frame, target=frame, flow=flow, occluded=None)
+    sizes = [square.source.shape for square in cut_squares(example)]
+    assert sizes == [(20, 20, 3)] * number
+
+
+def test_wide_worlds_in_squares_are_more_pairs_of_square_grids(network) -> None:
+    _, whole = score_heatmaps(network, WORLDS.examples(), HOW)
+    in_squares = PairSource(worlds=WORLDS, squares=True)
+    assert in_squares.num_examples() is None
+    _, squares = score_heatmaps(network, in_squares.examples(), HOW)
+    assert squares == 2 * whole

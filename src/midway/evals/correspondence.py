@@ -18,7 +18,7 @@ from midway.analysis.perturbation import check_level, output_heatmaps
 from midway.config import require, to_json
 from midway.data.flow.datasets import list_pairs
 from midway.data.flow.geometry import resize_flow
-from midway.data.flow.pairs import FlowExample, load_pair
+from midway.data.flow.pairs import FlowExample, cut_squares, load_pair
 from midway.data.synthetic.pairs import WorldPairs
 from midway.errors import MidwayError, counted
 from midway.evals.flow import Dataset
@@ -56,22 +56,29 @@ class PairSource:
     """Folder of the unpacked dataset."""
     split: str = "all"
     """Split of the dataset."""
+    squares: bool = False
+    """If True, cut the pairs into squares that overlap by about half, for networks that were
+    trained on squares. A patch in two squares counts twice; each square counts as a pair."""
     worlds: Annotated[WorldPairs, tyro.conf.OmitArgPrefixes] = field(default_factory=WorldPairs)
     """Synthetic worlds."""
 
     def num_examples(self) -> int | None:
-        """Return the number of pairs of synthetic worlds; None for a dataset."""
-        if self.dataset == "worlds":
+        """Return the number of pairs if it is known: that of uncut pairs of synthetic worlds."""
+        if self.dataset == "worlds" and not self.squares:
             return self.worlds.num_worlds * self.worlds.pairs_per_world
         return None
 
     def examples(self) -> Iterator[FlowExample]:
-        """Yield the pairs.
+        """Yield the pairs, or the squares of each.
 
         Raises:
             MidwayError: The data cannot be read, or a root is missing or does not apply.
 
         """
+        for example in self._whole():
+            yield from cut_squares(example) if self.squares else [example]
+
+    def _whole(self) -> Iterator[FlowExample]:
         if self.dataset == "worlds":
             if self.root is not None:
                 raise MidwayError(
@@ -81,8 +88,7 @@ class PairSource:
             return
         if self.root is None:
             raise MidwayError(f"{self.dataset}: no folder is given; add --data.root DIR")
-        for pair in list_pairs(self.dataset, self.root, self.split):
-            yield load_pair(pair)
+        yield from map(load_pair, list_pairs(self.dataset, self.root, self.split))
 
 
 DEFAULT_DATA = PairSource()
@@ -301,8 +307,11 @@ def _maps(
 def _data_settings(data: PairSource) -> dict[str, Any]:
     """Return the settings of the data that affect the results, without its folder."""
     if data.dataset == "worlds":
-        return {"dataset": "worlds", **to_json(data.worlds)}
-    return {"dataset": data.dataset, "split": data.split}
+        settings: dict[str, Any] = {"dataset": "worlds", **to_json(data.worlds)}
+    else:
+        settings = {"dataset": data.dataset, "split": data.split}
+    # Without squares, results keep the version hash that they had before this option.
+    return {**settings, "squares": True} if data.squares else settings
 
 
 def report(results: Mapping[str, Any]) -> str:

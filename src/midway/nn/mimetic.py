@@ -1,16 +1,17 @@
-"""Mimetic initialisation: attention starts as trained attention often is, on similar tokens.
+"""Mimetic initialisation: layers start as trained ones often are.
 
-Queries and keys are equal at the start, so that a token attends to tokens like it (Trockman and
-Kolter, Mimetic initialization of self-attention layers, 2023), and positions are sine-cosine waves.
-Small networks and short runs need it: randomly drawn attention is uniform, and tables of zeros or
-noise contain no distances, but finding motion needs both at the same time.
+A patch embedding passes on all frequencies of a photograph with similar amplitude. Queries and keys
+are equal, so that a token attends to tokens like it (Trockman and Kolter, Mimetic initialization of
+self-attention layers, 2023), and positions are sine-cosine waves. Small networks and short runs
+need it: random filters pass on little but colours, randomly drawn attention is uniform, and tables
+of zeros or noise contain no distances, but finding motion needs all at the same time.
 """
 
 import math
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from midway.nn.blocks import Attention
 
@@ -22,6 +23,15 @@ SELF_LOGIT = 6.0
 """Approximate attention logit between a token and itself or an equal one."""
 VALUE_GAIN = 0.7
 """Gain of the value and of the output projection, which are inverse rotations."""
+MEAN_POWER, WAVE_POWER = 160.0, 10.0
+"""Variance of the mean of 8 x 8 patches of photographs, times 64, and of a cosine wave of r half
+periods along the patch, times r^2; measured on ImageNet-normalised brightness."""
+COLOUR_POWER = (1.0, 0.15, 0.015)
+"""Variance of brightness, of red against blue and of green against both, relative to brightness."""
+FLOOR = 0.03
+"""Smallest variance that is raised to an even level, relative to that of the mean."""
+SPREAD = 0.64
+"""Standard deviation of an embedding of photographs, as with random weights of std 0.04."""
 
 
 def sincos_positions(grid: tuple[int, int], dim: int) -> Float[Tensor, "1 tokens dim"]:
@@ -58,3 +68,30 @@ def start_comparing(attention: Attention) -> None:
     dim = attention.proj.weight.shape[0]
     std = math.sqrt(SELF_LOGIT / (dim * math.sqrt(dim // attention.heads)))
     attention.qkv.weight[: 2 * dim] = (std * torch.randn(dim, dim)).repeat(2, 1)
+
+
+@torch.no_grad()
+def start_whitened(proj: nn.Conv2d) -> None:
+    """Initialise a patch embedding that gives all frequencies of photographs a similar variance.
+
+    Its filters are cosine waves in brightness and two colour differences (a discrete cosine
+    transform), the strongest in photographs first, in random directions of the embedding. Random
+    filters embed little more than the mean colour of a patch.
+    """
+    width, colours, side, _ = proj.weight.shape
+    steps = torch.arange(side, dtype=torch.float64)
+    waves = torch.cos(math.pi / side * steps[:, None] * (steps + 0.5)) * math.sqrt(2 / side)
+    waves[0] *= math.sqrt(0.5)  # (frequency, pixel), orthonormal
+    axes = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float64)
+    axes = axes / axes.norm(dim=1, keepdim=True)  # (axis, colour)
+    filters = torch.einsum("ac,vy,ux->avucyx", axes, waves, waves).flatten(0, 2)
+    half_periods = steps[:, None] ** 2 + steps**2  # r^2
+    power = WAVE_POWER / half_periods.clamp(min=1)
+    power[0, 0] = MEAN_POWER
+    power = (torch.tensor(COLOUR_POWER, dtype=torch.float64)[:, None] * power.flatten()).flatten()
+    strongest = power.argsort(descending=True)[:width]
+    gains = (power[strongest] + FLOOR * MEAN_POWER).rsqrt()
+    spread = (gains**2 * power[strongest]).sum().div(width).sqrt()
+    rotation = torch.linalg.qr(torch.randn(width, len(strongest), dtype=torch.float64)).Q
+    weight = rotation @ (SPREAD / spread * gains[:, None] * filters[strongest].flatten(1))
+    proj.weight.copy_(weight.unflatten(1, (colours, side, side)))

@@ -5,7 +5,8 @@ import torch
 
 from midway.errors import MidwayError
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer
-from midway.nn.mimetic import sincos_positions
+from midway.nn.embed import PatchEmbed
+from midway.nn.mimetic import sincos_positions, start_whitened
 from tests.models.networks import ENCODER
 
 IMAGES = torch.randn(2, 3, 24, 40, generator=torch.Generator().manual_seed(0))
@@ -97,6 +98,18 @@ def test_drop_path_grows_linearly_from_zero() -> None:
 def test_what_does_not_fit_is_told(call, message: str) -> None:
     with pytest.raises(MidwayError, match=message):
         call()
+
+
+def test_whitened_patches_are_there_from_the_start() -> None:
+    encoder = VisionTransformer(replace(SMALL, whitened_patches=True))
+    alone = PatchEmbed(SMALL.patch_size, SMALL.width)
+    start_whitened(alone.proj)
+    # The rotation is random, the gains are not.
+    found, wanted = (
+        torch.linalg.svdvals(patches.proj.weight.flatten(1))
+        for patches in (encoder.patch_embed, alone)
+    )
+    torch.testing.assert_close(found, wanted)
 
 
 def test_positions_of_sines_and_cosines_are_there_from_the_start() -> None:

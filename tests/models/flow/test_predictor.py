@@ -1,10 +1,19 @@
 """Methods of optical flow take networks by the same names as every other command."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
+import torch
 
 from midway.errors import MidwayError
 from midway.models.flow import predictor
 from midway.models.flow.predictor import FlowMethod, flow_predictor
+from midway.models.midway import MidwayNetwork
+from midway.models.weights.save import save
+
+from ..networks import tiny
 
 
 @pytest.mark.parametrize("name", ["https://example.org/net.pth", "hf://owner/name", "timm:vit"])
@@ -18,3 +27,37 @@ def test_a_name_reaches_the_loader_as_it_was_given(monkeypatch, name, method):
     monkeypatch.setattr(predictor, "load_encoder", refuse)
     with pytest.raises(MidwayError, match=f"asked for {name}"):
         flow_predictor(FlowMethod(method=method, network=name))
+
+
+def test_tiles_match_at_the_given_size_and_scale_the_flow_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = MidwayNetwork(tiny())
+    network.encoder.pos_embed.data.zero_()
+    rows, columns = network.encoder.image_size
+    patch = network.encoder.stride
+    save(network, tmp_path / "net.safetensors")
+    # Noise that moves by a patch at half the size, in which the tiles are matched.
+    noise = np.random.default_rng(0).integers(0, 256, (4 * rows // patch, 6 * columns // patch, 3))
+    large = noise.repeat(patch, axis=0).repeat(patch, axis=1).astype(np.uint8)
+    small = large[::2, ::2]
+    how = FlowMethod(
+        method="features",
+        network=str(tmp_path / "net.safetensors"),
+        level=1,
+        radius=1,
+        overlap=0.5,
+        short_side=len(small),
+    )
+    in_tiles, whole = flow_predictor(how), flow_predictor(replace(how, short_side=0))
+    found = in_tiles(large, np.roll(large, 2 * patch, axis=1))
+    as_small, untiled = (find(small, np.roll(small, patch, axis=1)) for find in (in_tiles, whole))
+    assert found.shape == (*large.shape[:2], 2)
+    assert np.median(found[..., 0]) == pytest.approx(2 * np.median(as_small[..., 0]), rel=0.15)
+    # Patches at the border of a tile have lost their match.
+    assert np.median(as_small[..., 0]) == pytest.approx(np.median(untiled[..., 0]), rel=0.35)
+    assert np.median(found[..., 1]) == pytest.approx(0, abs=0.2 * patch)
+
+
+def test_a_negative_short_side_is_refused() -> None:
+    with pytest.raises(MidwayError, match="give 0 or more"):
+        FlowMethod(method="features", short_side=-1)

@@ -1,6 +1,7 @@
 """Flow pairs: the files of a pair, and a function that reads them."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +81,30 @@ def load_pair(pair: FlowPair) -> FlowExample:
         occluded=occluded,
         fine=fine if stride > 1 else None,
     )
+
+
+def cut_squares(example: FlowExample) -> Iterator[FlowExample]:
+    """Cut a pair into square windows along its longer axis, which overlap by about half.
+
+    The windows are evenly spaced, from one end to the other; flow keeps its units and may point out
+    of a window. `fine` is None.
+    """
+    height, width = example.flow.shape[:2]
+    side = min(height, width)
+    number = 1 + round(2 * (max(height, width) - side) / side)
+    number = max(number, 2) if height != width else 1
+    for start in np.linspace(0, max(height, width) - side, number).round().astype(int):
+        window = slice(start, start + side)
+        rows, columns = (window, slice(None)) if height > width else (slice(None), window)
+        occluded = example.occluded
+        yield replace(
+            example,
+            source=example.source[rows, columns],
+            target=example.target[rows, columns],
+            flow=example.flow[rows, columns],
+            occluded=None if occluded is None else occluded[rows, columns],
+            fine=None,
+        )
 
 
 def read_pair_flow(pair: FlowPair) -> FloatFlow:

@@ -24,7 +24,7 @@ from midway.models.vit_config import NORM_EPS as NORM_EPS
 from midway.models.vit_config import EncoderConfig as EncoderConfig
 from midway.nn.blocks import Block, Tokens, init_transformer
 from midway.nn.embed import PatchEmbed, resample_positions
-from midway.nn.mimetic import sincos_positions
+from midway.nn.mimetic import sincos_positions, start_whitened
 from midway.nn.rope import RotaryBlock, Rotation, centred_rotation
 
 SIDE = 224
@@ -82,6 +82,8 @@ class VisionTransformer(Encoder):
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
         if config.sincos_positions:
             self.pos_embed.data.copy_(sincos_positions(config.grid, dim))
+        if config.whitened_patches:
+            start_whitened(self.patch_embed.proj)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
 
     def levels(

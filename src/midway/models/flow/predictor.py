@@ -30,6 +30,8 @@ ENCODER_LEVEL = 3
 Method: TypeAlias = Literal["zero", "pixels", "features", "dynamics", "finetuned"]
 Predictor: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.uint8]], FloatFlow]
 """Function from two RGB images (height, width, 3) to flow (height, width, 2) in pixels."""
+Match: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Function from two batches of ImageNet-normalised frames to flow in pixels, by matching."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +54,13 @@ class FlowMethod:
     or the third of an encoder without dynamics."""
     radius: int = 5
     """Search radius in patches (features, dynamics)."""
+    short_side: int = 0
+    """Shorter side in pixels to which frames are resized before they are matched in overlapping
+    tiles of the network's own size; 0 to match whole frames as they are (features, dynamics)."""
 
     def __post_init__(self) -> None:
+        if self.short_side < 0:
+            raise MidwayError(f"short side of {self.short_side} pixels: give 0 or more")
         if self.radius < 1:
             raise MidwayError(f"radius {self.radius}: too small; give 1 patch or more")
 
@@ -65,7 +72,13 @@ class FlowMethod:
         if self.method == "finetuned":
             return {"overlap": self.overlap}
         if self.method in ("features", "dynamics"):
-            return {"level": self.level, "radius": self.radius}
+            # Without tiles, results keep the version hash that they had before this option.
+            tiles = {"short_side": self.short_side, "overlap": self.overlap}
+            return {
+                "level": self.level,
+                "radius": self.radius,
+                **(tiles if self.short_side else {}),
+            }
         return {}
 
 
@@ -98,10 +111,10 @@ def flow_predictor(how: FlowMethod) -> Predictor:
     find = {"level": how.level, "radius": how.radius}
     if how.method == "dynamics":
         network = load(how.network).to(device)
-        return _matching_predictor(network.encoder, partial(dynamics_flow, network, **find))
+        return _matching_predictor(network.encoder, partial(dynamics_flow, network, **find), how)
     # The student's, as in `dynamics_flow`, so that both methods match the same features.
     encoder = load_encoder(how.network, weights="student").to(device)
-    return _matching_predictor(encoder, partial(feature_flow, encoder, **find))
+    return _matching_predictor(encoder, partial(feature_flow, encoder, **find), how)
 
 
 def with_level(how: FlowMethod) -> FlowMethod:
@@ -133,22 +146,36 @@ def network_predictor(network: FlowModule, *, overlap: float, tiles_at_once: int
     return predict
 
 
-def _matching_predictor(encoder: Encoder, find: Callable[[Tensor, Tensor], Tensor]) -> Predictor:
-    """Return a predictor that resizes frames to whole patches, and their flow back."""
+def _matching_predictor(encoder: Encoder, find: Match, how: FlowMethod) -> Predictor:
+    """Return a predictor that resizes frames to whole patches or for tiles, and their flow back."""
     device, patch = next(encoder.parameters()).device, encoder.stride
+    tiles = TileConfig(size=encoder.image_size, overlap=how.overlap, batch_size=how.tiles_at_once)
 
     @torch.no_grad()
     def predict(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> FloatFlow:
-        height, width = source.shape[:2]
-        # The nearest multiple of the stride, so that the frames are hardly distorted.
-        size = (max(1, round(height / patch)) * patch, max(1, round(width / patch)) * patch)
         frames = _frames(source, target, device)
-        first, second = normalise(F.interpolate(frames, size, mode="bilinear")).split(1)
-        flow = find(first, second)
+        height, width = frames.shape[2:]
+        if how.short_side:
+            factor = how.short_side / min(height, width)
+            size = tuple(
+                max(tile, round(side * factor))
+                for tile, side in zip(tiles.size, (height, width), strict=True)
+            )
+            first, second = normalise(F.interpolate(frames, size, mode="bilinear", antialias=True))
+            flow = predict_tiled(partial(_certain, find), first, second, tiles)[None]
+        else:
+            # The nearest multiple of the stride, so that the frames are hardly distorted.
+            size = (max(1, round(height / patch)) * patch, max(1, round(width / patch)) * patch)
+            flow = find(*normalise(F.interpolate(frames, size, mode="bilinear")).split(1))
         scale = flow.new_tensor([width / size[1], height / size[0]])[:, None, None]
         return _array(F.interpolate(flow, (height, width), mode="bilinear")[0] * scale)
 
     return predict
+
+
+def _certain(find: Match, source: Tensor, target: Tensor) -> Tensor:
+    """Return flow with an uncertainty of zero, (batch, 3, height, width): tiles weigh the same."""
+    return F.pad(find(source, target), (0, 0, 0, 0, 0, 1))
 
 
 def _frames(source: NDArray[np.uint8], target: NDArray[np.uint8], device: torch.device) -> Tensor:
