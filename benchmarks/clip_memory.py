@@ -13,11 +13,12 @@ import time
 from pathlib import Path
 from statistics import fmean
 
+from midway.allocator import keep_some_freed_memory, return_freed_memory
 from midway.data.clips.find import find_clips
 from midway.data.sampling.samples import ClipDataset, ClipsConfig
 from midway.data.views.boxes import Box
 from midway.data.views.spec import ClipSpec, Region, View
-from midway.data.workers.pool import Reading
+from midway.data.workers.pool import TASKS_PER_TRIM, Reading
 
 PARTS = 10
 
@@ -39,11 +40,14 @@ def main() -> None:
     found = find_clips(options.root, fps=30.0, gap_seconds=gap, num_frames=options.frames)
     dataset = ClipDataset(found, ClipsConfig(root=options.root, gap_seconds=gap), spec, seed=0)
     reading = Reading({}, lambda clip: None)
+    keep_some_freed_memory()  # as a worker does
     mebibytes, start = [], time.perf_counter()
     for number in range(options.clips):
         epoch, index = divmod(number, len(dataset))
         dataset.read(epoch, index, reading)
         mebibytes.append(resident())
+        if (number + 1) % TASKS_PER_TRIM == 0:
+            return_freed_memory()
     seconds = time.perf_counter() - start
     share = options.clips / PARTS
     parts = [mebibytes[int(n * share) : int((n + 1) * share)] for n in range(PARTS)]

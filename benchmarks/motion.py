@@ -153,7 +153,7 @@ def displaced(stage: Stage) -> Stage:
             optim=replace(experiment.optim, final_lr=experiment.optim.lr),
             run=replace(experiment.run, folder=Path("runs/motion.displaced"), steps=3200),
         ),
-        ends_below=0.17,
+        ends_below=EMERGED,
     )
 
 

@@ -27,3 +27,9 @@ def test_warnings_are_errors_and_fonts_come_from_no_other_server():
     assert PROJECT["strict"] is True
     assert PROJECT["theme"]["font"] is False
     assert "zensical build --strict" in (ROOT / "Makefile").read_text()
+
+
+def test_examples_of_docstrings_are_shown_as_code():
+    # mkdocstrings renders a section "Example:" as a note, in which `>>>` are quotations.
+    sources = (ROOT / "src").rglob("*.py")
+    assert not [path.name for path in sources if "  Example:\n" in path.read_text()]

@@ -36,7 +36,7 @@ def require(part: str, rules: Mapping[str, bool]) -> None:
     Raises:
         MidwayError: A condition is false; the message is that of the first.
 
-    Example:
+    Examples:
         >>> require("optim", {"lr = -1.0; give a rate above 0": False})
         Traceback (most recent call last):
         midway.errors.MidwayError: optim.lr = -1.0; give a rate above 0
@@ -95,7 +95,7 @@ def finite(value: Any) -> Any:
 def json_text(value: object, *, indent: int | None = None) -> str:
     """Convert plain values to JSON, with null for numbers that are not finite.
 
-    Example:
+    Examples:
         >>> json_text({"loss": float("nan")})
         '{"loss": null}'
 

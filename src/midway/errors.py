@@ -35,7 +35,7 @@ class DivergedError(MidwayError):
 def counted(number: int, noun: str, plural: str = "") -> str:
     """Return a number with its noun; the plural has an "s" unless it is given.
 
-    Example:
+    Examples:
         >>> counted(1, "clip"), counted(1200, "clip"), counted(2, "patch", "patches")
         ('1 clip', '1,200 clips', '2 patches')
 
@@ -46,7 +46,7 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 def duration(seconds: float) -> str:
     """Return a duration in the unit that suits it.
 
-    Example:
+    Examples:
         >>> [duration(each) for each in (42, 300, 8_000, 500_000)]
         ['42 s', '5.0 minutes', '2.2 hours', '5.8 days']
 

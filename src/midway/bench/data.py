@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from midway.allocator import keep_some_freed_memory
 from midway.bench.clips import make_clip
 from midway.bench.views import FramePair, time_device_views, time_views
 from midway.data.clip import Clip
@@ -115,6 +116,7 @@ class DataBenchmark:
         Raises:
             MidwayError: Nothing below `root` can be read, or an extra is not installed.
         """
+        keep_some_freed_memory()  # as the workers of a training do
         if root is not None:
             return self._layouts(root, DIRECT, self.short_sides)
         times = []

@@ -8,6 +8,7 @@ from statistics import median
 import numpy as np
 import torch
 
+from midway.allocator import keep_freed_memory
 from midway.bench.step import FastStep
 from midway.bench.stopwatch import seconds_of
 from midway.cores import usable_cores
@@ -21,7 +22,6 @@ from midway.experiments.base import Experiment
 from midway.methods.base import Method, build_method
 from midway.nn.compilation import recompute_regions
 from midway.nn.device import limit_threads, pick_device
-from midway.train.launch import keep_freed_memory
 from midway.train.run import AUTOCAST_TYPES
 
 SMALLEST = 2

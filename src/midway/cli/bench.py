@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 
+from midway.allocator import keep_freed_memory
 from midway.bench.data import STAGES, DataBenchmark, LayoutTimes
 from midway.bench.plain.network import Attend, attend_written_out
 from midway.bench.plain.turns import AgainstTimes, take_turns
@@ -21,7 +22,6 @@ from midway.data.prepare.measure import Sampling
 from midway.errors import MidwayError
 from midway.methods.midway import MidwayConfig
 from midway.progress import ProgressBar
-from midway.train.launch import keep_freed_memory
 from midway.train.run import AUTOCAST_TYPES
 
 USAGE = """usage: midway bench data [DIR] [--option value ...] [--json]

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from midway.allocator import keep_some_freed_memory
 from midway.cli.options import parse, say
 from midway.cores import usable_cores
 from midway.data.clips.index import is_index
@@ -157,6 +158,7 @@ def _print_summary(summary: preparation.PrepareSummary) -> None:
 
 def _measure(source: str, config: StoreConfig, target: float) -> dict[str, Any]:
     """Measure layouts on a sample, and print them with a recommendation."""
+    keep_some_freed_memory()  # as the workers of a training do
     with ProgressBar("layouts") as bar:
         found = measure_layouts(
             source, config, Sampling(), report=lambda text: bar.update(text=printable(text))

@@ -5,13 +5,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
+from midway.allocator import keep_freed_memory
 from midway.bench.step import FastStep
 from midway.errors import counted, duration
 from midway.experiments.base import Experiment, clip_loader
 from midway.methods.base import build_method
 from midway.methods.midway import Midway
 from midway.progress import progress
-from midway.train.launch import keep_freed_memory
 from midway.train.run import AUTOCAST_TYPES
 
 TARGET_SECONDS = 310.0

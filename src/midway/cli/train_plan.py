@@ -181,7 +181,7 @@ def _target(plan: RunPlan) -> int:
 def short(number: float) -> str:
     """Format a number briefly, with at most three digits.
 
-    Example:
+    Examples:
         >>> [short(each) for each in (0.004, 0.14, 7.84, 155.2, 26088)]
         ['<0.1', '0.14', '7.8', '155', '26k']
 

@@ -28,7 +28,7 @@ class Member(NamedTuple):
 def member_location(archive: str, start: int, size: int, name: str) -> str:
     """Return the location of a member.
 
-    Example:
+    Examples:
         >>> member_location("shard.tar", 512, 99, "a.mp4")
         'shard.tar@512+99/a.mp4'
 
@@ -39,7 +39,7 @@ def member_location(archive: str, start: int, size: int, name: str) -> str:
 def member_of(location: str) -> Member | None:
     """Return the place of a member; None for other locations.
 
-    Example:
+    Examples:
         >>> member_of("shard.tar@512+99/a.mp4")
         Member(archive='shard.tar', start=512, size=99)
 

@@ -1,6 +1,8 @@
-"""Curriculum of four short runs on synthetic worlds, in which motion emerges in a small network.
+"""Curricula of short runs in which motion emerges in a small network.
 
-Each run starts from the weights of the previous one. docs/MOTION.md explains the recipe.
+`still` and `moving` take any video, and a network with a local correlation. `pan`, `sway`, `drift`
+and `things` take synthetic worlds, and the paper's network. Each run starts from the weights of the
+previous one. docs/MOTION.md explains the recipes.
 """
 
 from dataclasses import replace
@@ -52,7 +54,15 @@ NETWORK = replace(
         starts_matching=True,
     ),
 )
-"""Network of all stages: two blocks of width 96, one level, one motion latent."""
+"""Network of the four stages: two blocks of width 96, one level, one motion latent."""
+CORRELATED = replace(
+    NETWORK,
+    encoder=replace(NETWORK.encoder, image_size=(96, 96), whitened_patches=True),
+    dynamics=replace(NETWORK.dynamics, correlation_radius=2, forward_depth=3),
+)
+"""Network of `still` and `moving`: crops of 12 x 12 patches, each compared with 5 x 5 patches."""
+CROP, REGION, HEIGHT = 96, 112, 128
+"""Sides of the motion crop and of the region of displaced crops, for frames of this height."""
 
 
 def pan() -> Experiment:
@@ -161,4 +171,53 @@ def _next(before: Experiment, name: str, *, steps: int) -> Experiment:
         optim=replace(before.optim, final_lr=3e-4),
         data=replace(before.data, root=f"motion/{name}"),
         run=replace(before.run, folder=Path(f"runs/motion.{name}"), steps=steps),
+    )
+
+
+def still() -> Experiment:
+    """Train the dynamics on crops of one frame that are up to two whole patches apart.
+
+    A displacement by whole patches loses no detail, so that fetching a patch is worth more than
+    guessing it from its neighbours.
+
+    Command: ``midway worlds motion/photos --num-worlds 240 --height 128 --width 128 --num-frames 16
+    --fps 8 --camera-speed 24 --object-speed 20 --camera-reach 0.3 0.3``, then ``midway train
+    motion.still``; any other video by ``--data.root``.
+    Cost: 8 minutes of one CPU core.
+    Expect: docs/MOTION.md.
+    """
+    base = pan()
+    assert isinstance(base.method, MidwayConfig)
+    views = replace(
+        base.method.views,
+        motion_size=(CROP, CROP),
+        motion_area=((REGION / HEIGHT) ** 2, (REGION / HEIGHT) ** 2),
+        motion_parts=(CROP // 8, REGION // 8),
+    )
+    return replace(
+        base,
+        method=replace(base.method, network=CORRELATED, views=views, final_teacher_momentum=1.0),
+        data=replace(base.data, root="motion/photos", gap_seconds=(0.0, 0.0), batch_size=16),
+        optim=replace(base.optim, warmup_steps=50),
+        run=replace(base.run, folder=Path("runs/motion.still"), steps=1600),
+    )
+
+
+def moving() -> Experiment:
+    """Train the dynamics on motion between frames, from the weights of `still`.
+
+    Command: ``midway train motion.moving``; any other video by ``--data.root``.
+    Cost: 13 minutes of one CPU core.
+    Expect: docs/MOTION.md.
+    """
+    before = still()
+    assert isinstance(before.method, MidwayConfig)
+    area = (CROP / HEIGHT) ** 2
+    views = replace(before.method.views, motion_area=(area, area), motion_parts=(1, 1))
+    return replace(
+        before,
+        method=replace(before.method, views=views, start=str(before.run.folder)),
+        data=replace(before.data, gap_seconds=(0.5, 0.5), batch_size=12),
+        optim=replace(before.optim, final_lr=3e-4),
+        run=replace(before.run, folder=Path("runs/motion.moving"), steps=4000),
     )

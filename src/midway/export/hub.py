@@ -27,7 +27,7 @@ class HubModel(ModelHubMixin, library_name="midway", tags=TAGS):
         network: Network or encoder.
         card: Facts for the model card; needed for writing.
 
-    Example:
+    Examples:
         >>> import midway
         >>> network = midway.load("synthetic-tiny")
         >>> model = midway.HubModel(network, midway.Card(licence="apache-2.0", data="shapes"))

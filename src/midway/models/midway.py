@@ -72,7 +72,7 @@ class Teacher(TargetSide):
 class MidwayNetwork(nn.Module):
     """Encoder, dynamics and DINO head with their EMA teacher.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from midway.models.encoders.vit import EncoderConfig
         >>> encoder = EncoderConfig(image_size=(32, 32), patch_size=8, width=24, depth=4, heads=2)

@@ -94,7 +94,7 @@ def transform(
     Raises:
         MidwayError: The size is not a multiple of the encoder's stride.
 
-    Example:
+    Examples:
         >>> import midway
         >>> encoder = midway.load_encoder("synthetic-tiny")
         >>> inputs = midway.transform(encoder)(np.zeros((60, 80, 3), np.uint8))

@@ -1,7 +1,6 @@
-"""Processes of a run: start them, agree on a result, stop them on a signal, keep their memory."""
+"""Processes of a run: start them, agree on a result, and stop them on a signal."""
 
 import atexit
-import ctypes
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.strategy import Strategy
 
+from midway.allocator import keep_freed_memory
 from midway.cores import usable_cores
 from midway.errors import MidwayError, one_line
 from midway.nn.device import limit_threads
@@ -31,10 +31,6 @@ PATIENCE_SECONDS = 10.0
 """Time from a signal until the wait for a batch is given up; batches usually come earlier."""
 GROUP_TIMEOUT = timedelta(minutes=30)
 """Time that ranks wait for another; the first one may measure or write while the others wait."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
-"""Parameters of mallopt, from glibc's malloc.h."""
-_NEVER = -1
-_MIB = 2**20
 
 
 def launch(run: RunConfig) -> Fabric:
@@ -248,26 +244,3 @@ def end_processes(processes: Sequence[Popen[bytes]], patience_seconds: float = 3
 def _leave_process_group() -> None:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def keep_freed_memory() -> None:
-    """Make glibc keep freed memory for the next step, instead of returning it to the system.
-
-    Each step allocates the same blocks again, and the page faults of the first access cost more
-    than many operations on them (docs/PERFORMANCE.md). Other allocators are unaffected.
-    """
-    # Without mmap all blocks come from the heap, which is then never trimmed.
-    _set({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: _NEVER})
-
-
-def give_freed_memory_back() -> None:
-    """Restore glibc's default behaviour (for baseline timings)."""
-    # By default the thresholds grow with the largest freed block; these are their final values.
-    _set({_M_MMAP_MAX: 65536, _M_MMAP_THRESHOLD: 32 * _MIB, _M_TRIM_THRESHOLD: 64 * _MIB})
-
-
-def _set(values: dict[int, int]) -> None:
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for parameter, value in values.items():
-            mallopt(parameter, value)

@@ -9,7 +9,7 @@ WARMUP_RATIO = 1e-6
 def cosine(progress: float, start: float, end: float) -> float:
     """Return half a cosine wave from `start` at progress 0 to `end` at progress 1.
 
-    Example:
+    Examples:
         >>> [round(cosine(step / 4, 0.9, 1.0), 4) for step in range(4)]
         [0.9, 0.9146, 0.95, 0.9854]
 
@@ -53,7 +53,7 @@ def warmup_poly(
         final: Value at the end of the run, one step after the last.
         power: Exponent of the decay; 1 is linear.
 
-    Example:
+    Examples:
         >>> [warmup_poly(s, 4, warmup_steps=0, peak=8, final=0, power=1) for s in range(4)]
         [8.0, 6.0, 4.0, 2.0]
 

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from numpy.typing import NDArray
 from midway.data.workers import pool as workers_module
 from midway.data.workers.pool import Reading, Workers
 from midway.errors import MidwayError
+
+_STATM = Path("/proc/self/statm")
 
 
 def double(task: int, reading: Reading) -> tuple[int, int]:
@@ -223,6 +226,26 @@ def test_every_announcement_gives_new_time():
     with closing(Workers(slow, num_workers=1, timeout_seconds=1)) as workers:
         assert list(workers.map([3])) == [np.array(3)]
         assert workers.lost == {}
+
+
+def given_back(task: int, reading: Reading) -> float:
+    """Share of the memory of ten frames that goes back to the system when they are freed."""
+
+    def resident() -> int:
+        return int(_STATM.read_text().split()[1]) * resource.getpagesize()
+
+    frames = [bytearray(b"1") * 2_764_800 for _ in range(10)]
+    held, size = resident(), sum(map(len, frames))
+    del frames
+    return (held - resident()) / size
+
+
+@pytest.mark.skipif(
+    not (hasattr(ctypes.CDLL(None), "mallopt") and _STATM.exists()), reason="needs glibc on Linux"
+)
+def test_a_worker_keeps_the_memory_of_its_frames_for_the_next_task():
+    with closing(Workers(given_back, num_workers=1, timeout_seconds=60)) as workers:
+        assert max(map(abs, workers.map(range(3)))) < 0.1
 
 
 def process_id(task: int, reading: Reading) -> int:

@@ -8,13 +8,13 @@ from statistics import median
 
 import torch
 
+from midway.allocator import keep_freed_memory, keep_some_freed_memory
 from midway.bench.plain.agreement import Agreement, compare
 from midway.bench.plain.network import Attend
 from midway.bench.plain.step import PlainStep
 from midway.bench.step import OPTIM, RATES, FastStep, StepBenchmark, progress
 from midway.bench.stopwatch import both_clocks
 from midway.data.views.render import Clips
-from midway.train.launch import give_freed_memory_back, keep_freed_memory
 
 Ratios = dict[str, dict[str, float]]
 """Ratios by the precision of our step, then by that of the plain step."""
@@ -100,11 +100,11 @@ def _turn(
 ) -> dict[tuple[str, str], tuple[float, float]]:
     """Return wall-clock and CPU seconds by side ("ours", "plain") and precision.
 
-    Only our step keeps freed memory. One untimed step of each precision adapts the allocator to the
-    setting of a side.
+    Only our step keeps all freed memory. One untimed step of each precision adapts the
+    allocator to the setting of a side.
     """
     times = {}
-    for side, set_allocator in (("ours", keep_freed_memory), ("plain", give_freed_memory_back)):
+    for side, set_allocator in (("ours", keep_freed_memory), ("plain", keep_some_freed_memory)):
         set_allocator()
         for step in steps[side].values():
             step()

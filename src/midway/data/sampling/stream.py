@@ -13,7 +13,7 @@ from midway.errors import MidwayError
 def epoch_order(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
     """Return the permutation of `range(size)` in an epoch; it is cached and must not be modified.
 
-    Example:
+    Examples:
         >>> sorted(epoch_order(0, 1, 4).tolist())
         [0, 1, 2, 3]
 
@@ -33,7 +33,7 @@ class Stream:
     Raises:
         MidwayError: The batch size is not divisible among the processes.
 
-    Example:
+    Examples:
         >>> Stream(size=4, batch_size=4, seed=0).keys(1)
         [(1, 3), (1, 0), (1, 2), (1, 1)]
 

@@ -132,7 +132,7 @@ def class_list(
 def ranges(values: Sequence[int]) -> str:
     """Format numbers as ranges.
 
-    Example:
+    Examples:
         >>> ranges([0, 1, 2, 255])
         '0 to 2, 255'
 

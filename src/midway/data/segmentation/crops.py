@@ -135,7 +135,7 @@ def at_test_scale(image: Image.Image, data: SegmentationData) -> NDArray[np.uint
 def fitted_size(size: tuple[int, int], scale: tuple[float, float]) -> tuple[int, int]:
     """Return width and height of an image resized to fit a longest and a shortest side.
 
-    Example:
+    Examples:
         >>> fitted_size((1280, 720), (2048, 1024))
         (1820, 1024)
 

@@ -45,10 +45,12 @@ class FrameDecoder:
         self.is_turned_by_message = False
         """True if the stream states its orientation in messages between its frames."""
         self._damage = DamageCheck(self._damaged)
+        self._keyframes: dict[int, int] = {}
         self._open()
         try:
             self.header = self._source.header()
-            self.tick_seconds = self._source.tick_seconds
+            self.tick_seconds = float(self._source.tick_seconds)
+            self._ticks_per_second = math.ceil(1 / self._source.tick_seconds)
             self.notes = self._source.notes()
             self.first_pts = self._find_first_pts()
             self._index_offset = self._find_index_offset()
@@ -62,7 +64,7 @@ class FrameDecoder:
 
     def seconds(self, pts: int) -> float:
         """Return a presentation time as seconds after the first frame."""
-        return float((pts - self.first_pts) * self.tick_seconds)
+        return self._duration(pts - self.first_pts)
 
     def pts_of(self, frame: VideoFrame) -> int:
         """Return the presentation time of a decoded frame.
@@ -106,20 +108,35 @@ class FrameDecoder:
         Returns:
             None if the stream has no keyframe up to that time.
         """
+        entry = self._index_entry(time)
+        if entry in self._keyframes and self._keyframes[entry] <= time:
+            return self._keyframes[entry]
         for packets in self._seek_back(time):
             found = None
             for packet in packets:
                 if packet.dts is not None and packet.dts > time:
                     break
                 pts = packet.pts
-                is_shown = pts is not None and self.first_pts <= pts <= time
-                if packet.is_keyframe and is_shown and not packet.is_discard:
+                if pts is None or not self.first_pts <= pts <= time:
+                    continue
+                if packet.is_keyframe and not packet.is_discard:
                     found = pts
                     if not self._is_unindexed:
-                        break  # the index led to the last one
+                        # The index led to the last one, or, if that is shown later, to another.
+                        if entry is not None and entry in (pts, packet.dts):
+                            self._keyframes[entry] = pts
+                        break
             if found is not None:
                 return found
         return None
+
+    def _index_entry(self, time: int) -> int | None:
+        """Return the time in the index of the last keyframe up to a time; None if there is none."""
+        if self._is_unindexed:
+            return None
+        index = self._source.stream.index_entries
+        place = index.search_timestamp(time)
+        return index[place].timestamp if place >= 0 else None
 
     def _open(self) -> None:
         self._source = open_stream(self.location)
@@ -169,7 +186,7 @@ class FrameDecoder:
         for place in range(start + 1, len(times)):
             before, after = times[place - 1], times[place]
             if self._is_unindexed:
-                is_far = (after - before) * self.tick_seconds > _UNINDEXED_SECONDS
+                is_far = self._duration(after - before) > _UNINDEXED_SECONDS
             else:
                 keyframe = index.search_timestamp(after - self._index_offset)
                 is_far = keyframe > index.search_timestamp(before - self._index_offset)
@@ -245,9 +262,8 @@ class FrameDecoder:
 
     def _seek_back(self, pts: int) -> "Iterator[Iterator[Packet[VideoStream]]]":
         """Yield packets from a keyframe shown at or before `pts`, then from ever earlier ones."""
-        second = math.ceil(1 / self.tick_seconds)
         # Without an index, the first keyframe after the place of a seek may be later than `pts`.
-        back = second if self._is_unindexed else 0
+        back = self._ticks_per_second if self._is_unindexed else 0
         while pts - back >= self.first_pts:
             self._source.container.seek(pts - back, stream=self._source.stream)
             packets = self._source.packets()
@@ -256,7 +272,11 @@ class FrameDecoder:
                 self._damage.restart(first.pts)
                 yield chain([first], packets)
             # Where an index lists decoding times, a seek to them may lead to a later keyframe.
-            back = self._index_offset if back < self._index_offset else 2 * back + second
+            back = (
+                self._index_offset
+                if back < self._index_offset
+                else 2 * back + self._ticks_per_second
+            )
         self._reopen()
         self._damage.restart(self.first_pts)
         yield self._source.packets()
@@ -268,10 +288,16 @@ class FrameDecoder:
                 yield frame
 
     def _check_end(self, last: VideoFrame, pts: int) -> None:
-        shown_seconds = float((last.duration or 0) * self.tick_seconds)
+        shown_seconds = self._duration(last.duration or 0)
         end_seconds = self.seconds(self.pts_of(last)) + max(shown_seconds, 2 / self.header.fps)
         if self.seconds(pts) > end_seconds:
             raise self._no_frame(pts, f"its last frame ends at {end_seconds:.2f} s")
+
+    def _duration(self, ticks: int) -> float:
+        """Return a number of ticks in seconds, rounded once."""
+        # Arithmetic of fractions would cost as much as a seek.
+        tick = self._source.tick_seconds
+        return ticks * tick.numerator / tick.denominator
 
     def _damaged(self, pts: int) -> BadClipError:
         reason = f"has a damaged frame at {self.seconds(pts):.2f} s"

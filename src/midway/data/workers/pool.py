@@ -11,7 +11,6 @@ The arrays of a result are transferred in shared memory, from which the parent c
 """
 
 import atexit
-import ctypes
 import os
 import pickle
 import signal
@@ -22,7 +21,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -31,6 +29,7 @@ from threading import Thread
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
+from midway.allocator import keep_some_freed_memory, return_freed_memory
 from midway.data.workers.shared_memory import Packed, SharedMemory
 from midway.errors import MidwayError, one_line
 
@@ -44,7 +43,7 @@ SLOT_BYTES = 64 * 2**20
 MAX_SILENT_DEATHS = 3
 """Number of consecutive workers that may die before they announce a file."""
 TASKS_PER_TRIM = 100
-"""Interval of `malloc_trim`; without it, glibc keeps freed memory and workers grow slowly."""
+"""Tasks after which a worker returns its free memory; otherwise workers would grow slowly."""
 _GRACE_SECONDS = 10.0
 """Time beyond the timeout after which the parent kills a worker that did not end itself."""
 _SILENT_SECONDS = 600.0
@@ -297,7 +296,8 @@ def _serve(
         # Unhandled, so that it ends the process even inside a decoder's C code.
         signal.setitimer(signal.ITIMER_REAL, timeout_seconds)
 
-    trim, done = _trim(), 0
+    keep_some_freed_memory()
+    done = 0
     while True:
         task, slot, lost = pickle.loads(inbox.get())
         reading = ""
@@ -309,7 +309,7 @@ def _serve(
             result = MidwayError(one_line(error, reading))
         send(result)
         if (done := done + 1) % TASKS_PER_TRIM == 0:
-            trim()
+            return_freed_memory()
 
 
 def _limit_wait(connection: Connection, seconds: float) -> None:
@@ -319,12 +319,6 @@ def _limit_wait(connection: Connection, seconds: float) -> None:
         whole, part = divmod(seconds, 1)
         limit = struct.pack("@ll", int(whole), int(part * 1e6))
         end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-
-
-def _trim() -> Callable[[], object]:
-    """Return a function that releases free memory to the system, if the C library supports it."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return partial(trim, 0) if trim else lambda: None
 
 
 def _receive_tasks(inbox: "SimpleQueue[bytes]", connection: Connection) -> None:

@@ -125,7 +125,7 @@ class PixelModel:
 def wilson(successes: int, trials: int) -> tuple[float, float]:
     """Return the 95 % Wilson score interval of a share.
 
-    Example:
+    Examples:
         >>> [round(bound, 3) for bound in wilson(8, 10)]
         [0.49, 0.943]
 

@@ -38,7 +38,7 @@ class InferenceConfig:
 def windows(length: int, window: int, stride: int) -> list[tuple[int, int]]:
     """Return start and end of the windows along a side; the last one is aligned with its end.
 
-    Example:
+    Examples:
         >>> windows(1280, 512, 341)
         [(0, 512), (341, 853), (682, 1194), (768, 1280)]
 

@@ -54,7 +54,7 @@ def check_head_width(part: str, width: int, heads: int) -> None:
 class CrocoEncoder(Encoder):
     """Pre-norm ViT with rotary positions, for images of any size.
 
-    Example:
+    Examples:
         >>> import torch
         >>> net = CrocoEncoder(CrocoEncoderConfig(patch_size=8, width=24, depth=2, heads=2))
         >>> net.maps(torch.zeros(1, 3, 32, 48), (-1,))[0].shape

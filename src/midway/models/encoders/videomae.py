@@ -128,7 +128,7 @@ class VideoMaeBlock(Block):
 class VideoMaeEncoder(Encoder):
     """Pre-norm ViT on the cuboids of a clip; as an image encoder, it sees a static clip.
 
-    Example:
+    Examples:
         >>> import torch
         >>> sizes = {"image_size": (32, 32), "patch_size": 8, "width": 24, "depth": 2, "heads": 2}
         >>> net = VideoMaeEncoder(VideoMaeEncoderConfig(num_frames=4, **sizes))

@@ -65,7 +65,7 @@ def load_raft(path: str | Path, *, iterations: int = 12) -> Raft:
 def original_name(name: str) -> str:
     """Return the name of a tensor in the original's files, without prefix.
 
-    Example:
+    Examples:
         >>> original_name("update_block.recurrent_block.convgru2.convz.bias")
         'update_block.gru.convz2.bias'
 

@@ -41,7 +41,7 @@ class TileConfig:
 def tile_offsets(length: int, tile: int, overlap: float) -> list[int]:
     """Return the starts of the tiles along an axis, evenly spaced.
 
-    Example:
+    Examples:
         >>> tile_offsets(436, 320, 0.7)
         [0, 58, 116]
 

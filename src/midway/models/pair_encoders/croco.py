@@ -46,7 +46,7 @@ class CrocoDecoderConfig:
 class CrocoDecoder(PairEncoder):
     """Decoder with self-attention among the first image's tokens and attention to the second's.
 
-    Example:
+    Examples:
         >>> import torch
         >>> sizes = CrocoDecoderConfig(encoder_width=24, width=16, depth=3, heads=2)
         >>> maps = torch.zeros(2, 1, 24, 4, 6).unbind()

@@ -20,7 +20,7 @@ def normalized_mse(
         predicted: Features of the target that the forward model predicts.
         target: Features of the target by the teacher; they get no gradient.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x = torch.eye(2).expand(1, 2, 2)
         >>> normalized_mse(x, -x)

@@ -22,7 +22,7 @@ def bounded_laplacian(
         output: u, v and the raw uncertainty c.
         flow: Ground truth (u*, v*) in pixels; not finite where unknown.
 
-    Example:
+    Examples:
         >>> import torch
         >>> bounded_laplacian(torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2, 2)).exp()
         tensor(2.1250)

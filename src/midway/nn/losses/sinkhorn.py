@@ -31,7 +31,7 @@ def sinkhorn_knopp(
         Assignments without gradient; each sample sums to 1, each prototype to about samples /
         prototypes.
 
-    Example:
+    Examples:
         >>> import torch
         >>> logits = torch.tensor([[902.0, 0.0], [900.0, 0.0]])  # both samples prefer the first
         >>> sinkhorn_knopp(logits, rounds=30).round(decimals=3)
