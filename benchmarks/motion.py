@@ -32,9 +32,9 @@ from midway.methods.midway import MidwayConfig
 from midway.models.weights.load import load
 
 EMERGED = 0.2
-"""Dense loss at which `pan` ends; predicting the mean of both motions has 0.45."""
+"""Dense loss at which `pan` and `displaced` end; in `pan`, the mean of both motions has 0.45."""
 STEPS_AT_ONCE = 400
-"""Steps of `pan` between two checks of the loss."""
+"""Steps of these stages between two checks of the loss."""
 NUM_RECENT = 5
 """Number of logged losses averaged in a check."""
 PROBE_TRAIN, PROBE_TEST = range(1_000_000, 1_000_100), range(2_000_000, 2_000_060)

@@ -1,4 +1,4 @@
-"""What is freed stays with the process, or goes back, as is asked for."""
+"""Freed memory is kept or returned, depending on the setting."""
 
 import ctypes
 import subprocess

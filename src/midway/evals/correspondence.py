@@ -57,8 +57,8 @@ class PairSource:
     split: str = "all"
     """Split of the dataset."""
     squares: bool = False
-    """If True, cut the pairs into squares that overlap by about half, for networks that were
-    trained on squares. A patch in two squares counts twice; each square counts as a pair."""
+    """If True, cut the pairs into squares that overlap by half or more, for networks that were
+    trained on squares. A patch in two squares counts twice; `pairs` in results counts squares."""
     worlds: Annotated[WorldPairs, tyro.conf.OmitArgPrefixes] = field(default_factory=WorldPairs)
     """Synthetic worlds."""
 

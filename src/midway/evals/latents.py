@@ -146,8 +146,8 @@ def summary(losses: Mapping[str, Tensor]) -> dict[str, float | None]:
           nothing transfers, None if there is no benefit;
         - `alike_wins`, the share of pairs with a lower loss for `alike` than for `other_motion`;
         - `motion_gain` = 1 - alike / min(reversed, other_motion), the relative fall of the loss by
-          the right motion: positive only for latents that contain motion, as `reversed` has the
-          look of `alike`.
+          the right motion: positive only for latents that contain what reversal inverts, motion or
+          a change of light; None if the loss is 0.
 
     """
     means: dict[str, float | None] = {name: each.mean().item() for name, each in losses.items()}
@@ -155,7 +155,7 @@ def summary(losses: Mapping[str, Tensor]) -> dict[str, float | None]:
     kept = (losses["other_motion"] - losses["alike"]).mean().item()
     means["transfer"] = kept / benefit if benefit > 0 else None
     wrong = min(losses[name].mean().item() for name in ("reversed", "other_motion"))
-    means["motion_gain"] = 1 - losses["alike"].mean().item() / wrong
+    means["motion_gain"] = 1 - losses["alike"].mean().item() / wrong if wrong > 0 else None
     means["alike_wins"] = (losses["alike"] < losses["other_motion"]).double().mean().item()
     return means
 

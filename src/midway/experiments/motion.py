@@ -1,7 +1,7 @@
 """Curricula of short runs in which motion emerges in a small network.
 
-`still` and `moving` take any video, and a network with a local correlation. `pan`, `sway`, `drift`
-and `things` take synthetic worlds, and the paper's network. Each run starts from the weights of the
+`still` and `moving` train a network with a local correlation on any video; `pan`, `sway`, `drift`
+and `things` train the paper's network on synthetic worlds. Each run starts from the weights of the
 previous one. docs/MOTION.md explains the recipes.
 """
 
@@ -55,7 +55,7 @@ NETWORK = replace(
     ),
 )
 """Network of the four stages: two blocks of width 96, one level, one motion latent."""
-CORRELATED = replace(
+CORRELATED_NETWORK = replace(
     NETWORK,
     encoder=replace(NETWORK.encoder, image_size=(96, 96), whitened_patches=True),
     dynamics=replace(NETWORK.dynamics, correlation_radius=2, forward_depth=3),
@@ -178,7 +178,7 @@ def still() -> Experiment:
     """Train the dynamics on crops of one frame that are up to two whole patches apart.
 
     A displacement by whole patches loses no detail, so that fetching a patch is worth more than
-    guessing it from its neighbours.
+    guessing it from its neighbours. Frames wider than about 4:3 are seen in their central square.
 
     Command: ``midway worlds motion/photos --num-worlds 240 --height 128 --width 128 --num-frames 16
     --fps 8 --camera-speed 24 --object-speed 20 --camera-reach 0.3 0.3``, then ``midway train
@@ -196,7 +196,7 @@ def still() -> Experiment:
     )
     return replace(
         base,
-        method=replace(base.method, network=CORRELATED, views=views, final_teacher_momentum=1.0),
+        method=replace(base.method, network=CORRELATED_NETWORK, views=views),
         data=replace(base.data, root="motion/photos", gap_seconds=(0.0, 0.0), batch_size=16),
         optim=replace(base.optim, warmup_steps=50),
         run=replace(base.run, folder=Path("runs/motion.still"), steps=1600),
@@ -206,7 +206,8 @@ def still() -> Experiment:
 def moving() -> Experiment:
     """Train the dynamics on motion between frames, from the weights of `still`.
 
-    Command: ``midway train motion.moving``; any other video by ``--data.root``.
+    Command: ``midway train motion.moving``; any other video by ``--data.root``. Another folder of
+    `still` by ``--method.start``.
     Cost: 13 minutes of one CPU core.
     Expect: docs/MOTION.md.
     """

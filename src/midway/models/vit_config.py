@@ -50,8 +50,8 @@ class EncoderConfig:
     sincos_positions: bool = False
     """If True, initialise positions as sine-cosine waves, not as noise (`midway.nn.mimetic`)."""
     whitened_patches: bool = False
-    """If True, initialise the patch embedding with waves of all frequencies at an even amplitude,
-    not with noise (`midway.nn.mimetic`)."""
+    """If True, initialise the patch embedding with cosine waves whose gains flatten the spectrum of
+    photographs, not with noise (`midway.nn.mimetic`)."""
 
     def __post_init__(self) -> None:
         check_at_least("encoder", self, patch_size=1, width=1, depth=1, heads=1, num_registers=0)

@@ -1,10 +1,10 @@
 """Mimetic initialisation: layers start as trained ones often are.
 
-A patch embedding passes on all frequencies of a photograph with similar amplitude. Queries and keys
-are equal, so that a token attends to tokens like it (Trockman and Kolter, Mimetic initialization of
+The few strong waves of a photograph do not dominate its embedded patches. Queries and keys are
+equal, so that a token attends to tokens like it (Trockman and Kolter, Mimetic initialization of
 self-attention layers, 2023), and positions are sine-cosine waves. Small networks and short runs
 need it: random filters pass on little but colours, randomly drawn attention is uniform, and tables
-of zeros or noise contain no distances, but finding motion needs all at the same time.
+of zeros or noise contain no distances, but finding motion needs all three at once.
 """
 
 import math
@@ -29,7 +29,8 @@ periods along the patch, times r^2; measured on ImageNet-normalised brightness."
 COLOUR_POWER = (1.0, 0.15, 0.015)
 """Variance of brightness, of red against blue and of green against both, relative to brightness."""
 FLOOR = 0.03
-"""Smallest variance that is raised to an even level, relative to that of the mean."""
+"""Variance that is added to each wave's before its gain is computed, relative to that of the mean;
+it limits the gain of weak waves."""
 SPREAD = 0.64
 """Standard deviation of an embedding of photographs, as with random weights of std 0.04."""
 
@@ -72,11 +73,12 @@ def start_comparing(attention: Attention) -> None:
 
 @torch.no_grad()
 def start_whitened(proj: nn.Conv2d) -> None:
-    """Initialise a patch embedding that gives all frequencies of photographs a similar variance.
+    """Initialise a patch embedding that flattens the spectrum of photographs.
 
     Its filters are cosine waves in brightness and two colour differences (a discrete cosine
-    transform), the strongest in photographs first, in random directions of the embedding. Random
-    filters embed little more than the mean colour of a patch.
+    transform), each with the gain 1 / sqrt(variance in photographs + floor), in random directions
+    of the embedding. It leaves out the weakest waves beyond its width. Random filters embed little
+    more than the mean colour of a patch.
     """
     width, colours, side, _ = proj.weight.shape
     steps = torch.arange(side, dtype=torch.float64)

@@ -128,7 +128,7 @@ def test_lattice_boxes_are_whole_parts_apart_and_reach_both_ends() -> None:
 def test_lattice_boxes_of_any_parent_lie_inside_within_half_a_pixel(side: int) -> None:
     boxes = draw((side, side), [LatticeBox(covered=6, parts=8)] * 100).astype(float)
     assert (boxes[:, :2] + boxes[:, 2:] <= side).all()
-    assert (np.abs(boxes[:, :2] - np.round(8 * boxes[:, :2] / side) * side / 8) <= 1).all()
+    assert (np.abs(boxes[:, :2] - np.round(8 * boxes[:, :2] / side) * side / 8) <= 0.5).all()
 
 
 @pytest.mark.parametrize(("covered", "parts"), [(0, 8), (9, 8)])

@@ -61,3 +61,26 @@ def test_tiles_match_at_the_given_size_and_scale_the_flow_back(tmp_path: Path) -
 def test_a_negative_short_side_is_refused() -> None:
     with pytest.raises(MidwayError, match="give 0 or more"):
         FlowMethod(method="features", short_side=-1)
+
+
+@pytest.mark.parametrize("method", ["zero", "pixels", "finetuned"])
+def test_a_short_side_is_refused_where_nothing_is_matched_in_tiles(method) -> None:
+    with pytest.raises(MidwayError, match="matches no tiles; leave it out"):
+        flow_predictor(FlowMethod(method=method, short_side=64))
+
+
+def test_settings_of_whole_frames_are_those_from_before_there_were_tiles() -> None:
+    whole = FlowMethod(method="features", network="net", level=1)
+    assert whole.settings() == {"level": 1, "radius": 5}
+    tiled = replace(whole, short_side=64, overlap=0.5)
+    assert tiled.settings() == {"level": 1, "radius": 5, "short_side": 64, "overlap": 0.5}
+
+
+def test_dynamics_match_frames_smaller_than_a_tile_in_one_tile(tmp_path: Path) -> None:
+    save(MidwayNetwork(tiny()), tmp_path / "net.safetensors")
+    how = FlowMethod(method="dynamics", network=str(tmp_path / "net.safetensors"), short_side=8)
+    frame = np.random.default_rng(0).integers(0, 256, (20, 12, 3), np.uint8)
+    flow = flow_predictor(how)(frame, frame)
+    assert flow.shape == (20, 12, 2)
+    assert np.isfinite(flow).all()
+

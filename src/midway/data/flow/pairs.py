@@ -1,5 +1,6 @@
 """Flow pairs: the files of a pair, and a function that reads them."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -84,15 +85,14 @@ def load_pair(pair: FlowPair) -> FlowExample:
 
 
 def cut_squares(example: FlowExample) -> Iterator[FlowExample]:
-    """Cut a pair into square windows along its longer axis, which overlap by about half.
+    """Cut a pair into square windows along its longer axis, which overlap by half or more.
 
     The windows are evenly spaced, from one end to the other; flow keeps its units and may point out
     of a window. `fine` is None.
     """
     height, width = example.flow.shape[:2]
     side = min(height, width)
-    number = 1 + round(2 * (max(height, width) - side) / side)
-    number = max(number, 2) if height != width else 1
+    number = 1 + math.ceil(2 * (max(height, width) - side) / side)
     for start in np.linspace(0, max(height, width) - side, number).round().astype(int):
         window = slice(start, start + side)
         rows, columns = (window, slice(None)) if height > width else (slice(None), window)

@@ -55,7 +55,8 @@ class FixedBox:
 class LatticeBox:
     """Box of whole parts of the parent, at a random position.
 
-    Two boxes of one parent are a whole number of parts apart along each side.
+    Two boxes of one parent are a whole number of parts apart along each side, to the nearest pixel
+    where the parent is not divisible.
 
     Raises:
         MidwayError: The box has no parts, or more than the parent.

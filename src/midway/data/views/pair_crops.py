@@ -102,8 +102,8 @@ class ViewsConfig(MultiCropConfig):
     `motion_parts` of it."""
     motion_parts: tuple[int, int] = (1, 1)
     """Parts along each side of the motion crop and of its region. With (6, 8), the crops of the two
-    frames are up to two sixths of their side apart in each direction: a crop of six patches moves
-    by whole patches, even in a still frame. With (1, 1), both crops are the whole region."""
+    frames are up to two sixths of their side apart in each direction, which is two patches for a
+    side of six patches, even in a still frame. With (1, 1), both crops are the whole region."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -129,5 +129,6 @@ class ViewsConfig(MultiCropConfig):
 
     def _part(self) -> LatticeBox | None:
         covered, parts = self.motion_parts
-        box = LatticeBox(covered=covered, parts=parts)
-        return None if covered == parts else box
+        if not 1 <= covered <= parts:
+            raise MidwayError(f"motion_parts is {self.motion_parts}; give 1 <= first <= second")
+        return None if covered == parts else LatticeBox(covered=covered, parts=parts)

@@ -46,17 +46,18 @@ class FlowMethod:
     dynamics, a Midway network by any of its names; for features, also any encoder, such as
     timm:NAME."""
     overlap: float = 0.9
-    """Fraction of a tile that the next one overlaps (finetuned)."""
+    """Fraction of a tile that the next one overlaps (finetuned, and matching with a short side)."""
     tiles_at_once: int = 8
-    """Batch size in tiles (finetuned)."""
+    """Batch size in tiles (finetuned, and matching with a short side)."""
     level: int | None = None
     """Encoder level to match (features, dynamics); by default the lowest that the dynamics predict,
     or the third of an encoder without dynamics."""
     radius: int = 5
     """Search radius in patches (features, dynamics)."""
     short_side: int = 0
-    """Shorter side in pixels to which frames are resized before they are matched in overlapping
-    tiles of the network's own size; 0 to match whole frames as they are (features, dynamics)."""
+    """Shorter side in pixels, or more if a tile is larger, to which frames are resized before they
+    are matched in overlapping tiles of the network's own size, which all weigh the same; 0 to match
+    whole frames as they are (features, dynamics)."""
 
     def __post_init__(self) -> None:
         if self.short_side < 0:
@@ -93,6 +94,11 @@ def flow_predictor(how: FlowMethod) -> Predictor:
         raise MidwayError(
             f"method {how.method}: takes no network; leave --network out, or add --method "
             "finetuned, features or dynamics"
+        )
+    if how.short_side and how.method not in ("features", "dynamics"):
+        raise MidwayError(
+            f"short side {how.short_side}: method {how.method} matches no tiles; leave it out, or "
+            "add --method features or dynamics"
         )
     device, how = pick_device(), with_level(how)
     if how.method == "zero":
@@ -149,20 +155,13 @@ def network_predictor(network: FlowModule, *, overlap: float, tiles_at_once: int
 def _matching_predictor(encoder: Encoder, find: Match, how: FlowMethod) -> Predictor:
     """Return a predictor that resizes frames to whole patches or for tiles, and their flow back."""
     device, patch = next(encoder.parameters()).device, encoder.stride
-    tiles = TileConfig(size=encoder.image_size, overlap=how.overlap, batch_size=how.tiles_at_once)
 
     @torch.no_grad()
     def predict(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> FloatFlow:
         frames = _frames(source, target, device)
         height, width = frames.shape[2:]
         if how.short_side:
-            factor = how.short_side / min(height, width)
-            size = tuple(
-                max(tile, round(side * factor))
-                for tile, side in zip(tiles.size, (height, width), strict=True)
-            )
-            first, second = normalise(F.interpolate(frames, size, mode="bilinear", antialias=True))
-            flow = predict_tiled(partial(_certain, find), first, second, tiles)[None]
+            flow, size = _matched_in_tiles(encoder, find, how, frames)
         else:
             # The nearest multiple of the stride, so that the frames are hardly distorted.
             size = (max(1, round(height / patch)) * patch, max(1, round(width / patch)) * patch)
@@ -171,6 +170,20 @@ def _matching_predictor(encoder: Encoder, find: Match, how: FlowMethod) -> Predi
         return _array(F.interpolate(flow, (height, width), mode="bilinear")[0] * scale)
 
     return predict
+
+
+def _matched_in_tiles(
+    encoder: Encoder, find: Match, how: FlowMethod, frames: Tensor
+) -> tuple[Tensor, tuple[int, int]]:
+    """Return the flow of resized frames, (1, 2, height, width), and their size."""
+    stride = encoder.stride
+    rows, columns = (max(1, side // stride) * stride for side in encoder.image_size)
+    tiles = TileConfig(size=(rows, columns), overlap=how.overlap, batch_size=how.tiles_at_once)
+    height, width = frames.shape[2:]
+    factor = max(how.short_side / min(height, width), rows / height, columns / width)
+    size = (max(rows, round(height * factor)), max(columns, round(width * factor)))
+    first, second = normalise(F.interpolate(frames, size, mode="bilinear", antialias=True))
+    return predict_tiled(partial(_certain, find), first, second, tiles)[None], size
 
 
 def _certain(find: Match, source: Tensor, target: Tensor) -> Tensor:
