@@ -237,4 +237,3 @@ def test_displaced_motion_crops_of_a_still_frame_show_the_same_pixels() -> None:
 def test_a_motion_crop_larger_than_its_region_is_refused() -> None:
     with pytest.raises(MidwayError, match="motion_parts is \\(9, 8\\); give 1 <= first <= second"):
         ViewsConfig(motion_parts=(9, 8))
-

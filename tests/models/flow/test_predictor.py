@@ -83,4 +83,3 @@ def test_dynamics_match_frames_smaller_than_a_tile_in_one_tile(tmp_path: Path) -
     flow = flow_predictor(how)(frame, frame)
     assert flow.shape == (20, 12, 2)
     assert np.isfinite(flow).all()
-
