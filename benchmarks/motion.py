@@ -58,10 +58,15 @@ class Stage:
     """Loss at which the stage ends early; 0 to take all steps."""
 
 
+def midway_of(experiment: Experiment) -> MidwayConfig:
+    """Return the method of an experiment, which is Midway in all stages."""
+    assert isinstance(experiment.method, MidwayConfig)
+    return experiment.method
+
+
 def with_dynamics(experiment: Experiment, **changes: Any) -> Experiment:
     """Return the experiment with changed fields of the dynamics."""
-    method = experiment.method
-    assert isinstance(method, MidwayConfig)
+    method = midway_of(experiment)
     dynamics = replace(method.network.dynamics, **changes)
     return replace(
         experiment, method=replace(method, network=replace(method.network, dynamics=dynamics))
@@ -80,8 +85,7 @@ def as_shipped(experiment: Experiment, *, steps: int) -> Experiment:
 def exchanged(stage: Stage) -> Stage:
     """Return a stage of frames twice as wide, each half predicted with the other's latents."""
     experiment = stage.experiment
-    method = experiment.method
-    assert isinstance(method, MidwayConfig)
+    method = midway_of(experiment)
     views = replace(method.views, motion_size=(48, 96), aspect=(2.0, 2.0))
     return replace(
         stage,
@@ -100,8 +104,7 @@ def correlated(
 ) -> Stage:
     """Return a short stage with a local correlation and three forward blocks, encoder frozen."""
     experiment = with_dynamics(stage.experiment, correlation_radius=2, forward_depth=3)
-    method = experiment.method
-    assert isinstance(method, MidwayConfig)
+    method = midway_of(experiment)
     experiment = replace(
         experiment,
         method=replace(
@@ -141,8 +144,7 @@ def cropped(stage: Stage) -> Stage:
 def displaced(stage: Stage) -> Stage:
     """Return a stage of still frames, seen in crops that are up to two whole patches apart."""
     experiment = stage.experiment
-    method = experiment.method
-    assert isinstance(method, MidwayConfig)
+    method = midway_of(experiment)
     views = replace(method.views, motion_area=(1.0, 1.0), motion_parts=(6, 8))
     return replace(
         stage,
@@ -155,6 +157,13 @@ def displaced(stage: Stage) -> Stage:
         ),
         ends_below=EMERGED,
     )
+
+
+def starting_from(stage: Stage, run: str) -> Stage:
+    """Return a stage that starts from the weights of another run."""
+    experiment = stage.experiment
+    method = replace(midway_of(experiment), start=run)
+    return replace(stage, experiment=replace(experiment, method=method))
 
 
 PAN, SWAY, DRIFT, THINGS = motion.pan(), motion.sway(), motion.drift(), motion.things()
@@ -216,13 +225,7 @@ CORRELATED = {
 """Two stages that a local correlation makes short; the encoder stays frozen."""
 DISPLACED = {
     "displaced": displaced(CORRELATED["things"]),
-    "things": replace(
-        CORRELATED["things"],
-        experiment=replace(
-            CORRELATED["things"].experiment,
-            method=replace(CORRELATED["things"].experiment.method, start="motion.displaced"),
-        ),
-    ),
+    "things": starting_from(CORRELATED["things"], "motion.displaced"),
 }
 """The same worlds in both stages, first as still frames: displacements by whole patches lose no
 detail, so that fetching a patch is worth more than guessing it."""
