@@ -17,6 +17,7 @@ from midway.evals import correspondence
 from midway.evals.correspondence import (
     HeatmapConfig,
     PairSource,
+    _data_settings,
     force_gates_open,
     score_heatmaps,
 )
@@ -242,3 +243,10 @@ def test_wide_worlds_in_squares_are_more_pairs_of_square_grids(network) -> None:
     assert in_squares.num_examples() is None
     _, squares = score_heatmaps(network, in_squares.examples(), HOW)
     assert squares == 2 * whole
+
+
+def test_squares_are_a_setting_of_results_only_if_they_are_cut() -> None:
+    whole = PairSource(dataset="sintel")
+    assert _data_settings(whole) == {"dataset": "sintel", "split": "all"}
+    cut = _data_settings(PairSource(dataset="sintel", squares=True))
+    assert cut == {"dataset": "sintel", "split": "all", "squares": True}

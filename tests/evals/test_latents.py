@@ -10,7 +10,7 @@ from midway.data.synthetic.pairs import WorldPairs
 from midway.data.synthetic.world import World, WorldConfig
 from midway.data.synthetic.write import write_videos
 from midway.errors import MidwayError
-from midway.evals.latents import exchanged_losses, summary
+from midway.evals.latents import LATENTS, exchanged_losses, summary
 from midway.evals.probes.exchange import HalvesConfig, half_losses, read_halves
 from midway.models.weights.save import save
 
@@ -99,6 +99,11 @@ def test_a_look_that_both_halves_share_is_no_motion():
     found = summary(losses | {"other_motion": torch.full((3,), 1.0)})
     assert found["transfer"] == 1
     assert found["motion_gain"] == 0
+
+
+def test_a_network_without_any_loss_has_no_motion_gain():
+    losses = dict.fromkeys((*LATENTS, "copy"), torch.zeros(3))
+    assert summary(losses)["motion_gain"] is None
 
 
 def test_one_world_or_no_latents_are_refused():

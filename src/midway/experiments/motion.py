@@ -208,7 +208,7 @@ def moving() -> Experiment:
 
     Command: ``midway train motion.moving``; any other video by ``--data.root``. Another folder of
     `still` by ``--method.start``.
-    Cost: 13 minutes of one CPU core.
+    Cost: 14 minutes of one CPU core.
     Expect: docs/MOTION.md.
     """
     before = still()
