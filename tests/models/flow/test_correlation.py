@@ -42,6 +42,24 @@ def test_nothing_is_found_outside_the_image_and_equals_stay():
     assert rows.max() <= 4
 
 
+def test_the_average_over_the_window_finds_what_is_distinct_and_shrinks_what_is_not():
+    def found(features, moved, **options):
+        flow = match_maps(features, moved, radius=2, temperature=0.05, reluctance=0.2, **options)
+        return flow[0, :, 3:-3, 3:-3].mean((1, 2))
+
+    torch.manual_seed(0)
+    distinct = torch.randn(1, 256, 12, 12)
+    moved = distinct.roll(1, dims=3)
+    for average in ("peak", "window"):
+        assert (found(distinct, moved, average=average) - torch.tensor([1.0, 0.0])).norm() < 0.1
+    # Every cell of the target is as similar as any other, up to noise: peaks are at random.
+    plain = torch.ones(1, 64, 12, 12)
+    noisy = plain + 0.1 * torch.randn(plain.shape)
+    assert match_maps(plain, noisy, radius=2).norm(dim=1)[0, 3:-3, 3:-3].mean() > 1
+    flow = match_maps(plain, noisy, radius=2, temperature=0.05, reluctance=0.2, average="window")
+    assert flow.norm(dim=1)[0, 3:-3, 3:-3].mean() < 0.2
+
+
 def test_the_memory_of_matching_does_not_grow_with_the_offsets():
     features = torch.randn(1, 76, 30, 40)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:

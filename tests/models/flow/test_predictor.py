@@ -69,17 +69,21 @@ def test_a_short_side_is_refused_where_nothing_is_matched_in_tiles(method) -> No
         flow_predictor(FlowMethod(method=method, short_side=64))
 
 
-def test_settings_of_whole_frames_are_those_from_before_there_were_tiles() -> None:
+def test_settings_have_later_options_only_where_they_are_used() -> None:
     whole = FlowMethod(method="features", network="net", level=1)
     assert whole.settings() == {"level": 1, "radius": 5}
     tiled = replace(whole, short_side=64, overlap=0.5)
     assert tiled.settings() == {"level": 1, "radius": 5, "short_side": 64, "overlap": 0.5}
+    averaged = replace(whole, average="window")
+    assert averaged.settings() == {"level": 1, "radius": 5, "average": "window"}
 
 
 def test_dynamics_match_frames_smaller_than_a_tile_in_one_tile(tmp_path: Path) -> None:
     save(MidwayNetwork(tiny()), tmp_path / "net.safetensors")
     how = FlowMethod(method="dynamics", network=str(tmp_path / "net.safetensors"), short_side=8)
     frame = np.random.default_rng(0).integers(0, 256, (20, 12, 3), np.uint8)
-    flow = flow_predictor(how)(frame, frame)
-    assert flow.shape == (20, 12, 2)
-    assert np.isfinite(flow).all()
+    flows = [flow_predictor(each)(frame, frame) for each in (how, replace(how, average="window"))]
+    for flow in flows:
+        assert flow.shape == (20, 12, 2)
+        assert np.isfinite(flow).all()
+    assert not np.array_equal(*flows)

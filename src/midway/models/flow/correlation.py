@@ -1,10 +1,12 @@
 """Optical flow without training, by correlation of frozen features.
 
 Each source patch is compared with the target patches in a window. A soft-argmax near the peak of
-the correlation gives displacements finer than the grid.
+the correlation gives displacements finer than the grid; over the whole window, it gives the mean of
+all displacements by their plausibility, so that uncertain flow shrinks to zero.
 """
 
 from itertools import product
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -21,6 +23,11 @@ TEMPERATURE = 0.03
 """Temperature of the softmax over cosines."""
 PEAK_RADIUS = 1.5
 """Radius of the soft-argmax around the best cell: a peak further away is another match."""
+WINDOW_TEMPERATURE, WINDOW_RELUCTANCE = 0.05, 0.2
+"""Temperature and penalty per cell of the soft-argmax over the window: of the twelve tried, those
+with the lowest EPE on FlyingChairs (docs/experiments/motion.md)."""
+Average: TypeAlias = Literal["peak", "window"]
+"""Cells that the soft-argmax covers: those near the best one, or all in the window."""
 
 
 @torch.no_grad()
@@ -31,15 +38,17 @@ def match_maps(
     radius: int,
     temperature: float = TEMPERATURE,
     reluctance: float = 0.0,
+    average: Average = "peak",
 ) -> Float[Tensor, "batch 2 rows columns"]:
-    """Return the displacement, in cells (right, down), to the most similar cell of the target.
+    """Return the displacement, in cells (right, down), to the similar cells of the target.
 
     Args:
         source: Features of any length; they are normalised.
         target: Features of the same shape.
         radius: Search radius in cells along each axis.
-        temperature: Temperature of the softmax over the cosines near the best one.
+        temperature: Temperature of the softmax over the cosines.
         reluctance: Penalty on a cosine per cell of displacement; breaks ties.
+        average: Cells that are averaged: those near the most similar one, or all in the window.
     """
     steps = range(-radius, radius + 1)
     shifts = [(u, v) for v in steps for u in steps]
@@ -52,8 +61,10 @@ def match_maps(
     # Soft-argmax, one offset at a time to save memory; subtracting the maximum avoids overflow.
     highest = cosines.amax(1)  # (batch, rows, columns)
     for (u, v), cosine in zip(shifts, cosines.unbind(1), strict=True):
-        is_near = (best - best.new_tensor([u, v])[:, None, None]).abs().amax(1) < PEAK_RADIUS
-        weight = ((cosine - highest) / temperature).exp() * is_near
+        weight = ((cosine - highest) / temperature).exp()
+        if average == "peak":
+            apart = (best - best.new_tensor([u, v])[:, None, None]).abs().amax(1)
+            weight = weight * (apart < PEAK_RADIUS)
         flow += weight[:, None] * flow.new_tensor([u, v])[:, None, None]
         total = total + weight
     return flow / total[:, None]
@@ -80,7 +91,13 @@ def _cosines(source: Tensor, target: Tensor, radius: int) -> Tensor:
 
 @torch.no_grad()
 def feature_flow(
-    encoder: Encoder, source: Images, target: Images, *, level: int, radius: int
+    encoder: Encoder,
+    source: Images,
+    target: Images,
+    *,
+    level: int,
+    radius: int,
+    average: Average = "peak",
 ) -> Flow:
     """Return flow in pixels by matching frozen features of source and target at one level.
 
@@ -90,15 +107,22 @@ def feature_flow(
         target: Frame of the same size, ImageNet-normalised.
         level: Encoder level.
         radius: Search radius in cells of the map at this level.
+        average: Cells that are averaged: those near the most similar one, or all in the window.
     """
     (found_in,) = encoder.maps(target, (level,))
     (looked_for,) = encoder.maps(source, (level,))
-    return _flow(looked_for, found_in, source, encoder.strides((level,))[0], radius)
+    return _flow(looked_for, found_in, source, encoder.strides((level,))[0], radius, average)
 
 
 @torch.no_grad()
 def dynamics_flow(
-    network: MidwayNetwork, source: Images, target: Images, *, level: int, radius: int
+    network: MidwayNetwork,
+    source: Images,
+    target: Images,
+    *,
+    level: int,
+    radius: int,
+    average: Average = "peak",
 ) -> Flow:
     """Return flow in pixels by matching the dynamics' prediction of the source in the target.
 
@@ -108,6 +132,7 @@ def dynamics_flow(
         target: Frame of the same size, ImageNet-normalised.
         level: One of the objective levels.
         radius: Search radius in patches.
+        average: Cells that are averaged: those near the most similar one, or all in the window.
 
     Raises:
         MidwayError: The dynamics do not predict this level.
@@ -119,7 +144,7 @@ def dynamics_flow(
     looked_for, found_in = (
         to_map(tokens, grid) for tokens in predicted_source(network, source, target, level)
     )
-    return _flow(looked_for, found_in, source, network.encoder.stride, radius)
+    return _flow(looked_for, found_in, source, network.encoder.stride, radius, average)
 
 
 def predicted_source(
@@ -145,11 +170,20 @@ def predicted_source(
     return output.prediction, features[network.config.levels.index(level)]
 
 
-def _flow(looked_for: Map, found_in: Map, source: Images, stride: int, radius: int) -> Flow:
+def _flow(
+    looked_for: Map, found_in: Map, source: Images, stride: int, radius: int, average: Average
+) -> Flow:
     # The mean over cells does not depend on the position, so it only flattens the correlation.
     # Summed over tokens, because another order of summation rounds differently.
     mean = found_in.flatten(2).transpose(1, 2).mean(1)[..., None, None]
-    cells = match_maps(looked_for - mean, found_in - mean, radius=radius)
+    cells = match_maps(
+        looked_for - mean,
+        found_in - mean,
+        radius=radius,
+        temperature=TEMPERATURE if average == "peak" else WINDOW_TEMPERATURE,
+        reluctance=0.0 if average == "peak" else WINDOW_RELUCTANCE,
+        average=average,
+    )
     size = (source.shape[2], source.shape[3])
     # Upsampled to pixels, and scaled from cells to pixels.
     return F.interpolate(cells, size, mode="bilinear") * stride

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder
 from midway.models.flow.base import FlowModule
-from midway.models.flow.correlation import dynamics_flow, feature_flow
+from midway.models.flow.correlation import Average, dynamics_flow, feature_flow
 from midway.models.flow.network import load_flow_network
 from midway.models.flow.pixels import pixel_flow
 from midway.models.flow.tiles import TileConfig, predict_tiled
@@ -58,6 +58,9 @@ class FlowMethod:
     """Shorter side in pixels, or more if a tile is larger, to which frames are resized before they
     are matched in overlapping tiles of the network's own size, which all weigh the same; 0 to match
     whole frames as they are (features, dynamics)."""
+    average: Average = "peak"
+    """Displacements that are averaged: those near the best match, or all in the window, with a
+    penalty on large ones, so that uncertain flow shrinks to zero (features, dynamics)."""
 
     def __post_init__(self) -> None:
         if self.short_side < 0:
@@ -65,7 +68,7 @@ class FlowMethod:
         if self.radius < 1:
             raise MidwayError(f"radius {self.radius}: too small; give 1 patch or more")
 
-    def settings(self) -> dict[str, float | None]:
+    def settings(self) -> dict[str, float | str | None]:
         """Return the options that affect the flow of a given network.
 
         The level is that of `with_level`.
@@ -73,13 +76,13 @@ class FlowMethod:
         if self.method == "finetuned":
             return {"overlap": self.overlap}
         if self.method in ("features", "dynamics"):
-            # Without tiles, results keep the version hash that they had before this option.
-            tiles = {"short_side": self.short_side, "overlap": self.overlap}
-            return {
-                "level": self.level,
-                "radius": self.radius,
-                **(tiles if self.short_side else {}),
-            }
+            options: dict[str, float | str | None] = {"level": self.level, "radius": self.radius}
+            # With their defaults, later options do not change the version hash of results.
+            if self.short_side:
+                options |= {"short_side": self.short_side, "overlap": self.overlap}
+            if self.average != "peak":
+                options |= {"average": self.average}
+            return options
         return {}
 
 
@@ -114,7 +117,7 @@ def flow_predictor(how: FlowMethod) -> Predictor:
             tiles_at_once=how.tiles_at_once,
         )
     assert how.level is not None, "set by with_level"
-    find = {"level": how.level, "radius": how.radius}
+    find = {"level": how.level, "radius": how.radius, "average": how.average}
     if how.method == "dynamics":
         network = load(how.network).to(device)
         return _matching_predictor(network.encoder, partial(dynamics_flow, network, **find), how)
