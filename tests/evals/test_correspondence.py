@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -229,6 +230,25 @@ def test_squares_cover_a_wide_pair_and_keep_pixels_and_flow() -> None:
         assert np.array_equal(square.occluded, example.occluded[:, columns])
 
 
+def test_smaller_squares_cover_both_axes() -> None:
+    frame = np.arange(20 * 30 * 3).reshape(20, 30, 3).astype(np.uint8)
+    flow = np.arange(20 * 30 * 2).reshape(20, 30, 2).astype(np.float32)
+    example = FlowExample(source=frame, target=frame, flow=flow, occluded=None)
+    squares = [*cut_squares(example, 10)]
+    starts = [(top, left) for top in (0, 5, 10) for left in (0, 5, 10, 15, 20)]
+    for (top, left), square in zip(starts, squares, strict=True):
+        assert np.array_equal(square.flow, flow[top : top + 10, left : left + 10])
+        assert np.array_equal(square.source, frame[top : top + 10, left : left + 10])
+    (whole,) = cut_squares(replace(example, source=frame[:, :20], flow=flow[:, :20]), 40)
+    assert whole.flow.shape == (20, 20, 2)
+
+
+@pytest.mark.parametrize("how", [{"squares": True, "square_side": -1}, {"square_side": 32}])
+def test_a_side_below_0_or_without_squares_is_refused(how: dict[str, int]) -> None:
+    with pytest.raises(MidwayError, match=r"square_side = .*; give 0, or a side above 0 with"):
+        PairSource(**how)
+
+
 @pytest.mark.parametrize(("shape", "number"), [((20, 20), 1), ((20, 21), 2), ((60, 20), 5)])
 def test_squares_of_any_shape(shape: tuple[int, int], number: int) -> None:
     frame, flow = np.zeros((*shape, 3), np.uint8), np.zeros((*shape, 2), np.float32)
@@ -250,3 +270,5 @@ def test_squares_are_a_setting_of_results_only_if_they_are_cut() -> None:
     assert _data_settings(whole) == {"dataset": "sintel", "split": "all"}
     cut = _data_settings(PairSource(dataset="sintel", squares=True))
     assert cut == {"dataset": "sintel", "split": "all", "squares": True}
+    small = _data_settings(PairSource(dataset="sintel", squares=True, square_side=96))
+    assert small == {**cut, "square_side": 96}

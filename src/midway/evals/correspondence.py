@@ -59,8 +59,15 @@ class PairSource:
     squares: bool = False
     """If True, cut the pairs into squares that overlap by half or more, for networks that were
     trained on squares. A patch in two squares counts twice; `pairs` in results counts squares."""
+    square_side: int = 0
+    """Side of the squares in pixels; 0, or more than the shorter side of the pairs, for the shorter
+    side. The network sees smaller squares at a finer scale, in which motion is larger."""
     worlds: Annotated[WorldPairs, tyro.conf.OmitArgPrefixes] = field(default_factory=WorldPairs)
     """Synthetic worlds."""
+
+    def __post_init__(self) -> None:
+        rule = f"square_side = {self.square_side}; give 0, or a side above 0 with --data.squares"
+        require("data", {rule: self.square_side == 0 or (self.squares and self.square_side > 0)})
 
     def num_examples(self) -> int | None:
         """Return the number of pairs if it is known: that of uncut pairs of synthetic worlds."""
@@ -76,7 +83,7 @@ class PairSource:
 
         """
         for example in self._whole():
-            yield from cut_squares(example) if self.squares else [example]
+            yield from cut_squares(example, self.square_side) if self.squares else [example]
 
     def _whole(self) -> Iterator[FlowExample]:
         if self.dataset == "worlds":
@@ -310,8 +317,10 @@ def _data_settings(data: PairSource) -> dict[str, Any]:
         settings: dict[str, Any] = {"dataset": "worlds", **to_json(data.worlds)}
     else:
         settings = {"dataset": data.dataset, "split": data.split}
-    # Without squares, results keep the version hash that they had before this option.
-    return {**settings, "squares": True} if data.squares else settings
+    # With their defaults, later options do not change the version hash of results.
+    squares = {"squares": True} if data.squares else {}
+    side = {"square_side": data.square_side} if data.square_side else {}
+    return {**settings, **squares, **side}
 
 
 def report(results: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,18 +85,20 @@ def load_pair(pair: FlowPair) -> FlowExample:
     )
 
 
-def cut_squares(example: FlowExample) -> Iterator[FlowExample]:
-    """Cut a pair into square windows along its longer axis, which overlap by half or more.
+def cut_squares(example: FlowExample, side: int = 0) -> Iterator[FlowExample]:
+    """Cut a pair into square windows, which overlap by half or more along the axes they are cut on.
 
     The windows are evenly spaced, from one end to the other; flow keeps its units and may point out
     of a window. `fine` is None.
+
+    Args:
+        example: Pair with flow.
+        side: Side of the windows in pixels, at most the shorter side of the pair, which 0 stands
+            for.
     """
-    height, width = example.flow.shape[:2]
-    side = min(height, width)
-    number = 1 + math.ceil(2 * (max(height, width) - side) / side)
-    for start in np.linspace(0, max(height, width) - side, number).round().astype(int):
-        window = slice(start, start + side)
-        rows, columns = (window, slice(None)) if height > width else (slice(None), window)
+    shorter = min(example.flow.shape[:2])
+    side = min(side or shorter, shorter)
+    for rows, columns in product(*(_windows(length, side) for length in example.flow.shape[:2])):
         occluded = example.occluded
         yield replace(
             example,
@@ -105,6 +108,12 @@ def cut_squares(example: FlowExample) -> Iterator[FlowExample]:
             occluded=None if occluded is None else occluded[rows, columns],
             fine=None,
         )
+
+
+def _windows(length: int, side: int) -> list[slice]:
+    number = 1 + math.ceil(2 * (length - side) / side)
+    starts = np.linspace(0, length - side, number).round().astype(int).tolist()
+    return [slice(start, start + side) for start in starts]
 
 
 def read_pair_flow(pair: FlowPair) -> FloatFlow:
