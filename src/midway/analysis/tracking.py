@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from midway.analysis.inputs import check_points, fit
 from midway.analysis.track_steps import Draws, FlowStep, NetworkStep, Step
+from midway.analysis.track_windows import WindowStep
 from midway.errors import MidwayError, counted
 from midway.models.encoders.base import Encoder
 from midway.models.flow.correlation import feature_flow
@@ -56,6 +57,7 @@ def track_points(
     method: Method = "midway",
     level: int | None = None,
     short_side: int = 0,
+    window: int = 0,
     flow: Predictor | None = None,
     num_draws: int = 16,
     seed: int = 0,
@@ -82,6 +84,8 @@ def track_points(
             an encoder alone.
         short_side: Shorter side of the network's input in pixels; 0 for the side in its
             configuration.
+        window: Side in pixels of the square around a point that the network sees in place of the
+            frame; 0 for whole frames. Not for `flow`.
         flow: Flow predictor; matching of the network's features at `level` if None.
         num_draws: K, the number of random directions of a heatmap.
         seed: Seed of the directions.
@@ -93,6 +97,11 @@ def track_points(
 
     """
     _check(frames, points, start_frames)
+    if method == "flow" and window:
+        raise MidwayError(
+            f"window of {window} pixels: tracking by flow has none; leave it out, or track by "
+            "another method"
+        )
     if method == "flow" and flow is not None:
         return _follow(FlowStep(flow), frames, points, start_frames)
     if network is None:
@@ -103,7 +112,8 @@ def track_points(
         return _follow(step, frames, points, start_frames)
     draws = Draws(number=num_draws, seed=seed, dtype=dtype)
     step = NetworkStep(network, method, level=level, short_side=short_side, draws=draws)
-    return _follow(step, frames, points, start_frames)
+    followed = WindowStep(step, window) if window else step
+    return _follow(followed, frames, points, start_frames)
 
 
 def check_length(frames: Frames) -> None:

@@ -53,6 +53,7 @@ def track(
     level: int | None = None,
     fps: float = 0.0,
     short_side: int = 0,
+    window: int = 0,
     draws: int = 16,
     seed: int = 0,
     flow: FlowMethod = PIXELS,
@@ -72,6 +73,8 @@ def track(
         level: Level of features and heatmaps; by default the highest objective level, or the top.
         fps: Frames per second to process; 0 for all frames.
         short_side: Shorter side of the network's input in pixels; 0 for its training size.
+        window: Side in pixels of the square around a point that the network sees in place of the
+            frame, about two times the training size of a small network; 0 for whole frames.
         draws: Number of perturbations averaged in a heatmap.
         seed: Seed of the perturbations.
         flow: Flow estimation of --method flow.
@@ -80,7 +83,7 @@ def track(
     points, device, names = parse_points(point), pick_device(), short_names(network)
     # All are opened before the first is used, so that an error comes at once.
     opened = {each: _source(each, method, flow, device) for each in names}
-    options = {"method": method, "level": level, "short_side": short_side}
+    options = {"method": method, "level": level, "short_side": short_side, "window": window}
     options |= {"num_draws": draws, "seed": seed, "dtype": fast_dtype(device)}
     with VideoFile(str(video)) as file:
         file.warn()

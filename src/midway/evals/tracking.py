@@ -95,6 +95,9 @@ class TrackerConfig:
     """K, the number of perturbations that a heatmap averages."""
     seed: int = 0
     """Seed of the perturbations."""
+    window: int = 0
+    """Side in pixels of the square around a point, of the 256 of a frame, that the network sees in
+    place of the frame; 0 for whole frames."""
     queries_per_video: int = 0
     """Maximum number of queries per video, evenly spaced; 0 for all."""
 
@@ -105,6 +108,7 @@ class TrackerConfig:
                 self.queries_per_video >= 0
             ),
             f"level = {self.level}; give 0 or more": self.level >= 0,
+            f"window = {self.window}; give 0 or more": self.window >= 0,
         }
         require("", rules)
 
@@ -138,6 +142,8 @@ def evaluate(
     # The file's folder does not affect the results.
     source = to_json(data.worlds) if data.root is None else {"file": data.root.name}
     settings = {"data": source, **to_json(how)}
+    if not how.window:  # results keep the version hash that they had before this option
+        del settings["window"]
     results = complete(
         {
             **settings,
@@ -250,6 +256,7 @@ def _tracked(
             torch.from_numpy(starts),
             method=how.method,
             level=how.level or None,
+            window=how.window,
             num_draws=how.num_draws,
             seed=how.seed,
         )
