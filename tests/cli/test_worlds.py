@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from midway.cli import main
+from midway.data.labelled_videos.tracks import read_tap_vid, world_video
+from midway.data.synthetic.photo_world import PhotoWorldConfig
 from tests.data.synthetic.test_photo_world import draw
 
 SMALL = ["--height", "32", "--width", "48", "--num-frames", "3", "--num-worlds", "2"]
@@ -38,6 +40,19 @@ def test_flow_is_written_in_the_layout_of_sintel(photos, tmp_path):
     assert sorted(parts) == ["clean", "flow", "occlusions"]
     image = np.asarray(Image.open(out / "training/clean/world_0001/frame_0002.png"))
     assert image.shape == (32, 48, 3)
+
+
+def test_tracks_are_written_in_the_layout_of_tap_vid(photos, tmp_path):
+    out = tmp_path / "tracks"
+    assert main(["worlds", str(out), "--photos", photos, "--layout", "tracks", *SMALL]) == 0
+    config = PhotoWorldConfig(photos=photos, height=32, width=48, num_frames=3)
+    for seed, video in enumerate(read_tap_vid(out)):
+        true = world_video(config, seed, 32)
+        assert video.name == true.name
+        assert np.array_equal(video.frames, true.frames)
+        assert np.allclose(video.points, true.points)
+        # What has left the frame is hidden too.
+        assert (video.occluded >= true.occluded).all()
 
 
 @pytest.mark.parametrize(

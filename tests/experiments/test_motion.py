@@ -1,6 +1,7 @@
-"""Presets for motion: still frames whose crops move by whole patches, then moving frames."""
+"""Presets for motion: still frames in displaced crops, moving frames, then the encoder too."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,33 +52,37 @@ def video(tmp_path):
     return tmp_path / "videos"
 
 
-def test_moving_goes_on_from_still(tmp_path, video) -> None:
-    runs = {}
-    for preset in (motion.still(), motion.moving()):
-        start = runs.get("motion.still", "")
+def test_each_stage_goes_on_from_the_one_before(tmp_path, video) -> None:
+    stages = {"motion.still": motion.still, "motion.moving": motion.moving}
+    stages["motion.joined"] = motion.joined
+    folder, networks = "", []
+    for number, (name, stage) in enumerate(stages.items()):
+        preset = stage()
+        assert preset.run.folder == Path("runs") / name
         run = replace(
             preset,
-            method=replace(_method(preset), start=str(start)),
+            method=replace(_method(preset), start=str(folder)),
             data=replace(
                 preset.data, root=str(video), num_workers=0, batch_size=1, draws_per_clip=1
             ),
             optim=replace(preset.optim, warmup_steps=0),
             # Fresh weights of another seed would differ.
-            run=replace(
-                preset.run, folder=tmp_path / preset.run.folder.name, steps=1, seed=len(runs)
-            ),
+            run=replace(preset.run, folder=tmp_path / name, steps=1, seed=number),
         )
         train(run)
-        runs[preset.run.folder.name] = run.run.folder
+        folder = run.run.folder
+        networks.append(load(folder))
     assert _method(motion.moving()).start == str(motion.still().run.folder)
-    before, after = (load(folder) for folder in runs.values())
-    # The encoder is frozen, the dynamics are not.
-    assert _equal(before.encoder, after.encoder)
-    moved = [
-        not _equal(getattr(before.dynamics, part), getattr(after.dynamics, part))
-        for part in ("midway_path", "forward_models")
-    ]
-    assert all(moved)
+    assert _method(motion.joined()).start == str(motion.moving().run.folder)
+    still, moving, joined = networks
+    # The encoder is frozen in the first two, the dynamics are not.
+    assert _equal(still.encoder, moving.encoder)
+    for part in ("midway_path", "forward_models"):
+        assert not _equal(getattr(still.dynamics, part), getattr(moving.dynamics, part))
+    # In the last stage the encoder learns, and the teacher follows it except for its head.
+    assert not _equal(moving.encoder, joined.encoder)
+    assert not _equal(moving.teacher.encoder, joined.teacher.encoder)
+    assert _equal(moving.teacher.head, joined.teacher.head)
 
 
 def _equal(one: nn.Module, two: nn.Module) -> bool:

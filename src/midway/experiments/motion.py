@@ -1,8 +1,8 @@
 """Curricula of short runs in which motion emerges in a small network.
 
-`still` and `moving` train a network with a local correlation on any video; `pan`, `sway`, `drift`
-and `things` train the paper's network on synthetic worlds. Each run starts from the weights of the
-previous one. docs/MOTION.md explains the recipes.
+`still`, `moving` and `joined` train a network with a local correlation on any video; `pan`, `sway`,
+`drift` and `things` train the paper's network on synthetic worlds. Each run starts from the weights
+of the previous one. docs/MOTION.md explains the recipes.
 """
 
 from dataclasses import replace
@@ -14,6 +14,8 @@ from midway.data.views.pair_crops import ViewsConfig
 from midway.experiments.base import Experiment
 from midway.experiments.synthetic import TINY
 from midway.methods.midway import MidwayConfig
+from midway.models.dino import HeadConfig
+from midway.nn.losses.dino import TargetsConfig
 from midway.train.optim import OptimConfig
 from midway.train.run import RunConfig
 
@@ -57,10 +59,12 @@ NETWORK = replace(
 """Network of the four stages: two blocks of width 96, one level, one motion latent."""
 CORRELATED_NETWORK = replace(
     NETWORK,
-    encoder=replace(NETWORK.encoder, image_size=(96, 96), whitened_patches=True),
-    dynamics=replace(NETWORK.dynamics, correlation_radius=2, forward_depth=3),
+    encoder=replace(NETWORK.encoder, image_size=(96, 96), depth=4, whitened_patches=True),
+    dynamics=replace(NETWORK.dynamics, correlation_radius=4, forward_depth=3),
+    head=HeadConfig.tiny("uniform"),
 )
-"""Network of `still` and `moving`: crops of 12 x 12 patches, each compared with 5 x 5 patches."""
+"""Network of `still`, `moving` and `joined`: crops of 12 x 12 patches, each compared with 9 x 9
+patches. The dynamics predict the second of its four blocks; the last one is for recognition."""
 CROP, REGION, HEIGHT = 96, 112, 128
 """Sides of the motion crop and of the region of displaced crops, for frames of this height."""
 
@@ -181,9 +185,9 @@ def still() -> Experiment:
     guessing it from its neighbours. Frames wider than about 4:3 are seen in their central square.
 
     Command: ``midway worlds motion/photos --num-worlds 240 --height 128 --width 128 --num-frames 16
-    --fps 8 --camera-speed 24 --object-speed 20 --camera-reach 0.3 0.3``, then ``midway train
+    --fps 8 --camera-speed 40 --object-speed 28 --camera-reach 0.4 0.4``, then ``midway train
     motion.still``; any other video by ``--data.root``.
-    Cost: 8 minutes of one CPU core.
+    Cost: 6 minutes of one CPU core.
     Expect: docs/MOTION.md.
     """
     base = pan()
@@ -199,7 +203,7 @@ def still() -> Experiment:
         method=replace(base.method, network=CORRELATED_NETWORK, views=views),
         data=replace(base.data, root="motion/photos", gap_seconds=(0.0, 0.0), batch_size=16),
         optim=replace(base.optim, warmup_steps=50),
-        run=replace(base.run, folder=Path("runs/motion.still"), steps=1600),
+        run=replace(base.run, folder=Path("runs/motion.still"), steps=1000),
     )
 
 
@@ -220,5 +224,58 @@ def moving() -> Experiment:
         method=replace(before.method, views=views, start=str(before.run.folder)),
         data=replace(before.data, gap_seconds=(0.5, 0.5), batch_size=12),
         optim=replace(before.optim, final_lr=3e-4),
-        run=replace(before.run, folder=Path("runs/motion.moving"), steps=4000),
+        run=replace(before.run, folder=Path("runs/motion.moving"), steps=3000),
+    )
+
+
+def joined() -> Experiment:
+    """Train the encoder too, by the dense and the DINO term, from the weights of `moving`.
+
+    Command: ``midway train motion.joined``; any other video by ``--data.root``. Another folder of
+    `moving` by ``--method.start``.
+    Cost: 17 minutes of one CPU core.
+    Expect: docs/MOTION.md.
+    """
+    before = moving()
+    assert isinstance(before.method, MidwayConfig)
+    views = replace(
+        before.method.views,
+        motion_area=(0.4, 0.6),
+        initial_area=(0.1, 0.4),
+        global_size=(48, 48),
+        local_size=(48, 48),
+        global_area=(0.5, 1.0),
+    )
+    method = replace(
+        before.method,
+        views=views,
+        start=str(before.run.folder),
+        terms="cross",
+        dino_weight=1.0,
+        encoder_lr_scale=1.0,
+        teacher_momentum=0.99,
+        momentum_clock="steps",
+        # The teacher's head keeps its initial weights, so that targets do not become alike early.
+        head_momentum=1.0,
+        frozen_last_layer_epochs=0.0,
+        targets=TargetsConfig(
+            teacher_temperature=0.02,
+            initial_teacher_temperature=0.02,
+            center_start="first_batch",
+        ),
+    )
+    optim = replace(
+        before.optim,
+        lr=1e-3,
+        final_lr=3e-5,
+        weight_decay=0.04,
+        final_weight_decay=0.04,
+        clip_norm=1.0,
+    )
+    return replace(
+        before,
+        method=method,
+        data=replace(before.data, gap_seconds=(0.5, 1.0), batch_size=16),
+        optim=optim,
+        run=replace(before.run, folder=Path("runs/motion.joined"), steps=1500),
     )

@@ -1,7 +1,7 @@
 """Videos with ground-truth point tracks: files of TAP-Vid, and synthetic worlds."""
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from midway.atomic import write_atomically
 from midway.data.arrays import MAX_BYTES, read_npz
 from midway.data.images import read_image
 from midway.data.labelled_videos.numpy_pickle import read_numpy_pickle
@@ -99,6 +100,27 @@ def world_video(config: AnyWorldConfig, seed: int, num_points: int) -> TrackedVi
         points=points,
         occluded=occluded,
     )
+
+
+def write_tracks(
+    folder: Path | str, config: AnyWorldConfig, *, seeds: Iterable[int], num_points: int = 32
+) -> None:
+    """Write `world_SEED.npz` in TAP-Vid's layout for each seed: frames, points and occlusion."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    size = np.array([config.width, config.height])
+    for seed in seeds:
+        video = world_video(config, seed, num_points)
+        points = (video.points + 0.5) / size
+        # Points that have left the frame are hidden.
+        outside = ((points < 0) | (points > 1)).any(axis=2)
+        arrays = {
+            "video": video.frames,
+            "points": points,
+            "occluded": video.occluded | outside,
+        }
+        path = folder / f"{video.name}.npz"
+        write_atomically(path, lambda file, arrays=arrays: np.savez_compressed(file, **arrays))
 
 
 def _read_npz(file: Path) -> dict[str, Any]:
