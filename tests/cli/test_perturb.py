@@ -57,6 +57,32 @@ def test_points_give_a_picture_and_their_hottest_patches(files, tmp_path: Path, 
     assert outlines.any(0).sum() > 4 * 20  # in the source and the targets of three levels
 
 
+def test_in_a_window_heatmaps_are_those_of_the_cut_images(files, tmp_path: Path, capsys):
+    words = ["--network", files["net"], "-o", str(tmp_path / "out.png"), "--json", "--draws", "2"]
+    points = ["--point", "36,9", "3,30"]
+    assert main(["perturb", files["a"], files["b"], *points, "--window", "16", *words]) == 0
+    found = last_line(capsys)["levels"]["2"]
+    # Windows around the points, moved into the images of 40 x 32 pixels.
+    for place, (left, top), of_window in zip(
+        ("12,7", "3,14"), ((24, 2), (0, 16)), found, strict=True
+    ):
+        for name in "ab":
+            box = (left, top, left + 16, top + 16)
+            Image.open(files[name]).crop(box).save(tmp_path / f"cut_{name}.png")
+        cut = [str(tmp_path / f"cut_{name}.png") for name in "ab"]
+        assert main(["perturb", *cut, "--point", place, *words]) == 0
+        (of_cut,) = last_line(capsys)["levels"]["2"]
+        assert of_window["cosine"] == pytest.approx(of_cut["cosine"], abs=1e-3)
+        moved = np.add(of_cut["hottest"], (left, top))
+        assert of_window["hottest"] == pytest.approx(moved.tolist())
+
+
+def test_a_negative_window_is_one_line(files, capsys):
+    words = ["perturb", files["a"], files["b"], "--point", "3,3", "--window", "-1"]
+    assert main([*words, "--network", files["net"]]) == 2
+    assert "window of -1 pixels: give 1 or more" in capsys.readouterr().err
+
+
 def test_networks_stand_side_by_side_and_all_are_in_the_json(files, tmp_path: Path, capsys):
     torch.manual_seed(1)
     midway.save(random_network(), tmp_path / "other.safetensors")

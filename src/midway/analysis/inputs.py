@@ -73,6 +73,47 @@ def fit(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    """Square part of images around a point, or whole images."""
+
+    images: UInt8[Tensor, "batch 3 height width"]
+    """RGB bytes."""
+    points: Float[Tensor, "points 2"]
+    """Column x and row y in the part."""
+    corner: Float[Tensor, "2"]
+    """Column and row of the part in the images."""
+
+
+def cut_squares(
+    images: UInt8[Tensor, "batch 3 height width"], points: Float[Tensor, "points 2"], side: int
+) -> list[Square]:
+    """Cut a square around each point, moved into the images; all images in one part if `side` is 0.
+
+    Args:
+        images: RGB bytes.
+        points: Column x and row y in pixels.
+        side: Side of the squares in pixels; at most the shorter side of the images is used.
+
+    Raises:
+        MidwayError: The side is negative.
+
+    """
+    if side < 0:
+        raise MidwayError(f"window of {side} pixels: give 1 or more, or 0 for whole images")
+    if not side:
+        return [Square(images=images, points=points, corner=points.new_zeros(2))]
+    size = points.new_tensor([images.shape[3], images.shape[2]])
+    squares = []
+    for point in points.split(1) if len(points) else ():
+        corner = (point[0] - (side - 1) / 2).round()
+        corner = torch.minimum(corner, size - side).clamp(min=0)
+        left, top = (int(each) for each in corner.tolist())
+        part = images[:, :, top : top + side, left : left + side]
+        squares.append(Square(images=part, points=point - corner, corner=corner))
+    return squares
+
+
 def check_points(points: Float[Tensor, "points 2"], size: Sequence[int]) -> None:
     """Check that points are inside an image.
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from midway.analysis.track_steps import Frame, NetworkStep, Numbers, Points, SeenFrame, Step
-from midway.errors import MidwayError
+from midway.analysis.inputs import cut_squares
+from midway.analysis.track_steps import Frame, NetworkStep, Numbers, Points, Step
 
 
 class WindowStep(Step[Frame]):
@@ -19,14 +19,9 @@ class WindowStep(Step[Frame]):
         step: Step within a square.
         side: Side of the square in pixels; at most the shorter side of the frames is used.
 
-    Raises:
-        MidwayError: The side is below 1.
-
     """
 
     def __init__(self, step: NetworkStep, side: int) -> None:
-        if side < 1:
-            raise MidwayError(f"window of {side} pixels: give 1 or more, or 0 for whole frames")
         self.step, self.side = step, side
 
     def see(self, frame: Frame) -> Frame:
@@ -35,28 +30,20 @@ class WindowStep(Step[Frame]):
 
     def begin(self, numbers: Numbers, points: Points, seen: Frame) -> None:
         """Store the descriptors of the points' patches."""
-        for number, point in zip(numbers[:, None], points[:, None], strict=True):
-            corner = self._corner(point, seen)
-            self.step.begin(number, point - corner, self._see(seen, corner))
+        squares = cut_squares(seen[None], points, self.side)
+        for number, square in zip(numbers.tolist(), squares, strict=True):
+            frame = self.step.see(square.images[0])
+            self.step.begin(torch.tensor([number]), square.points, frame)
 
     def __call__(
         self, numbers: Numbers, points: Points, source: Frame, target: Frame
     ) -> tuple[Points, Float[Tensor, " points"]]:
         """Move points to the target, each in its own square."""
-        found = []
-        for number, point in zip(numbers[:, None], points[:, None], strict=True):
-            corner = self._corner(point, source)
-            both = (self._see(frame, corner) for frame in (source, target))
-            after, confidence = self.step(number, point - corner, *both)
-            found.append((after + corner, confidence))
-        return torch.cat([after for after, _ in found]), torch.cat([sure for _, sure in found])
-
-    def _corner(self, point: Points, frame: Frame) -> Float[Tensor, "2"]:
-        """Return the column and row of the square around a point, moved into the frame."""
-        size = point.new_tensor([frame.shape[2], frame.shape[1]])
-        corner = (point[0] - (self.side - 1) / 2).round()
-        return torch.minimum(corner, size - self.side).clamp(min=0)
-
-    def _see(self, frame: Frame, corner: Float[Tensor, "2"]) -> SeenFrame:
-        left, top = (int(each) for each in corner.tolist())
-        return self.step.see(frame[:, top : top + self.side, left : left + self.side])
+        places, confidences = [], []
+        squares = cut_squares(torch.stack([source, target]), points, self.side)
+        for number, square in zip(numbers.tolist(), squares, strict=True):
+            both = (self.step.see(frame) for frame in square.images)
+            place, confidence = self.step(torch.tensor([number]), square.points, *both)
+            places.append(place + square.corner)
+            confidences.append(confidence)
+        return torch.cat(places), torch.cat(confidences)

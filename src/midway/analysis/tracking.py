@@ -97,6 +97,8 @@ def track_points(
 
     """
     _check(frames, points, start_frames)
+    if window < 0:
+        raise MidwayError(f"window of {window} pixels: give 1 or more, or 0 for whole frames")
     if method == "flow" and window:
         raise MidwayError(
             f"window of {window} pixels: tracking by flow has none; leave it out, or track by "

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from midway.analysis import pictures
-from midway.analysis.inputs import Fitted, check_points, fit
+from midway.analysis.inputs import Fitted, Square, check_points, cut_squares, fit
 from midway.analysis.perturbation import check_level, fast_dtype, output_heatmaps
 from midway.atomic import write_picture
 from midway.cli.options import check_outputs, parse, parse_points, say, short_names
@@ -45,6 +45,7 @@ def perturb(
     level: tuple[int, ...] = (),
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("perturb.png"),
     short_side: int = 0,
+    window: int = 0,
     draws: int = 16,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -61,6 +62,8 @@ def perturb(
         level: Levels of the forward models; all by default.
         out: Output image.
         short_side: Shorter side of the network's input in pixels; 0 for its training size.
+        window: Side in pixels of the square around each point that the networks see, and the
+            picture shows, in place of the images; 0 for whole images.
         draws: Number of perturbations to average.
         seed: Seed of the perturbations.
     """
@@ -72,10 +75,9 @@ def perturb(
     check_points(points, images.shape[2:])
     if not network:
         raise MidwayError("--network: no network; give one or more")
+    squares = cut_squares(images, points, window)
     found = {
-        each: _of_network(
-            each, images, points, level, short_side=short_side, draws=draws, seed=seed
-        )
+        each: _of_network(each, squares, level, short_side=short_side, draws=draws, seed=seed)
         for each in dict.fromkeys(network)
     }
     names = short_names(found)
@@ -84,7 +86,7 @@ def perturb(
         for each, levels in found.items()
         for number, (heat, _) in levels.items()
     }
-    _draw(out, images, points, maps)
+    _draw(out, squares, maps)
     for each, levels in found.items():
         of = f" of {names[each]}" if len(found) > 1 else ""
         shown = ", ".join(map(str, levels))
@@ -96,15 +98,17 @@ def perturb(
     return {"out": str(out), "levels": hottest[network[0]], "networks": hottest}
 
 
-def _draw(
-    out: Path,
-    images: UInt8[Tensor, "2 3 height width"],
-    points: Float[Tensor, "points 2"],
-    maps: Mapping[str, Tensor],
-) -> None:
-    pixels = images.permute(0, 2, 3, 1).numpy()
-    source_pixels, target_pixels = (each[None].repeat(len(points), axis=0) for each in pixels)
-    figure = pictures.heatmaps(source_pixels, target_pixels, points, maps)
+def _draw(out: Path, squares: Sequence[Square], maps: Mapping[str, Tensor]) -> None:
+    sources, targets = (
+        np.concatenate(
+            [
+                each.images[number].permute(1, 2, 0)[None].repeat(len(each.points), 1, 1, 1).numpy()
+                for each in squares
+            ]
+        )
+        for number in (0, 1)
+    )
+    figure = pictures.heatmaps(sources, targets, torch.cat([each.points for each in squares]), maps)
     drawn = BytesIO()
     figure.savefig(drawn, format="png")
     write_picture(out, Image.open(drawn).convert("RGB"))
@@ -112,8 +116,7 @@ def _draw(
 
 def _of_network(
     name: str,
-    images: UInt8[Tensor, "2 3 height width"],
-    points: Float[Tensor, "points 2"],
+    squares: Sequence[Square],
     levels: Sequence[int],
     *,
     short_side: int,
@@ -125,9 +128,13 @@ def _of_network(
     levels = levels or network.config.dynamics.levels
     for each in levels:
         check_level(network, each)
-    fitted = fit(images, network, short_side=short_side)
-    maps = _heatmaps(network, fitted, points, levels, draws, seed)
-    return {level: (heat, _hottest(heat, fitted)) for level, heat in maps.items()}
+    maps, hottest = {level: [] for level in levels}, {level: [] for level in levels}
+    for square in squares:
+        fitted = fit(square.images, network, short_side=short_side)
+        for level, heat in _heatmaps(network, fitted, square.points, levels, draws, seed).items():
+            maps[level].append(heat)
+            hottest[level] += _hottest(heat, fitted, square.corner)
+    return {level: (torch.cat(maps[level]), hottest[level]) for level in levels}
 
 
 def _images(source: Path, target: Path) -> UInt8[Tensor, "2 3 height width"]:
@@ -171,11 +178,14 @@ def _heatmaps(
     return {level: heat[0].float().cpu() for level, heat in found.items()}
 
 
-def _hottest(heatmaps: Float[Tensor, "points rows columns"], fitted: Fitted) -> list[dict]:
+def _hottest(
+    heatmaps: Float[Tensor, "points rows columns"], fitted: Fitted, corner: Float[Tensor, "2"]
+) -> list[dict]:
     """Return the centre of each point's hottest patch in pixels, and its cosine."""
     cosines, places = heatmaps.flatten(1).max(1)
     columns, rows = places % fitted.grid[1], places // fitted.grid[1]
     found = (torch.stack([columns, rows], dim=1) + 0.5) * torch.tensor(fitted.patch) - 0.5
+    found = found + corner
     return [
         {"hottest": place, "cosine": cosine}
         for place, cosine in zip(found.tolist(), cosines.tolist(), strict=True)
