@@ -40,10 +40,28 @@ def last_line(capsys) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.parametrize(("options", "window"), [([], 64), (["--short-side", "32"], 0)])
+def test_a_network_of_small_crops_sees_windows_by_default(
+    files, tmp_path: Path, capsys, monkeypatch, options, window
+):
+    seen = {}
+
+    def followed(**given):
+        seen.update(given)
+        return track_points(**given)
+
+    monkeypatch.setattr("midway.cli.track.track_points", followed)
+    words = ["--point", "20,9", "--network", files["net"], "-o", str(tmp_path / "out.mp4")]
+    assert main(["track", files["video"], *words, "--method", "features", *options]) == 0
+    # Two times the training size of 32 pixels.
+    assert seen["window"] == window
+
+
 def test_features_are_tracked_as_by_the_function_and_drawn(files, tmp_path: Path, capsys):
     out, picture = str(tmp_path / "out.mp4"), tmp_path / "out.png"
     words = ["--point", "20,9", "50,40", "--network", files["net"], "-o", out, "--json"]
     words += ["--method", "features", "--picture", str(picture), "--start-seconds", "0.26"]
+    words += ["--window", "0"]
     assert main(["track", files["video"], *words]) == 0
     found = last_line(capsys)
     frames = torch.from_numpy(np.stack(decoded(files["video"]))).permute(0, 3, 1, 2)

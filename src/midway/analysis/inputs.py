@@ -13,6 +13,9 @@ from midway.models.encoders.base import Encoder
 from midway.models.midway import MidwayNetwork
 from midway.nn.images import normalise
 
+SMALL_SIDE = 128
+"""Training size in pixels below which a network sees too little in whole images."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
@@ -112,6 +115,17 @@ def cut_squares(
         part = images[:, :, top : top + side, left : left + side]
         squares.append(Square(images=part, points=point - corner, corner=corner))
     return squares
+
+
+def suited_window(network: MidwayNetwork | Encoder) -> int:
+    """Return the side of a window that suits a network; 0, for whole images, for most.
+
+    Networks that were trained on small crops follow real motion best at about half the resolution
+    of a video of 480 lines (docs/experiments/motion.md).
+    """
+    encoder = network.encoder if isinstance(network, MidwayNetwork) else network
+    side = min(encoder.image_size)
+    return 2 * side if side < SMALL_SIDE else 0
 
 
 def check_points(points: Float[Tensor, "points 2"], size: Sequence[int]) -> None:

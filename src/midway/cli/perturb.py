@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from midway.analysis import pictures
-from midway.analysis.inputs import Fitted, Square, check_points, cut_squares, fit
+from midway.analysis.inputs import Fitted, Square, check_points, cut_squares, fit, suited_window
 from midway.analysis.perturbation import check_level, fast_dtype, output_heatmaps
 from midway.atomic import write_picture
 from midway.cli.options import check_outputs, parse, parse_points, say, short_names
@@ -45,7 +45,7 @@ def perturb(
     level: tuple[int, ...] = (),
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("perturb.png"),
     short_side: int = 0,
-    window: int = 0,
+    window: int | None = None,
     draws: int = 16,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -63,7 +63,9 @@ def perturb(
         out: Output image.
         short_side: Shorter side of the network's input in pixels; 0 for its training size.
         window: Side in pixels of the square around each point that the networks see, and the
-            picture shows, in place of the images; 0 for whole images.
+            picture shows, in place of the images; 0 for whole images. By default two times the
+            training size of the first network if that is below 128 pixels and there is no
+            --short-side, else 0.
         draws: Number of perturbations to average.
         seed: Seed of the perturbations.
     """
@@ -75,10 +77,13 @@ def perturb(
     check_points(points, images.shape[2:])
     if not network:
         raise MidwayError("--network: no network; give one or more")
+    networks = {each: load(each).to(pick_device()) for each in dict.fromkeys(network)}
+    if window is None:
+        window = 0 if short_side else suited_window(networks[network[0]])
     squares = cut_squares(images, points, window)
     found = {
-        each: _of_network(each, squares, level, short_side=short_side, draws=draws, seed=seed)
-        for each in dict.fromkeys(network)
+        each: _of_network(opened, squares, level, short_side=short_side, draws=draws, seed=seed)
+        for each, opened in networks.items()
     }
     names = short_names(found)
     maps = {
@@ -115,7 +120,7 @@ def _draw(out: Path, squares: Sequence[Square], maps: Mapping[str, Tensor]) -> N
 
 
 def _of_network(
-    name: str,
+    network: MidwayNetwork,
     squares: Sequence[Square],
     levels: Sequence[int],
     *,
@@ -124,7 +129,6 @@ def _of_network(
     seed: int,
 ) -> dict[int, tuple[Float[Tensor, "points rows columns"], list[dict]]]:
     """Return the heatmaps of each level of a network, and the hottest patch of each point."""
-    network = load(name).to(pick_device())
     levels = levels or network.config.dynamics.levels
     for each in levels:
         check_level(network, each)

@@ -12,6 +12,7 @@ import tyro
 from PIL import Image
 from torch import Tensor
 
+from midway.analysis.inputs import suited_window
 from midway.analysis.perturbation import fast_dtype
 from midway.analysis.track_pictures import track_frame, track_strip
 from midway.analysis.tracking import Method, Tracks, track_points
@@ -53,7 +54,7 @@ def track(
     level: int | None = None,
     fps: float = 0.0,
     short_side: int = 0,
-    window: int = 0,
+    window: int | None = None,
     draws: int = 16,
     seed: int = 0,
     flow: FlowMethod = PIXELS,
@@ -74,7 +75,8 @@ def track(
         fps: Frames per second to process; 0 for all frames.
         short_side: Shorter side of the network's input in pixels; 0 for its training size.
         window: Side in pixels of the square around a point that the network sees in place of the
-            frame, about two times the training size of a small network; 0 for whole frames.
+            frame; 0 for whole frames. By default two times the training size if that is below 128
+            pixels and there is no --short-side, else 0.
         draws: Number of perturbations averaged in a heatmap.
         seed: Seed of the perturbations.
         flow: Flow estimation of --method flow.
@@ -82,8 +84,9 @@ def track(
     _check(video, out, picture, fps, network)
     points, device, names = parse_points(point), pick_device(), short_names(network)
     # All are opened before the first is used, so that an error comes at once.
-    opened = {each: _source(each, method, flow, device) for each in names}
-    options = {"method": method, "level": level, "short_side": short_side, "window": window}
+    window = 0 if window is None and short_side else window
+    opened = {each: _source(each, method, flow, device, window) for each in names}
+    options = {"method": method, "level": level, "short_side": short_side}
     options |= {"num_draws": draws, "seed": seed, "dtype": fast_dtype(device)}
     with VideoFile(str(video)) as file:
         file.warn()
@@ -101,11 +104,14 @@ def track(
     return result | each_track[network[0]] | {"networks": each_track}
 
 
-def _source(network: str, method: Method, flow: FlowMethod, device: torch.device) -> dict[str, Any]:
+def _source(
+    network: str, method: Method, flow: FlowMethod, device: torch.device, window: int | None
+) -> dict[str, Any]:
     """Return the arguments of `track_points` that find points by a network, or by flow."""
     if method == "flow":
-        return {"network": None, "flow": _predictor(flow, network)}
-    return {"network": _opened(network, method).to(device)}
+        return {"network": None, "flow": _predictor(flow, network), "window": window or 0}
+    found = _opened(network, method).to(device)
+    return {"network": found, "window": suited_window(found) if window is None else window}
 
 
 def _opened(network: str, method: Method) -> MidwayNetwork | Encoder:
