@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import tyro
 
 from midway.cli.options import parse, say
-from midway.cli.perturb import SHIPPED
 from midway.demo.app import DemoServer, looker
 from midway.demo.writer import check_static, open_shown, write_page
 from midway.errors import MidwayError
 
 LOOPBACK = "127.0.0.1"
+BUNDLED = "synthetic-tiny"
+"""Default network: that of the worlds of the bundled clips, which it sees whole."""
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def demo(
     videos: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="[VIDEO ...]")] = (),
     /,
     *,
-    network: str = SHIPPED,
+    network: str = BUNDLED,
     level: int | None = None,
     out: Path | None = None,
     host: str = LOOPBACK,

@@ -26,7 +26,7 @@ from midway.nn.device import pick_device
 from midway.nn.eval_mode import evaluating
 from midway.progress import progress
 
-SHIPPED = "synthetic-tiny"
+SHIPPED = "midway-tiny"
 """Default network, which is part of the package."""
 
 

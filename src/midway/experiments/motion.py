@@ -252,7 +252,7 @@ def joined() -> Experiment:
         start=str(before.run.folder),
         terms="cross",
         dino_weight=1.0,
-        encoder_lr_scale=1.0,
+        encoder_lr_scale=0.3,
         teacher_momentum=0.99,
         momentum_clock="steps",
         # The teacher's head keeps its initial weights, so that targets do not become alike early.

@@ -144,10 +144,13 @@ def knn_classes(
     *,
     levels: tuple[int, ...] = (-1,),
 ) -> Tensor:
-    """Return the classes (N, H, W) of the test frames by votes of the nearest training patches."""
+    """Return the classes (N, H, W) of the test frames by votes of the nearest training patches.
+
+    Classes may have another resolution than the images.
+    """
     size = (test.classes.shape[1], test.classes.shape[2])
     stride = min(encoder.strides(levels))
-    grid = (size[0] // stride, size[1] // stride)
+    grid = (test.images.shape[1] // stride, test.images.shape[2] // stride)
     features = patch_features(encoder, train.images, levels).flatten(0, 1)
     mean = features.mean(0)
     memory = Memory(
