@@ -84,8 +84,7 @@ def track_points(
             an encoder alone.
         short_side: Shorter side of the network's input in pixels; 0 for the side in its
             configuration.
-        window: Side in pixels of the square around a point that the network sees in place of the
-            frame; 0 for whole frames. Not for `flow`.
+        window: Side in pixels of the square around a point that the network sees; 0 for frames.
         flow: Flow predictor; matching of the network's features at `level` if None.
         num_draws: K, the number of random directions of a heatmap.
         seed: Seed of the directions.
@@ -97,13 +96,7 @@ def track_points(
 
     """
     _check(frames, points, start_frames)
-    if window < 0:
-        raise MidwayError(f"window of {window} pixels: give 1 or more, or 0 for whole frames")
-    if method == "flow" and window:
-        raise MidwayError(
-            f"window of {window} pixels: tracking by flow has none; leave it out, or track by "
-            "another method"
-        )
+    _check_window(window, method)
     if method == "flow" and flow is not None:
         return _follow(FlowStep(flow), frames, points, start_frames)
     if network is None:
@@ -114,8 +107,7 @@ def track_points(
         return _follow(step, frames, points, start_frames)
     draws = Draws(number=num_draws, seed=seed, dtype=dtype)
     step = NetworkStep(network, method, level=level, short_side=short_side, draws=draws)
-    followed = WindowStep(step, window) if window else step
-    return _follow(followed, frames, points, start_frames)
+    return _follow(WindowStep(step, window) if window else step, frames, points, start_frames)
 
 
 def check_length(frames: Frames) -> None:
@@ -189,6 +181,16 @@ def _clamped(points: Tensor, size: torch.Size) -> Tensor:
     """Clamp points to the image of this height and width."""
     last = points.new_tensor([size[1] - 1, size[0] - 1])
     return torch.minimum(points.clamp(min=0), last)
+
+
+def _check_window(window: int, method: Method) -> None:
+    if window < 0:
+        raise MidwayError(f"window of {window} pixels: give 1 or more, or 0 for whole frames")
+    if window and method == "flow":
+        raise MidwayError(
+            f"window of {window} pixels: tracking by flow has none; leave it out, or track by "
+            "another method"
+        )
 
 
 def _check_size(found: torch.Size, size: torch.Size, number: int) -> None:

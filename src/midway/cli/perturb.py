@@ -62,10 +62,9 @@ def perturb(
         level: Levels of the forward models; all by default.
         out: Output image.
         short_side: Shorter side of the network's input in pixels; 0 for its training size.
-        window: Side in pixels of the square around each point that the networks see, and the
-            picture shows, in place of the images; 0 for whole images. By default two times the
-            training size of the first network if that is below 128 pixels and there is no
-            --short-side, else 0.
+        window: Side in pixels of the square around each point that is seen and shown; 0 for images.
+            By default twice the first network's training size if that is below 128 and there is no
+            --short-side.
         draws: Number of perturbations to average.
         seed: Seed of the perturbations.
     """
@@ -85,13 +84,8 @@ def perturb(
         each: _of_network(opened, squares, level, short_side=short_side, draws=draws, seed=seed)
         for each, opened in networks.items()
     }
+    _draw(out, squares, _captioned(found))
     names = short_names(found)
-    maps = {
-        f"target, level {number}" if len(found) == 1 else f"{names[each]}\nlevel {number}": heat
-        for each, levels in found.items()
-        for number, (heat, _) in levels.items()
-    }
-    _draw(out, squares, maps)
     for each, levels in found.items():
         of = f" of {names[each]}" if len(found) > 1 else ""
         shown = ", ".join(map(str, levels))
@@ -101,6 +95,16 @@ def perturb(
         for each, levels in found.items()
     }
     return {"out": str(out), "levels": hottest[network[0]], "networks": hottest}
+
+
+def _captioned(found: Mapping[str, Mapping[int, tuple[Tensor, list[dict]]]]) -> dict[str, Tensor]:
+    """Return the heatmaps of all networks and levels by their captions."""
+    names = short_names(found)
+    return {
+        f"target, level {number}" if len(found) == 1 else f"{names[each]}\nlevel {number}": heat
+        for each, levels in found.items()
+        for number, (heat, _) in levels.items()
+    }
 
 
 def _draw(out: Path, squares: Sequence[Square], maps: Mapping[str, Tensor]) -> None:

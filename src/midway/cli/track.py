@@ -74,9 +74,8 @@ def track(
         level: Level of features and heatmaps; by default the highest objective level, or the top.
         fps: Frames per second to process; 0 for all frames.
         short_side: Shorter side of the network's input in pixels; 0 for its training size.
-        window: Side in pixels of the square around a point that the network sees in place of the
-            frame; 0 for whole frames. By default two times the training size if that is below 128
-            pixels and there is no --short-side, else 0.
+        window: Side in pixels of the square around a point that the network sees; 0 for frames. By
+            default twice the training size if that is below 128 and there is no --short-side.
         draws: Number of perturbations averaged in a heatmap.
         seed: Seed of the perturbations.
         flow: Flow estimation of --method flow.
