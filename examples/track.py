@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import midway
+from midway.analysis.inputs import suited_window
 from midway.analysis.track_pictures import track_strip
 from midway.analysis.tracking import track_points
 from midway.data.synthetic.write import write_videos
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("video", nargs="?", type=Path)
     parser.add_argument("--point", nargs=2, type=float, action="append", metavar=("X", "Y"))
     parser.add_argument("--method", choices=("midway", "features", "flow"), default="flow")
-    parser.add_argument("--network", default="synthetic-tiny")
+    parser.add_argument("--network", default="midway-tiny")
     parser.add_argument("--fps", type=float, default=4.0, help="frames per second to process")
     parser.add_argument("-o", "--out", type=Path, default=Path("tracks.png"))
     words = parser.parse_args()
@@ -35,16 +36,18 @@ def main() -> None:
     video = words.video or write_videos(words.out.parent, WORLD, seeds=[0])[0]
     points = torch.tensor(words.point or [(40.0, 40.0), (90.0, 60.0)])
     starts = torch.zeros(len(points), dtype=torch.long)
-    # Matching of pixels needs no network, and is the better choice on real video.
+    # Matching of pixels needs no network; it drifts on plain surfaces.
     by_flow = words.method == "flow"
+    network = None if by_flow else midway.load(words.network)
     with VideoFile(str(video)) as opened:
         frames = VideoFrames(opened, fps=words.fps)
         tracks = track_points(
-            None if by_flow else midway.load(words.network),
+            network,
             frames,
             points,
             starts,
             method=words.method,
+            window=suited_window(network) if network else 0,
             flow=flow_predictor(FlowMethod(method="pixels")) if by_flow else None,
         )
         strip = track_strip(frames, {f"by {words.method}": tracks}, starts, frames.seconds)

@@ -1,10 +1,15 @@
 """Tracking in windows is tracking in cut frames, and in whole frames if the window is as large."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from midway.analysis.inputs import squares_around, suited_window
 from midway.analysis.tracking import track_points
 from midway.errors import MidwayError
+from midway.models.encoders.vit import VisionTransformer
+from midway.models.vit_config import EncoderConfig
 from tests.analysis.test_tracking import at, network, noise, starts
 
 __all__ = ["network"]
@@ -30,6 +35,19 @@ def test_a_window_as_large_as_square_frames_is_the_frames(network) -> None:
     for window in (32, 100):
         seen = track_points(network, frames, points, starts(0, 1), num_draws=2, window=window)
         assert torch.allclose(seen.points, whole.points, atol=1e-4)
+
+
+def test_a_square_larger_than_an_axis_takes_it_whole() -> None:
+    images = torch.zeros(2, 3, 64, 80, dtype=torch.uint8)
+    (part,) = squares_around(images, at((41.0, 30.0)), 70)
+    assert part.images.shape[2:] == (64, 70)
+    assert part.corner.tolist() == [6, 0]
+
+
+@pytest.mark.parametrize(("side", "window"), [(96, 192), (128, 0), (224, 0)])
+def test_networks_of_small_crops_alone_have_a_window_by_default(side, window) -> None:
+    encoder = VisionTransformer(replace(EncoderConfig.tiny(), depth=1, image_size=(side, side)))
+    assert suited_window(encoder) == window
 
 
 def test_windows_at_the_border_lie_in_the_frame(network) -> None:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import midway
+from midway.analysis.inputs import squares_around
 from midway.analysis.perturbation import fast_dtype, perturbation_heatmaps
 from midway.cli import main
 from midway.nn.images import normalise
@@ -75,6 +76,23 @@ def test_in_a_window_heatmaps_are_those_of_the_cut_images(files, tmp_path: Path,
         assert of_window["cosine"] == pytest.approx(of_cut["cosine"], abs=1e-3)
         moved = np.add(of_cut["hottest"], (left, top))
         assert of_window["hottest"] == pytest.approx(moved.tolist())
+
+
+@pytest.mark.parametrize(("options", "side"), [([], 64), (["--short-side", "32"], 0)])
+def test_a_network_of_small_crops_sees_windows_by_default(
+    files, tmp_path: Path, monkeypatch, options, side
+):
+    seen = []
+
+    def cut(images, points, side):
+        seen.append(side)
+        return squares_around(images, points, side)
+
+    monkeypatch.setattr("midway.cli.perturb.squares_around", cut)
+    words = ["--point", "20,9", "--network", files["net"], "-o", str(tmp_path / "out.png")]
+    assert main(["perturb", files["a"], files["b"], *words, "--draws", "1", *options]) == 0
+    # Two times the training size of 32 pixels.
+    assert seen == [side]
 
 
 def test_a_negative_window_is_one_line(files, capsys):

@@ -88,7 +88,7 @@ class Square:
     """Column and row of the part in the images."""
 
 
-def cut_squares(
+def squares_around(
     images: UInt8[Tensor, "batch 3 height width"], points: Float[Tensor, "points 2"], side: int
 ) -> list[Square]:
     """Cut a square around each point, moved into the images; all images in one part if `side` is 0.
@@ -96,7 +96,7 @@ def cut_squares(
     Args:
         images: RGB bytes.
         points: Column x and row y in pixels.
-        side: Side of the squares in pixels; at most the shorter side of the images is used.
+        side: Side of the squares in pixels; an axis of the images that is shorter is taken whole.
 
     Raises:
         MidwayError: The side is negative.
@@ -120,8 +120,9 @@ def cut_squares(
 def suited_window(network: MidwayNetwork | Encoder) -> int:
     """Return the side of a window that suits a network; 0, for whole images, for most.
 
-    Networks that were trained on small crops follow real motion best at about half the resolution
-    of a video of 480 lines (docs/experiments/motion.md).
+    A window of twice the training size shows images at half their resolution. Networks of small
+    crops find more motion there than in whole frames (docs/experiments/motion.md); no other factor
+    was tried on video.
     """
     encoder = network.encoder if isinstance(network, MidwayNetwork) else network
     side = min(encoder.image_size)

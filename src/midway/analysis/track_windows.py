@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from midway.analysis.inputs import cut_squares
+from midway.analysis.inputs import squares_around
 from midway.analysis.track_steps import Frame, NetworkStep, Numbers, Points, Step
 
 
@@ -17,7 +17,7 @@ class WindowStep(Step[Frame]):
 
     Args:
         step: Step within a square.
-        side: Side of the square in pixels; at most the shorter side of the frames is used.
+        side: Side of the square in pixels; an axis of the frames that is shorter is taken whole.
 
     """
 
@@ -30,7 +30,7 @@ class WindowStep(Step[Frame]):
 
     def begin(self, numbers: Numbers, points: Points, seen: Frame) -> None:
         """Store the descriptors of the points' patches."""
-        squares = cut_squares(seen[None], points, self.side)
+        squares = squares_around(seen[None], points, self.side)
         for number, square in zip(numbers.tolist(), squares, strict=True):
             frame = self.step.see(square.images[0])
             self.step.begin(torch.tensor([number]), square.points, frame)
@@ -40,7 +40,7 @@ class WindowStep(Step[Frame]):
     ) -> tuple[Points, Float[Tensor, " points"]]:
         """Move points to the target, each in its own square."""
         places, confidences = [], []
-        squares = cut_squares(torch.stack([source, target]), points, self.side)
+        squares = squares_around(torch.stack([source, target]), points, self.side)
         for number, square in zip(numbers.tolist(), squares, strict=True):
             both = (self.step.see(frame) for frame in square.images)
             place, confidence = self.step(torch.tensor([number]), square.points, *both)

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from midway.analysis import pictures
-from midway.analysis.inputs import Fitted, Square, check_points, cut_squares, fit, suited_window
+from midway.analysis.inputs import Fitted, Square, check_points, fit, squares_around, suited_window
 from midway.analysis.perturbation import check_level, fast_dtype, output_heatmaps
 from midway.atomic import write_picture
 from midway.cli.options import check_outputs, parse, parse_points, say, short_names
@@ -79,7 +79,7 @@ def perturb(
     networks = {each: load(each).to(pick_device()) for each in dict.fromkeys(network)}
     if window is None:
         window = 0 if short_side else suited_window(networks[network[0]])
-    squares = cut_squares(images, points, window)
+    squares = squares_around(images, points, window)
     found = {
         each: _of_network(opened, squares, level, short_side=short_side, draws=draws, seed=seed)
         for each, opened in networks.items()

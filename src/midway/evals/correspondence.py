@@ -58,7 +58,8 @@ class PairSource:
     """Split of the dataset."""
     squares: bool = False
     """If True, cut the pairs into squares that overlap by half or more, for networks that were
-    trained on squares. A patch in two squares counts twice; `pairs` in results counts squares."""
+    trained on squares. A patch counts once for each square that it is in; `pairs` in results
+    counts squares."""
     square_side: int = 0
     """Side of the squares in pixels; 0, or more than the shorter side of the pairs, for the shorter
     side. The network sees smaller squares at a finer scale, in which motion is larger."""

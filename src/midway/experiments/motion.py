@@ -64,7 +64,8 @@ CORRELATED_NETWORK = replace(
     head=HeadConfig.tiny("uniform"),
 )
 """Network of `still`, `moving` and `joined`: crops of 12 x 12 patches, each compared with 9 x 9
-patches. The dynamics predict the second of its four blocks; the last one is for recognition."""
+patches. The dynamics predict the first of its four blocks and also read the last, which the DINO
+term trains."""
 CROP, REGION, HEIGHT = 96, 112, 128
 """Sides of the motion crop and of the region of displaced crops, for frames of this height."""
 
@@ -184,10 +185,10 @@ def still() -> Experiment:
     A displacement by whole patches loses no detail, so that fetching a patch is worth more than
     guessing it from its neighbours. Frames wider than about 4:3 are seen in their central square.
 
-    Command: ``midway worlds motion/photos --num-worlds 240 --height 128 --width 128 --num-frames 16
+    Command: ``midway worlds worlds/photos --num-worlds 240 --height 128 --width 128 --num-frames 16
     --fps 8 --camera-speed 40 --object-speed 28 --camera-reach 0.4 0.4``, then ``midway train
     motion.still``; any other video by ``--data.root``.
-    Cost: 6 minutes of one CPU core.
+    Cost: 7 minutes of one CPU core.
     Expect: docs/MOTION.md.
     """
     base = pan()
@@ -201,7 +202,7 @@ def still() -> Experiment:
     return replace(
         base,
         method=replace(base.method, network=CORRELATED_NETWORK, views=views),
-        data=replace(base.data, root="motion/photos", gap_seconds=(0.0, 0.0), batch_size=16),
+        data=replace(base.data, root="worlds/photos", gap_seconds=(0.0, 0.0), batch_size=16),
         optim=replace(base.optim, warmup_steps=50),
         run=replace(base.run, folder=Path("runs/motion.still"), steps=1000),
     )
@@ -212,7 +213,7 @@ def moving() -> Experiment:
 
     Command: ``midway train motion.moving``; any other video by ``--data.root``. Another folder of
     `still` by ``--method.start``.
-    Cost: 14 minutes of one CPU core.
+    Cost: 15 minutes of one CPU core.
     Expect: docs/MOTION.md.
     """
     before = still()
@@ -233,7 +234,7 @@ def joined() -> Experiment:
 
     Command: ``midway train motion.joined``; any other video by ``--data.root``. Another folder of
     `moving` by ``--method.start``.
-    Cost: 17 minutes of one CPU core.
+    Cost: 16 minutes of one CPU core.
     Expect: docs/MOTION.md.
     """
     before = moving()

@@ -64,9 +64,11 @@ def test_a_negative_short_side_is_refused() -> None:
 
 
 @pytest.mark.parametrize("method", ["zero", "pixels", "finetuned"])
-def test_a_short_side_is_refused_where_nothing_is_matched_in_tiles(method) -> None:
+def test_a_short_side_and_an_average_are_refused_where_nothing_is_matched(method) -> None:
     with pytest.raises(MidwayError, match="matches no tiles; leave it out"):
         flow_predictor(FlowMethod(method=method, short_side=64))
+    with pytest.raises(MidwayError, match="averages no matches; leave it out"):
+        flow_predictor(FlowMethod(method=method, average="window"))
 
 
 def test_settings_have_later_options_only_where_they_are_used() -> None:

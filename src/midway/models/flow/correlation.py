@@ -24,8 +24,8 @@ TEMPERATURE = 0.03
 PEAK_RADIUS = 1.5
 """Radius of the soft-argmax around the best cell: a peak further away is another match."""
 WINDOW_TEMPERATURE, WINDOW_RELUCTANCE = 0.05, 0.2
-"""Temperature and penalty per cell of the soft-argmax over the window: of the twelve tried, those
-with the lowest EPE on FlyingChairs (docs/experiments/motion.md)."""
+"""Temperature and penalty per cell of the soft-argmax over the window, those with the lowest EPE on
+FlyingChairs (docs/experiments/motion.md)."""
 Average: TypeAlias = Literal["peak", "window"]
 """Cells that the soft-argmax covers: those near the best one, or all in the window."""
 

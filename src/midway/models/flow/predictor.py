@@ -103,6 +103,11 @@ def flow_predictor(how: FlowMethod) -> Predictor:
             f"short side {how.short_side}: method {how.method} matches no tiles; leave it out, or "
             "add --method features or dynamics"
         )
+    if how.average != "peak" and how.method not in ("features", "dynamics"):
+        raise MidwayError(
+            f"average {how.average}: method {how.method} averages no matches; leave it out, or add "
+            "--method features or dynamics"
+        )
     device, how = pick_device(), with_level(how)
     if how.method == "zero":
         return lambda source, target: np.zeros((*source.shape[:2], 2), np.float32)

@@ -32,7 +32,7 @@ class EncoderSource:
 
     network: str = ""
     """Run folder of any method, release .pth, .ckpt, .safetensors (of midway, or an encoder with
-    timm's or torchvision's names), hub id, synthetic-tiny, timm:NAME, random for a fresh ViT-S/16
+    timm's or torchvision's names), hub id, midway-tiny, timm:NAME, random for a fresh ViT-S/16
     or random:KIND for another kind of encoder."""
     weights: str = "teacher"
     """Encoder of a run or network: teacher (the EMA), student, or another of its names; ignored if
@@ -55,7 +55,7 @@ class NetworkSource:
     """Midway network of an evaluation."""
 
     network: str = ""
-    """Run folder, release .pth, .ckpt, .safetensors, hub id, synthetic-tiny, or random for a fresh
+    """Run folder, release .pth, .ckpt, .safetensors, hub id, midway-tiny, or random for a fresh
     ViT-S/16."""
     untrained: bool = False
     """Use fresh weights of the same sizes."""
@@ -106,7 +106,7 @@ def load_encoder(
     Args:
         name: As for `--network`: run folder, release `.pth`, `.ckpt`, `.safetensors` (of midway, or
             with timm's or torchvision's names), "owner/name" on the Hugging Face hub,
-            "synthetic-tiny", "timm:NAME", "random" for a ViT-S/16, "random:KIND".
+            "midway-tiny", "timm:NAME", "random" for a ViT-S/16, "random:KIND".
         weights: Name of an encoder of a run or network; ignored if there is only one.
         untrained: If True, keep fresh weights of these sizes, drawn from torch's generator.
         hints: Overrides for a release file; `encoder_heads` for a file without configuration.
