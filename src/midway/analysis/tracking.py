@@ -92,7 +92,7 @@ def track_points(
 
     Raises:
         MidwayError: There are fewer than two frames, the frames differ in size, a point or a start
-            frame is out of range, the level has no forward model, or network and window do not suit.
+            frame is out of range, the level has no forward model, or network or window do not fit.
 
     """
     _check(frames, points, start_frames)
