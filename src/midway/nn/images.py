@@ -39,6 +39,12 @@ def send(device: torch.device, *arrays: NDArray) -> tuple[Tensor, ...]:
     return tuple(part.view(array.shape) for part, array in zip(parts, arrays, strict=True))
 
 
+def resized_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return flow in pixels, (B, 2, H, W), at another size; displacements scale with it."""
+    scale = flow.new_tensor([size[1] / flow.shape[3], size[0] / flow.shape[2]])
+    return F.interpolate(flow, size, mode="bilinear") * scale[:, None, None]
+
+
 def warp(image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     """Sample a target image at the pixels to which flow points from the source.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from midway.errors import MidwayError
 from midway.models.flow import predictor
@@ -46,9 +47,9 @@ def test_tiles_match_at_the_given_size_and_scale_the_flow_back(tmp_path: Path) -
         level=1,
         radius=1,
         overlap=0.5,
-        short_side=len(small),
+        short_side=(len(small),),
     )
-    in_tiles, whole = flow_predictor(how), flow_predictor(replace(how, short_side=0))
+    in_tiles, whole = flow_predictor(how), flow_predictor(replace(how, short_side=()))
     found = in_tiles(large, np.roll(large, 2 * patch, axis=1))
     as_small, untiled = (find(small, np.roll(small, patch, axis=1)) for find in (in_tiles, whole))
     assert found.shape == (*large.shape[:2], 2)
@@ -58,15 +59,34 @@ def test_tiles_match_at_the_given_size_and_scale_the_flow_back(tmp_path: Path) -
     assert np.median(found[..., 1]) == pytest.approx(0, abs=0.2 * patch)
 
 
+def test_of_several_short_sides_each_pixel_takes_the_flow_that_explains_it(monkeypatch) -> None:
+    """A stand-in for matching is right at one of two resolutions, and only in the left half."""
+    monkeypatch.setattr(predictor, "load_encoder", lambda *_, **__: nn.Linear(1, 1))
+
+    def matched(_encoder, _find, _how, side, frames) -> torch.Tensor:
+        flow = torch.zeros(1, 2, *frames.shape[2:])
+        flow[:, 0] = {96: 9.0, 192: -6.0}[side]
+        return flow
+
+    monkeypatch.setattr(predictor, "_matched_in_tiles", matched)
+    source = np.random.default_rng(0).integers(0, 256, (128, 256, 3), np.uint8)
+    target = source.copy()
+    target[:, :128] = np.roll(source[:, :128], -6, axis=1)
+    how = FlowMethod(method="features", network="net", level=1, short_side=(96, 192))
+    found = flow_predictor(how)(source, target)
+    assert (found[16:-16, 32:96] == [-6, 0]).all()
+    assert (found[16:-16, 160:-32] == 0).all()
+
+
 def test_a_negative_short_side_is_refused() -> None:
-    with pytest.raises(MidwayError, match="give 0 or more"):
-        FlowMethod(method="features", short_side=-1)
+    with pytest.raises(MidwayError, match="-1 pixels: give 1 or more"):
+        FlowMethod(method="features", short_side=(64, -1))
 
 
 @pytest.mark.parametrize("method", ["zero", "pixels", "finetuned"])
 def test_a_short_side_and_an_average_are_refused_where_nothing_is_matched(method) -> None:
-    with pytest.raises(MidwayError, match="matches no tiles; leave it out"):
-        flow_predictor(FlowMethod(method=method, short_side=64))
+    with pytest.raises(MidwayError, match=r"side 64 96: method .* matches no tiles; leave"):
+        flow_predictor(FlowMethod(method=method, short_side=(64, 96)))
     with pytest.raises(MidwayError, match="averages no matches; leave it out"):
         flow_predictor(FlowMethod(method=method, average="window"))
 
@@ -74,15 +94,16 @@ def test_a_short_side_and_an_average_are_refused_where_nothing_is_matched(method
 def test_settings_have_later_options_only_where_they_are_used() -> None:
     whole = FlowMethod(method="features", network="net", level=1)
     assert whole.settings() == {"level": 1, "radius": 5}
-    tiled = replace(whole, short_side=64, overlap=0.5)
+    tiled = replace(whole, short_side=(64,), overlap=0.5)
     assert tiled.settings() == {"level": 1, "radius": 5, "short_side": 64, "overlap": 0.5}
+    assert replace(tiled, short_side=(64, 96)).settings()["short_side"] == [64, 96]
     averaged = replace(whole, average="window")
     assert averaged.settings() == {"level": 1, "radius": 5, "average": "window"}
 
 
 def test_dynamics_match_frames_smaller_than_a_tile_in_one_tile(tmp_path: Path) -> None:
     save(MidwayNetwork(tiny()), tmp_path / "net.safetensors")
-    how = FlowMethod(method="dynamics", network=str(tmp_path / "net.safetensors"), short_side=8)
+    how = FlowMethod(method="dynamics", network=str(tmp_path / "net.safetensors"), short_side=(8,))
     frame = np.random.default_rng(0).integers(0, 256, (20, 12, 3), np.uint8)
     flows = [flow_predictor(each)(frame, frame) for each in (how, replace(how, average="window"))]
     for flow in flows:

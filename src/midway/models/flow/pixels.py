@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from midway.models.flow.correlation import match_maps
-from midway.nn.images import warp
+from midway.nn.images import resized_flow, warp
 
 COARSEST_PIXELS = 24
 """Smallest length of the shorter side in the pyramid."""
@@ -51,7 +51,7 @@ def pixel_flow(
     while factor >= finest:
         size = (max(1, round(height / factor)), max(1, round(width / factor)))
         small = F.interpolate(frames, size, mode="bilinear", antialias=True)
-        flow = _resized(flow, size)  # (batch, 2, *size), in pixels of this level
+        flow = resized_flow(flow, size)  # (batch, 2, *size), in pixels of this level
         for _ in range(PASSES):
             first, second = small.chunk(2)
             warped, _ = warp(second, flow)
@@ -62,13 +62,7 @@ def pixel_flow(
             ]
             flow = _median(flow + step)
         factor //= 2
-    return _resized(flow, (height, width)).reshape(*leading, 2, height, width)
-
-
-def _resized(flow: Tensor, size: tuple[int, int]) -> Tensor:
-    # Displacements scale with the image.
-    scale = flow.new_tensor([size[1] / flow.shape[3], size[0] / flow.shape[2]])
-    return F.interpolate(flow, size, mode="bilinear") * scale[:, None, None]
+    return resized_flow(flow, (height, width)).reshape(*leading, 2, height, width)
 
 
 def _neighbourhoods(image: Tensor) -> Tensor:

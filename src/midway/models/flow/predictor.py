@@ -15,13 +15,14 @@ from midway.errors import MidwayError
 from midway.models.encoders.base import Encoder
 from midway.models.flow.base import FlowModule
 from midway.models.flow.correlation import Average, dynamics_flow, feature_flow
+from midway.models.flow.explained import best_explained
 from midway.models.flow.network import load_flow_network
 from midway.models.flow.pixels import pixel_flow
 from midway.models.flow.tiles import TileConfig, predict_tiled
 from midway.models.weights.load import load, network_config
 from midway.models.weights.sources import load_encoder, read_source
 from midway.nn.device import pick_device
-from midway.nn.images import normalise
+from midway.nn.images import normalise, resized_flow
 
 FloatFlow: TypeAlias = NDArray[np.float32]
 """Flow in memory, shape (height, width, 2): u to the right and v down, in pixels."""
@@ -54,21 +55,22 @@ class FlowMethod:
     or the third of an encoder without dynamics."""
     radius: int = 5
     """Search radius in patches (features, dynamics)."""
-    short_side: int = 0
+    short_side: tuple[int, ...] = ()
     """Shorter side in pixels, or more if a tile is larger, to which frames are resized before they
-    are matched in overlapping tiles of the network's own size, which all weigh the same; 0 to match
-    whole frames as they are (features, dynamics)."""
+    are matched in overlapping tiles of the network's own size, which all weigh the same. Of several
+    sides, each pixel takes the flow that explains the images best, or no motion. By default, whole
+    frames are matched as they are (features, dynamics)."""
     average: Average = "peak"
     """Displacements that are averaged: those near the best match, or all in the window, with a
     penalty on large ones, so that uncertain flow shrinks to zero (features, dynamics)."""
 
     def __post_init__(self) -> None:
-        if self.short_side < 0:
-            raise MidwayError(f"short side of {self.short_side} pixels: give 0 or more")
+        if self.short_side and min(self.short_side) < 1:
+            raise MidwayError(f"short side of {min(self.short_side)} pixels: give 1 or more")
         if self.radius < 1:
             raise MidwayError(f"radius {self.radius}: too small; give 1 patch or more")
 
-    def settings(self) -> dict[str, float | str | None]:
+    def settings(self) -> dict[str, float | str | list[int] | None]:
         """Return the options that affect the flow of a given network.
 
         The level is that of `with_level`.
@@ -76,10 +78,17 @@ class FlowMethod:
         if self.method == "finetuned":
             return {"overlap": self.overlap}
         if self.method in ("features", "dynamics"):
-            options: dict[str, float | str | None] = {"level": self.level, "radius": self.radius}
+            options: dict[str, float | str | list[int] | None] = {
+                "level": self.level,
+                "radius": self.radius,
+            }
             # With their defaults, later options do not change the version hash of results.
             if self.short_side:
-                options |= {"short_side": self.short_side, "overlap": self.overlap}
+                side, *others = self.short_side
+                options |= {
+                    "short_side": [side, *others] if others else side,
+                    "overlap": self.overlap,
+                }
             if self.average != "peak":
                 options |= {"average": self.average}
             return options
@@ -100,8 +109,8 @@ def flow_predictor(how: FlowMethod) -> Predictor:
         )
     if how.short_side and how.method not in ("features", "dynamics"):
         raise MidwayError(
-            f"short side {how.short_side}: method {how.method} matches no tiles; leave it out, or "
-            "add --method features or dynamics"
+            f"short side {' '.join(map(str, how.short_side))}: method {how.method} matches no "
+            "tiles; leave it out, or add --method features or dynamics"
         )
     if how.average != "peak" and how.method not in ("features", "dynamics"):
         raise MidwayError(
@@ -162,36 +171,43 @@ def network_predictor(network: FlowModule, *, overlap: float, tiles_at_once: int
 
 def _matching_predictor(encoder: Encoder, find: Match, how: FlowMethod) -> Predictor:
     """Return a predictor that resizes frames to whole patches or for tiles, and their flow back."""
-    device, patch = next(encoder.parameters()).device, encoder.stride
+    device = next(encoder.parameters()).device
 
     @torch.no_grad()
     def predict(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> FloatFlow:
         frames = _frames(source, target, device)
-        height, width = frames.shape[2:]
-        if how.short_side:
-            flow, size = _matched_in_tiles(encoder, find, how, frames)
-        else:
-            # The nearest multiple of the stride, so that the frames are hardly distorted.
-            size = (max(1, round(height / patch)) * patch, max(1, round(width / patch)) * patch)
-            flow = find(*normalise(F.interpolate(frames, size, mode="bilinear")).split(1))
-        scale = flow.new_tensor([width / size[1], height / size[0]])[:, None, None]
-        return _array(F.interpolate(flow, (height, width), mode="bilinear")[0] * scale)
+        if not how.short_side:
+            return _array(_matched_whole(encoder, find, frames)[0])
+        flows = (_matched_in_tiles(encoder, find, how, side, frames) for side in how.short_side)
+        if len(how.short_side) == 1:
+            return _array(next(flows)[0])
+        return _array(best_explained(frames[:1], frames[1:], flows)[0])
 
     return predict
 
 
+def _matched_whole(encoder: Encoder, find: Match, frames: Tensor) -> Tensor:
+    """Return the flow of whole frames, (1, 2, height, width)."""
+    height, width = frames.shape[2:]
+    # The nearest multiple of the stride, so that the frames are hardly distorted.
+    size = [max(1, round(side / encoder.stride)) * encoder.stride for side in (height, width)]
+    flow = find(*normalise(F.interpolate(frames, size, mode="bilinear")).split(1))
+    return resized_flow(flow, (height, width))
+
+
 def _matched_in_tiles(
-    encoder: Encoder, find: Match, how: FlowMethod, frames: Tensor
-) -> tuple[Tensor, tuple[int, int]]:
-    """Return the flow of resized frames, (1, 2, height, width), and their size."""
+    encoder: Encoder, find: Match, how: FlowMethod, short_side: int, frames: Tensor
+) -> Tensor:
+    """Return the flow of frames that are matched at one resolution, (1, 2, height, width)."""
     stride = encoder.stride
     rows, columns = (max(1, side // stride) * stride for side in encoder.image_size)
     tiles = TileConfig(size=(rows, columns), overlap=how.overlap, batch_size=how.tiles_at_once)
     height, width = frames.shape[2:]
-    factor = max(how.short_side / min(height, width), rows / height, columns / width)
+    factor = max(short_side / min(height, width), rows / height, columns / width)
     size = (max(rows, round(height * factor)), max(columns, round(width * factor)))
     first, second = normalise(F.interpolate(frames, size, mode="bilinear", antialias=True))
-    return predict_tiled(partial(_certain, find), first, second, tiles)[None], size
+    flow = predict_tiled(partial(_certain, find), first, second, tiles)[None]
+    return resized_flow(flow, (height, width))
 
 
 def _certain(find: Match, source: Tensor, target: Tensor) -> Tensor:
