@@ -13,6 +13,8 @@ import torch
 
 import midway
 from midway.cli import main
+from midway.models.flow.network import FlowNetwork, save_flow_network
+from tests.models.flow.test_network import CONFIG
 from tests.models.networks import random_network
 
 
@@ -38,6 +40,12 @@ def test_wrong_input_gets_one_line(network: str, tmp_path: Path, capsys):
     assert "level 9 has no forward model" in complaint(capsys, "--level", "9", *folder)
     assert "--window -1: give 1 or more pixels" in complaint(capsys, "--window", "-1", *folder)
     assert not [*tmp_path.glob("out/*")]
+
+
+def test_a_flow_network_is_refused_because_it_has_no_heatmaps(tmp_path: Path, capsys):
+    save_flow_network(FlowNetwork(CONFIG), tmp_path / "flow.safetensors")
+    line = complaint(capsys, "--network", str(tmp_path / "flow.safetensors"))
+    assert "flow.safetensors: a flow network, which has no heatmaps; give a Midway" in line
 
 
 @pytest.mark.parametrize(
