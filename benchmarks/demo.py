@@ -1,4 +1,4 @@
-"""Time clicks on the demo page in headless Chromium, with the bundled network inside the page.
+"""Time clicks on the demo page in headless Chromium, with the default network inside the page.
 
 Command: ``python benchmarks/demo.py`` (needs Debian's chromium and playwright). It prints a JSON
 line: milliseconds of the network for a click, and from the click to the painted heatmap.
@@ -18,6 +18,7 @@ from threading import Thread
 
 from playwright.sync_api import Page, expect, sync_playwright
 
+from midway.cli.perturb import SHIPPED
 from midway.demo.writer import open_shown, write_page
 
 CLICKS = 50
@@ -49,7 +50,7 @@ class Quiet(SimpleHTTPRequestHandler):
 def main() -> None:
     """Measure."""
     with TemporaryDirectory() as folder, sync_playwright() as playwright:
-        write_page(Path(folder), open_shown("synthetic-tiny", None))
+        write_page(Path(folder), open_shown(SHIPPED, None))
         server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
         Thread(target=server.serve_forever, daemon=True).start()
         browser = playwright.chromium.launch(

@@ -13,6 +13,8 @@ import torch
 
 import midway
 from midway.cli import main
+from midway.models.flow.network import FlowNetwork, save_flow_network
+from tests.models.flow.test_network import CONFIG
 from tests.models.networks import random_network
 
 
@@ -36,7 +38,29 @@ def test_wrong_input_gets_one_line(network: str, tmp_path: Path, capsys):
     assert "gone.mp4: no such file" in complaint(capsys, str(tmp_path / "gone.mp4"), *folder)
     assert "notes.mp4: " in complaint(capsys, str(notes), *folder)
     assert "level 9 has no forward model" in complaint(capsys, "--level", "9", *folder)
+    assert "--window -1: give 1 or more pixels" in complaint(capsys, "--window", "-1", *folder)
     assert not [*tmp_path.glob("out/*")]
+
+
+def test_a_flow_network_is_refused_because_it_has_no_heatmaps(tmp_path: Path, capsys):
+    save_flow_network(FlowNetwork(CONFIG), tmp_path / "flow.safetensors")
+    line = complaint(capsys, "--network", str(tmp_path / "flow.safetensors"))
+    assert "flow.safetensors: a flow network, which has no heatmaps; give a Midway" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "window"),
+    [((), 192), (("--window", "0"), 0), (("--window", "150"), 150)],
+)
+def test_the_default_network_sees_a_window_unless_it_is_chosen(
+    words: tuple[str, ...], window: int, tmp_path: Path, monkeypatch
+):
+    written = []
+    monkeypatch.setattr(
+        "midway.cli.demo.write_page", lambda folder, shown, videos: written.append(shown)
+    )
+    assert main(["demo", "--out", str(tmp_path / "out"), *words]) == 0
+    assert [(shown.name, shown.window) for shown in written] == [("midway-tiny", window)]
 
 
 def test_a_port_in_use_gets_one_line_before_anything_is_written(network: str, capsys):
@@ -60,7 +84,7 @@ SERVE = """
 from dataclasses import replace
 from midway.cli import main
 from midway.demo import clips, writer
-clips.ENLARGED, writer.SCENES, writer.MAX_PAGE_MEGABYTES = 1, clips.SCENES[:1], 0.01
+clips.ENLARGED, writer.BUNDLED, writer.MAX_PAGE_MEGABYTES = 1, (clips.CROWD,), 0.01
 raise SystemExit(main(["demo", "--network", {network!r}, "--port", "0", "--json"]))
 """
 

@@ -37,7 +37,7 @@ def browser() -> Iterator[Any]:
 def _small_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     """One bundled clip in the size that networks see, which takes a moment to render."""
     monkeypatch.setattr(clips, "ENLARGED", 1)
-    monkeypatch.setattr(writer, "SCENES", (replace(clips.SCENES[0], title="Toy"),))
+    monkeypatch.setattr(writer, "BUNDLED", (replace(clips.CROWD, title="Toy"),))
 
 
 @pytest.fixture

@@ -28,11 +28,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 FOLLOW = """
 async (start) => {
   const { follow } = await import("./track.js");
-  const grid = { rows: 1, columns: 8 };
-  const frames = Array.from({ length: 5 }, (_, k) => ({ seconds: k / 4, width: 8, height: 1 }));
+  const frames = Array.from({ length: 5 }, (_, k) => ({ seconds: k / 4 }));
+  const clip = { width: 8, height: 1, frames };
+  const network = { window: 0, shortSide: 1, patch: 1, tokensAtOnce: 1 };
   const asked = [];
   // Everything moves by one patch a frame.
-  const look = async (source, target, tokens, queries) => {
+  const look = async (source, target, region, tokens, queries) => {
     asked.push([source, target, tokens[0]]);
     const heat = tokens.map((token) => {
       const map = new Float32Array(8).fill(-9);
@@ -42,7 +43,7 @@ async (start) => {
     return { heat, similarity: heat, descriptor: tokens.map((token) => [token]) };
   };
   let tracks;
-  for await (tracks of follow(look, frames, [{ x: 3, y: 0 }], start, grid));
+  for await (tracks of follow(look, clip, [{ x: 3, y: 0 }], start, network));
   const [track] = tracks;
   return { asked, x: track.map((each) => each.x), sure: track.map((each) => each.confidence) };
 }
@@ -209,8 +210,8 @@ def test_a_track_goes_by_steps_of_half_a_second_in_both_directions(served: Page)
     found = served.page.evaluate(FOLLOW, 1)
     assert found["x"] == [2, 3, 4, 5, 6]
     assert found["sure"] == [1, 1, 1, 1, 1]
-    # A look for the descriptors; then 1 to 2 and 3, 3 to 4, and back.
-    assert found["asked"] == [[1, 2, 3], [1, 2, 3], [1, 3, 3], [3, 4, 5], [1, 0, 3]]
+    # Looks for the descriptors and their places; then 1 to 2 and 3, 3 to 4, and back.
+    assert found["asked"] == [[1, 1, 3], [1, 1, 3], [1, 2, 3], [1, 3, 3], [3, 4, 5], [1, 0, 3]]
 
 
 def test_a_dropped_video_is_read_in_the_browser(served: Page, tmp_path: Path):

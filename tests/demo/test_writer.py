@@ -12,9 +12,12 @@ import pytest
 import torch
 
 import midway
+from midway.data.synthetic.world import WorldConfig
+from midway.data.synthetic.write import write_videos
 from midway.demo.writer import Shown, check_static, open_shown, write_page
 from midway.errors import MidwayError
-from tests.models.networks import random_network
+from midway.models.midway import MidwayNetwork
+from tests.models.networks import ENCODER, random_network, tiny
 
 PAGE = Path(str(files("midway.demo") / "page"))
 OWN = [path for path in PAGE.iterdir() if path.is_file()]
@@ -49,6 +52,7 @@ def test_a_page_for_the_server_has_clips_but_no_network(tmp_path: Path, shown: S
     assert page["network"]["compute"] == "server"
     assert page["network"]["size"] is None
     assert page["network"]["shortSide"] == 32
+    assert (page["network"]["window"], page["network"]["longestSide"]) == (0, 640)
     assert [clip["title"] for clip in page["clips"]] == ["Toy"]
     assert {path.name for path in OWN} < {path.name for path in tmp_path.iterdir()}
     assert not list(tmp_path.glob("*.onnx"))
@@ -67,6 +71,27 @@ def test_small_networks_are_for_the_page_and_large_ones_for_the_server(tmp_path:
         check_static(large, tmp_path)
     with pytest.raises(MidwayError, match="level 7 has no forward model"):
         open_shown(str(tmp_path / "net.safetensors"), 7)
+
+
+def test_a_window_is_the_suited_one_or_a_given_one_and_makes_the_input_square(tmp_path: Path):
+    torch.manual_seed(0)
+    network = MidwayNetwork(replace(tiny(), encoder=replace(ENCODER, image_size=(32, 48)))).eval()
+    midway.save(network, tmp_path / "net.safetensors")
+    shown = open_shown(str(tmp_path / "net.safetensors"), None)
+    assert (shown.window, shown.size) == (64, (32, 32))
+    whole = open_shown(str(tmp_path / "net.safetensors"), None, 0)
+    assert (whole.window, whole.size) == (0, (32, 48))
+
+
+@pytest.mark.parametrize(("window", "scale", "side"), [(0, 0.5, 640), (64, 1, 1280)])
+def test_a_network_of_windows_gets_more_pixels_of_a_large_video(
+    tmp_path: Path, shown: Shown, window: int, scale: float, side: int
+):
+    videos = write_videos(tmp_path, WorldConfig(height=64, width=1280, num_frames=8), seeds=[0])
+    write_page(tmp_path, replace(shown, window=window), videos)
+    page = json.loads((tmp_path / "page.json").read_text())
+    assert (page["clips"][0]["scale"], page["clips"][0]["width"]) == (scale, side)
+    assert page["network"]["longestSide"] == side
 
 
 def test_a_missing_package_is_named_before_anything_is_written(

@@ -9,13 +9,12 @@ from typing import Annotated, Any
 import tyro
 
 from midway.cli.options import parse, say
+from midway.cli.perturb import SHIPPED
 from midway.demo.app import DemoServer, looker
 from midway.demo.writer import check_static, open_shown, write_page
 from midway.errors import MidwayError
 
 LOOPBACK = "127.0.0.1"
-BUNDLED = "synthetic-tiny"
-"""Default network: that of the worlds of the bundled clips, which it sees whole."""
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
@@ -27,8 +26,9 @@ def demo(
     videos: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="[VIDEO ...]")] = (),
     /,
     *,
-    network: str = BUNDLED,
+    network: str = SHIPPED,
     level: int | None = None,
+    window: int | None = None,
     out: Path | None = None,
     host: str = LOOPBACK,
     port: int = 8000,
@@ -43,6 +43,8 @@ def demo(
         videos: Video files to choose on the page, besides the bundled clips.
         network: Midway network: a run folder, a file, a hub id, or a name of midway list networks.
         level: Level of heatmaps, tracks and gates; by default the highest one.
+        window: Side in pixels of the square around a point that the network sees; 0 for frames. By
+            default twice the training size if that is below 128.
         out: Folder to write the page to, for any file server, instead of serving it.
         host: Address to listen on; 0.0.0.0 lets others on your network in.
         port: Port to listen on; 0 for any free one.
@@ -50,7 +52,7 @@ def demo(
     for video in videos:
         if not video.exists():
             raise MidwayError(f"{video}: no such file; check the path")
-    shown = open_shown(network, level)
+    shown = open_shown(network, level, window)
     if out is not None:
         check_static(shown, out)
         out.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
-"""Clips of the page: sheets of frames, of synthetic worlds or of the user's videos."""
+"""Clips of the page: sheets of frames, of bundled clips or of the user's videos."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.resources import as_file, files
 from itertools import islice
 from math import floor
 from pathlib import Path
@@ -12,22 +13,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from midway.atomic import write_picture
-from midway.data.synthetic.shape_world import ShapeWorldConfig
 from midway.data.synthetic.world import WorldConfig
 from midway.data.video.file import VideoFile
 
 MOST_FRAMES = 32
-LONGEST_SIDE = 640
-"""Longest side of a frame of a user's video in pixels; longer ones are reduced."""
 STEPS = (1 / 8, 1 / 4)
 """Shortest and longest time between two frames of a user's video, in seconds."""
 SHEET_COLUMNS = 6
 QUALITY = 90
 """Quality of the WebP sheets, 0 to 100."""
 FPS, NUM_FRAMES = 8.0, 17
-"""Rate and length of a bundled clip."""
+"""Rate and length of a drawn clip."""
 ENLARGED = 6
-"""Size of a bundled clip relative to the world that the bundled network was trained on."""
+"""Size of a drawn clip relative to the world that `synthetic-tiny` was trained on."""
+FILM_SIDE = 384
+"""Width of the packaged videos in pixels."""
 
 # The world of the last stage of docs/MOTION.md; `synthetic-tiny` was trained on one like it.
 THINGS = WorldConfig(
@@ -43,7 +43,6 @@ THINGS = WorldConfig(
     num_frames=16,
     fps=8.0,
 )
-SHAPES = ShapeWorldConfig(height=96, width=96, num_objects=4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,51 +53,66 @@ class Scene:
     title: str
     alt: str
     """Description for those who do not see the clip."""
-    world: WorldConfig | ShapeWorldConfig
+    world: WorldConfig
     seed: int
 
 
-SCENES = (
-    Scene(
-        name="drift",
-        title="Drifting shapes",
-        alt="four textured shapes that drift over a moving, colourful background",
-        world=THINGS,
-        seed=3_000_001,
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """A bundled clip: a packaged video of photographs; docs/DEMO.md has its command."""
+
+    name: str
+    title: str
+    alt: str
+    """Description for those who do not see the clip."""
+    point: tuple[int, int]
+    """Column and row in pixels of the point that the page shows first."""
+
+
+CROWD = Scene(
+    name="crowd",
+    title="Crossing shapes",
+    alt="four textured shapes that cross each other over a moving, colourful background",
+    world=THINGS,
+    seed=3_000_015,
+)
+BUNDLED: tuple[Film | Scene, ...] = (
+    Film(
+        name="photographs",
+        title="Photographs",
+        alt="cut-outs of an eye, of clothes and of a cup that drift in front of a rocket at night",
+        point=(212, 76),
     ),
-    Scene(
-        name="crowd",
-        title="Crossing shapes",
-        alt="four textured shapes that cross each other over a moving, colourful background",
-        world=THINGS,
-        seed=3_000_015,
-    ),
-    Scene(
-        name="signs",
-        title="Unfamiliar signs",
-        alt="four bright, letter-like signs on a dark background, unlike the training worlds",
-        world=SHAPES,
-        seed=14_000_002,
+    CROWD,
+    Film(
+        name="fast",
+        title="Fast and plain",
+        alt="cut-outs of fur, sky, a cup and clothes that cross each other under a night sky",
+        point=(290, 80),
     ),
 )
 
 
-def write_scene(folder: Path, scene: Scene) -> dict[str, Any]:
-    """Render a bundled clip and return its entry in the page's list of clips."""
-    factor = ENLARGED * THINGS.height // scene.world.height
-    world = enlarged(scene.world, factor).build(scene.seed)
-    seconds = [number / FPS for number in range(NUM_FRAMES)]
-    frames = [world.frame(each).image for each in seconds]
-    return _write_sheet(folder, scene.name, scene.title, scene.alt, frames, seconds)
+def write_bundled(folder: Path, clip: Film | Scene) -> dict[str, Any]:
+    """Write a bundled clip and return its entry in the page's list of clips."""
+    if isinstance(clip, Scene):
+        world = enlarged(clip.world, ENLARGED).build(clip.seed)
+        seconds = [number / FPS for number in range(NUM_FRAMES)]
+        frames = [world.frame(each).image for each in seconds]
+        return _write_sheet(folder, clip.name, clip.title, clip.alt, frames, seconds)
+    with as_file(files("midway.demo") / "videos" / f"{clip.name}.mp4") as video:
+        entry = write_video_clip(folder, clip.name, video, longest_side=FILM_SIDE)
+    return entry | {"title": clip.title, "alt": clip.alt, "point": clip.point}
 
 
-def write_video_clip(folder: Path, name: str, video: Path) -> dict[str, Any]:
+def write_video_clip(folder: Path, name: str, video: Path, *, longest_side: int) -> dict[str, Any]:
     """Decode the first seconds of a video and return its entry in the page's list of clips.
 
     Args:
         folder: Folder of the page.
         name: Name of the sheet, without a suffix.
         video: Video file.
+        longest_side: Longest side of its frames in pixels; longer ones are reduced.
 
     Raises:
         BadClipError: The file is not a video, has a single frame or cannot be decoded.
@@ -107,22 +121,23 @@ def write_video_clip(folder: Path, name: str, video: Path) -> dict[str, Any]:
     with VideoFile(str(video)) as opened:
         opened.warn()
         seconds = _times(opened.duration_seconds)
-        frames = [_reduced(frame.image) for frame in opened.frames_in_order(seconds)]
-    return _write_sheet(folder, name, video.name, f"your video {video.name}", frames, seconds)
+        scale = min(1.0, longest_side / max(opened.height, opened.width))
+        frames = [_reduced(frame.image, scale) for frame in opened.frames_in_order(seconds)]
+    alt = f"your video {video.name}"
+    return _write_sheet(folder, name, video.name, alt, frames, seconds) | {"scale": scale}
 
 
-def enlarged(world: WorldConfig | ShapeWorldConfig, factor: int) -> WorldConfig | ShapeWorldConfig:
+def enlarged(world: WorldConfig, factor: int) -> WorldConfig:
     """Return a configuration whose worlds show the same scenes in more pixels."""
-    sizes = {
-        name: getattr(world, name) * factor
-        for name in ("height", "width", "object_speed", "camera_speed")
-    }
-    periods = {
-        name: tuple(factor * period for period in getattr(world, name))
-        for name in ("texture_period_pixels", "texture_periods", "backdrop_patches")
-        if hasattr(world, name)
-    }
-    return replace(world, **sizes, **periods)
+    shortest, longest = world.texture_period_pixels
+    return replace(
+        world,
+        height=factor * world.height,
+        width=factor * world.width,
+        object_speed=factor * world.object_speed,
+        camera_speed=factor * world.camera_speed,
+        texture_period_pixels=(factor * shortest, factor * longest),
+    )
 
 
 def _times(duration_seconds: float) -> list[float]:
@@ -132,11 +147,10 @@ def _times(duration_seconds: float) -> list[float]:
     return [min(duration_seconds, (number + 0.5) * step) for number in range(count)]
 
 
-def _reduced(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    factor = LONGEST_SIDE / max(image.shape[:2])
-    if factor >= 1:
+def _reduced(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    if scale == 1:
         return image
-    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
@@ -161,6 +175,7 @@ def _write_sheet(
         "columns": SHEET_COLUMNS,
         "width": width,
         "height": height,
+        "scale": 1.0,
         "seconds": [round(each, 3) for each in seconds],
     }
 

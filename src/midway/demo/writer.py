@@ -9,9 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from midway.analysis.inputs import suited_window
 from midway.analysis.perturbation import check_level
 from midway.atomic import write_atomically
-from midway.demo.clips import SCENES, write_scene, write_video_clip
+from midway.demo.clips import BUNDLED, write_bundled, write_video_clip
 from midway.demo.part import PagePart
 from midway.errors import MidwayError
 from midway.models.midway import MidwayNetwork
@@ -22,6 +23,9 @@ from midway.progress import ProgressBar, progress
 MODEL = "network.onnx"
 MAX_PAGE_MEGABYTES = 40
 """Largest weights in float32 that the page computes with by itself; others are for the server."""
+LONGEST_SIDE = {"frame": 640, "window": 1280}
+"""Longest side of the page's frames in pixels, by the part of them that the network sees. Longer
+ones are reduced; windows keep more, because the network sees half the resolution of the file."""
 TOKENS_AT_ONCE = {"page": 12, "server": 4}
 """Largest number of patches in a request, by the place of the computation; it bounds memory."""
 
@@ -35,30 +39,40 @@ class Shown:
     level: int
     compute: Literal["page", "server"]
     """Place of the computation."""
+    window: int = 0
+    """Side in pixels of the square around a point that the network sees; 0 for whole frames."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the images that the network was trained on."""
-        return self.network.config.encoder.image_size
+        """Height and width of the network's input: those of its training, or of a square window."""
+        height, width = self.network.config.encoder.image_size
+        side = min(height, width)
+        return (side, side) if self.window else (height, width)
 
 
-def open_shown(name: str, level: int | None) -> Shown:
+def open_shown(name: str, level: int | None, window: int | None = None) -> Shown:
     """Load a network, and let the page compute with it if it is small.
 
     Args:
         name: Run folder, file, hub id or name of a Midway network.
         level: Level of heatmaps, tracks and gates; the highest one if None.
+        window: Side in pixels of the square around a point that the network sees; 0 for whole
+            frames; if None, the one that suits the network.
 
     Raises:
-        MidwayError: There is no such network, or the level has no forward model.
+        MidwayError: There is no such network, it is a flow network, the level has no forward model,
+            or the window is negative.
 
     """
+    if window is not None and window < 0:
+        raise MidwayError(f"--window {window}: give 1 or more pixels, or 0 for whole frames")
     network = load(name)
+    window = suited_window(network) if window is None else window
     level = network.config.dynamics.levels[-1] if level is None else level
     check_level(network, level)
     megabytes = 4e-6 * sum(each.numel() for each in network.parameters())
     compute = "page" if megabytes <= MAX_PAGE_MEGABYTES else "server"
-    return Shown(name=name, network=network, level=level, compute=compute)
+    return Shown(name=name, network=network, level=level, compute=compute, window=window)
 
 
 def write_page(folder: Path, shown: Shown, videos: Sequence[Path] = ()) -> None:
@@ -76,8 +90,12 @@ def write_page(folder: Path, shown: Shown, videos: Sequence[Path] = ()) -> None:
     """
     if shown.compute == "page":
         _check_installed()
-    clips = [write_video_clip(folder, f"clip_{i}", video) for i, video in enumerate(videos)]
-    clips += [write_scene(folder, scene) for scene in progress(SCENES, "clips")]
+    longest = LONGEST_SIDE["window" if shown.window else "frame"]
+    clips = [
+        write_video_clip(folder, f"clip_{i}", video, longest_side=longest)
+        for i, video in enumerate(videos)
+    ]
+    clips += [write_bundled(folder, clip) for clip in progress(BUNDLED, "clips")]
     with as_file(files("midway.demo") / "page") as page:
         shutil.copytree(page, folder, dirs_exist_ok=True)
     if shown.compute == "page":
@@ -123,9 +141,11 @@ def _described(shown: Shown) -> dict[str, Any]:
         "model": MODEL,
         "patch": encoder.patch_size,
         "width": encoder.width,
-        # An ONNX file takes images of one size; the server takes any.
-        "size": shown.size if is_in_page else None,
+        # An ONNX file takes images of one size; the server takes any, and windows are square.
+        "size": shown.size if is_in_page and not shown.window else None,
         "shortSide": min(shown.size),
+        "window": shown.window,
+        "longestSide": LONGEST_SIDE["window" if shown.window else "frame"],
         "tokensAtOnce": TOKENS_AT_ONCE[shown.compute],
         "mean": IMAGENET_MEAN,
         "std": IMAGENET_STD,

@@ -1,8 +1,8 @@
 // The page: what is chosen, what is computed next, and what is shown.
 
-import { openBundled, openFiles, pixelsOf } from "./clips.js";
+import { Inputs, openBundled, openFiles } from "./clips.js";
 import { Latest, openEngine } from "./engine.js";
-import { centreOf, gridOf, patchAt, resized } from "./fit.js";
+import { centreOf, patchAt, regionAround } from "./fit.js";
 import { listenToDrops, listenToKeys } from "./input.js";
 import { MOST_POINTS, VIEWS } from "./views.js";
 
@@ -28,7 +28,7 @@ const state = {
   playing: null,
   pending: 0,
   slow: false,
-  images: new Map(),
+  inputs: null,
 };
 const latest = new Latest(compute);
 
@@ -77,14 +77,15 @@ async function choose(opening, number) {
     if (mine !== choices) return clip.frames.forEach((frame) => frame.picture.close());
     for (const frame of state.clip?.frames ?? []) frame.picture.close();
     stop();
-    Object.assign(state, { clip, source: 0, points: [], result: null, images: new Map() });
+    const { network } = state.page;
+    Object.assign(state, { clip, source: 0, points: [], result: null, inputs: new Inputs(clip, network) });
     const later = clip.frames.findIndex((each) => each.seconds - clip.frames[0].seconds >= FIRST_GAP_SECONDS);
     state.target = later > 0 ? later : clip.frames.length - 1;
-    const grid = gridOf(clip, state.page.network);
+    const region = regionAround({ x: clip.width / 2, y: clip.height / 2 }, clip, network);
     // The centre of a patch near the middle.
-    const [column, row] = [grid.columns, grid.rows].map((count) => Math.floor(count / 2));
-    state.point = centreOf(column, row, clip, grid);
-    element("stage").classList.toggle("wide", clip.width > 1.2 * clip.height);
+    const [column, row] = [region.columns, region.rows].map((count) => Math.floor(count / 2));
+    state.point = clip.point ?? centreOf(column, row, region);
+    element("stage").classList.toggle("wide", clip.width > 1.4 * clip.height);
     for (const id of ["from", "to"]) element(id).max = clip.frames.length - 1;
     [...element("clips").children].forEach((button, i) =>
       button.setAttribute("aria-pressed", String(i === number)),
@@ -123,9 +124,9 @@ function addPoint(point) {
 /** The scene as it is chosen now. */
 function scene() {
   const { clip, source, target, point, points, page } = state;
-  const grid = gridOf(clip, page.network);
-  const token = patchAt(point, clip, grid);
-  return { clip, grid, source, target, point, points, token, tokensAtOnce: page.network.tokensAtOnce };
+  const region = regionAround(point, clip, page.network);
+  const token = patchAt(point, region);
+  return { clip, region, source, target, point, points, token, network: page.network };
 }
 
 /** Compute and show the chosen scene; of many requests in a row, the first and the last. */
@@ -164,10 +165,10 @@ function busy(by) {
 /** Compute a view of a scene; null if a newer one waits. */
 async function compute({ view, now }) {
   const isCurrent = () => !latest.waiting && now.clip === state.clip;
-  const look = async (source, target, tokens, queries = null) => {
+  const look = async (source, target, region, tokens, queries = null) => {
     if (!isCurrent()) return null;
-    const images = [source, target].map((number) => imageOf(now, number));
-    return state.engine.look({ source: images[0], target: images[1], grid: now.grid, tokens, queries });
+    const images = [source, target].map((number) => state.inputs.of(number, region));
+    return state.engine.look({ source: images[0], target: images[1], grid: region, tokens, queries });
   };
   const show = (partial) => {
     if (!isCurrent()) return;
@@ -176,15 +177,6 @@ async function compute({ view, now }) {
   };
   const found = await VIEWS[view].compute(now, look, show);
   return found && now.clip === state.clip ? { view, now, ...found } : null;
-}
-
-/** Network input of a frame; kept, as most clicks are in frames that were seen before. */
-function imageOf({ clip, grid }, number) {
-  if (!state.images.has(number)) {
-    const frame = clip.frames[number];
-    state.images.set(number, resized(pixelsOf(frame), frame, grid, state.page.network));
-  }
-  return state.images.get(number);
 }
 
 // ---- showing
@@ -198,7 +190,7 @@ function render() {
   const result = current ?? (state.slow ? null : previous());
   const now = current || !result ? scene() : result.now;
   view.draw(now, result, sourceCanvas, targetCanvas);
-  element("explains").textContent = view.explains;
+  element("explains").textContent = now.network.window ? `${view.explains} ${view.sees}` : view.explains;
   for (const [id, number] of [["from", state.source], ["to", state.target]]) {
     element(id).value = number;
     const { label, seconds } = clip.frames[number];
@@ -239,6 +231,7 @@ function matching() {
   const same = result.now.source === now.source && (isTrack || result.now.target === now.target);
   if (!same) return null;
   if (isTrack) return result.now.points === now.points ? result : null;
+  if (["left", "top"].some((side) => result.now.region[side] !== now.region[side])) return null;
   return state.view !== "heat" || result.now.token === now.token ? result : null;
 }
 
@@ -313,11 +306,11 @@ function listen() {
     if (event.key === "Enter" && state.view === "track") return addPoint(state.point);
     if (!(event.key in steps)) return;
     event.preventDefault();
-    const { grid } = scene();
+    const { region } = scene();
     const [x, y] = steps[event.key];
     setPoint({
-      x: state.point.x + (x * state.clip.width) / grid.columns,
-      y: state.point.y + (y * state.clip.height) / grid.rows,
+      x: state.point.x + (x * region.width) / region.columns,
+      y: state.point.y + (y * region.height) / region.rows,
     });
     update();
   });

@@ -1,33 +1,58 @@
 // Clips: frames of a bundled sheet, of a dropped video, or of two dropped images.
 
-const LONGEST_SIDE = 640;
+import { resized } from "./fit.js";
+
 const MOST_FRAMES = 32;
 const SHORTEST_STEP = 1 / 8;
 const LONGEST_STEP = 1 / 4;
 const LOAD_SECONDS = 20;
 const EXACT = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
 
-/** A clip is {title, alt, width, height, frames: [{picture, seconds, width, height, label?}]}. */
-function clipOf(title, alt, frames) {
+const MOST_INPUTS = 64;
+
+/**
+ * A clip is {title, alt, width, height, scale, frames, point?}, and a frame {picture, seconds, width,
+ * height, label?}; `scale` is the size of its frames relative to those of the file, `point` the place
+ * to begin with.
+ */
+function clipOf(title, alt, frames, scale) {
   const [{ picture }] = frames;
-  return { title, alt, width: picture.width, height: picture.height, frames };
+  return { title, alt, width: picture.width, height: picture.height, scale, frames };
 }
 
 function frameOf(picture, seconds) {
   return { picture, seconds, width: picture.width, height: picture.height };
 }
 
-/** RGBA bytes of a frame. */
-export function pixelsOf({ picture, width, height }) {
+/** Network inputs of a clip; kept, as most clicks are in frames that were seen before. */
+export class Inputs {
+  constructor(clip, network) {
+    Object.assign(this, { clip, network, kept: new Map() });
+  }
+
+  /** Network input of a region of a frame. */
+  of(number, region) {
+    const key = [number, region.left, region.top].join();
+    if (!this.kept.has(key)) {
+      if (this.kept.size === MOST_INPUTS) this.kept.clear();
+      const pixels = pixelsOf(this.clip.frames[number], region);
+      this.kept.set(key, resized(pixels, region, this.network));
+    }
+    return this.kept.get(key);
+  }
+}
+
+/** RGBA bytes of a region of a frame. */
+function pixelsOf({ picture }, { left, top, width, height }) {
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.drawImage(picture, 0, 0);
+  context.drawImage(picture, -left, -top);
   return context.getImageData(0, 0, width, height).data;
 }
 
 /**
  * Largest central part with the aspect of the network, as [x, y, width, height]. A network inside
- * the page takes images of one size, so that other shapes are cropped; the server takes any.
+ * the page takes images of one size. Frames of other shapes are cropped, unless it sees windows.
  */
 function central(width, height, network) {
   if (!network.size) return [0, 0, width, height];
@@ -41,14 +66,20 @@ function central(width, height, network) {
 export async function openBundled(entry, network) {
   const response = await fetch(entry.sheet);
   if (!response.ok) throw new Error(`${entry.sheet} is missing; write the page again`);
-  const sheet = await response.blob();
+  // Decoded once for all frames: a sheet of a large video has many megapixels.
+  const sheet = await createImageBitmap(await response.blob(), EXACT);
   const frames = entry.seconds.map(async (seconds, i) => {
     const [x, y, ...size] = central(entry.width, entry.height, network);
     const left = (i % entry.columns) * entry.width + x;
     const top = Math.floor(i / entry.columns) * entry.height + y;
     return frameOf(await createImageBitmap(sheet, left, top, ...size, EXACT), seconds);
   });
-  return clipOf(entry.title, entry.alt, await Promise.all(frames));
+  const pictures = await Promise.all(frames);
+  sheet.close();
+  const clip = clipOf(entry.title, entry.alt, pictures, entry.scale);
+  if (!entry.point) return clip;
+  const [left, top] = central(entry.width, entry.height, network);
+  return { ...clip, point: { x: entry.point[0] - left, y: entry.point[1] - top } };
 }
 
 /** Open one video, or two images of one size. */
@@ -62,16 +93,16 @@ export async function openFiles(files, network, say) {
 }
 
 async function openPair(files, network) {
-  const pictures = await Promise.all(files.map((file) => openImage(file, network)));
-  const [a, b] = pictures;
+  const images = await Promise.all(files.map((file) => openImage(file, network)));
+  const [a, b] = images.map(({ picture }) => picture);
   if (a.width !== b.width || a.height !== b.height)
     throw new Error(
       `The images differ in size: ${a.width} × ${a.height} and ${b.width} × ${b.height} pixels; ` +
         "give two of one size",
     );
   const names = files.map((file) => file.name).join(" and ");
-  const frames = pictures.map((each, i) => ({ ...frameOf(each, i), label: ["first", "second"][i] }));
-  return clipOf(names, `your images ${names}`, frames);
+  const frames = [a, b].map((each, i) => ({ ...frameOf(each, i), label: ["first", "second"][i] }));
+  return clipOf(names, `your images ${names}`, frames, images[0].scale);
 }
 
 async function openImage(file, network) {
@@ -84,15 +115,18 @@ async function openImage(file, network) {
   return reduced(picture, network);
 }
 
-/** The central part, no longer than LONGEST_SIDE: networks see less, and memory stays bounded. */
+/**
+ * {picture, scale}: the central part, no longer than `network.longestSide`, and its size relative to
+ * the file's. Networks see less, and memory stays bounded.
+ */
 async function reduced(picture, network) {
   const part = central(picture.width, picture.height, network);
-  const factor = Math.min(1, LONGEST_SIDE / Math.max(part[2], part[3]));
-  const [resizeWidth, resizeHeight] = part.slice(2).map((side) => Math.max(1, Math.round(side * factor)));
-  const size = factor < 1 ? { resizeWidth, resizeHeight, resizeQuality: "high" } : {};
+  const scale = Math.min(1, network.longestSide / Math.max(part[2], part[3]));
+  const [resizeWidth, resizeHeight] = part.slice(2).map((side) => Math.max(1, Math.round(side * scale)));
+  const size = scale < 1 ? { resizeWidth, resizeHeight, resizeQuality: "high" } : {};
   const made = await createImageBitmap(picture, ...part, { ...size, ...EXACT });
   picture.close();
-  return made;
+  return { picture: made, scale };
 }
 
 async function openVideo(file, network, say) {
@@ -108,15 +142,17 @@ async function openVideo(file, network, say) {
     const times = timesOf(video.duration);
     if (!video.videoWidth) throw new Error(`${file.name} has no picture; give a video`);
     const frames = [];
+    let scale = 1;
     for (const seconds of times) {
       const sought = once(video, "seeked", unreadable);
       video.currentTime = seconds;
       await sought;
-      const picture = await createImageBitmap(video, EXACT);
-      frames.push(frameOf(await reduced(picture, network), seconds));
+      const made = await reduced(await createImageBitmap(video, EXACT), network);
+      frames.push(frameOf(made.picture, seconds));
+      scale = made.scale;
       say(`Reading ${file.name}: ${frames.length} of ${times.length} frames`);
     }
-    return clipOf(file.name, `your video ${file.name}`, frames);
+    return clipOf(file.name, `your video ${file.name}`, frames, scale);
   } finally {
     video.removeAttribute("src");
     URL.revokeObjectURL(address);

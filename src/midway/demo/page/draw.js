@@ -29,19 +29,19 @@ export function drawFrame(canvas, frame, { grey = false } = {}) {
   return context;
 }
 
-/** Cover the frame with colours of values between patches; `colourAt(sample)` returns RGBA. */
-function drawField(context, frame, grid, colourAt) {
-  const [width, height] = [grid.columns * SMOOTHNESS, grid.rows * SMOOTHNESS];
+/** Cover a region with colours of values between patches; `colourAt(sample)` returns RGBA. */
+function drawField(context, region, colourAt) {
+  const [width, height] = [region.columns * SMOOTHNESS, region.rows * SMOOTHNESS];
   const image = new ImageData(width, height);
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
-      const at = sampler((x + 0.5) / SMOOTHNESS - 0.5, (y + 0.5) / SMOOTHNESS - 0.5, grid);
+      const at = sampler((x + 0.5) / SMOOTHNESS - 0.5, (y + 0.5) / SMOOTHNESS - 0.5, region);
       image.data.set(colourAt(at), 4 * (y * width + x));
     }
   }
   const small = new OffscreenCanvas(width, height);
   small.getContext("2d").putImageData(image, 0, 0);
-  context.drawImage(small, -0.5, -0.5, frame.width, frame.height);
+  context.drawImage(small, region.left - 0.5, region.top - 0.5, region.width, region.height);
 }
 
 /** Function that interpolates the values of a map at a place between patches. */
@@ -57,26 +57,26 @@ function sampler(column, row, { rows, columns }) {
 }
 
 /** Heat from 0 to its maximum: bright and opaque where it is hot. */
-export function drawHeat(context, frame, grid, values, most) {
-  drawField(context, frame, grid, (at) => {
+export function drawHeat(context, region, values, most) {
+  drawField(context, region, (at) => {
     const share = Math.min(1, Math.max(0, at(values) / most));
     return [...heatColour(share), 255 * Math.min(1, 0.25 + 0.65 * share)];
   });
 }
 
-export function drawFlow(context, frame, grid, { u, v, sure }, most) {
-  drawField(context, frame, grid, (at) => [
+export function drawFlow(context, region, { u, v, sure }, most) {
+  drawField(context, region, (at) => [
     ...flowColour(at(u), at(v), most),
     60 + 175 * at(sure),
   ]);
 }
 
 /** Arrow from the centre of each patch along its motion. */
-export function drawArrows(context, frame, grid, { u, v, sure }) {
+export function drawArrows(context, region, { u, v, sure }) {
   context.lineJoin = context.lineCap = "round";
   context.lineWidth = 1.3 * context.unit;
   u.forEach((_, token) => {
-    const { x, y } = centreOf(token % grid.columns, Math.floor(token / grid.columns), frame, grid);
+    const { x, y } = centreOf(token % region.columns, Math.floor(token / region.columns), region);
     const [endX, endY] = [x + u[token], y + v[token]];
     const angle = Math.atan2(v[token], u[token]);
     const head = Math.min(5 * context.unit, 0.5 * Math.hypot(u[token], v[token]));
@@ -93,22 +93,32 @@ export function drawArrows(context, frame, grid, { u, v, sure }) {
 }
 
 /** Gates from the lowest to the highest of the map. */
-export function drawGates(context, frame, grid, values, [low, high]) {
-  drawField(context, frame, grid, (at) => {
+export function drawGates(context, region, values, [low, high]) {
+  drawField(context, region, (at) => {
     const share = (at(values) - low) / Math.max(high - low, 1e-9);
     return [...heatColour(share), 200];
   });
 }
 
+/** Thin outline of the region, if that is not the whole frame. */
+export function drawWindow(context, region, frame) {
+  if (region.width === frame.width && region.height === frame.height) return;
+  context.lineWidth = 0.7 * context.unit;
+  for (const [colour, dash] of [["rgba(0, 0, 0, 0.6)", []], ["#ffffff", [3, 3]]]) {
+    context.strokeStyle = colour;
+    context.setLineDash(dash.map((length) => length * context.unit));
+    context.strokeRect(region.left - 0.5, region.top - 0.5, region.width, region.height);
+  }
+  context.setLineDash([]);
+}
+
 /** Outline of a patch. */
-export function drawPatch(context, frame, grid, token, { dashed = false } = {}) {
-  const [width, height] = [frame.width / grid.columns, frame.height / grid.rows];
-  const column = token % grid.columns;
-  const row = Math.floor(token / grid.columns);
+export function drawPatch(context, region, token, { dashed = false } = {}) {
+  const [width, height] = [region.width / region.columns, region.height / region.rows];
+  const left = region.left + (token % region.columns) * width - 0.5;
+  const top = region.top + Math.floor(token / region.columns) * height - 0.5;
   context.setLineDash(dashed ? [4 * context.unit, 3 * context.unit] : []);
-  stroked(context, PATCH_COLOUR, () =>
-    context.rect(column * width - 0.5, row * height - 0.5, width, height),
-  );
+  stroked(context, PATCH_COLOUR, () => context.rect(left, top, width, height));
   context.setLineDash([]);
 }
 

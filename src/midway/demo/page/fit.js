@@ -1,46 +1,64 @@
-// Network inputs from frames of any size, as midway.analysis.inputs.fit computes them.
+// Network inputs from parts of frames, as midway.analysis.inputs computes them.
+//
+// A region is a part of a frame, in its pixels, and its grid of patches: {left, top, width, height,
+// rows, columns}.
 
-/** Grid of patches for a frame: the shorter side becomes `network.shortSide` pixels. */
-export function gridOf({ width, height }, network) {
-  const factor = network.shortSide / Math.min(width, height);
+/**
+ * What the network sees for a point: the whole frame, or a square around the point, moved into the
+ * frame. `network.window` counts pixels of the file, of which `clip.scale` reduces each to fewer.
+ */
+export function regionAround(point, clip, network) {
+  const { width, height } = clip;
+  if (!network.window) return gridded({ left: 0, top: 0, width, height }, network);
+  // The largest square of a smaller frame: a network inside the page takes squares only.
+  const side = Math.min(width, height, Math.max(1, Math.round(network.window * clip.scale)));
+  const corner = (place, length) =>
+    Math.max(0, Math.min(length - side, roundHalfEven(place - (side - 1) / 2)));
+  const [left, top] = [corner(point.x, width), corner(point.y, height)];
+  return gridded({ left, top, width: side, height: side }, network);
+}
+
+/** The part with its grid of patches: the shorter side becomes `network.shortSide` pixels. */
+function gridded(part, network) {
+  const factor = network.shortSide / Math.min(part.width, part.height);
   const patches = (side) => Math.max(1, roundHalfEven((side * factor) / network.patch));
-  return { rows: patches(height), columns: patches(width) };
+  return { ...part, rows: patches(part.height), columns: patches(part.width) };
 }
 
 /** Row-major number of the patch that contains a point; integers are pixel centres. */
-export function patchAt(point, frame, grid) {
+export function patchAt(point, region) {
   const cell = (place, side, count) =>
     Math.min(count - 1, Math.max(0, Math.floor(((place + 0.5) / side) * count)));
-  const row = cell(point.y, frame.height, grid.rows);
-  return row * grid.columns + cell(point.x, frame.width, grid.columns);
+  const row = cell(point.y - region.top, region.height, region.rows);
+  return row * region.columns + cell(point.x - region.left, region.width, region.columns);
 }
 
 /** Centre of a place (column and row, may be fractions) in pixels of the frame. */
-export function centreOf(column, row, frame, grid) {
+export function centreOf(column, row, region) {
   return {
-    x: ((column + 0.5) * frame.width) / grid.columns - 0.5,
-    y: ((row + 0.5) * frame.height) / grid.rows - 0.5,
+    x: region.left + ((column + 0.5) * region.width) / region.columns - 0.5,
+    y: region.top + ((row + 0.5) * region.height) / region.rows - 0.5,
   };
 }
 
 /**
- * Resize RGBA bytes to whole patches: antialiased bilinear, as torch's `interpolate`.
+ * Resize RGBA bytes of a region to whole patches: antialiased bilinear, as torch's `interpolate`.
  * Returns intensities from 0 to 255, shape (3, height, width).
  */
-export function resized(pixels, frame, grid, network) {
-  const height = grid.rows * network.patch;
-  const width = grid.columns * network.patch;
-  const across = weightsOf(frame.width, width);
-  const down = weightsOf(frame.height, height);
+export function resized(pixels, region, network) {
+  const height = region.rows * network.patch;
+  const width = region.columns * network.patch;
+  const across = weightsOf(region.width, width);
+  const down = weightsOf(region.height, height);
   const out = new Float32Array(3 * height * width);
-  const narrow = new Float32Array(frame.height * width);
+  const narrow = new Float32Array(region.height * width);
   for (let channel = 0; channel < 3; channel++) {
-    for (let y = 0; y < frame.height; y++) {
+    for (let y = 0; y < region.height; y++) {
       for (let x = 0; x < width; x++) {
         const { first, weights } = across[x];
         let sum = 0;
         for (let i = 0; i < weights.length; i++)
-          sum += weights[i] * pixels[4 * (y * frame.width + first + i) + channel];
+          sum += weights[i] * pixels[4 * (y * region.width + first + i) + channel];
         narrow[y * width + x] = sum;
       }
     }

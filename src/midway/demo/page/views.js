@@ -1,7 +1,8 @@
 // The four views: their computation, pictures, legends and descriptions.
 //
 // `compute(scene, look, show)` returns the result of a view, or null if it was superseded; it calls
-// `show(partial)` on the way. A scene is {clip, grid, source, target, point, points, token}.
+// `show(partial)` on the way. A scene is {clip, region, source, target, point, points, token}, where
+// `region` is the part of both frames that the network sees. `sees` is said of networks of windows.
 
 import { POINT_COLOURS } from "./colours.js";
 import * as draw from "./draw.js";
@@ -9,31 +10,35 @@ import { centreOf } from "./fit.js";
 import { follow, highest, peak } from "./track.js";
 
 const MOST_FLOW_PATCHES = 64;
+const SEES_SQUARE = "The network sees the outlined square only.";
 
 export const MOST_POINTS = POINT_COLOURS.length;
 
 const heat = {
   explains: "Click or drag in the first picture: the glow in the second shows where that patch has gone.",
-  async compute({ source, target, token, grid, clip }, look) {
-    const found = await look(source, target, [token]);
+  sees: SEES_SQUARE,
+  async compute({ source, target, token, region }, look) {
+    const found = await look(source, target, region, [token]);
     if (!found) return null;
     const values = found.heat[0];
     const best = highest(values);
-    const ring = centreOf(best % grid.columns, Math.floor(best / grid.columns), clip, grid);
+    const ring = centreOf(best % region.columns, Math.floor(best / region.columns), region);
     return { ...found, values, most: values[best], ring };
   },
-  draw({ clip, grid, source, target, token, point }, result, sourceCanvas, targetCanvas) {
+  draw({ clip, region, source, target, token, point }, result, sourceCanvas, targetCanvas) {
     const left = draw.drawFrame(sourceCanvas, clip.frames[source]);
-    draw.drawPatch(left, clip, grid, token);
+    draw.drawWindow(left, region, clip);
+    draw.drawPatch(left, region, token);
     draw.drawCross(left, point);
     const right = draw.drawFrame(targetCanvas, clip.frames[target], { grey: Boolean(result) });
     if (!result) return;
-    draw.drawHeat(right, clip, grid, result.values, Math.max(result.most, 1e-6));
-    draw.drawPatch(right, clip, grid, token, { dashed: true });
+    draw.drawHeat(right, region, result.values, Math.max(result.most, 1e-6));
+    draw.drawWindow(right, region, clip);
+    draw.drawPatch(right, region, token, { dashed: true });
     draw.drawRing(right, result.ring);
   },
-  says({ clip, grid, token }, { ring }) {
-    const from = centreOf(token % grid.columns, Math.floor(token / grid.columns), clip, grid);
+  says({ region, token }, { ring }) {
+    const from = centreOf(token % region.columns, Math.floor(token / region.columns), region);
     return moved(ring.x - from.x, ring.y - from.y);
   },
   alt({ clip }, result) {
@@ -51,7 +56,8 @@ const heat = {
 
 const track = {
   explains: "Click in the first picture to follow up to six points; then play, or drag through time.",
-  async compute({ points, source, grid, clip }, look, show) {
+  sees: "In each step the network sees a square around each point.",
+  async compute({ points, source, clip, network }, look, show) {
     if (!points.length) return { tracks: [], milliseconds: 0 };
     let milliseconds = 0;
     const timed = async (...pair) => {
@@ -62,7 +68,7 @@ const track = {
     };
     try {
       let tracks = [];
-      for await (tracks of follow(timed, clip.frames, points, source, grid))
+      for await (tracks of follow(timed, clip, points, source, network))
         show({ tracks, milliseconds });
       return { tracks, milliseconds };
     } catch (error) {
@@ -95,22 +101,23 @@ const track = {
 
 const flow = {
   explains: "Each patch of the first picture and the way it took: by arrow, and by colour as on the wheel.",
-  async compute({ source, target, grid, clip, tokensAtOnce }, look, show) {
-    const { tokens, coarse } = sampled(grid);
+  sees: SEES_SQUARE,
+  async compute({ source, target, region, network }, look, show) {
+    const { tokens, coarse } = sampled(region);
     const u = new Float32Array(tokens.length);
     const v = new Float32Array(tokens.length);
     const heights = new Float32Array(tokens.length);
     let milliseconds = 0;
-    for (let first = 0; first < tokens.length; first += tokensAtOnce) {
-      const some = tokens.slice(first, first + tokensAtOnce);
-      const found = await look(source, target, some);
+    for (let first = 0; first < tokens.length; first += network.tokensAtOnce) {
+      const some = tokens.slice(first, first + network.tokensAtOnce);
+      const found = await look(source, target, region, some);
       if (!found) return null;
       milliseconds += found.milliseconds;
       some.forEach((token, i) => {
         const best = highest(found.heat[i]);
-        const { column, row } = peak(found.heat[i], best, grid);
-        u[first + i] = (column - (token % grid.columns)) * (clip.width / grid.columns);
-        v[first + i] = (row - Math.floor(token / grid.columns)) * (clip.height / grid.rows);
+        const { column, row } = peak(found.heat[i], best, region);
+        u[first + i] = (column - (token % region.columns)) * (region.width / region.columns);
+        v[first + i] = (row - Math.floor(token / region.columns)) * (region.height / region.rows);
         heights[first + i] = found.heat[i][best];
       });
       show({ share: (first + some.length) / tokens.length, milliseconds });
@@ -122,12 +129,13 @@ const flow = {
     const sure = heights.map((each) => Math.min(1, Math.max(0, each / usual)) ** 2);
     return { u, v, sure, most, coarse, milliseconds };
   },
-  draw({ clip, source, target }, result, sourceCanvas, targetCanvas) {
-    draw.drawFrame(sourceCanvas, clip.frames[source]);
+  draw({ clip, region, source, target }, result, sourceCanvas, targetCanvas) {
+    draw.drawWindow(draw.drawFrame(sourceCanvas, clip.frames[source]), region, clip);
     const right = draw.drawFrame(targetCanvas, clip.frames[source], { grey: true });
     if (result?.u) {
-      draw.drawFlow(right, clip, result.coarse, result, result.most);
-      draw.drawArrows(right, clip, result.coarse, result);
+      draw.drawFlow(right, result.coarse, result, result.most);
+      draw.drawArrows(right, result.coarse, result);
+      draw.drawWindow(right, region, clip);
     } else draw.drawFrame(targetCanvas, clip.frames[target]);
   },
   says(_, { u, v, most, share }) {
@@ -147,19 +155,22 @@ const flow = {
 
 const gates = {
   explains: "Bright patches are carried over from the earlier frame; dark ones are computed anew.",
-  async compute({ source, target, token }, look) {
-    const found = await look(source, target, [token]);
+  sees: SEES_SQUARE,
+  async compute({ source, target, token, region }, look) {
+    const found = await look(source, target, region, [token]);
     if (!found) return null;
     const count = found.gates.length;
     const mean = found.gates[0].map((_, i) => found.gates.reduce((sum, g) => sum + g[i], 0) / count);
     return { ...found, mean, range: [Math.min(...mean), Math.max(...mean)] };
   },
-  draw({ clip, grid, source, target }, result, sourceCanvas, targetCanvas) {
-    draw.drawFrame(sourceCanvas, clip.frames[source]);
+  draw({ clip, region, source, target }, result, sourceCanvas, targetCanvas) {
+    draw.drawWindow(draw.drawFrame(sourceCanvas, clip.frames[source]), region, clip);
     const right = draw.drawFrame(targetCanvas, clip.frames[result ? source : target], {
       grey: Boolean(result),
     });
-    if (result) draw.drawGates(right, clip, grid, result.mean, result.range);
+    if (!result) return;
+    draw.drawGates(right, region, result.mean, result.range);
+    draw.drawWindow(right, region, clip);
   },
   says: (_, { gates: blocks, range: [low, high] }) =>
     `Gates from ${low.toFixed(2)} to ${high.toFixed(2)}, mean of ${blocks.length} blocks`,
@@ -178,15 +189,15 @@ export const VIEWS = { heat, track, flow, gates };
 class Superseded extends Error {}
 
 /** Patches of the flow: all, or of a fine grid about MOST_FLOW_PATCHES, evenly spaced. */
-function sampled(grid) {
-  const stride = Math.ceil(Math.sqrt((grid.rows * grid.columns) / MOST_FLOW_PATCHES));
+function sampled(region) {
+  const stride = Math.ceil(Math.sqrt((region.rows * region.columns) / MOST_FLOW_PATCHES));
   const middles = (count) =>
     Array.from({ length: Math.ceil(count / stride) }, (_, i) =>
       Math.min(count - 1, i * stride + Math.floor(stride / 2)),
     );
-  const [rows, columns] = [middles(grid.rows), middles(grid.columns)];
-  const tokens = rows.flatMap((row) => columns.map((column) => row * grid.columns + column));
-  return { tokens, coarse: { rows: rows.length, columns: columns.length } };
+  const [rows, columns] = [middles(region.rows), middles(region.columns)];
+  const tokens = rows.flatMap((row) => columns.map((column) => row * region.columns + column));
+  return { tokens, coarse: { ...region, rows: rows.length, columns: columns.length } };
 }
 
 function quantile(values, share) {

@@ -27,10 +27,10 @@ from midway.models.flow.pair_network import PairFlowConfig, PairFlowNetwork
 from midway.models.heads.dpt import to_map
 from midway.models.midway import MidwayNetwork, NetworkConfig
 from midway.models.weights.check import check_tensors, meta_state
-from midway.models.weights.files import open_safetensors, parse_header
+from midway.models.weights.files import FLOW, open_safetensors, parse_header
 from midway.models.weights.save import write_safetensors
 
-HEADER = "midway_flow"
+HEADER = FLOW
 BEST, LAST = "best.safetensors", "last.safetensors"
 """Files of a finetuned network in the folder of its run."""
 

@@ -26,6 +26,8 @@ BUNDLED = Path(__file__).parents[2] / "networks"
 NETWORK = "midway"
 """Key of a Midway network's sizes in the header of our .safetensors files, and prefix of our other
 keys."""
+FLOW = "midway_flow"
+"""Key of a flow network's sizes in the header of our .safetensors files."""
 EXPORTS = ("last.safetensors", "best.safetensors", HUB_FILE)
 """Files of weights in a folder without checkpoints, from the least preferred."""
 RUN_PREFIX = "network."

@@ -16,7 +16,7 @@ from midway.models.encoders.timm import TimmEncoder
 from midway.models.encoders.vit import VisionTransformer
 from midway.models.midway import MidwayNetwork, NetworkConfig
 from midway.models.weights.check import check_tensors, meta_state, shown
-from midway.models.weights.files import RUN_PREFIX, WeightsFile, read_weights
+from midway.models.weights.files import FLOW, RUN_PREFIX, WeightsFile, read_weights
 from midway.models.weights.layouts.beside import config_beside
 from midway.models.weights.layouts.poodle import recognise_poodle
 from midway.models.weights.layouts.recognise import Recognised, recognise_layout, summary
@@ -272,6 +272,8 @@ def _no_network(file: WeightsFile) -> str:
     config = file.path.parent.parent / "config.json"
     if file.layout == "run" and not config.is_file():
         return f"{file.path}: a checkpoint needs the config.json of its run, in {config.parent}"
+    if FLOW in file.header:
+        return f"{file.path}: a flow network, which has no heatmaps; give a Midway network"
     if file.encoders:
         names = ", ".join(file.encoders)
         return f"{file.path}: no Midway network, but encoders ({names}); give one of a Midway run"
