@@ -42,10 +42,10 @@ def test_wrong_input_gets_one_line(network: str, tmp_path: Path, capsys):
     assert not [*tmp_path.glob("out/*")]
 
 
-def test_a_flow_network_is_refused_because_it_has_no_heatmaps(tmp_path: Path, capsys):
+def test_a_flow_network_is_refused_by_its_kind(tmp_path: Path, capsys):
     save_flow_network(FlowNetwork(CONFIG), tmp_path / "flow.safetensors")
     line = complaint(capsys, "--network", str(tmp_path / "flow.safetensors"))
-    assert "flow.safetensors: a flow network, which has no heatmaps; give a Midway" in line
+    assert "flow.safetensors: a flow network, which predicts flow only; give a Midway" in line
 
 
 @pytest.mark.parametrize(

@@ -210,8 +210,8 @@ def test_a_track_goes_by_steps_of_half_a_second_in_both_directions(served: Page)
     found = served.page.evaluate(FOLLOW, 1)
     assert found["x"] == [2, 3, 4, 5, 6]
     assert found["sure"] == [1, 1, 1, 1, 1]
-    # Looks for the descriptors and their places; then 1 to 2 and 3, 3 to 4, and back.
-    assert found["asked"] == [[1, 1, 3], [1, 1, 3], [1, 2, 3], [1, 3, 3], [3, 4, 5], [1, 0, 3]]
+    # A look for the descriptors; then 1 to 2 and 3, 3 to 4, and back.
+    assert found["asked"] == [[1, 1, 3], [1, 2, 3], [1, 3, 3], [3, 4, 5], [1, 0, 3]]
 
 
 def test_a_dropped_video_is_read_in_the_browser(served: Page, tmp_path: Path):

@@ -43,4 +43,6 @@ def test_a_flow_that_is_little_better_than_no_motion_is_not_taken() -> None:
 
 def test_pixels_whose_flow_leaves_the_target_count_as_different() -> None:
     source, target = torch.zeros(1, 3, *SIZE), torch.full((1, 3, *SIZE), OUTSIDE / 2)
+    # The border is repeated outside the target, and would explain the source exactly.
+    target[..., -1] = 0
     assert not best_explained(source, target, [constant(SIZE[1])]).any()

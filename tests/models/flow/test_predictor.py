@@ -78,9 +78,11 @@ def test_of_several_short_sides_each_pixel_takes_the_flow_that_explains_it(monke
     assert (found[16:-16, 160:-32] == 0).all()
 
 
-def test_a_negative_short_side_is_refused() -> None:
+def test_a_negative_or_repeated_short_side_is_refused() -> None:
     with pytest.raises(MidwayError, match="-1 pixels: give 1 or more"):
         FlowMethod(method="features", short_side=(64, -1))
+    with pytest.raises(MidwayError, match="sides 64 96 64: one is given twice"):
+        FlowMethod(method="features", short_side=(64, 96, 64))
 
 
 @pytest.mark.parametrize("method", ["zero", "pixels", "finetuned"])
@@ -96,7 +98,7 @@ def test_settings_have_later_options_only_where_they_are_used() -> None:
     assert whole.settings() == {"level": 1, "radius": 5}
     tiled = replace(whole, short_side=(64,), overlap=0.5)
     assert tiled.settings() == {"level": 1, "radius": 5, "short_side": 64, "overlap": 0.5}
-    assert replace(tiled, short_side=(64, 96)).settings()["short_side"] == [64, 96]
+    assert replace(tiled, short_side=(96, 64)).settings()["short_side"] == [64, 96]
     averaged = replace(whole, average="window")
     assert averaged.settings() == {"level": 1, "radius": 5, "average": "window"}
 

@@ -84,7 +84,7 @@ async function choose(opening, number) {
     const region = regionAround({ x: clip.width / 2, y: clip.height / 2 }, clip, network);
     // The centre of a patch near the middle.
     const [column, row] = [region.columns, region.rows].map((count) => Math.floor(count / 2));
-    state.point = clip.point ?? centreOf(column, row, region);
+    setPoint(clip.point ?? centreOf(column, row, region));
     element("stage").classList.toggle("wide", clip.width > 1.4 * clip.height);
     for (const id of ["from", "to"]) element(id).max = clip.frames.length - 1;
     [...element("clips").children].forEach((button, i) =>

@@ -93,26 +93,25 @@ export async function openFiles(files, network, say) {
 }
 
 async function openPair(files, network) {
-  const images = await Promise.all(files.map((file) => openImage(file, network)));
-  const [a, b] = images.map(({ picture }) => picture);
+  const images = await Promise.all(files.map(openImage));
+  const [a, b] = images;
   if (a.width !== b.width || a.height !== b.height)
     throw new Error(
       `The images differ in size: ${a.width} × ${a.height} and ${b.width} × ${b.height} pixels; ` +
         "give two of one size",
     );
   const names = files.map((file) => file.name).join(" and ");
-  const frames = [a, b].map((each, i) => ({ ...frameOf(each, i), label: ["first", "second"][i] }));
-  return clipOf(names, `your images ${names}`, frames, images[0].scale);
+  const made = await Promise.all(images.map((image) => reduced(image, network)));
+  const frames = made.map(({ picture }, i) => ({ ...frameOf(picture, i), label: ["first", "second"][i] }));
+  return clipOf(names, `your images ${names}`, frames, made[0].scale);
 }
 
-async function openImage(file, network) {
-  let picture;
+async function openImage(file) {
   try {
-    picture = await createImageBitmap(file, EXACT);
+    return await createImageBitmap(file, EXACT);
   } catch {
     throw new Error(`${file.name} cannot be read as an image; give a PNG, JPEG or WebP`);
   }
-  return reduced(picture, network);
 }
 
 /**

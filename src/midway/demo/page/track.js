@@ -90,13 +90,14 @@ export async function* follow(look, clip, points, start, network) {
 }
 
 /**
- * Starts of the points of a look: the descriptors of their patches, their positions in the region,
- * and column and row of the peaks of their similarity in their own frame.
+ * Starts of the points of a look: the descriptors of their patches and, in windows, their positions in
+ * the region, and column and row of the peaks of their similarity in their own frame.
  */
 async function startsOf(look, clip, points, start, network) {
   const region = regionAround(points[0], clip, network);
   const tokens = points.map((point) => patchAt(point, region));
   const { descriptor } = await look(start, start, region, tokens);
+  if (!network.window) return points.map((_, i) => ({ descriptor: descriptor[i] }));
   const { similarity } = await look(start, start, region, tokens, descriptor);
   return points.map(({ x, y }, i) => ({
     x: x - region.left,

@@ -1,7 +1,7 @@
 """Choice between candidate flows by the images alone: the flow that explains the target.
 
-A wrong flow brings other colours. No motion competes too, so that flow stays zero where no
-candidate explains the images better.
+The target warped by a wrong flow differs in colour from the source. No motion competes too, so that
+flow stays zero where no candidate explains the images better.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ MARGIN = 1.1
 OUTSIDE = 0.25
 """Difference of a pixel whose flow leaves the target; colours are from 0 to 1.
 
-With `WINDOW` and `MARGIN` chosen on FlyingChairs (docs/experiments/motion.md).
+`WINDOW` and `MARGIN` were chosen on FlyingChairs (docs/experiments/motion.md).
 """
 
 Frames = Float[Tensor, "batch 3 height width"]
@@ -33,8 +33,8 @@ def best_explained(source: Frames, target: Frames, flows: Iterable[Flow]) -> Flo
 
     Args:
         source: Colours in [0, 1].
-        target: Colours in [0, 1].
-        flows: Candidates, in pixels.
+        target: Colours in [0, 1], of the same size.
+        flows: Candidates in pixels, finite.
 
     """
     best = source.new_zeros(len(source), 2, *source.shape[2:])

@@ -56,17 +56,23 @@ class FlowMethod:
     radius: int = 5
     """Search radius in patches (features, dynamics)."""
     short_side: tuple[int, ...] = ()
-    """Shorter side in pixels, or more if a tile is larger, to which frames are resized before they
-    are matched in overlapping tiles of the network's own size, which all weigh the same. Of several
-    sides, each pixel takes the flow that explains the images best, or no motion. By default, whole
-    frames are matched as they are (features, dynamics)."""
+    """Shorter sides in pixels to which frames are resized before matching, in overlapping tiles of
+    the network's training size; more if a tile is larger. Of several sides, each pixel takes the
+    flow that explains the images best, or no motion. By default, whole frames are matched as they
+    are (features, dynamics)."""
     average: Average = "peak"
     """Displacements that are averaged: those near the best match, or all in the window, with a
     penalty on large ones, so that uncertain flow shrinks to zero (features, dynamics)."""
 
     def __post_init__(self) -> None:
         if self.short_side and min(self.short_side) < 1:
-            raise MidwayError(f"short side of {min(self.short_side)} pixels: give 1 or more")
+            raise MidwayError(
+                f"short side of {min(self.short_side)} pixels: give 1 or more, or leave it out for "
+                "whole frames"
+            )
+        if len(set(self.short_side)) < len(self.short_side):
+            sides = " ".join(map(str, self.short_side))
+            raise MidwayError(f"short sides {sides}: one is given twice; give each once")
         if self.radius < 1:
             raise MidwayError(f"radius {self.radius}: too small; give 1 patch or more")
 
@@ -84,7 +90,7 @@ class FlowMethod:
             }
             # With their defaults, later options do not change the version hash of results.
             if self.short_side:
-                side, *others = self.short_side
+                side, *others = sorted(self.short_side)
                 options |= {
                     "short_side": [side, *others] if others else side,
                     "overlap": self.overlap,

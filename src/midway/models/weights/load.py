@@ -273,7 +273,7 @@ def _no_network(file: WeightsFile) -> str:
     if file.layout == "run" and not config.is_file():
         return f"{file.path}: a checkpoint needs the config.json of its run, in {config.parent}"
     if FLOW in file.header:
-        return f"{file.path}: a flow network, which has no heatmaps; give a Midway network"
+        return f"{file.path}: a flow network, which predicts flow only; give a Midway network"
     if file.encoders:
         names = ", ".join(file.encoders)
         return f"{file.path}: no Midway network, but encoders ({names}); give one of a Midway run"
