@@ -27,13 +27,20 @@ def test_both_steps_agree_in_float32_on_loss_and_every_gradient_though_drop_path
 
 
 def test_in_bfloat16_ours_is_no_further_from_float32_than_rounding_takes_the_plain_one() -> None:
-    agreement = compare(small_method(), small_clips(4), torch.bfloat16)
-    agreement.check()
-    assert agreement.gradient_error is not None
-    assert agreement.loss_error is not None
-    assert agreement.plain_gradient_error is not None
-    assert 0 < agreement.gradient_error < 1.5 * agreement.plain_gradient_error
-    assert agreement.loss_error < 0.01
+    """In the mean over batches: in one, the ratio of both errors is a matter of chance."""
+    ours, plain = [], []
+    for seed in (0, 1):
+        method = small_method(seed)
+        for _ in range(3):
+            agreement = compare(method, small_clips(4), torch.bfloat16)
+            agreement.check()
+            assert agreement.gradient_error is not None
+            assert agreement.loss_error is not None
+            assert agreement.plain_gradient_error is not None
+            assert agreement.loss_error < 0.01
+            ours.append(agreement.gradient_error)
+            plain.append(agreement.plain_gradient_error)
+    assert 0 < sum(ours) < 1.5 * sum(plain)
 
 
 @pytest.mark.parametrize("lost", ["a gradient", "the value of a gradient", "the loss"])
