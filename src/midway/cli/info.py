@@ -12,11 +12,10 @@ from midway.config import read_json, to_json
 from midway.errors import MidwayError, counted
 from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import VisionTransformer
-from midway.models.flow.network import HEADER as FLOW_HEADER
 from midway.models.flow.network import flow_config
 from midway.models.midway import NetworkConfig
 from midway.models.weights.check import shown
-from midway.models.weights.files import WeightsFile
+from midway.models.weights.files import FLOW, WeightsFile
 from midway.models.weights.layouts.published import PUBLISHED
 from midway.models.weights.layouts.recognise import summary
 from midway.models.weights.load import build_encoder, build_network, open_foreign
@@ -146,8 +145,8 @@ def _origin(file: WeightsFile, release: ReleaseHints) -> tuple[dict[str, Any], l
 
 def _purpose(file: WeightsFile) -> tuple[str, list[str]]:
     """Return the kind of a file without a Midway network, and lines that describe it."""
-    if FLOW_HEADER in file.header:
-        height, width = flow_config(file.path, file.header[FLOW_HEADER]).crop
+    if FLOW in file.header:
+        height, width = flow_config(file.path, file.header[FLOW]).crop
         return "flow network", [f"flow network: finetuned on crops of {height}x{width} pixels"]
     if file.layout != "run":
         return "encoder", []

@@ -46,25 +46,27 @@ THINGS = WorldConfig(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
-    """A bundled clip: a synthetic world that no network was trained on."""
+class Bundled:
+    """A clip that comes with the page."""
 
     name: str
     title: str
     alt: str
     """Description for those who do not see the clip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene(Bundled):
+    """A synthetic world that no network was trained on."""
+
     world: WorldConfig
     seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Film:
-    """A bundled clip: a packaged video of photographs; docs/DEMO.md has its command."""
+class Film(Bundled):
+    """A packaged video of photographs; docs/DEMO.md has its command."""
 
-    name: str
-    title: str
-    alt: str
-    """Description for those who do not see the clip."""
     point: tuple[int, int]
     """Column and row in pixels of the point that the page shows first."""
 

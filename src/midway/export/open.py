@@ -8,9 +8,9 @@ from midway.errors import MidwayError
 from midway.export.heatmap import HeatmapPart
 from midway.export.matching import MatchingPart
 from midway.export.parts import EncoderPart, FlowPart, NetworkPart, Part
-from midway.models.flow.network import BEST, HEADER, load_flow_network
+from midway.models.flow.network import BEST, load_flow_network
 from midway.models.midway import MidwayNetwork
-from midway.models.weights.files import open_safetensors
+from midway.models.weights.files import FLOW, open_safetensors
 from midway.models.weights.load import NO_HINTS, build_network
 from midway.models.weights.release import ReleaseHints
 from midway.models.weights.sources import load_encoder, read_source
@@ -78,7 +78,7 @@ def is_flow_network(name: str) -> bool:
     if file.suffix != ".safetensors" or not file.is_file():
         return False
     metadata, _ = open_safetensors(file)
-    return HEADER in metadata
+    return FLOW in metadata
 
 
 def _of_flow_network(name: str, options: PartOptions) -> Part:

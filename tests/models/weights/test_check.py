@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from midway.config import to_json
 from midway.errors import MidwayError
 from midway.models.flow.network import (
-    HEADER,
     DptConfig,
     FlowNetwork,
     FlowNetworkConfig,
@@ -19,6 +18,7 @@ from midway.models.flow.network import (
 )
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.check import meta_state
+from midway.models.weights.files import FLOW as HEADER
 from midway.models.weights.load import load
 from midway.models.weights.save import save
 from midway.models.weights.sources import load_encoder

@@ -1,4 +1,4 @@
-"""Choice between candidate flows by the images alone: the flow that explains the target.
+"""Choice between candidate flows by the images alone.
 
 The target warped by a wrong flow differs in colour from the source. No motion competes too, so that
 flow stays zero where no candidate explains the images better.
@@ -13,15 +13,13 @@ from torch.nn import functional as F
 
 from midway.nn.images import warp
 
+# WINDOW and MARGIN had the lowest EPE on FlyingChairs (docs/experiments/motion.md).
 WINDOW = 31
 """Side in pixels of the window over which differences are averaged."""
 MARGIN = 1.1
 """Ratio by which a flow must explain the images better than no motion."""
 OUTSIDE = 0.25
-"""Difference of a pixel whose flow leaves the target; colours are from 0 to 1.
-
-`WINDOW` and `MARGIN` were chosen on FlyingChairs (docs/experiments/motion.md).
-"""
+"""Difference of a pixel whose flow leaves the target; colours are from 0 to 1."""
 
 Frames = Float[Tensor, "batch 3 height width"]
 Flow = Float[Tensor, "batch 2 height width"]

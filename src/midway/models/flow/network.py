@@ -30,7 +30,6 @@ from midway.models.weights.check import check_tensors, meta_state
 from midway.models.weights.files import FLOW, open_safetensors, parse_header
 from midway.models.weights.save import write_safetensors
 
-HEADER = FLOW
 BEST, LAST = "best.safetensors", "last.safetensors"
 """Files of a finetuned network in the folder of its run."""
 
@@ -196,7 +195,7 @@ class FlowNetwork(FlowModule):
 def save_flow_network(network: FlowModule, path: Path) -> None:
     """Write a network as `.safetensors` with its configuration in the header."""
     encoders = {"encoder": network.encoder}
-    write_safetensors(network, path, {HEADER: to_json(network.config)}, encoders)
+    write_safetensors(network, path, {FLOW: to_json(network.config)}, encoders)
 
 
 def flow_config(file: Path, header: str) -> FlowNetworkConfig | PairFlowConfig:
@@ -224,7 +223,7 @@ def load_flow_network(path: Path | str) -> FlowModule:
     if not file.is_file():
         raise MidwayError(f"{file}: no such file; give the folder of a finetuning or its {BEST}")
     metadata, tensors = open_safetensors(file)
-    header = metadata.get(HEADER)
+    header = metadata.get(FLOW)
     if header is None:
         raise MidwayError(
             f"{file}: contains no flow network; finetune one with `midway eval flow_finetune`"

@@ -90,11 +90,9 @@ class FlowMethod:
             }
             # With their defaults, later options do not change the version hash of results.
             if self.short_side:
-                side, *others = sorted(self.short_side)
-                options |= {
-                    "short_side": [side, *others] if others else side,
-                    "overlap": self.overlap,
-                }
+                sides = sorted(self.short_side)
+                side = sides if len(sides) > 1 else sides[0]
+                options |= {"short_side": side, "overlap": self.overlap}
             if self.average != "peak":
                 options |= {"average": self.average}
             return options
