@@ -75,7 +75,7 @@ def write_picture(path: Path, image: "Image", **options: Any) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name a file in errors of the system that name none, or its unfinished neighbour.
+    """Put a file's path into OS errors that name no file, or its temporary file.
 
     Raises:
         OSError: The block raised one.

@@ -19,7 +19,7 @@ from tests.models.networks import tiny
 
 PATCH = 8
 LEVEL = 3
-BY_NETWORK = ("midway", "plain", "features", "heatmap")
+BY_NETWORK = ("midway", "plain", "features", "chained", "heatmap")
 
 
 @pytest.fixture
@@ -116,6 +116,27 @@ def test_the_plain_rule_compares_with_the_current_patch_and_moves_by_whole_patch
         assert float(tracks.confidence[0, number]) == pytest.approx(
             float(similarity[best].clamp(0, 1)), abs=1e-5
         )
+
+
+def test_chained_features_go_from_patch_to_patch_without_heatmaps(network):
+    frames = noise(4)
+    with torch.no_grad():
+        features = network.encoder.levels(normalise(frames / 255), (LEVEL,))[0][:, 1:]
+    unit = F.normalize(features - features.mean(1, keepdim=True), dim=2)
+    x, y = 17.0, 20.0
+    alone = [
+        track_points(it, frames, at((x, y)), starts(0), method="chained", level=LEVEL)
+        for it in (network, network.encoder)
+    ]
+    for number in range(1, 4):
+        column, row = int((x + 0.5) // PATCH), int((y + 0.5) // PATCH)
+        similarity = unit[number] @ unit[number - 1, row * 5 + column]
+        best = int(similarity.argmax())
+        x, y = x + PATCH * (best % 5 - column), y + PATCH * (best // 5 - row)
+        sure = float(similarity[best].clamp(0, 1))
+        for tracks in alone:
+            torch.testing.assert_close(tracks.points[0, number], torch.tensor([x, y]))
+            assert float(tracks.confidence[0, number]) == pytest.approx(sure, abs=1e-5)
 
 
 def test_features_follow_what_moves_by_whole_patches(network):
@@ -256,7 +277,7 @@ def test_no_points_are_no_tracks(network):
     [
         ({"points": at((40, 3))}, r"point 40,3 is outside the image of 40 x 32 pixels; .* 39 and"),
         ({"points": at((3, math.nan))}, "point 3,nan is outside"),
-        ({"start_frames": starts(3)}, "start frame 3 is not in the video; choose from 0 to 2"),
+        ({"start_frames": starts(3)}, "start frame 3: is not in the video; choose from 0 to 2"),
         ({"frames": noise(1)}, "a video of 1 frame has no motion"),
         ({"frames": [noise(1)[0], noise(1, 32, 48)[0]]}, "frame 1 has 48 x 32 pixels, others 40 x"),
         ({"level": 4}, "level 4 has no forward model"),

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from midway.cli import COMMANDS, main
+from midway.methods.mae import Mae
 from midway.registry import available
 from tests.data.video.made_videos import write_frames
 
@@ -81,6 +82,14 @@ def test_list_describes_every_method(capsys: pytest.CaptureFixture[str]) -> None
     assert "87.3 G multiply-adds (table 9: 90.8), 982 MB" in shown
     assert "parameters: 21.6 M in the encoder, 7.3 M in heads" in shown
     assert "Table 9 also counts tokens that nothing reads" in shown
+
+
+def test_list_shows_a_method_that_states_no_costs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Mae, "about", None)
+    assert main(["list", "methods"]) == 0
+    assert re.search(r"^mae +its file states no paper", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_list_names_every_preset(capsys: pytest.CaptureFixture[str]) -> None:

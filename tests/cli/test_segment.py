@@ -124,7 +124,7 @@ def test_a_video_gives_masks_of_its_frames_and_a_video(place, tmp_path):
         (["classes.txt"], [], "classes.txt: is neither image nor video; leave it out"),
         (["empty"], [], "empty: no image in it; give images, folders of images or videos"),
         (["a.png", "empty/../a.png"], [], "would have the same mask as"),
-        (["out/overlays/a.png"], [], "is in the output folder; give another -o"),
+        (["out/overlays/a.png"], [], "is among the overlays of -o; give another -o"),
         (["a.png"], ["--opacity", "2"], "--opacity 2: give a number from 0 to 1"),
         (["a.png"], ["--fps", "-1"], "--fps -1: give a rate, or 0 for all frames"),
         (["a.png"], ["--network", "."], ".: is not the run folder of a segmentation readout; tra"),

@@ -73,7 +73,7 @@ def test_a_preset_for_own_video_follows_the_data_and_the_options(
     [
         (["--plan"], "no experiment"),
         (["own", "--plan"], "did you mean 'own.midway_tiny' or 'own.midway_vits'?"),
-        (["--resume", "runs/x", "--plan"], "describes a new run"),
+        (["--resume", "runs/x", "--plan"], "cannot describe a resumed run"),
         (["own.midway_tiny", "--plan"], "give the folder of your data by --data.root"),
     ],
 )

@@ -18,6 +18,8 @@ from midway.models.flow.predictor import Predictor
 from midway.models.midway import MidwayNetwork
 from midway.nn.eval_mode import evaluating
 
+BY_FEATURES = ("features", "chained")
+"""Methods that need an encoder only."""
 NUM_CANDIDATES = 5
 """Number of heatmap maxima that feature similarity selects from (sec. 4.4)."""
 TRIP_SHARE, TRIP_PIXELS = 0.01, 0.5
@@ -123,7 +125,7 @@ class NetworkStep(Step[SeenFrame]):
     def __init__(
         self,
         network: MidwayNetwork | Encoder,
-        method: Literal["midway", "plain", "features", "heatmap"],
+        method: Literal["midway", "plain", "features", "chained", "heatmap"],
         *,
         level: int,
         short_side: int,
@@ -134,7 +136,7 @@ class NetworkStep(Step[SeenFrame]):
         self.encoder = network.encoder if is_midway else network
         self.short_side, self.draws = short_side, draws
         self.dynamics: MidwayNetwork | None = None
-        if method != "features":
+        if method not in BY_FEATURES:
             if not is_midway:
                 raise MidwayError(
                     f"tracking by {method}: needs the dynamics of a Midway network, not an encoder "
@@ -182,10 +184,10 @@ class NetworkStep(Step[SeenFrame]):
     ) -> tuple[Points, Float[Tensor, " points"]]:
         """Move points to the target; confidence is the cosine similarity with the start.
 
-        For `plain` it is the similarity with the source.
+        For `plain` and `chained` it is the similarity with the source.
         """
-        if self.method == "plain":
-            return self._plain(points, source, target)
+        if self.method in ("plain", "chained"):
+            return self._from_patch_to_patch(points, source, target)
         starts = [self._starts[number] for number in numbers.tolist()]
         similarity = _similarity(torch.stack([start.descriptor for start in starts]), target)
         cells = source.fitted.cells(points)
@@ -208,23 +210,32 @@ class NetworkStep(Step[SeenFrame]):
         confidence = similarity.flatten(1).gather(1, best[:, None])[:, 0]
         return after, confidence.clamp(0, 1)
 
-    def _plain(
+    def _from_patch_to_patch(
         self, points: Points, source: SeenFrame, target: SeenFrame
     ) -> tuple[Points, Float[Tensor, " points"]]:
-        """Move points by whole patches, to the most similar of the heatmap's highest patches."""
+        """Move points by whole patches, to the patch that is most similar to their current one.
+
+        For `plain` it is one of the heatmap's highest patches.
+        """
         cells, columns = source.fitted.cells(points), source.fitted.grid[1]
-        network = self._network()
-        level = network.config.levels.index(self.level)
-        before, after = (
-            F.normalize(each.student[level][0, 1:], dim=1) for each in (source, target)
-        )
         tokens = cells[:, 1] * columns + cells[:, 0]
+        before, after = (self._unit_patches(each) for each in (source, target))
         similarity = (before[tokens] @ after.T).float().cpu()  # (points, patches)
-        heatmaps = self._heatmaps(cells, source, target)
-        best = _most_similar(similarity.view_as(heatmaps), heatmaps)
+        if self.method == "chained":
+            best = similarity.argmax(1)
+        else:
+            heatmaps = self._heatmaps(cells, source, target)
+            best = _most_similar(similarity.view_as(heatmaps), heatmaps)
         place = torch.stack([best % columns, best // columns], dim=1)
         moved = points + (place - cells.cpu()) * points.new_tensor(target.fitted.patch)
         return moved, similarity.gather(1, best[:, None])[:, 0].clamp(0, 1)
+
+    def _unit_patches(self, seen: SeenFrame) -> Float[Tensor, "patches dim"]:
+        """Return unit features; those of `plain` keep the mean over the frame's patches."""
+        if self.method == "chained":
+            return seen.descriptors.flatten(0, 1)
+        level = self._network().config.levels.index(self.level)
+        return F.normalize(seen.student[level][0, 1:], dim=1)
 
     def _heatmaps(
         self, cells: Int[Tensor, "points 2"], source: SeenFrame, target: SeenFrame

@@ -24,7 +24,7 @@ from midway.models.flow.predictor import FloatFlow, Predictor
 from midway.models.midway import MidwayNetwork
 from midway.progress import progress
 
-Method: TypeAlias = Literal["midway", "plain", "features", "heatmap", "flow"]
+Method: TypeAlias = Literal["midway", "plain", "features", "chained", "heatmap", "flow"]
 MATCH_RADIUS = 5
 """Search radius of flow by feature matching, in patches."""
 
@@ -66,16 +66,16 @@ def track_points(
     """Track points from their start frames, forward to the last and backward to the first frame.
 
     Methods:
-    - `midway`, the rule of the paper (sec. 4.4): of the 5 patches with the highest values in the
-      heatmap of the point's patch, the one most similar to the start;
-    - `plain`: likewise, but the one most similar to the point's current patch, in whole patches;
-    - `features`: the patch of the frame most similar to the start;
+    - `midway`, our reading of sec. 4.4: of the 5 patches with the highest values in the heatmap of
+      the point's patch, the one most similar to the start;
+    - `plain`, the literal one: the one most similar to the current patch, in whole patches;
+    - `features`, `chained`: the same two rules without heatmaps, over all patches;
     - `heatmap`: the patch with the highest value in the heatmap;
     - `flow`: the end point of optical flow from frame to frame.
 
     Args:
-        network: Network, on the device to use, or an encoder alone for `features` and `flow`; may
-            be None for `flow` with a predictor.
+        network: Network on the device to use; an encoder suffices for `features`, `chained` and
+            `flow`; None for `flow` with a predictor.
         frames: At least two frames of one size.
         points: Column x and row y in pixels of the frames.
         start_frames: Index of the start frame of each point.
@@ -206,7 +206,7 @@ def _check(frames: Frames, points: Tensor, start_frames: Tensor) -> None:
     for number in start_frames.tolist():
         if not 0 <= number < len(frames):
             raise MidwayError(
-                f"start frame {number} is not in the video; choose from 0 to {len(frames) - 1}"
+                f"start frame {number}: is not in the video; choose from 0 to {len(frames) - 1}"
             )
     if len(points):
         check_points(points, frames[int(start_frames.min())].shape[1:])

@@ -56,8 +56,10 @@ def _methods() -> Mapping[str, str]:
     return {name: _described(find(PACKAGE, name).METHOD.about) for name in available(PACKAGE)}
 
 
-def _described(about: About) -> str:
-    """Return paper, sizes, costs and licences of a method, in four lines."""
+def _described(about: About | None) -> str:
+    """Return paper, sizes, costs and licences of a method, in four lines, if it states them."""
+    if about is None:
+        return "its file states no paper and no costs"
     in_paper = about.paper_giga_multiply_adds
     beside = "not in table 9" if in_paper is None else f"table 9: {in_paper:.1f}"
     return (

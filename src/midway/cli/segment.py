@@ -120,7 +120,7 @@ def _named(images: Sequence[Path], out: Path) -> Iterator[tuple[str, Path]]:
                     "folders"
                 )
             if (out / OVERLAYS).resolve() in path.resolve().parents:
-                raise MidwayError(f"{path}: is in the output folder; give another -o")
+                raise MidwayError(f"{path}: is among the overlays of -o; give another -o")
             used[name] = path
             yield name, path
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from midway.analysis.inputs import suited_window
 from midway.analysis.perturbation import fast_dtype
 from midway.analysis.track_pictures import track_frame, track_strip
+from midway.analysis.track_steps import BY_FEATURES
 from midway.analysis.tracking import Method, Tracks, track_points
 from midway.atomic import write_picture
 from midway.cli.options import check_outputs, parse, parse_points, say, short_names
@@ -68,9 +69,9 @@ def track(
             probably lost.
         picture: Strip of four frames as an image, written in addition.
         start_seconds: Time of the points, in seconds after the first frame.
-        method: The paper's rule (midway), features only, heatmaps only, or optical flow.
+        method: Rule of a step; docs/ANALYSIS.md has a table.
         network: Run folders, files, hub ids, or names of midway list networks, shown side by side;
-            Midway networks, or for --method features any encoders.
+            Midway networks, or for --method features and chained any encoders.
         level: Level of features and heatmaps; by default the highest objective level, or the top.
         fps: Frames per second to process; 0 for all frames.
         short_side: Shorter side of the network's input in pixels; 0 for its training size.
@@ -116,7 +117,7 @@ def _source(
 def _opened(network: str, method: Method) -> MidwayNetwork | Encoder:
     """Return the network, or the encoder of a source without dynamics."""
     file = read_source(network)
-    if method == "features" and (file is None or not file.has_network):
+    if method in BY_FEATURES and (file is None or not file.has_network):
         return load_encoder(network)
     return load(network)
 

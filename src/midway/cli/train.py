@@ -76,7 +76,7 @@ def _resume(words: Sequence[str], *, planned: bool) -> dict[str, Any]:
     if len(words) < 2:
         raise MidwayError("--resume: no run; give the folder of one, midway train --resume RUN")
     if planned:
-        raise MidwayError("--plan: describes a new run; leave out --resume, or --plan")
+        raise MidwayError("--plan: cannot describe a resumed run; leave out --plan or --resume")
     folder = Path(words[1])
     prog, about = f"midway train --resume {folder}", "Continue a run."
     experiment = parse(Experiment, words[2:], prog=prog, default=_resumed(folder), about=about)

@@ -217,11 +217,11 @@ def croco_vits() -> Experiment:
 
 
 def croco_vitb() -> Experiment:
-    """CroCo v2 with ViT-B and its published base decoder on BDD100K.
+    """CroCo v2 with ViT-B and its published base decoder, whose size the paper does not state.
 
     Command: ``midway train bdd100k.croco_vitb --data.root bdd100k/videos/train``
     Cost: 21.0 M pairs, 259 GFLOP each; not run.
-    Expect: not in the paper, and not run here.
+    Expect (paper, table 1; not run here): BDD100K linear 16.3 mIoU, Sintel clean 3.0 EPE.
     """
     base = croco_vits()
     return replace(

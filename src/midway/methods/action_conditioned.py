@@ -30,7 +30,7 @@ from midway.train.objective import ParameterGroup, Progress, StepOutput, paramet
 
 @dataclass(frozen=True, kw_only=True)
 class ActionConditionedConfig(MethodConfig):
-    """Configuration of the objective."""
+    """Configuration of this method."""
 
     name: Literal["action_conditioned"] = "action_conditioned"
     network: ActionNetworkConfig = field(default_factory=ActionNetworkConfig)
@@ -141,7 +141,7 @@ class ActionConditioned(Method):
         return found
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Return groups of the encoder, and of the forward model with the MLP of the action."""
+        """Return the groups of the encoder, the forward model and the MLP of the action."""
         network, scale = self.network, self.config.encoder_lr_scale
         return [
             *parameter_groups(network.encoder, "encoder", lr_scale=scale),

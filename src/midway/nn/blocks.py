@@ -119,7 +119,7 @@ class SwiGlu(nn.Module):
 
 
 def block_mlp(dim: int, swiglu: int) -> Mlp | SwiGlu:
-    """Return the MLP of a block: of ratio 4, or with a gate and `swiglu` hidden channels."""
+    """Return an MLP of ratio 4 if `swiglu` is 0, else a SwiGLU of that hidden width."""
     return SwiGlu(dim, swiglu) if swiglu else Mlp(dim, 4 * dim)
 
 
@@ -279,7 +279,7 @@ def init_transformer(module: nn.Module, std: float) -> None:
         MidwayError: The standard deviation is not in (0, 1].
     """
     if not 0 < std <= 1:
-        raise MidwayError(f"init_std {std} is out of range; give a number above 0, up to 1")
+        raise MidwayError(f"init_std {std}: is out of range; give a number above 0, up to 1")
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=std)

@@ -18,7 +18,7 @@ def cosine(progress: float, start: float, end: float) -> float:
 
 
 def warmup_cosine(step: int, steps: int, *, warmup_steps: int, peak: float, final: float) -> float:
-    """Rise linearly from 0 to `peak` over the warm-up, then decay to `final` along a cosine.
+    """Return a linear rise from 0 to `peak` over the warm-up, then a cosine down to `final`.
 
     The warm-up includes both ends, like ``linspace(0, peak, warmup_steps)``: its last step and the
     first step after it are both at the peak. A warm-up longer than the run is cut off.

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def is_address(name: str) -> bool:
-    """Return whether a name that is no local path can be fetched."""
+    """Return whether a name that is no local path has the form of an address."""
     if name in PUBLISHED or name.startswith(("http://", "https://")):
         return True
     address = _HUB_ADDRESS.fullmatch(name)
@@ -87,7 +87,7 @@ def _from_hub(name: str, repo: str, file: str, *, terms: str = "") -> Path:
 
 
 def _fetch_beside(repo: str, file: str) -> None:
-    """Fetch the configuration beside the weights, if the repository has one."""
+    """Try to fetch the configuration files beside the weights, unless they are cached."""
     from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
 
     # The cache also remembers that a file is not there.
@@ -114,7 +114,7 @@ def _quiet() -> Iterator[None]:
 
 
 def cached_at(address: str) -> Path:
-    """Return the place of the local copy of a web address."""
+    """Return the path of the cached copy of a URL."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "midway"
     last = unquote(Path(urlsplit(address).path).name) or "weights"
     # The address is part of the name: two sites may call their files alike.
