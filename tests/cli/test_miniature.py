@@ -35,6 +35,21 @@ def test_the_plan_lists_the_cells_of_an_arm_with_those_that_choose_for_it(capsys
 DATASETS = ("camvid", "synthetic")
 
 
+def test_the_long_protocol_has_few_arms_and_records_of_its_own(capsys, tmp_path):
+    options = options_in(tmp_path, arm="filters", dataset="synthetic", seed=0, long=True)
+    long = replace(MICRO, window_readout=32, arms=("filters",), max_seeds=1)
+    assert command.main(options, MICRO, long)["unfinished"] == []
+    (record,) = (tmp_path / "records" / "long").iterdir()
+    assert json.loads(record.read_text())["scores"]["windows"] > 0
+    assert "done" in _plan_of(options, long, capsys)
+
+
+def _plan_of(options, long, capsys) -> str:
+    capsys.readouterr()
+    command.main(replace(options, plan=True), MICRO, long)
+    return capsys.readouterr().out
+
+
 def test_a_run_chooses_reports_and_does_not_repeat(tmp_path, capsys):
     threads = torch.get_num_threads()
     options = options_in(tmp_path, arm="mae", dataset="synthetic", seed=0)

@@ -1,7 +1,7 @@
 """Command ``midway paper miniature``: run and tabulate the miniature benchmark."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from statistics import fmean
@@ -12,11 +12,13 @@ from midway.cli.options import say
 from midway.errors import INTERRUPTED, MidwayError, counted
 from midway.paper.miniature.arms import arms_by_name
 from midway.paper.miniature.cells import all_cells, chosen_trials
-from midway.paper.miniature.protocol import PROTOCOL, Protocol
+from midway.paper.miniature.protocol import LONG, PROTOCOL, Protocol
 from midway.paper.miniature.records import Cell, Record, read_records, write_record
 from midway.paper.miniature.running import Places, run_cell
 from midway.paper.miniature.tables import page
 
+LONG_RECORDS = "long"
+"""Subfolder of the records of the long protocol."""
 ABOUT = "Train the methods of the paper alike for minutes, score them alike, and write the tables."
 
 
@@ -37,6 +39,9 @@ class Options:
     budget: float = 0.0
     """Minutes after which a cell's training stops in this call, to continue in the next; 0 for no
     limit. Numbers do not depend on it."""
+    long: bool = False
+    """Train five arms for twice the steps, and read out in windows too; the records have a folder
+    of their own, RECORDS/long."""
     plan: bool = False
     """List the cells with their state and estimated time; run nothing."""
     tables: bool = False
@@ -67,10 +72,15 @@ class Options:
         )
 
 
-def main(options: Options, protocol: Protocol = PROTOCOL) -> dict[str, Any]:
+def main(
+    options: Options, protocol: Protocol = PROTOCOL, long_protocol: Protocol = LONG
+) -> dict[str, Any]:
     """Run the cells that have no record, or show the plan, or write the tables."""
     if options.tables:
-        return _write_page(options, protocol)
+        return _write_page(options, protocol, long_protocol)
+    if options.long:
+        protocol = long_protocol
+        options = replace(options, records=options.records / LONG_RECORDS, long=False)
     if options.plan:
         return _plan(options, protocol)
     return _run(options, protocol)
@@ -134,14 +144,18 @@ def _plan(options: Options, protocol: Protocol) -> dict[str, Any]:
     return {"protocol": protocol.hash(), "cells": planned}
 
 
-def _write_page(options: Options, protocol: Protocol) -> dict[str, Any]:
+def _write_page(options: Options, short: Protocol, long: Protocol) -> dict[str, Any]:
     """Replace the tables of the page by those of the records."""
-    records = read_records(options.records, protocol)
+    parts = {
+        "": (read_records(options.records, short), short),
+        "Twice as long: ": (read_records(options.records / LONG_RECORDS, long), long),
+    }
     try:
         text = options.page.read_text(encoding="utf-8")
     except OSError as error:
         raise MidwayError(f"--page {options.page}: {error.strerror}; give its path") from None
-    text = page(text, records, protocol)
+    text = page(text, parts)
     write_atomically(options.page, lambda file: file.write(text.encode()))
-    say(f"{options.page}: tables of {counted(len(records), 'record')}")
-    return {"page": str(options.page), "records": len(records)}
+    count = sum(len(records) for records, _ in parts.values())
+    say(f"{options.page}: tables of {counted(count, 'record')}")
+    return {"page": str(options.page), "records": count}

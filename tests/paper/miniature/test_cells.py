@@ -2,7 +2,7 @@
 
 from midway.paper.miniature.arms import ABLATIONS, ARMS
 from midway.paper.miniature.cells import all_cells, chosen_trials
-from midway.paper.miniature.protocol import PROTOCOL
+from midway.paper.miniature.protocol import LONG, PROTOCOL
 from midway.paper.miniature.records import Record
 
 
@@ -38,6 +38,16 @@ def test_no_choice_sees_camvid_or_a_reported_seed():
     first, second = PROTOCOL.choosing_worlds, PROTOCOL.reporting_worlds
     assert second - first > PROTOCOL.test_worlds + PROTOCOL.readout_worlds + PROTOCOL.flow_worlds
     assert (PROTOCOL.choosing_seed + 1) * PROTOCOL.num_videos < first
+
+
+def test_a_protocol_with_one_trial_has_no_choice_and_may_run_some_arms():
+    chosen = chosen_trials([], LONG)
+    assert chosen["midway"] == chosen["croco"] == 0
+    cells = [cell for cell in all_cells(LONG, chosen) if cell.purpose != "flow"]
+    assert {cell.purpose for cell in cells} == {"report"}
+    assert {cell.arm for cell in cells} == {*LONG.arms}
+    assert {cell.trial for cell in cells} == {0}
+    assert {cell.seed for cell in cells} == {0, 1, 2}
 
 
 def test_seeds_come_in_rounds_and_ablations_take_the_choice_of_midway():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from midway.errors import MidwayError
-from midway.paper.miniature.protocol import PROTOCOL
+from midway.paper.miniature.protocol import LONG, PROTOCOL
 from midway.paper.miniature.records import Cell
 
 CELL = Cell(purpose="report", dataset="camvid", arm="midway", seed=0, trial=0)
@@ -13,6 +13,11 @@ CELL = Cell(purpose="report", dataset="camvid", arm="midway", seed=0, trial=0)
 
 def test_the_hash_of_the_protocol_is_that_of_the_reported_runs():
     assert PROTOCOL.hash() == "e596d891394b"
+    assert LONG.hash() == "aa58ca1c418c"
+
+
+def test_the_choice_of_cells_is_not_in_the_hash():
+    assert replace(PROTOCOL, arms=("mae",), max_seeds=1).hash() == PROTOCOL.hash()
 
 
 @pytest.mark.parametrize(
@@ -22,6 +27,7 @@ def test_the_hash_of_the_protocol_is_that_of_the_reported_runs():
         {"world": replace(PROTOCOL.world, tilt=0.5)},
         {"encoder": replace(PROTOCOL.encoder, width=48)},
         {"flow_rates": (1e-4,)},
+        {"window_readout": 32},
     ],
     ids=str,
 )

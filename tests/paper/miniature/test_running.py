@@ -45,6 +45,14 @@ def run(cell: Cell, folder: Path) -> Record:
     return record
 
 
+def test_a_protocol_may_read_out_in_windows(tmp_path):
+    protocol = replace(MICRO, window_readout=32)
+    for arm in ("untrained", "filters"):
+        record = run_cell(cell_of(arm), protocol, places_in(tmp_path), deadline=inf)
+        assert record is not None
+        assert record.scores["windows"] > 0
+
+
 def test_a_cell_gives_the_same_numbers_again_and_with_any_budget(tmp_path):
     cell = cell_of("midway")
     first = run(cell, tmp_path / "first")

@@ -6,7 +6,7 @@ import pytest
 
 from midway.errors import MidwayError
 from midway.evals.metrics.bootstrap import Row
-from midway.paper.miniature.protocol import PROTOCOL
+from midway.paper.miniature.protocol import LONG, PROTOCOL
 from midway.paper.miniature.records import Record, read_records
 from midway.paper.miniature.tables import BEGIN, END, page, tables
 
@@ -37,7 +37,9 @@ def line_of(text: str, start: str) -> list[str]:
 
 def test_the_page_has_the_tables_of_the_records():
     text = (DOCS / "MINIATURE.md").read_text()
-    assert page(text, read_records(DOCS / "miniature", PROTOCOL), PROTOCOL) == text
+    records = read_records(DOCS / "miniature", PROTOCOL)
+    long = read_records(DOCS / "miniature" / "long", LONG)
+    assert page(text, {"": (records, PROTOCOL), "Twice as long: ": (long, LONG)}) == text
 
 
 def test_rows_count_seeds_and_failures_and_say_what_was_not_run():
@@ -64,6 +66,11 @@ def test_a_comparison_says_if_intervals_touch_and_who_is_ahead():
 
 
 def test_a_page_without_a_place_for_tables_is_refused():
-    assert page(f"a\n{BEGIN}\nold\n{END}\nb", [], PROTOCOL).startswith(f"a\n{BEGIN}\n\nProtocol")
+    parts = {"": ([], PROTOCOL), "Long: ": ([], LONG)}
+    text = page(f"a\n{BEGIN}\nold\n{END}\nb", parts)
+    assert text.startswith(f"a\n{BEGIN}\n\nProtocol `{PROTOCOL.hash()}`")
+    assert text.endswith(f"{END}\nb")
+    assert text.count("### Trials") == 1
+    assert "### Long: CamVid" in text
     with pytest.raises(MidwayError, match="has no lines"):
-        page("text", [], PROTOCOL)
+        page("text", parts)

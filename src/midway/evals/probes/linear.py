@@ -84,7 +84,7 @@ def linear_segmentation(
     features = patch_features(encoder, test_images, levels, batch_size=batch_size)
     size = (test_labels.shape[1], test_labels.shape[2])
     maps = features.unflatten(1, _grid(encoder, test_images, levels)).split(batch_size)
-    predictions = torch.cat([_upsampled_classes(probe(batch), size) for batch in maps])
+    predictions = torch.cat([upsampled_classes(probe(batch), size) for batch in maps])
     return segmentation_score(predictions, test_labels, num_classes), predictions
 
 
@@ -235,7 +235,7 @@ def _grid(encoder: Encoder, images: Tensor, levels: Sequence[int]) -> tuple[int,
     return height // stride, width // stride
 
 
-def _upsampled_classes(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def upsampled_classes(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the argmax classes (N, *size) of logits (N, rows, columns, classes)."""
     logits = F.interpolate(logits.permute(0, 3, 1, 2), size, mode="bilinear")
     return logits.argmax(1).to(torch.uint8).cpu()

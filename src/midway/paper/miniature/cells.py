@@ -25,14 +25,17 @@ def all_cells(protocol: Protocol, chosen: Mapping[str, int]) -> list[Cell]:
     found = []
     for is_trained, count in ((False, None), (True, MANY), (True, FEW)):
         arms = [
-            arm for arm in ARMS if arm.is_trained == is_trained and count in (None, arm.num_seeds)
+            arm
+            for arm in arms_of(protocol, ARMS)
+            if arm.is_trained == is_trained and count in (None, arm.num_seeds)
         ]
         found += [cell for arm in arms for cell in _trials(arm, protocol)]
         found += _reported(arms, 0, chosen)
-    for seed in range(1, max(arm.num_seeds for arm in ARMS)):
-        found += _reported([arm for arm in ARMS if seed < arm.num_seeds], seed, chosen)
+    for seed in range(1, protocol.max_seeds):
+        arms = [arm for arm in arms_of(protocol, ARMS) if seed < arm.num_seeds]
+        found += _reported(arms, seed, chosen)
     for seed in range(max(arm.num_seeds for arm in ABLATIONS)):
-        found += _reported(ABLATIONS, seed, chosen)
+        found += _reported(arms_of(protocol, ABLATIONS), seed, chosen)
     # Flow comes last, because each rate costs as much as a pretraining.
     return found + [
         replace(cell, purpose="flow", rate=rate)
@@ -43,9 +46,14 @@ def all_cells(protocol: Protocol, chosen: Mapping[str, int]) -> list[Cell]:
     ]
 
 
+def arms_of(protocol: Protocol, arms: Sequence[Arm]) -> list[Arm]:
+    """Return the arms that a protocol runs."""
+    return [arm for arm in arms if not protocol.arms or arm.name in protocol.arms]
+
+
 def _trials(arm: Arm, protocol: Protocol) -> list[Cell]:
-    """Return the cells of an arm's trials; none if another arm chooses for it."""
-    has_trials = arm.is_trained and arm.chooser == arm.name
+    """Return the cells of an arm's trials; none if there is no choice, or another arm's."""
+    has_trials = arm.is_trained and arm.chooser == arm.name and len(protocol.trials) > 1
     return [
         Cell(
             purpose="choose",
@@ -75,6 +83,8 @@ def _reported(arms: Sequence[Arm], seed: int, chosen: Mapping[str, int]) -> list
 
 def chosen_trials(records: Sequence[Record], protocol: Protocol) -> dict[str, int]:
     """Return the best trial of each arm whose trials are all done, by the mean of `CHOOSING`."""
+    if len(protocol.trials) == 1:
+        return {arm.chooser: 0 for arm in arms_of(protocol, ARMS)}
     found: dict[str, int] = {}
     for arm in ARMS:
         trials = {

@@ -21,6 +21,7 @@ from midway.evals.metrics.segmentation import confusion_matrix
 from midway.evals.metrics.tracking import SIDE, queries, tap_vid_scores
 from midway.evals.probes.linear import as_input, linear_segmentation, patch_features
 from midway.evals.probes.recognition import knn_classes
+from midway.evals.probes.windows import window_classes
 from midway.evals.tracking import VISIBLE
 from midway.models.encoders.base import Encoder
 from midway.models.flow.correlation import feature_flow
@@ -50,6 +51,7 @@ class Measure:
 MEASURES = {
     "linear": Measure(title="linear", unit="mIoU, %"),
     "knn": Measure(title="k-NN", unit="mIoU, %"),
+    "windows": Measure(title="linear in windows", unit="mIoU, %"),
     "near": Measure(title="correspondence", unit="near, %"),
     "flow": Measure(title="matching", unit="EPE, px", scale=1.0, is_error=True),
     "finetuned": Measure(title="finetuned flow", unit="EPE, px", scale=1.0, is_error=True),
@@ -77,16 +79,18 @@ class Measurement:
     data: Readouts
     network: MidwayNetwork | None = None
     """Midway network that contains the encoder; its heatmaps are scored too. None for others."""
+    window: int = 0
+    """Side of the windows of the linear readout in windows; 0 for no such readout."""
     matches_pixels: bool = False
     """If True, flow matches pixels, coarse to fine, instead of patches; for the arm `pixels`."""
 
     def rows(self, name: str) -> list[Row]:
         """Return the rows of a measure; none if the dataset has no ground truth for it."""
         data, encoder = self.data, self.encoder
-        if name in ("linear", "knn"):
+        if name == "finetuned" or (name == "windows" and not self.window):
+            return []  # flow finetuning has cells of its own
+        if name in ("linear", "knn", "windows"):
             return _iou_rows(self._classes(name), data)
-        if name == "finetuned":
-            return []  # has cells of its own
         with evaluating(encoder):
             if name == "masks":
                 return [_mask_row(encoder, clip) for clip in data.clips]
@@ -107,6 +111,8 @@ class Measurement:
         if name == "knn":
             return knn_classes(self.encoder, data.train, data.test, data.num_classes)
         train, test = ((each.images, each.classes) for each in (data.train, data.test))
+        if name == "windows":
+            return window_classes(self.encoder, train, test, data.num_classes, side=self.window)
         return linear_segmentation(self.encoder, train, test, data.num_classes)[1]
 
 

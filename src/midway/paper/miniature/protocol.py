@@ -134,12 +134,35 @@ class Protocol:
     flow_worlds: int = 64
     """Worlds with two pairs each for the flow finetuning; they follow those of the readouts."""
 
+    window_readout: int = 0
+    """Side in pixels of the windows that the linear readout in windows sees; 0 for no such
+    readout."""
+    arms: tuple[str, ...] = ()
+    """Names of the arms to run; all if empty. Which cells there are does not change their
+    numbers, so that this and `max_seeds` are not in the hash."""
+    max_seeds: int = 5
+    """Upper bound of the number of seeds of an arm."""
+
     def hash(self) -> str:
         """Return a short hash of all constants."""
         values = to_json(self)
+        for name in ("arms", "max_seeds", *(() if self.window_readout else ("window_readout",))):
+            del values[name]
         for part, names in (("world", WORLD_FIELDS), ("encoder", ENCODER_FIELDS)):
             values[part] = {name: values[part][name] for name in names}
         return protocol_version(VERSION, values)
 
 
 PROTOCOL = Protocol()
+LONG = Protocol(
+    steps=1200,
+    num_videos=192,
+    trials=PROTOCOL.trials[1:],
+    readout_worlds=200,
+    test_worlds=160,
+    window_readout=32,
+    arms=("untrained", "filters", "dino", "croco", "midway"),
+    max_seeds=3,
+)
+"""Twice the steps on twice the videos, and four times the frames for the readouts, also in windows
+of the size of the compared crops. Its only trial is the one by which Midway recognises more."""

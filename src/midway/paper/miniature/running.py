@@ -25,7 +25,7 @@ from midway.paper.miniature.measures import (
     still_rows,
 )
 from midway.paper.miniature.protocol import Protocol
-from midway.paper.miniature.readouts import Purpose, Readouts, readouts
+from midway.paper.miniature.readouts import Readouts, readouts
 from midway.paper.miniature.records import Cell, Record
 from midway.paper.miniature.training import Job, Outcome, train
 
@@ -65,7 +65,7 @@ def run_cell(cell: Cell, protocol: Protocol, places: Places, *, deadline: float)
         if outcome.is_finished and cell.rate is not None:
             rows = _finetuned(cell, outcome, protocol, data, work / "runs" / cell.name, deadline)
         else:
-            rows = _rows(outcome, arm, data, cell.purpose) if outcome.is_finished else None
+            rows = _rows(outcome, arm, data, cell, protocol) if outcome.is_finished else None
     except DivergedError:
         return _record(cell, protocol, failure="diverged")
     if rows is None:
@@ -145,7 +145,9 @@ def _record(
     )
 
 
-def _rows(outcome: Outcome, arm: Arm, data: Readouts, purpose: Purpose) -> dict[str, list[Row]]:
+def _rows(
+    outcome: Outcome, arm: Arm, data: Readouts, cell: Cell, protocol: Protocol
+) -> dict[str, list[Row]]:
     """Score an encoder by all measures for which the dataset has ground truth."""
     if arm.kind == "still":
         found = still_rows(data)
@@ -154,9 +156,10 @@ def _rows(outcome: Outcome, arm: Arm, data: Readouts, purpose: Purpose) -> dict[
             encoder=outcome.encoder.eval(),
             data=data,
             network=outcome.network,
+            window=protocol.window_readout,
             matches_pixels=arm.kind == "pixels",
         )
-        names = CHOOSING if purpose == "choose" else tuple(MEASURES)
+        names = CHOOSING if cell.purpose == "choose" else tuple(MEASURES)
         found = {name: measurement.rows(name) for name in names}
     return {
         name: _short(rows) for name, rows in found.items() if any(any(below) for _, below in rows)

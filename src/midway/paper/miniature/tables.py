@@ -1,13 +1,13 @@
 """Tables of the miniature benchmark in Markdown, from its records."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from midway.errors import MidwayError
 from midway.evals.metrics.bootstrap import Estimate, Row, difference, estimate
 from midway.paper.miniature.arms import ABLATIONS, ARMS, Arm, arms_by_name
-from midway.paper.miniature.cells import all_cells, chosen_trials
+from midway.paper.miniature.cells import all_cells, arms_of, chosen_trials
 from midway.paper.miniature.measures import CHOOSING, MEASURES
 from midway.paper.miniature.protocol import DATASETS, Dataset, Protocol
 from midway.paper.miniature.records import Record
@@ -25,13 +25,20 @@ CLAIMS = (
     ("linear", "untrained"),
     ("knn", "croco"),
     ("knn", "untrained"),
+    ("windows", "croco"),
+    ("windows", "untrained"),
+    ("windows", "filters"),
 )
 """Measures and arms that test the paper's claim about one network: it exceeds DINO and no training
 in motion, and CroCo and no training in recognition."""
 
 
-def page(text: str, records: Sequence[Record], protocol: Protocol) -> str:
+def page(text: str, parts: Mapping[str, tuple[Sequence[Record], Protocol]]) -> str:
     """Return the text of a page with the tables of some records in their place.
+
+    Args:
+        text: The page.
+        parts: Records of each protocol, by the beginning of their titles.
 
     Raises:
         MidwayError: The page has no place for them.
@@ -41,21 +48,24 @@ def page(text: str, records: Sequence[Record], protocol: Protocol) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise MidwayError(f"page: has no lines {BEGIN} and {END}; add them where tables belong")
-    return f"{before}{BEGIN}\n\n{tables(records, protocol)}\n{END}{after}"
+    found = "\n".join(tables(*each, title=title) for title, each in parts.items())
+    return f"{before}{BEGIN}\n\n{found}\n{END}{after}"
 
 
-def tables(records: Sequence[Record], protocol: Protocol) -> str:
-    """Return all tables."""
+def tables(records: Sequence[Record], protocol: Protocol, *, title: str = "") -> str:
+    """Return all tables of a protocol."""
     parts = [_state(records, protocol)]
     for dataset in DATASETS:
-        parts += [f"### {TITLES[dataset]}", _scores(records, dataset, ARMS)]
-    parts += ["### Midway beside the others", _comparisons(records)]
-    parts += ["### Trials", _trials(records, protocol)]
+        arms = arms_of(protocol, ARMS)
+        parts += [f"### {title}{TITLES[dataset]}", _scores(records, dataset, arms, protocol)]
+    parts += [f"### {title}Midway beside the others", _comparisons(records)]
+    if len(protocol.trials) > 1:
+        parts += ["### Trials", _trials(records, protocol)]
     for dataset in DATASETS:
         if any(arm.name in _of(records, dataset) for arm in ABLATIONS):
-            title = f"### Tables 3 and 5 of the paper: {TITLES[dataset]}"
+            heading = f"### Tables 3 and 5 of the paper: {TITLES[dataset]}"
             arms = (arms_by_name()["base"], *ABLATIONS[:-4], arms_by_name()["midway"])
-            parts += [title, _scores(records, dataset, (*arms, *ABLATIONS[-4:]))]
+            parts += [heading, _scores(records, dataset, (*arms, *ABLATIONS[-4:]), protocol)]
     if any(record.purpose == "flow" for record in records):
         parts += ["### Flow after finetuning on the synthetic world", _flow(records, protocol)]
     return "".join(f"{part}\n\n" for part in parts).rstrip() + "\n"
@@ -88,7 +98,9 @@ def _seeds(records: Iterable[Record], name: str) -> list[list[Row]]:
     return [record.rows[name] for record in records if name in record.rows]
 
 
-def _scores(records: Sequence[Record], dataset: Dataset, arms: Sequence[Arm]) -> str:
+def _scores(
+    records: Sequence[Record], dataset: Dataset, arms: Sequence[Arm], protocol: Protocol
+) -> str:
     by_arm = _of(records, dataset)
     names = [
         name
@@ -100,7 +112,7 @@ def _scores(records: Sequence[Record], dataset: Dataset, arms: Sequence[Arm]) ->
     rows = [
         [
             arm.title,
-            f"{len(by_arm.get(arm.name, []))} of {arm.num_seeds}",
+            f"{len(by_arm.get(arm.name, []))} of {min(arm.num_seeds, protocol.max_seeds)}",
             str(sum(bool(record.failure) for record in by_arm.get(arm.name, []))),
             *(
                 _cell(_seeds(by_arm[arm.name], name), name) if arm.name in by_arm else NOT_RUN
