@@ -148,7 +148,7 @@ def _write_page(options: Options, short: Protocol, long: Protocol) -> dict[str, 
     """Replace the tables of the page by those of the records."""
     parts = {
         "": (read_records(options.records, short), short),
-        "Twice as long: ": (read_records(options.records / LONG_RECORDS, long), long),
+        "Twice as long": (read_records(options.records / LONG_RECORDS, long), long),
     }
     try:
         text = options.page.read_text(encoding="utf-8")

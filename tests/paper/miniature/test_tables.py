@@ -39,7 +39,7 @@ def test_the_page_has_the_tables_of_the_records():
     text = (DOCS / "MINIATURE.md").read_text()
     records = read_records(DOCS / "miniature", PROTOCOL)
     long = read_records(DOCS / "miniature" / "long", LONG)
-    assert page(text, {"": (records, PROTOCOL), "Twice as long: ": (long, LONG)}) == text
+    assert page(text, {"": (records, PROTOCOL), "Twice as long": (long, LONG)}) == text
 
 
 def test_rows_count_seeds_and_failures_and_say_what_was_not_run():
@@ -66,11 +66,13 @@ def test_a_comparison_says_if_intervals_touch_and_who_is_ahead():
 
 
 def test_a_page_without_a_place_for_tables_is_refused():
-    parts = {"": ([], PROTOCOL), "Long: ": ([], LONG)}
+    parts = {"": ([], PROTOCOL), "Long": ([], LONG)}
     text = page(f"a\n{BEGIN}\nold\n{END}\nb", parts)
     assert text.startswith(f"a\n{BEGIN}\n\nProtocol `{PROTOCOL.hash()}`")
     assert text.endswith(f"{END}\nb")
     assert text.count("### Trials") == 1
-    assert "### Long: CamVid" in text
+    # Of a protocol with a title, only datasets with records have a table.
+    assert "### Long: CamVid" not in text
+    assert "### Long: Midway beside the others" in text
     with pytest.raises(MidwayError, match="has no lines"):
         page("text", parts)

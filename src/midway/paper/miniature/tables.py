@@ -38,7 +38,7 @@ def page(text: str, parts: Mapping[str, tuple[Sequence[Record], Protocol]]) -> s
 
     Args:
         text: The page.
-        parts: Records of each protocol, by the beginning of their titles.
+        parts: Records of each protocol by its title, which is empty for the first.
 
     Raises:
         MidwayError: The page has no place for them.
@@ -54,18 +54,21 @@ def page(text: str, parts: Mapping[str, tuple[Sequence[Record], Protocol]]) -> s
 
 def tables(records: Sequence[Record], protocol: Protocol, *, title: str = "") -> str:
     """Return all tables of a protocol."""
-    parts = [_state(records, protocol)]
+    start = f"{title}: " if title else ""
+    parts = [*([f"## {title}"] if title else []), _state(records, protocol)]
+    arms = arms_of(protocol, ARMS)
     for dataset in DATASETS:
-        arms = arms_of(protocol, ARMS)
-        parts += [f"### {title}{TITLES[dataset]}", _scores(records, dataset, arms, protocol)]
-    parts += [f"### {title}Midway beside the others", _comparisons(records)]
+        if title and not _of(records, dataset):
+            continue
+        parts += [f"### {start}{TITLES[dataset]}", _scores(records, dataset, arms, protocol)]
+    parts += [f"### {start}Midway beside the others", _comparisons(records)]
     if len(protocol.trials) > 1:
         parts += ["### Trials", _trials(records, protocol)]
     for dataset in DATASETS:
         if any(arm.name in _of(records, dataset) for arm in ABLATIONS):
             heading = f"### Tables 3 and 5 of the paper: {TITLES[dataset]}"
-            arms = (arms_by_name()["base"], *ABLATIONS[:-4], arms_by_name()["midway"])
-            parts += [heading, _scores(records, dataset, (*arms, *ABLATIONS[-4:]), protocol)]
+            rows = (arms_by_name()["base"], *ABLATIONS[:-4], arms_by_name()["midway"])
+            parts += [heading, _scores(records, dataset, (*rows, *ABLATIONS[-4:]), protocol)]
     if any(record.purpose == "flow" for record in records):
         parts += ["### Flow after finetuning on the synthetic world", _flow(records, protocol)]
     return "".join(f"{part}\n\n" for part in parts).rstrip() + "\n"
