@@ -85,6 +85,20 @@ def test_features_are_tracked_as_by_the_function_and_drawn(files, tmp_path: Path
         assert strip.height > 240
 
 
+def test_an_encoder_alone_is_tracked_from_patch_to_patch(files, tmp_path: Path, capsys):
+    encoder = midway.load(files["net"]).encoder
+    path = tmp_path / "encoder.safetensors"
+    midway.save(encoder, path)
+    words = ["--point", "20,9", "--network", str(path), "-o", str(tmp_path / "out.mp4"), "--json"]
+    words += ["--method", "chained", "--window", "0"]
+    assert main(["track", files["video"], *words]) == 0
+    frames = torch.from_numpy(np.stack(decoded(files["video"]))).permute(0, 3, 1, 2)
+    point, start = torch.tensor([[20.0, 9]]), torch.tensor([0])
+    expected = track_points(encoder, frames, point, start, method="chained")
+    found = last_line(capsys)["points"]
+    torch.testing.assert_close(torch.tensor(found), expected.points)
+
+
 def test_networks_are_drawn_side_by_side_and_all_are_in_the_json(files, tmp_path: Path, capsys):
     torch.manual_seed(1)
     midway.save(random_network(), tmp_path / "other.safetensors")

@@ -75,9 +75,9 @@ class SeenFrame:
 
     fitted: Fitted
     student: list[Tensor]
-    """Student features, used for source frames; empty if the method is `features`."""
+    """Student features, used for source frames; empty for the methods of `BY_FEATURES`."""
     teacher: list[Tensor]
-    """Teacher features, used for target frames; empty if the method is `features`."""
+    """Teacher features, used for target frames; empty for the methods of `BY_FEATURES`."""
     descriptors: Float[Tensor, "rows columns dim"]
     """Student features at the tracker's level, centred over the frame and normalised."""
 
@@ -109,10 +109,11 @@ class NetworkStep(Step[SeenFrame]):
     """Step by perturbation heatmaps, by feature similarity, or by both.
 
     Args:
-        network: Midway network; for `features` also an encoder alone.
-        method: `features` selects the patch most similar to the start, `heatmap` the maximum of the
-            heatmap. Of the heatmap's highest patches, `midway` selects the one most similar to the
-            start, `plain` the one most similar to the current patch.
+        network: Midway network; for the methods of `BY_FEATURES` also an encoder alone.
+        method: `features` selects the patch most similar to the start, `chained` the one most
+            similar to the current patch, `heatmap` the maximum of the heatmap. Of the heatmap's
+            highest patches, `midway` selects the one most similar to the start, `plain` the one
+            most similar to the current patch.
         level: Level of features and heatmaps.
         short_side: Shorter side of the network's input in pixels, see `fit`.
         draws: Random directions of the heatmaps.
@@ -215,7 +216,7 @@ class NetworkStep(Step[SeenFrame]):
     ) -> tuple[Points, Float[Tensor, " points"]]:
         """Move points by whole patches, to the patch that is most similar to their current one.
 
-        For `plain` it is one of the heatmap's highest patches.
+        `plain` chooses among the heatmap's `NUM_CANDIDATES` highest patches, `chained` among all.
         """
         cells, columns = source.fitted.cells(points), source.fitted.grid[1]
         tokens = cells[:, 1] * columns + cells[:, 0]
@@ -231,7 +232,7 @@ class NetworkStep(Step[SeenFrame]):
         return moved, similarity.gather(1, best[:, None])[:, 0].clamp(0, 1)
 
     def _unit_patches(self, seen: SeenFrame) -> Float[Tensor, "patches dim"]:
-        """Return unit features; those of `plain` keep the mean over the frame's patches."""
+        """Return unit features, for `chained` less the mean over the frame's patches."""
         if self.method == "chained":
             return seen.descriptors.flatten(0, 1)
         level = self._network().config.levels.index(self.level)

@@ -66,10 +66,10 @@ def track_points(
     """Track points from their start frames, forward to the last and backward to the first frame.
 
     Methods:
-    - `midway`, our reading of sec. 4.4: of the 5 patches with the highest values in the heatmap of
-      the point's patch, the one most similar to the start;
-    - `plain`, the literal one: the one most similar to the current patch, in whole patches;
-    - `features`, `chained`: the same two rules without heatmaps, over all patches;
+    - `midway`: of the 5 patches with the highest values in the heatmap, the one most similar to the
+      start (sec. 4.4 as we read it); `features`: of all patches;
+    - `plain`: of the same 5, the one most similar to the current patch (sec. 4.4 to the letter), in
+      whole patches; `chained`: of all patches;
     - `heatmap`: the patch with the highest value in the heatmap;
     - `flow`: the end point of optical flow from frame to frame.
 

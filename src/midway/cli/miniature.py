@@ -40,12 +40,12 @@ class Options:
     """Minutes after which a cell's training stops in this call, to continue in the next; 0 for no
     limit. Numbers do not depend on it."""
     long: bool = False
-    """Train five arms for twice the steps, and read out in windows too; the records have a folder
-    of their own, RECORDS/long."""
+    """Train five arms for twice the steps, and add the linear readout in windows; records are in
+    RECORDS/long."""
     plan: bool = False
     """List the cells with their state and estimated time; run nothing."""
     tables: bool = False
-    """Write the page from the records; run nothing."""
+    """Write the page from the records of both protocols; run nothing."""
     folder: Path = Path("miniature")
     """Folder of training data and runs."""
     records: Path = Path("docs/miniature")
@@ -80,7 +80,10 @@ def main(
         return _write_page(options, protocol, long_protocol)
     if options.long:
         protocol = long_protocol
-        options = replace(options, records=options.records / LONG_RECORDS, long=False)
+        options = replace(options, records=options.records / LONG_RECORDS)
+        if options.arm and options.arm not in protocol.arms:
+            names = ", ".join(protocol.arms)
+            raise MidwayError(f"--arm {options.arm}: is not run with --long; choose from {names}")
     if options.plan:
         return _plan(options, protocol)
     return _run(options, protocol)

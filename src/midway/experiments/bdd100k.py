@@ -217,7 +217,7 @@ def croco_vits() -> Experiment:
 
 
 def croco_vitb() -> Experiment:
-    """CroCo v2 with ViT-B and its published base decoder, whose size the paper does not state.
+    """CroCo v2 with ViT-B and its published base decoder; Midway's paper states no size for it.
 
     Command: ``midway train bdd100k.croco_vitb --data.root bdd100k/videos/train``
     Cost: 21.0 M pairs, 259 GFLOP each; not run.

@@ -5,13 +5,15 @@ import torch
 from torch.nn import functional as F
 
 from midway.errors import MidwayError
-from midway.evals.probes.baselines import FilterEnergies, PatchFeaturesConfig
-from midway.evals.probes.linear import as_input
+from midway.evals.probes.baselines import FilterEnergies, PatchFeaturesConfig, PixelPatches
+from midway.evals.probes.linear import as_input, linear_segmentation
 from midway.evals.probes.windows import window_classes, window_features
+from midway.models.encoders.croco import CrocoEncoder, CrocoEncoderConfig
 from midway.models.encoders.vit import VisionTransformer
 from midway.models.vit_config import EncoderConfig
 
 STRIDE, SIDE = 8, 32
+CROCO = CrocoEncoderConfig(patch_size=STRIDE, width=24, depth=2, heads=2)
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +50,44 @@ def test_an_encoder_without_class_token_has_mean_and_middle():
     assert found.shape == (1, 4, 5, 2 * filters.width)
 
 
-def test_classes_that_need_the_surroundings_are_read_from_windows(encoder):
-    # Grey patches whose class is the brightness of the frame's border around them.
+@pytest.mark.parametrize("kind", ["vit", "croco"])
+def test_without_class_token_all_encoders_have_mean_and_middle(encoder, kind):
+    torch.manual_seed(0)
+    one = encoder if kind == "vit" else CrocoEncoder(CROCO).eval()
+    found = window_features(one, images(1), SIDE, class_token=False)
+    assert found.shape == (1, 4, 5, 2 * one.width)
+    torch.testing.assert_close(found, window_features(one, images(1), SIDE)[..., -2 * one.width :])
+
+
+def test_windows_read_classes_that_a_patch_does_not_show():
+    # Grey patches below a strip whose brightness is their class; pixels know their own patch only.
     shown = torch.full((12, 32, 32, 3), 128, dtype=torch.uint8)
     shown[::2, :8], shown[1::2, :8] = 255, 0
     classes = (torch.arange(12) % 2)[:, None, None].expand(12, 32, 32)
     data = (shown[:8], classes[:8]), (shown[8:], classes[8:])
-    found = window_classes(encoder, *data, 2, side=SIDE)
+    pixels = PixelPatches(PatchFeaturesConfig(patch_size=STRIDE))
+    whole = linear_segmentation(pixels, *data, 2)[1]
+    found = window_classes(pixels, *data, 2, side=SIDE)
     assert found.shape == (4, 32, 32)
-    assert (found[:, 8:16] == classes[8:, 8:16]).all()
+    assert (found[:, 10:14] == classes[8:, 10:14]).all()
+    assert (whole[:, 10:14] != classes[8:, 10:14]).any()
 
 
-@pytest.mark.parametrize("side", [0, 8, 40])
-def test_a_side_that_has_no_middle_is_refused(encoder, side):
-    with pytest.raises(MidwayError, match=f"windows of {side} pixels: give a multiple of 16"):
-        window_features(encoder, images(1), side)
+@pytest.mark.parametrize(
+    ("size", "side", "message"),
+    [
+        ((32, 40), 0, "windows of 0 pixels: have no four patches in their middle; give 16 or"),
+        ((32, 40), 8, "windows of 8 pixels: have no four"),
+        ((32, 40), 40, "windows of 40 pixels: have no four"),
+        ((32, 40), 80, "windows of 80 pixels: are too large for images of 32x40; give less"),
+        ((30, 40), 32, "image of 30x40 pixels: sides must be multiples"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(encoder, size, side, message):
+    with pytest.raises(MidwayError, match=message):
+        window_features(encoder, images(1, *size), side)
+
+
+def test_an_odd_patch_keeps_all_rows():
+    filters = FilterEnergies(PatchFeaturesConfig(patch_size=5), seed=0)
+    assert window_features(filters, images(1, 30, 40), 20).shape[1:3] == (6, 8)

@@ -1,5 +1,7 @@
 """Order of the cells, and the choice of trials."""
 
+from dataclasses import replace
+
 from midway.paper.miniature.arms import ABLATIONS, ARMS
 from midway.paper.miniature.cells import all_cells, chosen_trials
 from midway.paper.miniature.protocol import LONG, PROTOCOL
@@ -48,6 +50,12 @@ def test_a_protocol_with_one_trial_has_no_choice_and_may_run_some_arms():
     assert {cell.arm for cell in cells} == {*LONG.arms}
     assert {cell.trial for cell in cells} == {0}
     assert {cell.seed for cell in cells} == {0, 1, 2}
+
+
+def test_the_bound_of_seeds_holds_for_all_arms():
+    cells = all_cells(replace(PROTOCOL, max_seeds=1), {"midway": 0})
+    assert {cell.seed for cell in cells if cell.purpose == "report"} == {0}
+    assert ABLATIONS[0].name in {cell.arm for cell in cells}
 
 
 def test_seeds_come_in_rounds_and_ablations_take_the_choice_of_midway():

@@ -51,6 +51,9 @@ def test_a_protocol_may_read_out_in_windows(tmp_path):
         record = run_cell(cell_of(arm), protocol, places_in(tmp_path), deadline=inf)
         assert record is not None
         assert record.scores["windows"] > 0
+        # Filters have no class token that could be left out.
+        without = record.rows["window_patches"]
+        assert (without == record.rows["windows"]) == (arm == "filters")
 
 
 def test_a_cell_gives_the_same_numbers_again_and_with_any_budget(tmp_path):

@@ -1,5 +1,6 @@
 """The page's tables are those of the committed records; missing cells and ties are shown."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,18 @@ def test_rows_count_seeds_and_failures_and_say_what_was_not_run():
     assert "3 of 126 reported cells are done, 1 of them failed" in text
 
 
+def test_a_title_stands_before_the_tables_of_a_protocol_with_its_own_seeds():
+    rows: list[Row] = [([40.0], [100.0])] * 4
+    records = [
+        replace(record_of(arm, 0.5), rows={"window_patches": rows}) for arm in ("midway", "croco")
+    ]
+    text = tables(records, LONG, title="Long")
+    assert line_of(text.split("### Long: Synthetic")[1], "CroCo v2")[1] == "1 of 3"
+    (line,) = [line for line in text.splitlines() if line.endswith("intervals touch |")]
+    assert "linear in windows, no class token" in line
+    assert "CroCo" in line
+
+
 def test_a_comparison_says_if_intervals_touch_and_who_is_ahead():
     equal = [record_of("midway", 0.5), record_of("dino", 0.5), record_of("untrained", 0.1)]
     lines = tables(equal, PROTOCOL).split("### Midway beside")[1].splitlines()
@@ -71,8 +84,7 @@ def test_a_page_without_a_place_for_tables_is_refused():
     assert text.startswith(f"a\n{BEGIN}\n\nProtocol `{PROTOCOL.hash()}`")
     assert text.endswith(f"{END}\nb")
     assert text.count("### Trials") == 1
-    # Of a protocol with a title, only datasets with records have a table.
-    assert "### Long: CamVid" not in text
+    assert "### Long: CamVid\n\nNo cell has been run.\n" in text
     assert "### Long: Midway beside the others" in text
     with pytest.raises(MidwayError, match="has no lines"):
         page("text", parts)

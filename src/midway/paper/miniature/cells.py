@@ -31,11 +31,12 @@ def all_cells(protocol: Protocol, chosen: Mapping[str, int]) -> list[Cell]:
         ]
         found += [cell for arm in arms for cell in _trials(arm, protocol)]
         found += _reported(arms, 0, chosen)
-    for seed in range(1, protocol.max_seeds):
-        arms = [arm for arm in arms_of(protocol, ARMS) if seed < arm.num_seeds]
+    for seed in range(1, MANY):
+        arms = [arm for arm in arms_of(protocol, ARMS) if seed < num_seeds(arm, protocol)]
         found += _reported(arms, seed, chosen)
-    for seed in range(max(arm.num_seeds for arm in ABLATIONS)):
-        found += _reported(arms_of(protocol, ABLATIONS), seed, chosen)
+    for seed in range(FEW):
+        arms = [arm for arm in arms_of(protocol, ABLATIONS) if seed < num_seeds(arm, protocol)]
+        found += _reported(arms, seed, chosen)
     # Flow comes last, because each rate costs as much as a pretraining.
     return found + [
         replace(cell, purpose="flow", rate=rate)
@@ -51,8 +52,13 @@ def arms_of(protocol: Protocol, arms: Sequence[Arm]) -> list[Arm]:
     return [arm for arm in arms if not protocol.arms or arm.name in protocol.arms]
 
 
+def num_seeds(arm: Arm, protocol: Protocol) -> int:
+    """Return the number of seeds of an arm in a protocol."""
+    return min(arm.num_seeds, protocol.max_seeds)
+
+
 def _trials(arm: Arm, protocol: Protocol) -> list[Cell]:
-    """Return the cells of an arm's trials; none if there is no choice, or another arm's."""
+    """Return the cells of an arm's trials; none if there is one trial, or another arm chooses."""
     has_trials = arm.is_trained and arm.chooser == arm.name and len(protocol.trials) > 1
     return [
         Cell(
@@ -82,9 +88,12 @@ def _reported(arms: Sequence[Arm], seed: int, chosen: Mapping[str, int]) -> list
 
 
 def chosen_trials(records: Sequence[Record], protocol: Protocol) -> dict[str, int]:
-    """Return the best trial of each arm whose trials are all done, by the mean of `CHOOSING`."""
+    """Return the best trial of each arm whose trials are all done, by the mean of `CHOOSING`.
+
+    A single trial is chosen without any record.
+    """
     if len(protocol.trials) == 1:
-        return {arm.chooser: 0 for arm in arms_of(protocol, ARMS)}
+        return {arm.chooser: 0 for arm in (*ARMS, *ABLATIONS)}
     found: dict[str, int] = {}
     for arm in ARMS:
         trials = {

@@ -52,6 +52,7 @@ MEASURES = {
     "linear": Measure(title="linear", unit="mIoU, %"),
     "knn": Measure(title="k-NN", unit="mIoU, %"),
     "windows": Measure(title="linear in windows", unit="mIoU, %"),
+    "window_patches": Measure(title="linear in windows, no class token", unit="mIoU, %"),
     "near": Measure(title="correspondence", unit="near, %"),
     "flow": Measure(title="matching", unit="EPE, px", scale=1.0, is_error=True),
     "finetuned": Measure(title="finetuned flow", unit="EPE, px", scale=1.0, is_error=True),
@@ -60,7 +61,9 @@ MEASURES = {
     "position": Measure(title="TAP-Vid", unit="position, %"),
     "heatmap": Measure(title="heatmaps", unit="near, %"),
 }
-"""Columns by their names in the records."""
+"""Columns by their names in the records. In windows, arms without class token, which are random
+filters and CroCo, have fewer features than others unless it is left out of all."""
+IN_WINDOWS = ("windows", "window_patches")
 CHOOSING = ("linear", "near")
 """Measures whose mean selects a trial: one for each task."""
 
@@ -85,11 +88,13 @@ class Measurement:
     """If True, flow matches pixels, coarse to fine, instead of patches; for the arm `pixels`."""
 
     def rows(self, name: str) -> list[Row]:
-        """Return the rows of a measure; none if the dataset has no ground truth for it."""
+        """Return the rows of a measure; none without ground truth, or without windows for it."""
         data, encoder = self.data, self.encoder
-        if name == "finetuned" or (name == "windows" and not self.window):
-            return []  # flow finetuning has cells of its own
-        if name in ("linear", "knn", "windows"):
+        if name == "finetuned":
+            return []  # has cells of its own
+        if name in IN_WINDOWS and not self.window:
+            return []
+        if name in ("linear", "knn", *IN_WINDOWS):
             return _iou_rows(self._classes(name), data)
         with evaluating(encoder):
             if name == "masks":
@@ -111,8 +116,15 @@ class Measurement:
         if name == "knn":
             return knn_classes(self.encoder, data.train, data.test, data.num_classes)
         train, test = ((each.images, each.classes) for each in (data.train, data.test))
-        if name == "windows":
-            return window_classes(self.encoder, train, test, data.num_classes, side=self.window)
+        if name in IN_WINDOWS:
+            return window_classes(
+                self.encoder,
+                train,
+                test,
+                data.num_classes,
+                side=self.window,
+                class_token=name == "windows",
+            )
         return linear_segmentation(self.encoder, train, test, data.num_classes)[1]
 
 

@@ -138,13 +138,13 @@ class Protocol:
     """Side in pixels of the windows that the linear readout in windows sees; 0 for no such
     readout."""
     arms: tuple[str, ...] = ()
-    """Names of the arms to run; all if empty. Which cells there are does not change their
-    numbers, so that this and `max_seeds` are not in the hash."""
+    """Names of the arms to run, with those that choose for them; all if empty. Not in the hash,
+    like `max_seeds`: the selection of cells does not change their scores."""
     max_seeds: int = 5
     """Upper bound of the number of seeds of an arm."""
 
     def hash(self) -> str:
-        """Return a short hash of all constants."""
+        """Return a short hash of all constants that determine scores."""
         values = to_json(self)
         for name in ("arms", "max_seeds", *(() if self.window_readout else ("window_readout",))):
             del values[name]
@@ -165,4 +165,6 @@ LONG = Protocol(
     max_seeds=3,
 )
 """Twice the steps on twice the videos, and four times the frames for the readouts, also in windows
-of the size of the compared crops. Its only trial is the one by which Midway recognises more."""
+of the size of the crops of DINO's term. Its only trial is the second, by which Midway's linear
+readout is higher; by both tasks, `PROTOCOL` chose the first for Midway and CroCo, the second for
+DINO."""

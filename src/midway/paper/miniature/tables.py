@@ -7,7 +7,7 @@ from statistics import fmean
 from midway.errors import MidwayError
 from midway.evals.metrics.bootstrap import Estimate, Row, difference, estimate
 from midway.paper.miniature.arms import ABLATIONS, ARMS, Arm, arms_by_name
-from midway.paper.miniature.cells import all_cells, arms_of, chosen_trials
+from midway.paper.miniature.cells import all_cells, arms_of, chosen_trials, num_seeds
 from midway.paper.miniature.measures import CHOOSING, MEASURES
 from midway.paper.miniature.protocol import DATASETS, Dataset, Protocol
 from midway.paper.miniature.records import Record
@@ -25,12 +25,16 @@ CLAIMS = (
     ("linear", "untrained"),
     ("knn", "croco"),
     ("knn", "untrained"),
-    ("windows", "croco"),
+    ("windows", "dino"),
     ("windows", "untrained"),
-    ("windows", "filters"),
+    ("window_patches", "croco"),
+    ("window_patches", "dino"),
+    ("window_patches", "untrained"),
+    ("window_patches", "filters"),
 )
 """Measures and arms that test the paper's claim about one network: it exceeds DINO and no training
-in motion, and CroCo and no training in recognition."""
+in motion, and CroCo and no training in recognition. In windows DINO and random filters are
+controls; arms without class token are compared without it."""
 
 
 def page(text: str, parts: Mapping[str, tuple[Sequence[Record], Protocol]]) -> str:
@@ -58,9 +62,9 @@ def tables(records: Sequence[Record], protocol: Protocol, *, title: str = "") ->
     parts = [*([f"## {title}"] if title else []), _state(records, protocol)]
     arms = arms_of(protocol, ARMS)
     for dataset in DATASETS:
-        if title and not _of(records, dataset):
-            continue
-        parts += [f"### {start}{TITLES[dataset]}", _scores(records, dataset, arms, protocol)]
+        is_empty = bool(title) and not _of(records, dataset)
+        shown = "No cell has been run." if is_empty else _scores(records, dataset, arms, protocol)
+        parts += [f"### {start}{TITLES[dataset]}", shown]
     parts += [f"### {start}Midway beside the others", _comparisons(records)]
     if len(protocol.trials) > 1:
         parts += ["### Trials", _trials(records, protocol)]
@@ -115,7 +119,7 @@ def _scores(
     rows = [
         [
             arm.title,
-            f"{len(by_arm.get(arm.name, []))} of {min(arm.num_seeds, protocol.max_seeds)}",
+            f"{len(by_arm.get(arm.name, []))} of {num_seeds(arm, protocol)}",
             str(sum(bool(record.failure) for record in by_arm.get(arm.name, []))),
             *(
                 _cell(_seeds(by_arm[arm.name], name), name) if arm.name in by_arm else NOT_RUN
