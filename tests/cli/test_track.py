@@ -147,6 +147,32 @@ def one_frame(tmp_path: Path) -> str:
     return str(write_videos(tmp_path / "in", config, seeds=[9])[0])
 
 
+def test_each_network_has_a_method_of_its_own_as_in_figure_7(files, tmp_path: Path, capsys):
+    encoder = tmp_path / "encoder.safetensors"
+    midway.save(midway.load(files["net"]).encoder, encoder)
+    out, shown = tmp_path / "out.mp4", ["--point", "20,9", "--fps", "4", "--draws", "2", "--json"]
+    words = ["track", files["video"], *shown, "-o", str(out), "--network"]
+    alone = {}
+    for network, method in ((files["net"], "midway"), (str(encoder), "chained")):
+        assert main([*words, network, "--method", method]) == 0
+        alone[f"{network}, {method}"] = last_line(capsys)["points"]
+        out.unlink()
+    assert main([*words, files["net"], str(encoder), "--method", "midway", "chained"]) == 0
+    found = {row: tracks["points"] for row, tracks in last_line(capsys)["networks"].items()}
+    assert found == alone
+    assert decoded(str(out))[0].shape[1] == 2 * 5 * 66 + 4
+
+
+def test_one_network_is_drawn_by_several_methods(files, tmp_path: Path, capsys):
+    words = ["--point", "20,9", "--fps", "4", "-o", str(tmp_path / "out.mp4"), "--json"]
+    words += ["--network", files["net"], "--method", "features", "chained"]
+    assert main(["track", files["video"], *words]) == 0
+    assert list(last_line(capsys)["networks"]) == [
+        f"{files['net']}, features",
+        f"{files['net']}, chained",
+    ]
+
+
 def two_sizes(tmp_path: Path) -> str:
     """A stream that goes on with larger frames."""
     path = tmp_path / "in" / "mixed.ts"
@@ -183,6 +209,20 @@ def two_sizes(tmp_path: Path) -> str:
         (["{video}", "--point", "3,3", "--network", "{tmp}/none.pth"], "no such file or folder"),
         (["{video}", "--point", "3,3", "--method", "flo"], "flow"),
         (["{video}", "--point", "3,3", "--network"], "--network"),
+        (["{video}", "--point", "3,3", "--method"], "--method: 0 for 1 network; give one"),
+        (
+            [
+                "{video}",
+                "--point",
+                "3,3",
+                "--network",
+                "{net}",
+                "{tmp}",
+                "--method",
+                *3 * ["plain"],
+            ],
+            "--method: 3 for 2 networks; give one, or one for each network",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(files, tmp_path: Path, capsys, words, message):

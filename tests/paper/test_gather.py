@@ -28,7 +28,7 @@ def write_scores(folder: Path, network: object, miou: float, *, version=VERSION,
     (folder / "results.json").write_text(json.dumps(values))
 
 
-def test_runs_of_other_seeds_are_one_group_with_mean_range_and_number(tmp_path):
+def test_runs_of_other_seeds_are_one_group_with_mean_spread_and_number(tmp_path):
     for seed, miou in enumerate((20.0, 22.0, 27.0)):
         run = write_run(tmp_path / f"run-{seed}", seed=seed)
         write_scores(tmp_path / f"score-{seed}", run, miou)
@@ -39,7 +39,7 @@ def test_runs_of_other_seeds_are_one_group_with_mean_range_and_number(tmp_path):
     assert table.metrics == ("miou", "accuracy")  # the temperature is a setting
     rows = {name.rpartition("/")[2]: str(row["miou"]) for name, row in table.rows.items()}
     assert rows == {
-        "run-0": "23.00 (20.00 to 27.00, n 3)",
+        "run-0": "23.00 ± 3.61 (20.00 to 27.00, n 3)",
         "other": "30.00 (n 1)",
         "random": "15.00 (n 1)",
     }

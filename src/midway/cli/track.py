@@ -50,7 +50,7 @@ def track(
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     picture: Path | None = None,
     start_seconds: float = 0.0,
-    method: Method = "midway",
+    method: tuple[Method, ...] = ("midway",),
     network: tuple[str, ...] = (SHIPPED,),
     level: int | None = None,
     fps: float = 0.0,
@@ -69,7 +69,7 @@ def track(
             probably lost.
         picture: Strip of four frames as an image, written in addition.
         start_seconds: Time of the points, in seconds after the first frame.
-        method: Rule of a step; docs/ANALYSIS.md has a table.
+        method: Rule of a step, one for all networks or one for each; docs/ANALYSIS.md has a table.
         network: Run folders, files, hub ids, or names of midway list networks, shown side by side;
             Midway networks, or for --method features and chained any encoders.
         level: Level of features and heatmaps; by default the highest objective level, or the top.
@@ -82,26 +82,44 @@ def track(
         flow: Flow estimation of --method flow.
     """
     _check(video, out, picture, fps, network)
-    points, device, names = parse_points(point), pick_device(), short_names(network)
+    points, device, rows = parse_points(point), pick_device(), _rows(network, method)
     # All are opened before the first is used, so that an error comes at once.
     window = 0 if window is None and short_side else window
-    opened = {each: _source(each, method, flow, device, window) for each in names}
-    options = {"method": method, "level": level, "short_side": short_side}
+    opened = {row: _source(*each, flow, device, window) for row, each in rows.items()}
+    options = {"level": level, "short_side": short_side}
     options |= {"num_draws": draws, "seed": seed, "dtype": fast_dtype(device)}
     with VideoFile(str(video)) as file:
         file.warn()
         frames = VideoFrames(file, fps=fps)
         starts = torch.full((len(points),), _number(frames, start_seconds))
-        of = {"frames": frames, "points": points, "start_frames": starts}
-        found = {each: track_points(**source, **of, **options) for each, source in opened.items()}
-        # A single picture needs no name of its network.
-        captions = {names[each] if len(names) > 1 else "": it for each, it in found.items()}
-        _draw(frames, captions, starts, out, picture)
+        of = {"frames": frames, "points": points, "start_frames": starts} | options
+        found = {row: track_points(**source, **of) for row, source in opened.items()}
+        # A single picture needs no name.
+        names = _captions(rows) if len(rows) > 1 else [""]
+        _draw(frames, dict(zip(names, found.values(), strict=True)), starts, out, picture)
     through = f"{counted(len(points), 'point')} through {counted(len(frames), 'frame')}"
-    say(f"{out}: {through}, by {method}")
+    say(f"{out}: {through}, by {', '.join(dict.fromkeys(method))}")
     result = {"out": str(out), "picture": picture and str(picture), "seconds": frames.seconds}
-    each_track = {each: _to_json(tracks) for each, tracks in found.items()}
-    return result | each_track[network[0]] | {"networks": each_track}
+    each_track = {row: _to_json(tracks) for row, tracks in found.items()}
+    return result | next(iter(each_track.values())) | {"networks": each_track}
+
+
+def _rows(network: tuple[str, ...], method: tuple[Method, ...]) -> dict[str, tuple[str, Method]]:
+    """Return network and method of each row of the pictures, by a name of their own."""
+    number = max(len(network), len(method))
+    if not {len(network), len(method)} <= {1, number}:
+        raise MidwayError(
+            f"--method: {len(method)} for {counted(len(network), 'network')}; give one, or one "
+            "for each network"
+        )
+    pairs = zip(network * (number // len(network)), method * (number // len(method)), strict=True)
+    several = len(set(method)) > 1
+    return {f"{name}, {rule}" if several else name: (name, rule) for name, rule in pairs}
+
+
+def _captions(rows: Mapping[str, tuple[str, Method]]) -> list[str]:
+    short = short_names(network for network, _ in rows.values())
+    return [short[network] + row.removeprefix(network) for row, (network, _) in rows.items()]
 
 
 def _source(
@@ -109,9 +127,11 @@ def _source(
 ) -> dict[str, Any]:
     """Return the arguments of `track_points` that find points by a network, or by flow."""
     if method == "flow":
-        return {"network": None, "flow": _predictor(flow, network), "window": window or 0}
+        predictor = _predictor(flow, network)
+        return {"network": None, "method": method, "flow": predictor, "window": window or 0}
     found = _opened(network, method).to(device)
-    return {"network": found, "window": suited_window(found) if window is None else window}
+    window = suited_window(found) if window is None else window
+    return {"network": found, "method": method, "window": window}
 
 
 def _opened(network: str, method: Method) -> MidwayNetwork | Encoder:

@@ -1,7 +1,8 @@
 """Results of several runs, gathered from their ``results.json``: one row for all seeds of a run.
 
-Runs that differ in seed, folder and place of the data alone are one group, with mean, range and
-number. Numbers of one protocol with different versions are not comparable and stay apart.
+Runs that differ in seed, folder and place of the data alone are one group, with mean, standard
+deviation (of a sample), range and number. Numbers of one protocol with different versions are not
+comparable and stay apart.
 """
 
 import json
@@ -9,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from midway.config import read_json
@@ -38,15 +39,16 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A metric of a group: mean, range and number of runs."""
+    """A metric of a group: mean, standard deviation, range and number of runs."""
 
     values: tuple[float, ...]
 
     def __str__(self) -> str:
-        mean = f"{fmean(self.values):.2f}"
-        if len(self.values) == 1:
+        mean, n = f"{fmean(self.values):.2f}", len(self.values)
+        if n == 1:
             return f"{mean} (n 1)"
-        return f"{mean} ({min(self.values):.2f} to {max(self.values):.2f}, n {len(self.values)})"
+        ends = f"{min(self.values):.2f} to {max(self.values):.2f}"
+        return f"{mean} ± {stdev(self.values):.2f} ({ends}, n {n})"
 
 
 @dataclass(frozen=True, kw_only=True)
