@@ -39,15 +39,9 @@ class SkipLog:
         self._max_share = max_share
         self._path = None if folder is None else folder / "skipped.jsonl"
         self._clips: dict[str, SkippedClip] = {}
-        self._temporary_failures = 0
 
     def __len__(self) -> int:
         return len(self._clips)
-
-    @property
-    def temporary_failures(self) -> int:
-        """Number of failures of the network, which are counted apart from bad clips."""
-        return self._temporary_failures
 
     def add(self, skipped: Collection[SkippedClip], *, write: bool) -> None:
         """Count clips that are not in the log yet, and append them to the file.
@@ -62,7 +56,6 @@ class SkipLog:
         bad = [clip for clip in skipped if not clip.is_temporary]
         for clip in skipped:
             if clip.is_temporary:
-                self._temporary_failures += 1
                 _log.warning("%s; another clip replaced it this time", clip.reason)
         new = {clip.clip: clip for clip in bad if clip.clip not in self._clips}
         self._clips |= new

@@ -15,9 +15,6 @@ from midway.data.synthetic.rigid import RigidObject, RigidWorld, centre
 from midway.data.synthetic.world import EVEN_STEP
 from midway.errors import MidwayError
 
-PHOTO_CLASSES: tuple[str, ...] = ("background", "object")
-"""Names of the classes; the index is the class id."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoWorldConfig:
