@@ -59,8 +59,8 @@ def _write(path: Path, tables: Sequence[ScoreTable]) -> None:
 
     report = Report("Midway results")
     report.paragraph(
-        "Mean, standard deviation, range and number of runs that differ in their seed alone. Scores "
-        "of different versions of a protocol are not comparable."
+        "Mean, standard deviation, range and number of runs that differ in their seed alone. "
+        "Scores of different versions of a protocol are not comparable."
     )
     header, rows = summary(tables)
     report.table(header, rows)
