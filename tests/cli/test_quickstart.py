@@ -81,12 +81,15 @@ def test_steps_are_those_that_fit_into_the_time() -> None:
     assert asked.seconds > 15_000
 
 
-@pytest.mark.parametrize("steps", ["0", "-3"])
-def test_a_run_of_no_steps_is_refused(
-    steps: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("option", "value", "remedy"),
+    [("steps", "0", "1 or more"), ("steps", "-3", "1 or more"), ("seed", "-1", "0 or more")],
+)
+def test_a_run_of_no_steps_or_a_negative_seed_is_refused(
+    option: str, value: str, remedy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["quickstart", "--folder", str(tmp_path / "new"), "--steps", steps]) == 2
-    assert f"--steps {steps}: give 1 or more" in capsys.readouterr().err
+    assert main(["quickstart", "--folder", str(tmp_path / "new"), f"--{option}", value]) == 2
+    assert f"--{option} {value}: give {remedy}" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 

@@ -341,6 +341,17 @@ def test_flow_without_a_known_vector_is_refused_before_the_run(config, tmp_path:
         finetune(config)
 
 
+def test_a_process_without_a_validation_pair_sums_as_the_others_do(config, monkeypatch):
+    monkeypatch.setattr("midway.evals.readouts.flow._rank", lambda: (1, 2))
+
+    def add_the_first_process(total):
+        total += torch.tensor([3.0, 1.0])  # fails for whole numbers
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", add_the_first_process)
+    validation = Validation(pairs=[], config=config.validation, folder=Path())
+    assert FlowFinetuning(build_network(config), validation)._validation_epe() == 3.0
+
+
 def test_a_step_without_a_known_pixel_has_no_error(config):
     objective = FlowFinetuning(
         build_network(config), Validation(pairs=[], config=config.validation, folder=Path())

@@ -65,7 +65,7 @@ def test_an_option_keeps_its_value_and_the_others_follow_it() -> None:
     assert _samples(_given(data__batch_size=64)) == pytest.approx(21e6, rel=1e-5)
     assert _given(data__batch_size=64).data.draws_per_clip == 4
     shared = _given(run__accumulate=4)
-    assert (shared.data.batch_size, shared.run.steps) == (56, 93_750)
+    assert (shared.data.batch_size, shared.run.steps) == (64, 82_031)
     short = _given(run__steps=3_000)
     assert (short.run.steps, short.optim.warmup_steps) == (3_000, 100)
     assert _given(run__steps=2).optim.warmup_steps == 1
@@ -75,6 +75,24 @@ def test_an_option_keeps_its_value_and_the_others_follow_it() -> None:
     drawn = _given(data__starts="random", data__draws_per_clip=2, hours=1).data
     assert (drawn.starts, drawn.draws_per_clip) == ("random", 2)
     assert _given(data__num_workers=3).data.num_workers == 3
+
+
+@pytest.mark.parametrize("hours", [0.1, 1, 60])
+@pytest.mark.parametrize("accumulate", [1, 2, 4, 8])
+@pytest.mark.parametrize("draws", [None, 2, 5])
+def test_a_batch_that_is_chosen_can_be_shared_by_eight_processes(hours, accumulate, draws) -> None:
+    given = {} if draws is None else {"data__starts": "random", "data__draws_per_clip": draws}
+    data = _given(hours, run__accumulate=accumulate, **given).data
+    assert data.batch_size % (8 * data.draws_per_clip) == 0
+    assert draws in (None, data.draws_per_clip)
+    if hours == 60 and draws is None:
+        assert data.draws_per_clip > 1
+
+
+def test_a_batch_that_is_given_is_shared_by_the_devices_that_are() -> None:
+    assert _given(data__batch_size=100).data.draws_per_clip == 5
+    assert _given(data__batch_size=100, run__devices=10).data.draws_per_clip == 5
+    assert _given(data__batch_size=104, run__devices=8).data.draws_per_clip == 1
 
 
 def test_a_length_in_epochs_is_not_overruled_by_steps() -> None:

@@ -56,6 +56,12 @@ def test_a_slow_loader_limits_a_run_and_a_quick_one_does_not(clock: Clock) -> No
     assert meter.limit() == "limited by compute; the run waited 3% of the time for data"
 
 
+def test_a_run_of_one_reading_has_no_known_limit(clock: Clock) -> None:
+    meter = Meter(Wrapped(), world_size=1, flops_per_sample=None)
+    _run(meter, clock, data=5.0, step=1.0)
+    assert meter.limit().startswith("too short to tell")
+
+
 def test_what_is_apart_slows_nothing_down(clock: Clock) -> None:
     meter = Meter(Wrapped(), world_size=1, flops_per_sample=None)
     with meter.apart():

@@ -44,6 +44,8 @@ def quickstart(
     """
     if steps is not None and steps < 1:
         raise MidwayError(f"--steps {steps}: give 1 or more")
+    if seed < 0:
+        raise MidwayError(f"--seed {seed}: give 0 or more")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise MidwayError(f"{folder}: is not empty; give another --folder, or remove it")
     stages = Stages()

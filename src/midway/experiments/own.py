@@ -1,6 +1,6 @@
 """Pretraining on your own video; length, batch and draws follow its hours (`follow_data`)."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from math import ceil, sqrt
 from pathlib import Path
@@ -26,9 +26,11 @@ MIN_STEPS = 200
 WARM_UP_SHARE = 1 / 30
 """Warm-up as a fraction of the run, as in the paper: 10 of 300 epochs."""
 DRAWS = (5, 4, 2, 1)
-"""Samples of an opened clip with random starts; the first that divides the batch is taken."""
+"""Samples of an opened clip with random starts; the first that suits the batch is taken."""
 PROCESSES = 8
 """Processes that can share a batch chosen here."""
+LARGEST_EXCESS = 1.3
+"""Largest ratio of that batch to the one that was aimed at, for more draws."""
 
 
 def midway_vits() -> Experiment:
@@ -95,10 +97,14 @@ def follow_data(
     data, run, optim = experiment.data, experiment.run, experiment.optim
     scale = min(1.0, found.seconds / 3600 / FULL_HOURS)
     batch, steps, workers = data.batch_size, run.steps, data.num_workers
-    if "data.batch_size" not in fixed:
+    starts, choices = _starts(data, found.seconds, fixed)
+    if "data.batch_size" in fixed:
+        shares = run.devices * run.num_nodes
+        draws = next((n for n in choices if batch % (n * shares) == 0), choices[-1])
+    else:
         # Steps and batch shrink alike, until the batch is at its smallest.
         size = base.data.batch_size * max(SMALLEST_BATCH, sqrt(scale)) / run.accumulate
-        batch = PROCESSES * ceil(size / PROCESSES)
+        batch, draws = _batch(size, choices)
     if "run.steps" not in fixed:
         samples = base.data.batch_size * base.run.steps * scale
         steps = max(MIN_STEPS, round(samples / (batch * run.accumulate)))
@@ -111,7 +117,6 @@ def follow_data(
     if "data.num_workers" not in fixed and workers > 1:
         # Decoding usually limits a GPU; each training process needs a core for itself.
         workers = max(1, usable_cores() // run.devices - 1)
-    starts, draws = _starts(data, batch, found.seconds, fixed)
     return replace(
         experiment,
         data=replace(
@@ -123,12 +128,21 @@ def follow_data(
 
 
 def _starts(
-    data: ClipsConfig, batch: int, seconds: float, fixed: Collection[str]
-) -> tuple[Starts, int]:
-    """Choose the start frames, and the samples that are drawn each time a clip is opened."""
-    starts, draws = data.starts, data.draws_per_clip
+    data: ClipsConfig, seconds: float, fixed: Collection[str]
+) -> tuple[Starts, tuple[int, ...]]:
+    """Choose the start frames, and the numbers of samples that one opening of a clip may give."""
+    starts = data.starts
     if "data.starts" not in fixed:
         starts = "random" if seconds > 3600 * EVERY_FRAME_HOURS else "every_frame"
-    if "data.draws_per_clip" not in fixed:
-        draws = 1 if starts == "every_frame" else next(n for n in DRAWS if batch % n == 0)
-    return starts, draws
+    if "data.draws_per_clip" in fixed:
+        return starts, (data.draws_per_clip,)
+    return starts, DRAWS if starts == "random" else (1,)
+
+
+def _batch(size: float, choices: Sequence[int]) -> tuple[int, int]:
+    """Return the batch of `size` or more that `PROCESSES` can share, and the draws per clip."""
+    units = [PROCESSES * draws for draws in choices]
+    batches = [unit * ceil(size / unit) for unit in units]
+    near = (n for n, batch in enumerate(batches) if batch <= LARGEST_EXCESS * size)
+    chosen = next(near, len(choices) - 1)
+    return batches[chosen], choices[chosen]

@@ -99,9 +99,10 @@ class Meter:
     def limit(self) -> str:
         """Return one line that names the bottleneck of the run.
 
-        The time before the first reading is excluded.
+        The time before the first reading is excluded; without a second one, the line says so.
         """
-        whole = self._seconds_in_all or 1.0
+        if not (whole := self._seconds_in_all):
+            return "too short to tell what limits it: speeds count from the second log line"
         shares = {"data": self._data_in_all / whole}
         if self._world_size > 1:
             shares["communication"] = self._communication_in_all / whole

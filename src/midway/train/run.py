@@ -179,7 +179,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 def _check_changes(path: Path, config: Mapping[str, Any]) -> None:
     # Compared field by field, so that the error can name the first that differs.
     old, new = _flat(read_config(path)), _flat(config)
-    # A field that an older version did not have takes its default.
+    # A field that an older version did not have cannot be compared.
     for name in sorted(old.keys() - CHANGEABLE):
         if name not in new or new[name] != old[name]:
             raise MidwayError(

@@ -137,6 +137,14 @@ def test_the_folders_of_a_table(tmp_path):
         ("[ids]\na = 0\nb = 1\n[colours]\na = [0, 0, 0]", ".toml", "class 'b' has no colour"),
         ('classes = ["a", "b"]\nimages = "x"\nmasks = "y/*"', ".toml", "path 'x': must end in"),
         ('classes = ["a", "b"]\nhold_out = 5', ".toml", "lists and hold_out need images and"),
+        *(
+            (
+                f'classes = ["a", "b"]\nimages = "*.png"\nmasks = "*_m.png"\nhold_out = {n}',
+                ".toml",
+                f"hold_out = {n}",
+            )
+            for n in (1, -3)
+        ),
         ("[ids]\na = 0\nb = []", ".toml", "class 'b' has an empty list; give it a value"),
         ("[colours]\na = []\nb = [1, 2, 3]", ".toml", "class 'a' has an empty list"),
         ("{}", ".json", "is not a configuration of Mapillary"),

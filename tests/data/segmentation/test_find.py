@@ -94,6 +94,11 @@ def test_a_held_out_share_splits_one_folder(tmp_path):
     data = own(tmp_path, text, ".toml")
     assert [item.name for item in find_labelled(data, "train")] == ["a", "b", "d", "e", "g"]
     assert [item.name for item in find_labelled(data, "val")] == ["c", "f"]
+    data = own(tmp_path, text.replace("3", "8"), ".toml")
+    with pytest.raises(
+        MidwayError, match="hold_out = 8 leaves no image for evaluation; there are 7"
+    ):
+        find_labelled(data, "val")
 
 
 def test_a_mismatch_names_mask_value_share_and_remedy(tmp_path):

@@ -213,6 +213,7 @@ def test_unknown_datasets_and_sizes_are_refused():
         ({"num_workers": -1}, "num_workers: give 0"),
         ({"num_workers": 10**9}, "num_workers: give 0 to 1024"),
         ({"ratio": (2.0, 0.5)}, "ratio: give two numbers"),
+        ({"ratio": (0.5, float("inf"))}, "ratio: give two numbers"),
         ({"max_class_share": 0.0}, "max_class_share: give a number above 0"),
         ({"p_flip": 7.0}, "p_flip: give a probability"),
     ):

@@ -218,6 +218,8 @@ def test_any_size_and_number_of_objects_will_do(height, width, num_objects):
         ({"height": 8}, "8 x 128 pixels"),
         ({"num_frames": 0}, "0 frames"),
         ({"fps": 0.0}, "0.0 fps"),
+        ({"fps": float("nan")}, "nan fps"),
+        ({"fps": float("inf")}, "inf fps"),
         ({"num_objects": 256}, "give 0 to 255"),
         ({"object_size": (0.5, 0.2)}, "give 0 < smallest <= largest"),
         ({"object_size": (0.0, 0.2)}, "give 0 < smallest <= largest"),

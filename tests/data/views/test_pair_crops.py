@@ -118,6 +118,7 @@ def test_parameters_travel_between_processes_in_a_few_kilobytes() -> None:
         ("local_area", (0.4, 0.05)),
         ("global_area", (0.4, 1.1)),
         ("aspect", (0.0, 1.0)),
+        ("aspect", (1.0, math.inf)),
     ],
 )
 def test_a_config_that_makes_no_sense_names_its_field(field: str, value: object) -> None:

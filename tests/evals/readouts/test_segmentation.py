@@ -186,6 +186,7 @@ def test_bfloat16_forward_passes_have_float32_logits():
         ({"drop_path": 1.0}, "drop_path"),
         ({"layer_decay": 0.0}, "layer_decay"),
         ({"auxiliary_weight": -0.1}, "auxiliary_weight: give 0 or more"),
+        ({"auxiliary_weight": float("inf")}, "auxiliary_weight: give 0 or more"),
     ],
 )
 def test_readouts_that_make_no_sense_are_refused(change, message):

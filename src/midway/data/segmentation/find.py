@@ -137,6 +137,10 @@ def _names(
         text = read_text(f"{root}{layout.lists}".replace("{split}", own_name))
         return sorted({line.strip() for line in text.splitlines()} - {""})
     every = layout.hold_out
+    if every > len(found) > 0:
+        raise MidwayError(
+            f"{root}: hold_out = {every} leaves no image for evaluation; there are {len(found)}"
+        )
     return [
         name
         for number, name in enumerate(found)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 import numpy as np
@@ -78,7 +79,7 @@ class SegmentationData:
             ),
             f"num_workers: give 0 to {MAX_WORKERS}": 0 <= self.num_workers <= MAX_WORKERS,
             f"batch_size: give {MAX_BATCH} or less": self.batch_size <= MAX_BATCH,
-            "ratio: give two numbers above 0, the first no larger": 0 < low <= high,
+            "ratio: give two numbers above 0, the first no larger": 0 < low <= high < inf,
             "max_class_share: give a number above 0": self.max_class_share > 0,
             "p_flip: give a probability": 0 <= self.p_flip <= 1,
         }

@@ -30,6 +30,8 @@ class Layout:
     """If n > 0, every n-th image by name is of the evaluation split, the others of training."""
 
     def __post_init__(self) -> None:
+        if self.hold_out < 0 or self.hold_out == 1:
+            raise MidwayError(f"hold_out = {self.hold_out}; give 2 or more, or 0 for none")
         for path in (self.images, self.masks):
             folder, star, suffix = path.rpartition("*")
             if not star or "*" in folder or (folder and folder[-1] != "/") or "/" in suffix:

@@ -12,7 +12,7 @@ import numpy as np
 from midway.data.synthetic.cutouts import Photo, Polygon, find_photos
 from midway.data.synthetic.motion import Motion
 from midway.data.synthetic.rigid import RigidObject, RigidWorld, centre
-from midway.data.synthetic.world import EVEN_STEP
+from midway.data.synthetic.world import EVEN_STEP, check_scene
 from midway.errors import MidwayError
 
 
@@ -52,15 +52,7 @@ class PhotoWorldConfig:
     to the left for odd ones. The camera follows the objects, so they do not drift."""
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width) < 16 or self.num_frames < 1 or self.fps <= 0:
-            raise MidwayError(
-                f"world too small: {self.height} x {self.width} pixels, {self.num_frames} frames, "
-                f"{self.fps} fps; give at least 16 x 16 pixels, one frame and a positive fps"
-            )
-        if not 0 <= self.num_objects <= 255:
-            raise MidwayError(
-                f"wrong number of objects: {self.num_objects}; give 0 to 255, as masks are 8 bit"
-            )
+        check_scene(self)
         for name in ("object_size", "picture_share"):
             smallest, largest = getattr(self, name)
             if not 0 < smallest <= largest:

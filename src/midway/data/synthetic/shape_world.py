@@ -19,6 +19,7 @@ from midway.data.synthetic.motion import Motion
 from midway.data.synthetic.noise import Fading, Mosaic, Paint
 from midway.data.synthetic.rigid import Array, RigidObject, RigidWorld, centre, rounded
 from midway.data.synthetic.shapes import SHAPES, Shape
+from midway.data.synthetic.world import check_scene
 from midway.errors import MidwayError
 
 SHAPE_CLASSES: tuple[str, ...] = ("background", *SHAPES)
@@ -67,18 +68,10 @@ class ShapeWorldConfig:
     """Largest relative change of brightness, over the frame and over time."""
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width) < 16 or self.num_frames < 1 or self.fps <= 0:
-            raise MidwayError(
-                f"world too small: {self.height} x {self.width} pixels, {self.num_frames} frames, "
-                f"{self.fps} fps; give at least 16 x 16 pixels, one frame and a positive fps"
-            )
+        check_scene(self)
         if not self.paint_seconds > 0:
             raise MidwayError(
                 f"paint_seconds = {self.paint_seconds}; give a time above 0, inf for constant paint"
-            )
-        if not 0 <= self.num_objects <= 255:
-            raise MidwayError(
-                f"wrong number of objects: {self.num_objects}; give 0 to 255, as masks are 8 bit"
             )
         if not 1 <= self.classes_per_scene <= len(SHAPES):
             raise MidwayError(

@@ -7,6 +7,7 @@ can be carried out.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +52,10 @@ class WalkConfig:
 
     def __post_init__(self) -> None:
         check_at_least("walk", self, side=16, stride=1, reach=1, num_frames=1)
-        if self.side % 2 or self.fps <= 0:
+        if self.side % 2 or not 0 < self.fps < inf:
             raise MidwayError(
-                f"walk: side = {self.side}, fps = {self.fps}; give an even side and a positive fps"
+                f"walk: side = {self.side}, fps = {self.fps}; give an even side and a finite, "
+                "positive fps"
             )
         room = min(self.picture.height, self.picture.width) - self.side
         if room < self.longest:

@@ -7,7 +7,8 @@ times follows from two poses, and occlusion from the outlines of nearer surfaces
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from math import inf
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,25 @@ CLASS_NAMES: tuple[str, ...] = ("background", *TEXTURES)
 
 EVEN_STEP = np.array([0.7549, 0.5698])
 """Step of Roberts' R2 sequence, modulo 1: its multiples cover the unit square evenly."""
+
+
+def check_scene(config: Any) -> None:
+    """Check size, length, rate and number of objects of a world's configuration.
+
+    Raises:
+        MidwayError: A value is too small, too large or not finite.
+
+    """
+    frames = config.num_frames
+    if min(config.height, config.width) < 16 or frames < 1 or not 0 < config.fps < inf:
+        raise MidwayError(
+            f"world too small: {config.height} x {config.width} pixels, {frames} frames, "
+            f"{config.fps} fps; give at least 16 x 16 pixels, one frame and a finite, positive fps"
+        )
+    if not 0 <= config.num_objects <= 255:
+        raise MidwayError(
+            f"wrong number of objects: {config.num_objects}; give 0 to 255, as masks are 8 bit"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +74,7 @@ class WorldConfig:
     """Saturation of all colours: 1 for any colour, 0 for greys."""
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width) < 16 or self.num_frames < 1 or self.fps <= 0:
-            raise MidwayError(
-                f"world too small: {self.height} x {self.width} pixels, {self.num_frames} frames, "
-                f"{self.fps} fps; give at least 16 x 16 pixels, one frame and a positive fps"
-            )
-        if not 0 <= self.num_objects <= 255:
-            raise MidwayError(
-                f"wrong number of objects: {self.num_objects}; give 0 to 255, as masks are 8 bit"
-            )
+        check_scene(self)
         smallest, largest = self.object_size
         if not 0 < smallest <= largest:
             raise MidwayError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Literal
 
 from midway.data.views.boxes import Box, LatticeBox
@@ -41,7 +42,7 @@ class MultiCropConfig:
         initial = ["initial_area"] if self.initial_area != "frame" else []
         self._check(("global_size", "local_size"), (*initial, "global_area", "local_area"))
         low, high = self.aspect
-        if not 0 < low <= high:
+        if not 0 < low <= high < inf:
             raise MidwayError(f"bad range: aspect is {low}-{high}; give 0 < low <= high")
         if self.num_local < 0:
             raise MidwayError(f"bad count: num_local is {self.num_local}; give 0 or more")

@@ -23,12 +23,15 @@ class SharedMemory:
         size: Size in bytes; untouched pages use no memory.
     """
 
+    _descriptor = -1
+
     def __init__(self, size: int) -> None:
         if hasattr(os, "memfd_create"):
             descriptor = os.memfd_create("midway")
         else:
             with tempfile.TemporaryFile() as file:
                 descriptor = os.dup(file.fileno())
+        self._descriptor = descriptor  # closed by __del__ if there is no memory
         os.ftruncate(descriptor, size)
         self._attach(descriptor, size)
 
@@ -39,7 +42,8 @@ class SharedMemory:
         self._attach(state[0].detach(), state[1])
 
     def __del__(self) -> None:
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
     def _attach(self, descriptor: int, size: int) -> None:
         self._descriptor = descriptor

@@ -108,7 +108,7 @@ class FlowFinetuning(Objective):
         share = self.validation.pairs[rank::world_size]
         with evaluating(self.network):
             errors = [pair.epe for pair in score_pairs(share, predict).pairs]
-        total = torch.tensor([sum(errors), len(errors)], device=self.best_epe.device)
+        total = self.best_epe.new_tensor([sum(errors), len(errors)])
         if world_size > 1:
             distributed.all_reduce(total)
         return float(total[0] / total[1])

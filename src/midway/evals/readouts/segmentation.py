@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -49,7 +50,7 @@ class ReadoutConfig:
             ),
             "drop_path: give 0 or more, and below 1": 0 <= self.drop_path < 1,
             "layer_decay: give a number above 0, and 1 at most": 0 < self.layer_decay <= 1,
-            "auxiliary_weight: give 0 or more": self.auxiliary_weight >= 0,
+            "auxiliary_weight: give 0 or more": 0 <= self.auxiliary_weight < inf,
         }
         require("readout", rules)
 
