@@ -190,7 +190,7 @@ def test_the_readme_prints_the_shapes_beside_its_lines():
 def test_the_method_of_the_guide_takes_a_step():
     module = ModuleType("next_token")
     exec(blocks("docs/METHODS.md")[0], vars(module))
-    method = module.METHOD.from_config(module.METHOD.Config.tiny())
+    method = module.METHOD(module.METHOD.Config.tiny())
     out = method.loss(example_clips(method.spec, 2))
     out.loss.backward()
     assert out.loss.isfinite()

@@ -17,7 +17,7 @@ TINY = ActionConditionedConfig(network=CONFIG, num_frames=4)
 
 def build(config: ActionConditionedConfig) -> tuple[ActionConditioned, Clips]:
     torch.manual_seed(0)
-    method = ActionConditioned.from_config(config).eval()
+    method = ActionConditioned(config).eval()
     # The teacher has moved away from the student, so that it matters which one is the target.
     for parameter in method.network.teacher.parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))

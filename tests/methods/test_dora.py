@@ -32,7 +32,7 @@ RELEASED = replace(SMALL, threshold_over="batch", object_weights="falling", skip
 
 def _build(config: DoraConfig) -> tuple[Dora, Clips]:
     torch.manual_seed(0)
-    method = Dora.from_config(config)
+    method = Dora(config)
     method.network.dino_loss.center.normal_(std=0.02)
     return method, example_clips(method.spec, 2, generator=torch.Generator().manual_seed(1))
 
@@ -167,7 +167,7 @@ def test_masks_cover_two_planted_objects_in_every_frame(threshold_over: str) -> 
     encoder = replace(ENCODER, image_size=(64, 64), depth=1)
     views = replace(SMALL.views, num_frames=4, global_size=(64, 64))
     config = replace(SMALL, encoder=encoder, views=views, threshold_over=threshold_over)
-    method = Dora.from_config(config)
+    method = Dora(config)
     _see_colours(method.network.teacher.encoder)
     images, truth = _planted_scene(frames=4, batch=2)
     with torch.no_grad():

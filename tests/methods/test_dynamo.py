@@ -31,7 +31,7 @@ WINDOWS = replace(PAIRS, num_frames=5, dino_weight=0.0, target="student")
 
 def _build(config: DynamoConfig) -> tuple[Dynamo, Clips]:
     torch.manual_seed(0)
-    method = Dynamo.from_config(config)
+    method = Dynamo(config)
     # The teacher has moved away from the student, so that it matters which one is the target.
     for parameter in method.network.teacher.parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
@@ -114,7 +114,7 @@ def test_without_the_dino_term_only_the_motion_crop_is_drawn_and_the_head_is_fro
 
 def test_the_dynamics_have_the_papers_parameters() -> None:
     with torch.device("meta"):
-        method = Dynamo.from_config(DynamoConfig())
+        method = Dynamo(DynamoConfig())
     parts = (method.inverse, method.forward_dynamics)
     size = sum(p.numel() for part in parts for p in part.parameters())
     assert size == pytest.approx(13.0e6, rel=0.01)

@@ -97,11 +97,6 @@ class ActionConditioned(Method):
         if config.encoder_lr_scale == 0:
             self.network.encoder.requires_grad_(False)
 
-    @classmethod
-    def from_config(cls, config: ActionConditionedConfig) -> Self:
-        """Build the network with fresh weights."""
-        return cls(config)
-
     @property
     def encoders(self) -> Mapping[str, Encoder]:
         """Student and EMA teacher."""

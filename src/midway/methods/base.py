@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -14,10 +14,14 @@ from midway.config import from_json
 from midway.data.sampling.loader import ClipBatch
 from midway.data.views.render import Clips, example_clips
 from midway.data.views.spec import ClipSpec
+from midway.models.dino import DinoNetwork
 from midway.models.encoders.base import Encoder
+from midway.models.midway import MidwayNetwork
 from midway.models.weights.sources import encoder_state
 from midway.registry import find
-from midway.train.objective import Objective, StepOutput
+from midway.train.objective import Objective, Progress, StepOutput
+
+NetworkT = TypeVar("NetworkT", bound=DinoNetwork | MidwayNetwork)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +69,11 @@ class Method(Objective):
     """An objective that pretrains encoders on clips.
 
     A method is one file in `midway.methods` with its `Config` and its class; the module's `METHOD`
-    names the class. The data plane and the training loop contain nothing specific to it: `spec`
-    declares the frames, regions, views and signals of a sample, and `loss` receives them. Random
-    numbers of the loss, such as masks, must come from torch's global generator, which the loop
-    seeds by (seed, rank, step): a resumed run then draws the same ones.
+    names the class, and ``METHOD(config)`` builds it with fresh weights. The data plane and the
+    training loop contain nothing specific to it: `spec` declares the frames, regions, views and
+    signals of a sample, and `loss` receives them. Random numbers of the loss, such as masks, must
+    come from torch's global generator, which the loop seeds by (seed, rank, step): a resumed run
+    then draws the same ones.
     """
 
     Config: ClassVar[type[MethodConfig]]
@@ -76,11 +81,6 @@ class Method(Objective):
     """Entry of `midway list methods`; each method of this package has one."""
     spec: ClipSpec
     """Samples that the method trains on."""
-
-    @classmethod
-    @abstractmethod
-    def from_config(cls, config: Any) -> Self:
-        """Build the method with fresh weights."""
 
     @abstractmethod
     def loss(self, clips: Clips) -> StepOutput:
@@ -123,9 +123,36 @@ class Method(Objective):
         return self.loss(batch.render(self.spec))
 
 
+class TeacherMethod(Method, Generic[NetworkT]):
+    """A method with DINO's student, head and EMA teacher (section B.1)."""
+
+    config: Any
+    """A `TeacherConfig`."""
+    network: NetworkT
+
+    @property
+    def encoders(self) -> Mapping[str, Encoder]:
+        """Student and EMA teacher."""
+        return self.network.encoders
+
+    def before_step(self, progress: Progress) -> None:
+        """Set the teacher's temperature."""
+        self.network.dino_loss.set_temperature(progress.epoch)
+
+    def after_backward(self, progress: Progress) -> None:
+        """Drop the gradients of the prototype layer during the first epochs."""
+        if self.config.freezes_last_layer(progress):
+            self.network.head.last_layer.zero_grad(set_to_none=True)
+
+    def after_step(self, progress: Progress) -> None:
+        """Update the centre of the teacher's logits, then the teacher."""
+        self.network.dino_loss.move_center()
+        self.network.update_teacher(*self.config.momenta(progress))
+
+
 def build_method(config: MethodConfig) -> Method:
     """Build the method of a configuration, with fresh weights."""
-    return find("midway.methods", config.name).METHOD.from_config(config)
+    return find("midway.methods", config.name).METHOD(config)
 
 
 def method_config(values: Mapping[str, Any], *, where: str) -> MethodConfig:

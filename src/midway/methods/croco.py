@@ -142,11 +142,6 @@ class Croco(Method):
         self.prediction_head = Linear(config.decoder.width, 3 * config.encoder.patch_size**2)
         init_xavier(self.prediction_head)
 
-    @classmethod
-    def from_config(cls, config: CrocoConfig) -> Self:
-        """Build the network with fresh weights."""
-        return cls(config)
-
     @property
     def encoders(self) -> Mapping[str, Encoder]:
         """The encoder; there is no teacher."""

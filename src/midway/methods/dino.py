@@ -1,6 +1,5 @@
 """DINO (Caron et al., 2021) on frame pairs, the paper's baseline, or on single frames."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
 
@@ -10,9 +9,8 @@ from midway.config import require
 from midway.data.sampling.loader import ClipBatch
 from midway.data.views.pair_crops import MultiCropConfig
 from midway.data.views.render import Clips
-from midway.methods.base import About, Method, MethodConfig
+from midway.methods.base import About, MethodConfig, TeacherMethod
 from midway.models.dino import DinoNetwork, HeadConfig
-from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig
 from midway.nn.losses.dino import TargetsConfig, Terms
 from midway.train.distillation import (
@@ -24,7 +22,7 @@ from midway.train.distillation import (
     invariance_term,
 )
 from midway.train.health import feature_health
-from midway.train.objective import ParameterGroup, Progress, StepOutput, parameter_groups
+from midway.train.objective import ParameterGroup, StepOutput, parameter_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +64,7 @@ class DinoConfig(TeacherConfig, MethodConfig):
         )
 
 
-class Dino(Method):
+class Dino(TeacherMethod[DinoNetwork]):
     """The invariance term of the paper's objective, without its dense term (section 3)."""
 
     Config: ClassVar[type[MethodConfig]] = DinoConfig
@@ -88,16 +86,6 @@ class Dino(Method):
         self.config = config
         self.spec = config.views.spec(config.num_frames)
         self.network = DinoNetwork(config.encoder, config.head, config.targets)
-
-    @classmethod
-    def from_config(cls, config: DinoConfig) -> Self:
-        """Build the network with fresh weights."""
-        return cls(config)
-
-    @property
-    def encoders(self) -> Mapping[str, Encoder]:
-        """Student and EMA teacher."""
-        return self.network.encoders
 
     def loss(self, clips: Clips) -> StepOutput:
         """Return the mean cross-entropy over the compared crops."""
@@ -122,20 +110,6 @@ class Dino(Method):
             *parameter_groups(self.network.encoder, "encoder"),
             *parameter_groups(self.network.head, "head"),
         ]
-
-    def before_step(self, progress: Progress) -> None:
-        """Set the teacher's temperature."""
-        self.network.dino_loss.set_temperature(progress.epoch)
-
-    def after_backward(self, progress: Progress) -> None:
-        """Drop the gradients of the prototype layer during the first epochs."""
-        if self.config.freezes_last_layer(progress):
-            self.network.head.last_layer.zero_grad(set_to_none=True)
-
-    def after_step(self, progress: Progress) -> None:
-        """Update the centre of the teacher's logits, then the teacher."""
-        self.network.dino_loss.move_center()
-        self.network.update_teacher(*self.config.momenta(progress))
 
 
 METHOD = Dino

@@ -5,7 +5,6 @@ unlabelled video", ICLR 2024. Quirks of the release are options, off by default
 (docs/methods/dora.md).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf, log
 from typing import ClassVar, Literal, Self
@@ -21,15 +20,14 @@ from midway.data.views.pair_crops import OFTEN_BLURRED, P_FLIP
 from midway.data.views.photometric import Photometric
 from midway.data.views.render import Clips
 from midway.data.views.spec import ClipSpec, Region, View
-from midway.methods.base import About, Method, MethodConfig
+from midway.methods.base import About, MethodConfig, TeacherMethod
 from midway.models.dino import DinoNetwork, HeadConfig
-from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig, TopAttention
 from midway.nn.losses.dino import TargetsConfig, full_precision
 from midway.nn.objects import attended_prototypes, mask_images, object_masks, refined_prototypes
 from midway.train.distillation import HEALTH_SAMPLES, TeacherConfig, few
 from midway.train.health import feature_health
-from midway.train.objective import ParameterGroup, Progress, StepOutput, parameter_groups
+from midway.train.objective import ParameterGroup, StepOutput, parameter_groups
 
 SOMETIMES_BLURRED = Photometric(p_blur=0.1)
 
@@ -143,7 +141,7 @@ class DoraConfig(TeacherConfig, MethodConfig):
         )
 
 
-class Dora(Method):
+class Dora(TeacherMethod[DinoNetwork]):
     """Self-distillation from whole frames to frames masked to one object, and to local crops."""
 
     Config: ClassVar[type[MethodConfig]] = DoraConfig
@@ -165,16 +163,6 @@ class Dora(Method):
         self.config = config
         self.spec = config.views.spec()
         self.network = DinoNetwork(config.encoder, config.head, config.targets)
-
-    @classmethod
-    def from_config(cls, config: DoraConfig) -> Self:
-        """Build the network with fresh weights."""
-        return cls(config)
-
-    @property
-    def encoders(self) -> Mapping[str, Encoder]:
-        """Student and EMA teacher."""
-        return self.network.encoders
 
     def loss(self, clips: Clips) -> StepOutput:
         """Return the mean of the masked and of the local loss."""
@@ -253,20 +241,6 @@ class Dora(Method):
         # (clips, patches, dim) -> (clips * patches, dim)
         found = feature_health(seen.patches.flatten(0, 1), network.encoder.depth)
         return found | {"dino_entropy": entropy}
-
-    def before_step(self, progress: Progress) -> None:
-        """Set the teacher's temperature."""
-        self.network.dino_loss.set_temperature(progress.epoch)
-
-    def after_backward(self, progress: Progress) -> None:
-        """Drop the gradients of the prototype layer during the first epochs."""
-        if self.config.freezes_last_layer(progress):
-            self.network.head.last_layer.zero_grad(set_to_none=True)
-
-    def after_step(self, progress: Progress) -> None:
-        """Update the centre of the teacher's logits, then the teacher."""
-        self.network.dino_loss.move_center()
-        self.network.update_teacher(*self.config.momenta(progress))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return groups of encoder and head."""

@@ -5,7 +5,6 @@ defaults are the version that the Midway paper compares with: pairs, a ViT-S, an
 `dino_weight` 0 and longer windows it is the original form (docs/methods/dynamo.md).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import ClassVar, Literal, Self
@@ -20,9 +19,8 @@ from midway.data.sampling.loader import ClipBatch
 from midway.data.views.pair_crops import ViewsConfig
 from midway.data.views.render import Clips
 from midway.data.views.spec import ClipSpec
-from midway.methods.base import About, Method, MethodConfig
+from midway.methods.base import About, MethodConfig, TeacherMethod
 from midway.models.dino import DinoNetwork, HeadConfig
-from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer
 from midway.nn.causal import CausalConfig, CausalTransformer
 from midway.nn.device import mean_over_ranks, num_ranks
@@ -36,7 +34,7 @@ from midway.train.distillation import (
     invariance_term,
 )
 from midway.train.health import feature_health
-from midway.train.objective import Progress, StepOutput
+from midway.train.objective import StepOutput
 
 Classes = Float[Tensor, "batch frames dim"]
 
@@ -97,7 +95,7 @@ class DynamoConfig(TeacherConfig, MethodConfig):
         )
 
 
-class Dynamo(Method):
+class Dynamo(TeacherMethod[DinoNetwork]):
     """Inverse and forward dynamics between the class tokens of neighbouring frames."""
 
     Config: ClassVar[type[MethodConfig]] = DynamoConfig
@@ -127,16 +125,6 @@ class Dynamo(Method):
         self.forward_dynamics = CausalTransformer(
             sizes, dim_in=width + latent, dim_out=width, length=length - 1
         )
-
-    @classmethod
-    def from_config(cls, config: DynamoConfig) -> Self:
-        """Build the network with fresh weights."""
-        return cls(config)
-
-    @property
-    def encoders(self) -> Mapping[str, Encoder]:
-        """Student and EMA teacher."""
-        return self.network.encoders
 
     def loss(self, clips: Clips) -> StepOutput:
         """Return dynamics, covariance and DINO term, weighted."""
@@ -202,21 +190,6 @@ class Dynamo(Method):
         if not self.config.dino_weight:
             return {}
         return invariance_condition(self.network, batch.render(self.spec), self.config.terms)
-
-    def before_step(self, progress: Progress) -> None:
-        """Set the teacher's temperature."""
-        self.network.dino_loss.set_temperature(progress.epoch)
-
-    def after_backward(self, progress: Progress) -> None:
-        """Drop the gradients of the prototype layer during the first epochs."""
-        if self.config.freezes_last_layer(progress):
-            self.network.head.last_layer.zero_grad(set_to_none=True)
-
-    def after_step(self, progress: Progress) -> None:
-        """Update the centre of the teacher's logits, then the teacher."""
-        if self.config.dino_weight:
-            self.network.dino_loss.move_center()
-        self.network.update_teacher(*self.config.momenta(progress))
 
 
 def prediction_error(

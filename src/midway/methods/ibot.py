@@ -1,6 +1,5 @@
 """iBOT: DINO on the class tokens of single frames, and self-distillation of masked patches."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
 
@@ -11,9 +10,8 @@ from midway.config import require
 from midway.data.sampling.loader import ClipBatch
 from midway.data.views.pair_crops import MultiCropConfig
 from midway.data.views.render import Clips
-from midway.methods.base import About, Method, MethodConfig
+from midway.methods.base import About, MethodConfig, TeacherMethod
 from midway.models.dino import DinoNetwork, HeadConfig, update_all
-from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig
 from midway.nn.losses.dino import Prototypes, TargetsConfig, TeacherTargets, multi_crop_loss
 from midway.nn.losses.patches import masked_patch_loss
@@ -107,7 +105,7 @@ class IbotConfig(TeacherConfig, MethodConfig):
         )
 
 
-class Ibot(Method):
+class Ibot(TeacherMethod[DinoNetwork]):
     """Self-distillation of crops and masked patches of frames (Zhou et al., iBOT, ICLR 2022)."""
 
     Config: ClassVar[type[MethodConfig]] = IbotConfig
@@ -139,16 +137,6 @@ class Ibot(Method):
             self.own_prototypes, self.own_teacher_prototypes = (Prototypes(*sizes) for _ in "st")
             self.own_teacher_prototypes.requires_grad_(False)
             update_all([(self.own_teacher_prototypes, self.own_prototypes)], 0.0)
-
-    @classmethod
-    def from_config(cls, config: IbotConfig) -> Self:
-        """Build the method with fresh weights."""
-        return cls(config)
-
-    @property
-    def encoders(self) -> Mapping[str, Encoder]:
-        """Student and EMA teacher."""
-        return self.network.encoders
 
     def loss(self, clips: Clips) -> StepOutput:
         """Return the class loss over all crops plus the patch loss over masked patches."""
@@ -212,23 +200,24 @@ class Ibot(Method):
 
     def before_step(self, progress: Progress) -> None:
         """Set the teacher's temperatures."""
-        self.network.dino_loss.set_temperature(progress.epoch)
+        super().before_step(progress)
         self.patch_targets.set_temperature(progress.epoch)
 
     def after_backward(self, progress: Progress) -> None:
         """Drop the gradients of the prototypes during the first epochs."""
+        super().after_backward(progress)
         if self.config.freezes_last_layer(progress):
-            for layer in (self.network.head.last_layer, self._patch_prototypes()):
-                layer.zero_grad(set_to_none=True)
+            self._patch_prototypes().zero_grad(set_to_none=True)
 
     def after_step(self, progress: Progress) -> None:
         """Update the centres of the teacher's logits, then the teacher."""
-        self.network.dino_loss.move_center()
+        super().after_step(progress)
         self.patch_targets.move_center()
-        momentum, head_momentum = self.config.momenta(progress)
-        self.network.update_teacher(momentum, head_momentum)
         if not self.config.share_prototypes:
-            update_all([(self.own_teacher_prototypes, self.own_prototypes)], head_momentum)
+            update_all(
+                [(self.own_teacher_prototypes, self.own_prototypes)],
+                self.config.momenta(progress)[1],
+            )
 
     def _student(self, images: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
         """Return class tokens (batch, dim) and patches (batch, patches, dim) of masked crops."""

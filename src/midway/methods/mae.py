@@ -153,11 +153,6 @@ class Mae(Method):
         positions = grid_sinusoids(config.encoder.grid, config.encoder.width)
         self.encoder.pos_embed.requires_grad_(False).copy_(positions)
 
-    @classmethod
-    def from_config(cls, config: MaeConfig) -> Self:
-        """Build the method with fresh weights."""
-        return cls(config)
-
     @property
     def encoders(self) -> Mapping[str, Encoder]:
         """The student; there is no teacher."""

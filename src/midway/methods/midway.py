@@ -1,6 +1,5 @@
 """Midway Network: dense forward prediction between frames, and a DINO term over their crops."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import ClassVar, Literal, Self
@@ -15,10 +14,9 @@ from midway.data.sampling.loader import ClipBatch
 from midway.data.views.pair_crops import ViewsConfig
 from midway.data.views.render import Clips
 from midway.errors import MidwayError
-from midway.methods.base import About, Method, MethodConfig
+from midway.methods.base import About, MethodConfig, TeacherMethod
 from midway.models.dino import HeadConfig
 from midway.models.dynamics import DynamicsConfig
-from midway.models.encoders.base import Encoder
 from midway.models.encoders.vit import EncoderConfig
 from midway.models.midway import MidwayNetwork, NetworkConfig
 from midway.models.vit_config import TINY_STD
@@ -35,7 +33,7 @@ from midway.train.distillation import (
     invariance_term,
 )
 from midway.train.health import feature_health
-from midway.train.objective import ParameterGroup, Progress, StepOutput, parameter_groups
+from midway.train.objective import ParameterGroup, StepOutput, parameter_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +114,7 @@ class MidwayConfig(TeacherConfig, MethodConfig):
         )
 
 
-class Midway(Method):
+class Midway(TeacherMethod[MidwayNetwork]):
     """The paper's objective over a `MidwayNetwork` (section 3, Algorithm 1)."""
 
     Config: ClassVar[type[MethodConfig]] = MidwayConfig
@@ -144,16 +142,6 @@ class Midway(Method):
             self.network.dynamics.requires_grad_(False)
         if config.encoder_lr_scale == 0:
             self.network.encoder.requires_grad_(False)
-
-    @classmethod
-    def from_config(cls, config: MidwayConfig) -> Self:
-        """Build the network with fresh weights."""
-        return cls(config)
-
-    @property
-    def encoders(self) -> Mapping[str, Encoder]:
-        """Student and EMA teacher."""
-        return self.network.encoders
 
     def loss(self, clips: Clips) -> StepOutput:
         """Return the DINO term plus the dense term, equally weighted in the paper (section 3)."""
@@ -281,22 +269,6 @@ class Midway(Method):
                 clip=config.clip_dynamics,
             ),
         ]
-
-    def before_step(self, progress: Progress) -> None:
-        """Set the teacher's temperature."""
-        self.network.dino_loss.set_temperature(progress.epoch)
-
-    def after_backward(self, progress: Progress) -> None:
-        """Drop the gradients of the prototype layer during the first epochs."""
-        if self.config.freezes_last_layer(progress):
-            for parameter in self.network.head.last_layer.parameters():
-                parameter.grad = None
-
-    def after_step(self, progress: Progress) -> None:
-        """Update the centre of the teacher's logits, then the teacher."""
-        if self.config.dino_weight:
-            self.network.dino_loss.move_center()
-        self.network.update_teacher(*self.config.momenta(progress))
 
 
 METHOD = Midway

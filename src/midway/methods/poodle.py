@@ -164,11 +164,6 @@ class Poodle(Method):
         # No module, so that its weights are neither trained nor saved.
         self.flow = external_flow(config.flow)
 
-    @classmethod
-    def from_config(cls, config: PoodleConfig) -> Self:
-        """Build the method with fresh weights; those of RAFT come from their file."""
-        return cls(config)
-
     @property
     def encoders(self) -> Mapping[str, Encoder]:
         """Backbones of student and EMA teacher, and both with the spatial decoder."""

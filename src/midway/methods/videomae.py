@@ -143,11 +143,6 @@ class VideoMae(Method):
         for part in (self.encoder_to_decoder, self.decoder):
             init_xavier(part)
 
-    @classmethod
-    def from_config(cls, config: VideoMaeConfig) -> Self:
-        """Build the network with fresh weights."""
-        return cls(config)
-
     @property
     def encoders(self) -> Mapping[str, Encoder]:
         """The encoder; there is no teacher."""

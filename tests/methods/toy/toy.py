@@ -4,7 +4,7 @@ Its two views are a crop of all frames and the whole frames in small; random pat
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import nn
@@ -51,10 +51,6 @@ class Toy(Method):
         self.encoder = VisionTransformer(config.encoder)
         self.act = nn.Linear(4, width)
         self.predict = nn.Linear(2 * width, width)
-
-    @classmethod
-    def from_config(cls, config: Any) -> Self:
-        return cls(config)
 
     @property
     def encoders(self) -> dict[str, VisionTransformer]:

@@ -182,7 +182,10 @@ class TeacherTargets(nn.Module):
 
     @torch.no_grad()
     def move_center(self) -> None:
-        """Update the centre, once per step, by the mean of the collected logits of all ranks."""
+        """Update the centre, once per step, by the mean of the collected logits of all ranks.
+
+        Without any, it stays.
+        """
         mean = mean_over_ranks(self.logit_sum / self.logit_count).unsqueeze(0)
         moved = torch.lerp(self.center, mean, 1 - self.config.center_momentum)
         if self.config.center_start == "first_batch":
