@@ -21,7 +21,8 @@ from midway.data.clips.skipped import SkipLog, SkippedClip
 from midway.data.files import find_files, open_binary
 from midway.data.remote import RemoteFile, UnavailableError
 from midway.data.remote_blocks import BLOCK_BYTES
-from midway.data.video.file import VideoFile, read_timing
+from midway.data.video.file import VideoFile
+from midway.data.video.frame_times import read_timing
 from midway.errors import MidwayError
 from tests.data.video.made_videos import even_times, write_video
 

@@ -20,7 +20,8 @@ from midway.data.segmentation.class_files import read_dataset
 from midway.data.segmentation.images import LabelledImage, LabelledImages
 from midway.data.segmentation.layouts import DATASETS
 from midway.data.signals import read_signals
-from midway.data.video.file import VideoClip, VideoFile, read_timing
+from midway.data.video.file import VideoClip, VideoFile
+from midway.data.video.frame_times import read_timing
 from midway.experiments.base import experiment_from_json
 from midway.models.weights.load import NO_HINTS
 from midway.models.weights.release import ReleaseHints

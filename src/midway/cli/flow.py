@@ -20,7 +20,8 @@ from midway.data.flow.checks import FloatFlow
 from midway.data.flow.colours import flow_to_rgb
 from midway.data.flow.files import flow_suffixes, write_flow
 from midway.data.images import read_image
-from midway.data.video.file import VIDEO_SUFFIXES, VideoFile
+from midway.data.video.file import VideoFile
+from midway.data.video.header import VIDEO_SUFFIXES
 from midway.data.video.writer import WRITTEN_VIDEO_SUFFIXES, writing_video
 from midway.errors import MidwayError, counted
 from midway.models.flow.predictor import FlowMethod, Predictor, flow_predictor

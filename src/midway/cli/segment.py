@@ -14,8 +14,9 @@ from midway.atomic import write_picture
 from midway.cli.options import parse, say
 from midway.data.clips.frame_folder import IMAGE_SUFFIXES
 from midway.data.images import read_image
-from midway.data.video.file import VIDEO_SUFFIXES, VideoFile
+from midway.data.video.file import VideoFile
 from midway.data.video.frames import VideoFrames
+from midway.data.video.header import VIDEO_SUFFIXES
 from midway.data.video.writer import writing_video
 from midway.errors import MidwayError, counted
 from midway.evals.readouts.segmentation_masks import (

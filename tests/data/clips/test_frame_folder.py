@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from midway.data.clips.frame_folder import group_sequences, natural_key
+from midway.data.clips.frame_folder import group_sequences
+from midway.data.clips.frame_numbers import natural_key
 from midway.data.files import FoundFile, find_files
 from tests.data.video.made_videos import number_of, write_frames
 

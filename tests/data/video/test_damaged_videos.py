@@ -59,7 +59,8 @@ def damaged(data: bytes, seed: int) -> bytes:
 def read(path: Path, seed: int) -> str:
     """What comes of a damaged copy: "read", or the error."""
     from midway.data.clip import BadClipError
-    from midway.data.video.file import VideoFile, read_timing
+    from midway.data.video.file import VideoFile
+    from midway.data.video.frame_times import read_timing
 
     rng = np.random.default_rng(seed)
     try:

@@ -9,7 +9,8 @@ import pytest
 
 from midway.data.clip import BadClipError
 from midway.data.prepare.decode import VideoSource, decode_at_rate
-from midway.data.video.file import VideoFile, read_timing
+from midway.data.video.file import VideoFile
+from midway.data.video.frame_times import read_timing
 from midway.errors import MidwayError
 from tests.data.video.made_videos import (
     cut_short,

@@ -19,8 +19,8 @@ from midway.data.prepare.decode import VideoSource, decode_at_rate
 from midway.data.prepare.index import build_index
 from midway.data.sampling.samples import ClipDataset, ClipsConfig
 from midway.data.video.decoder import FrameDecoder
-from midway.data.video.file import VideoFile, read_timing
-from midway.data.video.frame_times import pack_times, read_frame_seconds, unpack_times
+from midway.data.video.file import VideoFile
+from midway.data.video.frame_times import pack_times, read_frame_seconds, read_timing, unpack_times
 from midway.data.views.pair_crops import ViewsConfig
 from midway.data.workers.pool import Reading
 from midway.errors import MidwayError

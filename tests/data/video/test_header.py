@@ -11,7 +11,8 @@ from av.bitstream import BitStreamFilterContext
 from av.stream import Disposition
 
 from midway.data.clip import BadClipError
-from midway.data.video.file import VideoFile, read_timing
+from midway.data.video.file import VideoFile
+from midway.data.video.frame_times import read_timing
 from tests.data.video.made_videos import (
     boxes,
     corners,

@@ -5,7 +5,8 @@ import struct
 import pytest
 
 from midway.data.clip import BadClipError
-from midway.data.video.file import VideoFile, read_timing
+from midway.data.video.file import VideoFile
+from midway.data.video.frame_times import read_timing
 from tests.data.video.made_videos import boxes, even_times, write_video
 
 NUM_FRAMES = 12

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from midway.data.clip import BadClipError, Clip
-from midway.data.clips.frame_folder import FrameSequence, group_sequences, natural_key
+from midway.data.clips.frame_folder import FrameSequence, group_sequences
+from midway.data.clips.frame_numbers import natural_key
 from midway.data.clips.headers import (
     Tail,
     read_blank_tails,

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from midway.data.clip import Frame, SignalSource, frames_shown_at
-from midway.data.clips.frame_numbers import Number, number_frames
-from midway.data.clips.frame_numbers import natural_key as natural_key
+from midway.data.clips.frame_numbers import Number, natural_key, number_frames
 from midway.data.file_part import member_of
 from midway.data.files import FoundFile
 from midway.data.images import read_image

@@ -14,8 +14,9 @@ from midway.data.clips.roots import is_list
 from midway.data.files import FoundFile, open_binary
 from midway.data.remote import UnavailableError
 from midway.data.tars import is_tar
-from midway.data.video.file import VIDEO_SUFFIXES, VideoClip, read_timing
-from midway.data.video.header import MAX_FRAMES, NOTES
+from midway.data.video.file import VideoClip
+from midway.data.video.frame_times import read_timing
+from midway.data.video.header import MAX_FRAMES, NOTES, VIDEO_SUFFIXES
 from midway.errors import MidwayError, one_line
 
 INDEX_NAME = "midway-index.jsonl"

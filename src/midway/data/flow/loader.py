@@ -132,10 +132,6 @@ class FlowLoader(StreamLoader):
                     "so there is nothing to learn; fetch the flow again"
                 )
 
-    def keys(self, step: int) -> list[tuple[int, int]]:
-        """Return the (epoch, index in the mixture) of the pairs that this process reads."""
-        return self._stream.keys(step)
-
     def batches(self, start_step: int, stop_step: int) -> Iterator[FlowBatch]:
         """Yield this process's share of the steps from `start_step` to before `stop_step`.
 

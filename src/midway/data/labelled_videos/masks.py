@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from midway.data.clips.frame_folder import IMAGE_SUFFIXES, natural_key
+from midway.data.clips.frame_folder import IMAGE_SUFFIXES
+from midway.data.clips.frame_numbers import natural_key
 from midway.data.images import ID_MODES, read_ids, read_image
 from midway.errors import MidwayError
 

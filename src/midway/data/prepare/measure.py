@@ -21,7 +21,8 @@ from midway.data.prepare.pipeline import SizedSource, find_sources
 from midway.data.prepare.writer import Row, rows_of
 from midway.data.sampling.keyframes import Starts, Targets, frame_times
 from midway.data.sampling.timeline import timeline_of
-from midway.data.video.file import VideoClip, read_timing
+from midway.data.video.file import VideoClip
+from midway.data.video.frame_times import read_timing
 from midway.errors import MidwayError, counted
 
 SHORT_SIDES = (360, 480, 720)

@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from midway.atomic import naming
 from midway.config import json_text
-from midway.data.clips.frame_folder import group_sequences, natural_key
+from midway.data.clips.frame_folder import group_sequences
+from midway.data.clips.frame_numbers import natural_key
 from midway.data.clips.lerobot import has_episodes
 from midway.data.clips.listing import list_kinds, tell_passed_over
 from midway.data.clips.roots import files_of

@@ -15,7 +15,7 @@ from torch import Tensor
 from midway.data.clips.skipped import SkipLog, SkippedClip
 from midway.data.sampling.ahead import Batch, read_ahead
 from midway.data.sampling.samples import ClipDataset, Sample
-from midway.data.sampling.stream import Stream
+from midway.data.sampling.stream import Stream, StreamLoader
 from midway.data.views.render import Clips, render_views, stack_windows
 from midway.data.views.spec import ClipSpec, ViewParameters, stack_views
 
@@ -57,8 +57,11 @@ class ClipBatch(Batch):
         return Clips(views=views, seconds=self.seconds, signals=self.signals)
 
 
-class ClipLoader:
+class ClipLoader(StreamLoader):
     """Dataloader over an endless stream of clips; see `Stream`.
+
+    An epoch has as many samples as the dataset has items; with R draws per clip, one pass over the
+    clips takes R epochs.
 
     Args:
         dataset: Dataset of the samples; its config sets the batch size.
@@ -91,28 +94,6 @@ class ClipLoader:
         total, share = dataset.found.total, config.max_bad_share
         self._skips = SkipLog(total=total, max_share=share, folder=folder)
         self._skips.add(dataset.found.skipped, write=rank == 0)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of one epoch: as many samples as the dataset has items.
-
-        With R draws per clip, one pass over the clips takes R epochs.
-        """
-        return self._stream.steps_per_epoch
-
-    @property
-    def samples_per_step(self) -> int:
-        """Samples of a step over all processes."""
-        return self._stream.batch_size
-
-    @property
-    def epochs_per_step(self) -> float:
-        """Samples of a step as a fraction of an epoch."""
-        return self._stream.epochs_per_step
-
-    def keys(self, step: int) -> list[tuple[int, int]]:
-        """Return the (epoch, index) of the items that this process reads for `step`."""
-        return self._stream.keys(step)
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[ClipBatch]:
         """Yield this process's share of the steps from `start_step` to before `stop_step`.

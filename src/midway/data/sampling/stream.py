@@ -115,3 +115,7 @@ class StreamLoader:
     def epochs_per_step(self) -> float:
         """Samples of a step as a fraction of an epoch."""
         return self._stream.epochs_per_step
+
+    def keys(self, step: int) -> list[tuple[int, int]]:
+        """Return the (epoch, index) of the items that this process reads for `step`."""
+        return self._stream.keys(step)

@@ -25,11 +25,8 @@ from midway.data.files import is_url
 from midway.data.signals import SUFFIX
 from midway.data.video.colours import with_known_colours
 from midway.data.video.decoder import FrameDecoder
-from midway.data.video.frame_times import Timing as Timing
-from midway.data.video.frame_times import read_frame_seconds, unpack_times
-from midway.data.video.frame_times import read_timing as read_timing
+from midway.data.video.frame_times import Timing, read_frame_seconds, unpack_times
 from midway.data.video.header import NOTES, bad_clip_errors
-from midway.data.video.header import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from midway.data.video.orientation import Orientation
 
 _log = logging.getLogger(__name__)

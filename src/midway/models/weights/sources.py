@@ -196,9 +196,7 @@ def read_source(name: str) -> WeightsFile | None:
     return read_weights(name)
 
 
-def encoder_state(
-    name: str, like: Encoder, *, weights: str = "teacher", hints: ReleaseHints = NO_HINTS
-) -> dict[str, Tensor]:
+def encoder_state(name: str, like: Encoder) -> dict[str, Tensor]:
     """Return the state dict of the encoder of a source, to load into an encoder of the same sizes.
 
     Weights for images in another normalisation are converted to ImageNet's.
@@ -206,14 +204,12 @@ def encoder_state(
     Args:
         name: As for `load_encoder`.
         like: Encoder that will load the state dict.
-        weights: Name of an encoder of a run or network.
-        hints: As for `load_encoder`.
 
     Raises:
         MidwayError: There is no such encoder, or it has other sizes or heads.
 
     """
-    encoder = load_encoder(name, weights=weights, hints=hints)
+    encoder = load_encoder(name)
     state = encoder.state_dict()
     own_colours = None
     # The plain ViT of timm has the names and layout of ours.
