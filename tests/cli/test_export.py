@@ -105,7 +105,7 @@ def _run(made: list):
         ("net", "x.safetensors", ["--part", "flow"], "is a computation, not weights"),
         ("net", "x.safetensors", ["--size", "32", "32"], "are for .onnx and .pt2; leave them out"),
         ("net", "x.onnx", ["--size", "30", "32"], "must be multiples of the patch size 8"),
-        ("net", "x.tflite", [], "unknown format; give a name ending in"),
+        ("net", "x.tflite", [], "give a name ending in one of .onnx, .pt2, .safetensors, .pth"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(

@@ -286,6 +286,10 @@ def one_frame(tmp_path: Path) -> Path:
         (["{a}", "{text}", "-o", "{tmp}/x.flo"], "cannot be read as an image"),
         (["{a}", "{tmp}/none.png", "-o", "{tmp}/x.flo"], "none.png"),
         (["{a}", "{b}", "-o", "{tmp}/x.flo", "--method", "finetuned"], "give --network"),
+        *(
+            (["{a}", "{b}", "-o", "{tmp}/x.flo", "--method", method], "no network; give --network")
+            for method in ("features", "dynamics")
+        ),
         (["{a}", "{b}", "-o", "{tmp}/x.flo", "--network", "{a}"], "takes no network"),
         (["{a}", "{b}"], "--out"),
         (["{a}", "{b}", "-o", "{tmp}/no/x.flo"], "no folder"),

@@ -45,7 +45,9 @@ def _fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_an_unknown_command_is_an_error_that_lists_the_known_ones(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert f"there are {', '.join(COMMANDS)}" in _fails(["trian"], capsys)
+    line = _fails(["trian"], capsys)
+    assert f"did you mean train? there are {', '.join(COMMANDS)}" in line
+    assert "did you mean" not in _fails(["xyz"], capsys)
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,7 @@ def two_sizes(tmp_path: Path) -> str:
         (["{video}", "--point", "3,3", "-o", "{video}"], "is an input and would be overwritten"),
         (["{video}", "--point", "3,3", "--picture", "{tmp}/x.flo"], "is not an image format"),
         (["{net}", "--point", "3,3"], "net.safetensors"),
+        (["{tmp}", "--point", "3,3"], "is not a video file; give one"),
         (["{tmp}/none.mp4", "--point", "3,3"], "none.mp4: no such file; check the path"),
         (["{mixed}", "--point", "3,3"], "changes its frame size between"),
         (["{video}", "--point", "3,3", "--network", "{tmp}/none.pth"], "no such file or folder"),

@@ -53,6 +53,13 @@ def test_a_run_continues_with_resume_and_not_without(
     assert main(["train", "--resume", str(run), "--run.steps", "2"]) == 0
     lines = (run / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    capsys.readouterr()
+    assert main(["info", str(run)]) == 0
+    loss = json.loads(lines[-1])["loss"]
+    line = f"step 2 of 2, loss {loss:.4g}; data {tmp_path / 'videos'}, 0 clips skipped"
+    assert line in capsys.readouterr().out
+    (run / "metrics.jsonl").unlink()
+    assert main(["info", str(run)]) == 0
 
 
 def test_only_what_may_change_does_on_a_resume_and_is_recorded(
@@ -154,6 +161,8 @@ def test_a_run_folder_with_other_files_is_left_alone(
     (run / "thesis.tex").write_text("precious")
     assert "not empty" in _fails(tmp_path / "videos", run, capsys)
     assert [path.name for path in run.iterdir()] == ["thesis.tex"]
+    file = run / "thesis.tex"
+    assert "thesis.tex: is a file; choose another" in _fails(tmp_path / "videos", file, capsys)
 
 
 @pytest.mark.parametrize(
@@ -162,10 +171,12 @@ def test_a_run_folder_with_other_files_is_left_alone(
         (["bdd100k.midway_vit"], "did you mean 'bdd100k.midway_vits'"),
         (["camvid.midway_tiny", "--optim.learning-rate", "1"], "--optim.learning-rate"),
         (["camvid.midway_tiny", "--data.rot", "x"], "did you mean --data.root?"),
+        (["camvid.midway_tiny", "--run.lr", "1"], "Unrecognized options: --run.lr, 1 ("),
         (["camvid.midway_tiny", "--optim.lr", "fast"], "--optim.lr"),
         (["camvid.midway_tiny", "--method.network.encoder.heads", "5"], "not a multiple of heads"),
         (["camvid.midway_tiny", "--labels.root", "x"], "labels.dataset: not set"),
         (["camvid.midway_tiny", "--labels.images", "0"], "must be 1 or more"),
+        (["--data.root", "x", "camvid.midway_tiny"], "give the experiment first"),
         (["--resume"], "give the folder"),
         (["--resume", "nowhere"], "nowhere: is not a run"),
     ],

@@ -52,6 +52,15 @@ def test_the_plan_of_a_run_on_gpus(videos: Path, capsys: pytest.CaptureFixture[s
     assert {path.name for path in Path().iterdir()} == {"my videos"}
 
 
+def test_a_plan_says_that_memory_is_too_small(
+    videos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("midway.cli.train_plan._physical_memory", lambda: 1_000_000)
+    words = ["train", "camvid.mae_tiny", "--data.root", str(videos), "--data.num-workers", "0"]
+    assert main([*words, "--run.accelerator", "cpu", "--plan"]) == 0
+    assert "note: this machine has 0 GB of memory; give a smaller" in capsys.readouterr().out
+
+
 def test_a_preset_for_own_video_follows_the_data_and_the_options(
     videos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,18 +83,17 @@ def test_a_preset_for_own_video_follows_the_data_and_the_options(
         (["--plan"], "no experiment"),
         (["own", "--plan"], "did you mean 'own.midway_tiny' or 'own.midway_vits'?"),
         (["--resume", "runs/x", "--plan"], "cannot describe a resumed run"),
+        (["own.midway_tiny", "--data.root", "{videos}", "--run.steps", "0"], "run.steps = 0; give"),
         (["own.midway_tiny", "--plan"], "give the folder of your data by --data.root"),
     ],
 )
 def test_a_plan_that_cannot_be_made_is_one_line(
     words: list[str],
     message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    videos: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["train", *words]) == 2
+    assert main(["train", *(word.format(videos=videos) for word in words)]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

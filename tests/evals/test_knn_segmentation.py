@@ -135,6 +135,7 @@ def test_a_network_is_scored_from_one_command_and_the_same_again(place, capsys):
         assert main(words) == 0
         printed = capsys.readouterr().out.splitlines()
         assert any("patches stored" in line for line in printed)
+        assert not any("not saved" in line for line in printed)
         found.append(json.loads(printed[-1]))
     assert json.loads((place / "out" / "results.json").read_text()) == found[1]
     assert (place / "out" / "confusion.png").is_file()
@@ -143,6 +144,9 @@ def test_a_network_is_scored_from_one_command_and_the_same_again(place, capsys):
             del results[name]
     assert found[0] == found[1]
     assert found[0]["memory"] > 0
+    folder = words.index("--folder")
+    assert main([*words[:folder], *words[folder + 2 :]]) == 0
+    assert "not saved; --folder DIR keeps the results for" in capsys.readouterr().out
     # Brightness tells the classes, and even random features see it.
     assert found[0]["accuracy"] > 20
 

@@ -11,8 +11,10 @@ from PIL import Image
 import midway
 from midway.errors import MidwayError
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer
+from midway.models.midway import MidwayNetwork
 from midway.models.transform import transform
 from midway.nn.images import IMAGENET_MEAN, IMAGENET_STD
+from tests.models.networks import tiny
 
 ENCODER = VisionTransformer(
     EncoderConfig(image_size=(32, 32), patch_size=8, width=24, depth=1, heads=2)
@@ -98,6 +100,11 @@ def test_other_input_is_refused_in_one_line(images, message):
     with pytest.raises(MidwayError) as caught:
         transform(ENCODER)(images)
     assert message in str(caught.value)
+
+
+def test_a_network_has_the_input_of_its_encoder():
+    network = MidwayNetwork(tiny())
+    assert transform(network) == transform(network.encoder)
 
 
 def test_other_sizes_are_refused():

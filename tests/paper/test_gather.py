@@ -100,6 +100,8 @@ def test_the_command_prints_markdown_and_writes_one_page_with_pictures(tmp_path,
     out = capsys.readouterr().out
     assert "| network | camvid-linear: miou |" in out
     assert "| random | 15.00 (n 1) |" in out
+    assert main(["report", str(tmp_path), "-o", str(tmp_path / "page.pdf")]) == 2
+    assert "page.pdf: is written as HTML; give a name like" in capsys.readouterr().err
     html = page.read_text()
     assert html.count("street.png, as drawn") == 1
     assert "http" not in html.replace("http://www.w3.org", "")

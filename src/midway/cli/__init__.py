@@ -1,5 +1,6 @@
 """Command line ``midway COMMAND ...``; each command is a module of this package."""
 
+import difflib
 import importlib
 import io
 import logging
@@ -182,7 +183,9 @@ def _failed(message: str, code: int, *, as_json: bool) -> int:
 
 def _command(name: str) -> Callable[[Sequence[str]], dict[str, Any] | None]:
     if name not in COMMANDS:
-        raise MidwayError(f"no command '{name}'; there are {', '.join(COMMANDS)}")
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise MidwayError(f"no command '{name}'; {hint}there are {', '.join(COMMANDS)}")
     # Importing torch takes seconds on a busy machine; a terminal shows that something happens.
     with ProgressBar(f"starting {name}", transient=True) if sys.stderr.isatty() else nullcontext():
         return importlib.import_module(f"midway.cli.{name}").main

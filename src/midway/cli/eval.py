@@ -7,6 +7,7 @@ An evaluation has a function `evaluate`; its arguments are the options of the co
 
 from collections.abc import Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,7 +48,17 @@ def main(words: Sequence[str]) -> dict[str, Any] | None:
     if results is not None and hasattr(module, "report"):
         for line in module.report(results).splitlines():
             say(line)
+    if results is not None and _takes_folder(module) and not _taken("--folder", rest)[0]:
+        say("not saved; --folder DIR keeps the results for midway report")
     return results
+
+
+def _takes_folder(module: ModuleType) -> bool:
+    """Return whether an evaluation writes its results only into a `--folder`."""
+    protocols = getattr(module, "PROTOCOLS", None)
+    if protocols:
+        return hasattr(next(iter(protocols.values()))(), "folder")
+    return "folder" in signature(module.evaluate).parameters
 
 
 def _start(module: ModuleType, words: list[str], prog: str) -> tuple[Any, str, list[str], bool]:

@@ -13,7 +13,7 @@ from midway.export.write import FORMATS, write_part
 from midway.models.encoders.base import Encoder
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.load import build_network
-from midway.models.weights.save import save
+from midway.models.weights.save import SUFFIXES, save
 from midway.models.weights.sources import load_encoder, read_source
 
 
@@ -71,6 +71,9 @@ def export(
         radius=radius,
     )
     result = {"network": network, "target": str(target)}
+    if target.suffix not in (*FORMATS, *SUFFIXES):
+        names = ", ".join((*FORMATS, *SUFFIXES))
+        raise MidwayError(f"{target}: unknown format; give a name ending in one of {names}")
     if target.suffix in FORMATS:
         if half:
             raise MidwayError(f"{target}: half is for .safetensors and .pth; leave it out")

@@ -96,13 +96,15 @@ def _pair(
     source, target = read_image(str(first)), read_image(str(second))
     if source.shape != target.shape:
         raise MidwayError(
-            f"images differ in size: {first} has {source.shape[0]}x{source.shape[1]} pixels, "
-            f"{second} {target.shape[0]}x{target.shape[1]}; resize one"
+            f"images differ in size: {first} has {source.shape[1]} x {source.shape[0]} pixels, "
+            f"{second} {target.shape[1]} x {target.shape[0]}; resize one"
         )
     found = _finite(predict(source, target), first)
     write_flow(out, found)
     lengths = np.hypot(found[..., 0], found[..., 1])
-    say(f"{out}: mean motion {lengths.mean():.2f} px, largest {lengths.max():.2f} px")
+    is_png = out.suffix.lower() == ".png" and not picture
+    note = " (KITTI's format; --picture draws it)" if is_png else ""
+    say(f"{out}{note}: mean motion {lengths.mean():.2f} px, largest {lengths.max():.2f} px")
     if picture:
         # Imported only here, because matplotlib takes a third of a second.
         from midway.analysis import pictures

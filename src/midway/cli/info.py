@@ -1,7 +1,9 @@
 """Command ``midway info NETWORK``: describe a run folder, checkpoint or weights file."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -48,6 +50,8 @@ def info(
         encoder = load_encoder(network, untrained=True)
         found, lines = {"kind": encoder.kind, "parameters": {"encoder": _count(encoder)}}, []
         lines.append(f"encoder: {_sizes(encoder)}")
+    if file is not None and file.layout == "run" and found["kind"] != "evaluation":
+        lines += _history(file.path.parent.parent)
     if network in PUBLISHED:
         lines.append(PUBLISHED[network].terms)
     say(network)
@@ -159,6 +163,21 @@ def _purpose(file: WeightsFile) -> tuple[str, list[str]]:
     method = config.get("method")
     name = method.get("name") if isinstance(method, Mapping) else None
     return "run", [f"run of method {name}"]
+
+
+def _history(folder: Path) -> list[str]:
+    """Return a line on the data and the last record of a run; none if its log is missing."""
+    try:
+        config = read_json(folder / "config.json")
+        last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+        steps = f"step {last['step']:,} of {round(last['step'] / last['progress']):,}"
+        data, loss = config["data"]["root"], last["loss"]
+    except (MidwayError, OSError, ValueError, LookupError, TypeError, ZeroDivisionError):
+        return []
+    skipped = folder / "skipped.jsonl"
+    number = len(skipped.read_text().splitlines()) if skipped.is_file() else 0
+    shown_loss = "not finite" if loss is None else f"{loss:.4g}"
+    return [f"{steps}, loss {shown_loss}; data {data}, {counted(number, 'clip')} skipped"]
 
 
 def _by_part(tensors: Mapping[str, Any]) -> dict[str, int]:

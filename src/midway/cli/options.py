@@ -154,7 +154,13 @@ def _missing(rows: Sequence[str]) -> str:
 def _is_near(unknown: str, known: str) -> bool:
     """Return whether an option is a likely misspelling or beginning of another one."""
     # tyro also suggests options that merely contain the unknown one.
-    unknown, names = unknown.strip("-"), (known.strip("-"), known.rpartition(".")[2].strip("-"))
+    group, _, last = unknown.strip("-").rpartition(".")
+    known_group, _, known_last = known.strip("-").rpartition(".")
+    if group and group == known_group:
+        # What options of one group share says nothing about their names.
+        unknown, names = last, (known_last,)
+    else:
+        unknown, names = unknown.strip("-"), (known.strip("-"), known_last)
     return any(
         difflib.SequenceMatcher(a=unknown, b=name).ratio() >= SIMILAR
         or (len(unknown) >= SHORTEST and name.startswith(unknown))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from midway.cli.options import parse, say
+from midway.errors import MidwayError
 from midway.paper.gather import ScoreTable, find_results, markdown, summary, tables_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def main(words: Sequence[str]) -> dict[str, Any]:
         prog="midway report",
         about="Gather results of runs: seeds together, networks side by side.",
     )
+    if options.output and options.output.suffix.lower() not in (".html", ".htm"):
+        raise MidwayError(f"{options.output}: is written as HTML; give a name like report.html")
     tables = tables_of(find_results(options.folders))
     header, rows = summary(tables)
     lines = markdown(header, rows)

@@ -148,6 +148,8 @@ def _check(
     """Check inputs and outputs before anything is computed."""
     if not video.exists():
         raise MidwayError(f"{video}: no such file; check the path")
+    if video.is_dir() or video.suffix.lower() in IMAGE_SUFFIXES:
+        raise MidwayError(f"{video}: is not a video file; give one, made by ffmpeg for example")
     if not 0 <= fps < inf:
         raise MidwayError(f"--fps {fps:g}: give a rate, or 0 for all frames")
     if out.suffix.lower() not in WRITTEN_VIDEO_SUFFIXES:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from midway.cli.options import description, next_step, parse, say
 from midway.config import read_json
 from midway.data.clips.find import ClipList
+from midway.data.clips.frame_folder import FrameSequence
 from midway.data.files import is_url
 from midway.errors import INTERRUPTED, MidwayError, counted, duration
 from midway.experiments.base import (
@@ -50,6 +51,8 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     if words[0] == "--resume":
         return _resume(words, planned=planned)
     name, *rest = words
+    if name.startswith("-"):
+        raise MidwayError(f"{name}: give the experiment first: midway train EXPERIMENT {name} ...")
     function = _named(name)
     base, about = function(), description(function) + PLAN
     experiment = parse(Experiment, rest, prog=f"midway train {name}", default=base, about=about)
@@ -116,10 +119,16 @@ def _chosen(experiment: Experiment, found: ClipList) -> str:
         "every_frame": "every frame a start",
         "keyframes": "starts at keyframes",
     }[data.starts]
+    # Folders of images state no rate.
+    rate = f" ({data.fps:g} images a second, --data.fps)" if _has_images(found) else ""
     return (
-        f"{counted(len(found.clips), 'clip')}, {duration(found.seconds)}: {length} of "
+        f"{counted(len(found.clips), 'clip')}, {duration(found.seconds)}{rate}: {length} of "
         f"{counted(data.batch_size * run.accumulate, 'sample')}, {starts}"
     )
+
+
+def _has_images(found: ClipList) -> bool:
+    return any(isinstance(clip, FrameSequence) for clip in found.clips)
 
 
 def _named(name: str) -> Callable[[], Experiment]:

@@ -1,5 +1,6 @@
 """Option ``--plan`` of ``midway train``: what a run will take, before it starts."""
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -111,6 +112,11 @@ def _advice(plan: RunPlan, experiment: Experiment) -> list[str]:
         lines.append(f"skipped: {length.first_skipped}")
     if needs.disk_bytes > needs.free_disk_bytes:
         lines.append("note: the disk is too small; choose another --run.folder")
+    if here.trial.device == "cpu" and needs.memory_bytes > (memory := _physical_memory()):
+        lines.append(
+            f"note: this machine has {memory / GB:.0f} GB of memory; give a smaller "
+            "--data.batch-size and as many times --run.accumulate"
+        )
     if here.trial.ran_out_of_memory:
         lines.append(
             f"note: this GPU has memory for about {here.trial.samples} samples; give a smaller "
@@ -134,6 +140,10 @@ def _advice(plan: RunPlan, experiment: Experiment) -> list[str]:
             "less to decode, and a frame store less still"
         )
     return lines
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _print_chips(plan: RunPlan) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from math import ceil, sqrt
 from pathlib import Path
 
+from midway.config import require
 from midway.cores import usable_cores
 from midway.data.clips.find import ClipList
 from midway.data.sampling.keyframes import Starts
@@ -105,7 +106,10 @@ def follow_data(
         # Steps and batch shrink alike, until the batch is at its smallest.
         size = base.data.batch_size * max(SMALLEST_BATCH, sqrt(scale)) / run.accumulate
         batch, draws = _batch(size, choices)
-    if "run.steps" not in fixed:
+    if "run.steps" in fixed:
+        is_long = steps > 0 or "run.epochs" in fixed
+        require("run", {"steps = 0; give 1 or more, or --run.epochs": is_long})
+    else:
         samples = base.data.batch_size * base.run.steps * scale
         steps = max(MIN_STEPS, round(samples / (batch * run.accumulate)))
         # A length in epochs would otherwise be ignored.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -76,8 +76,17 @@ class Transform:
         return resized[..., top : top + self.size[0], left : left + self.size[1]]
 
 
+class HasEncoder(Protocol):
+    """A network with an encoder, such as Midway's."""
+
+    encoder: Encoder
+
+
 def transform(
-    encoder: Encoder, *, size: int | tuple[int, int] | None = None, crop: bool = True
+    encoder: Encoder | HasEncoder,
+    *,
+    size: int | tuple[int, int] | None = None,
+    crop: bool = True,
 ) -> Transform:
     """Return the conversion of images to the input of an encoder.
 
@@ -85,7 +94,7 @@ def transform(
     standard deviation. Encoders trained with other values convert their input themselves.
 
     Args:
-        encoder: Encoder that will get the images.
+        encoder: Encoder that will get the images, or a network.
         size: Height and width of the crop in pixels, or one number for both; by default the
             training size of the encoder.
         crop: If False, keep the whole image: its shorter side is resized to the smaller `size`, and
@@ -102,6 +111,8 @@ def transform(
         torch.Size([3, 48, 48])
 
     """
+    if not isinstance(encoder, Encoder):
+        encoder = encoder.encoder
     if size is None:
         # Training sizes of other people's encoders need not be multiples of the stride.
         sides = [max(1, side // encoder.stride) * encoder.stride for side in encoder.image_size]

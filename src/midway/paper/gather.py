@@ -82,7 +82,9 @@ def find_results(paths: Iterable[Path]) -> list[Result]:
     for path in paths:
         files = [path] if path.is_file() else sorted(path.rglob("results.json"))
         if not files:
-            raise MidwayError(f"{path}: no results.json at or below it; give folders of results")
+            raise MidwayError(
+                f"{path}: no results.json at or below it; give folders that midway eval wrote"
+            )
         found |= {file.resolve(): _read(file) for file in files}
     return list(found.values())
 

@@ -137,8 +137,9 @@ def check_run_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -
         return
     # A run that stopped before its first step leaves only these.
     leftovers = {"skipped.jsonl", "classes.json", LOCK_NAME}
-    is_taken = folder.is_dir() and {path.name for path in folder.iterdir()} - leftovers
-    if is_taken or (folder.exists() and not folder.is_dir()):
+    if folder.exists() and not folder.is_dir():
+        raise MidwayError(f"{folder}: is a file; choose another --run.folder")
+    if folder.is_dir() and {path.name for path in folder.iterdir()} - leftovers:
         raise MidwayError(
             f"run folder is not empty: {folder}; choose another --run.folder, "
             f"or continue that run by --resume {folder}"

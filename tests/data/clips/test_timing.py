@@ -92,6 +92,16 @@ def test_a_frame_twice_at_one_time_is_no_pair() -> None:
     assert start_frames(clip, (0.01, 0.1)).tolist() == [0, 1]
 
 
+def test_an_exact_gap_between_two_frames_takes_either() -> None:
+    clip = clip_at(np.arange(60) / 12.5, fps=12.5)
+    assert start_frames(clip, (1.0, 1.0), num_frames=4).tolist() == [*range(60 - 3 * 12)]
+    first, end = partners(clip.frame_seconds, 0.0, gap_seconds=(1.0, 1.0), fps=12.5)
+    assert (first, end) == (12, 14)
+    # A range of gaps has the frames inside it: up to 15 of 12.5 to 15.
+    first, end = partners(clip.frame_seconds, 0.0, gap_seconds=(1.0, 1.2), fps=12.5)
+    assert (first, end) == (13, 16)
+
+
 @pytest.mark.parametrize(
     ("gap", "allowed"),
     [(0.0, False), (-0.7, False), (0.5, True), (1.0, True), (0.41, True), (0.3, False)],

@@ -29,7 +29,7 @@ class Objective(nn.Module):
     def __init__(self):
         super().__init__()
         self.student = VisionTransformer(ENCODER)
-        self.teacher = ResNet(RESNET)
+        self.teacher = ResNet(RESNET).requires_grad_(False)
         self.head = nn.BatchNorm1d(3)
 
 
@@ -59,6 +59,7 @@ def test_the_encoders_of_a_run_open_without_its_method(run):
         encoder = load_encoder(str(folder), weights=which)
         assert same(encoder, getattr(objective, which))
         assert not encoder.training
+        assert all(parameter.requires_grad for parameter in encoder.parameters())
     assert not any("someone" in name for name in sys.modules)
     # A checkpoint that was moved away from its config.json tells its encoders all the same.
     (folder / "config.json").unlink()

@@ -253,7 +253,7 @@ def _without_sample(clip: Clip, num_frames: int, gap_seconds: Gap) -> SkippedCli
     location = clip.location
     if isinstance(clip, FrameSequence) and len(clip.frames) == 1:
         location = clip.frames[0]
-    error = BadClipError(location, reason, "change data.gap_seconds or remove it")
+    error = BadClipError(location, reason, "change --data.gap-seconds or remove it")
     return SkippedClip(clip.name, str(error))
 
 
@@ -273,10 +273,10 @@ def _nothing_usable(
     longest = max(readable, key=lambda clip: clip.frame_seconds[-1])
     if _is_slow(longest, gap_seconds):
         reason = f"{longest.name}, has frames {shortest_step(longest):.3g} s apart"
-        remedy = "increase data.gap_seconds"
+        remedy = "increase --data.gap-seconds"
     else:
         reason = f"{longest.name}, lasts {longest.frame_seconds[-1]:.2f} s"
-        remedy = "change data.gap_seconds or use longer clips"
+        remedy = "change --data.gap-seconds or use longer clips"
     return MidwayError(
         f"{root}: no clip contains {_wanted(num_frames, gap_seconds)}, the longest, {reason}; "
         f"{remedy}"

@@ -66,8 +66,8 @@ class SkipLog:
             listed = f"; {self._path} lists all" if self._path and len(self) > 1 else ""
             raise MidwayError(
                 f"{len(self)} of {counted(self._total, 'clip')} ({len(self) / self._total:.1%}) "
-                f"cannot be used, more than data.max_bad_share = {self._max_share:g} allows; the "
-                f"first: {first.reason}{listed}"
+                f"cannot be used, more than --data.max-bad-share {self._max_share:g} allows; raise "
+                f"it to go on without them; the first: {first.reason}{listed}"
             )
 
 

@@ -8,6 +8,9 @@ from midway.data.clip import Clip
 Gap = tuple[float, float]
 """Smallest and largest seconds between neighbouring frames of a sample."""
 
+EXACT = 0.01
+"""Width of a gap, in frame periods, below which it counts as exact."""
+
 
 def partners(
     frame_seconds: NDArray[np.float64],
@@ -21,7 +24,8 @@ def partners(
     A tolerance of just under half a frame period applies at both ends. So a gap of exactly 1 s
     selects a frame at 1 Hz, and also in a sequence numbered at 29.97 Hz. The frame at the start
     itself is never in the range, even if the tolerance exceeds the smallest gap; if the largest gap
-    is 0, it is the only one.
+    is 0, it is the only one. Where two frames are equally far from an exact gap, such as 1 s at
+    12.5 Hz, both are in the range.
 
     Args:
         frame_seconds: Times (frames,), increasing.
@@ -32,7 +36,8 @@ def partners(
     Returns:
         First index, and index after the last, each of the shape of `start_seconds`.
     """
-    slack = 0.499 / fps
+    is_exact = (gap_seconds[1] - gap_seconds[0]) * fps < EXACT
+    slack = (0.501 if is_exact else 0.499) / fps
     first = np.searchsorted(frame_seconds, start_seconds + gap_seconds[0] - slack, side="left")
     if gap_seconds[1] == 0:
         same = np.searchsorted(frame_seconds, start_seconds, side="left")

@@ -25,7 +25,7 @@ from midway.data.sampling.timeline import timeline_of
 from midway.data.signals import read_signals
 from midway.data.views.spec import ClipSpec, ViewParameters, cut_regions, draw_views
 from midway.data.workers.pool import Reading
-from midway.errors import MidwayError
+from midway.errors import MidwayError, counted
 
 SECONDS_OF_A_DAY = 86_400
 _MAX_ATTEMPTS = 10
@@ -218,7 +218,8 @@ class ClipDataset:
                 is_temporary = isinstance(error, UnavailableError)
                 skipped.append(SkippedClip(clip.name, str(error), is_temporary))
         raise MidwayError(
-            f"{len(skipped)} clips in a row could not be read; the last: {skipped[-1].reason}"
+            f"{counted(len(skipped), 'clip')} in a row could not be read; the last: "
+            f"{skipped[-1].reason}"
         )
 
     def _samples(
@@ -288,6 +289,6 @@ def _read_frames(
                 raise BadClipError(
                     clip.location,
                     f"changes its frame size between {first.seconds:.2f} and {other.seconds:.2f} s",
-                    "re-encode it to one size or remove it",
+                    "resize it to one size or remove it",
                 )
     return read

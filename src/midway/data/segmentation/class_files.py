@@ -155,8 +155,11 @@ def _of_lines(text: str, location: str) -> ClassList:
     plain = [row for row in cells if row[0] != IGNORED or len(row) == 1]
     kinds = {len(row) for row in plain}
     if len(kinds) != 1 or not kinds <= {1, 2, 4}:
+        odd = next((row for row in plain if len(row) != len(plain[0])), [])
+        line = f"'{','.join(odd)}' is of another kind than the first line; " if odd else ""
         raise MidwayError(
-            f"{location}: no list of classes; give lines of one kind: NAME, NAME,ID or NAME,R,G,B"
+            f"{location}: no list of classes; {line}give lines of one kind: NAME, NAME,ID or "
+            "NAME,R,G,B, and ignored,VALUE for what is no class"
         )
     for name, *numbers in cells:
         if not all(each.isdecimal() for each in numbers):

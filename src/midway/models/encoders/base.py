@@ -289,9 +289,14 @@ def patch_grid(images: Images, patch_size: int) -> tuple[int, int]:
     """Return rows and columns of patches in images of this size.
 
     Raises:
-        MidwayError: The sides are not multiples of the patch size.
+        MidwayError: There is no batch, or the sides are not multiples of the patch size.
 
     """
+    if images.ndim != 4:
+        raise MidwayError(
+            f"images of shape {tuple(images.shape)}; give (batch, 3, height, width), for one image "
+            "image[None]"
+        )
     height, width = images.shape[-2:]
     if height % patch_size or width % patch_size:
         raise MidwayError(

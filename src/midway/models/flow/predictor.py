@@ -121,13 +121,13 @@ def flow_predictor(how: FlowMethod) -> Predictor:
             f"average {how.average}: method {how.method} averages no matches; leave it out, or add "
             "--method features or dynamics"
         )
+    if not how.network and how.method not in ("zero", "pixels"):
+        raise MidwayError(f"method {how.method}: no network; give --network FOLDER or FILE")
     device, how = pick_device(), with_level(how)
     if how.method == "zero":
         return lambda source, target: np.zeros((*source.shape[:2], 2), np.float32)
     if how.method == "pixels":
         return lambda source, target: _array(pixel_flow(*_frames(source, target, device)))
-    if not how.network:
-        raise MidwayError(f"method {how.method}: no network; give --network FOLDER or FILE")
     if how.method == "finetuned":
         return network_predictor(
             load_flow_network(how.network).to(device),
@@ -151,7 +151,7 @@ def with_level(how: FlowMethod) -> FlowMethod:
         MidwayError: The network cannot be read.
 
     """
-    if how.level is not None or how.network is None or how.method not in ("features", "dynamics"):
+    if how.level is not None or not how.network or how.method not in ("features", "dynamics"):
         return how
     file = read_source(str(how.network))
     if file is not None and file.has_network:

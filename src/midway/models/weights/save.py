@@ -19,6 +19,9 @@ from midway.models.weights.check import check_finite, is_finite
 from midway.models.weights.files import NETWORK
 from midway.models.weights.release import to_release_name, unflatten_release
 
+SUFFIXES = (".safetensors", ".pth")
+"""Endings of the names of weights files."""
+
 
 def save(network: MidwayNetwork | Encoder, path: Path, *, half: bool = False) -> None:
     """Write `.safetensors` (configuration in the header) or, for `.pth`, the release layout.
@@ -34,7 +37,7 @@ def save(network: MidwayNetwork | Encoder, path: Path, *, half: bool = False) ->
         MidwayError: The suffix is unknown, or the release layout cannot represent the network.
 
     """
-    if path.suffix not in (".safetensors", ".pth"):
+    if path.suffix not in SUFFIXES:
         raise MidwayError(f"{path}: unknown format; give a name ending in .safetensors or .pth")
     if path.suffix == ".safetensors":
         if isinstance(network, Encoder):

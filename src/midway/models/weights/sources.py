@@ -112,7 +112,8 @@ def load_encoder(
         hints: Overrides for a release file; `encoder_heads` for a file without configuration.
 
     Returns:
-        The encoder in evaluation mode, on the CPU; `maps(images, levels)` returns its features.
+        The encoder in evaluation mode, on the CPU, with trainable parameters; `maps(images,
+        levels)` returns its features.
 
     Raises:
         MidwayError: There is no such network, it is not readable, or its tensors do not match.
@@ -150,9 +151,8 @@ def open_encoder(source: EncoderSource) -> OpenedEncoder:
             "start a new run"
         )
     path, file_sha256 = _file_hash(None if source.untrained else file)
-    return OpenedEncoder(
-        encoder=encoder.eval(), weights_sha256=found, file=path, file_sha256=file_sha256
-    )
+    encoder.eval().requires_grad_()  # a teacher that was being trained has frozen parameters
+    return OpenedEncoder(encoder=encoder, weights_sha256=found, file=path, file_sha256=file_sha256)
 
 
 def open_network(source: NetworkSource) -> OpenedNetwork:
