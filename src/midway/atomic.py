@@ -46,6 +46,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.close(folder)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, as `write_atomically` does."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
 def write_picture(path: Path, image: "Image", **options: Any) -> None:
     """Write a Pillow image atomically, in the format given by the suffix.
 

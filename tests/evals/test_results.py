@@ -11,9 +11,10 @@ from midway.evals.results import (
     complete,
     protocol_version,
     weights_of,
-    weights_of_run,
+    weights_of_flow,
     write_results,
 )
+from midway.models.flow.network import BEST, LAST
 
 
 def test_results_are_completed_and_written_as_json(tmp_path):
@@ -57,12 +58,11 @@ def test_the_version_changes_with_code_and_settings_and_not_with_their_order():
     assert version not in (protocol_version(2, {"a": 1, "b": 2}), protocol_version(1, {"a": 1}))
 
 
-def test_weights_of_a_run_are_the_best_or_the_newest_file(tmp_path):
-    assert weights_of_run(tmp_path / "owner/name") == NO_WEIGHTS
-    (tmp_path / "checkpoints").mkdir()
-    for step in (1, 2):
-        (tmp_path / f"checkpoints/step_0000000{step}.ckpt").write_bytes(bytes([step]))
-    found = weights_of_run(tmp_path)
-    assert found.checkpoint == str(tmp_path / "checkpoints/step_00000002.ckpt")
-    assert found.checkpoint_sha256 == hashlib.sha256(bytes([2])).hexdigest()
-    assert weights_of_run(tmp_path / "checkpoints/step_00000001.ckpt") != found
+def test_weights_of_a_flow_network_are_those_of_its_best_file(tmp_path):
+    for number, name in enumerate((BEST, LAST)):
+        (tmp_path / name).write_bytes(bytes([number]))
+    found = weights_of_flow(tmp_path)
+    assert found.checkpoint == str(tmp_path / BEST)
+    assert found.checkpoint_sha256 == hashlib.sha256(bytes([0])).hexdigest()
+    assert weights_of_flow(tmp_path / BEST) == found
+    assert weights_of_flow(tmp_path / LAST) != found

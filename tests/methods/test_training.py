@@ -17,8 +17,8 @@ from midway.experiments.base import Experiment, clip_loader, train
 from midway.methods.base import build_method
 from midway.registry import find
 from midway.train.checkpoint import latest_checkpoint
-from midway.train.fit import step_seed
 from midway.train.objective import Progress
+from midway.train.run import step_seed
 
 from .short_runs import METHODS, STEPS, resume_half_way, short_run
 

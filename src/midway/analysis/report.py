@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined
 
-from midway.atomic import write_atomically
+from midway.atomic import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,7 +74,7 @@ class Report:
         )
         source = files("midway.analysis").joinpath(TEMPLATE).read_text(encoding="utf-8")
         page = environment.from_string(source).render(title=self._title, parts=self._parts)
-        write_atomically(path, lambda file: file.write(page.encode()))
+        write_text(path, page)
 
 
 def _embedded(figure: "Figure") -> dict[str, object]:

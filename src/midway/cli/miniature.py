@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from midway.atomic import write_atomically
+from midway.atomic import write_text
 from midway.cli.options import say
 from midway.errors import INTERRUPTED, MidwayError, counted
 from midway.paper.miniature.arms import arms_by_name
@@ -158,7 +158,7 @@ def _write_page(options: Options, short: Protocol, long: Protocol) -> dict[str, 
     except OSError as error:
         raise MidwayError(f"--page {options.page}: {error.strerror}; give its path") from None
     text = page(text, parts)
-    write_atomically(options.page, lambda file: file.write(text.encode()))
+    write_text(options.page, text)
     count = sum(len(records) for records, _ in parts.values())
     say(f"{options.page}: tables of {counted(count, 'record')}")
     return {"page": str(options.page), "records": count}

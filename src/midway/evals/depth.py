@@ -32,11 +32,11 @@ from midway.evals.readouts.segmentation_pictures import shown_indices
 from midway.evals.results import (
     complete,
     open_expected,
-    ranks,
     seconds_trained,
     weights_of,
     write_results,
 )
+from midway.nn.device import ranks
 from midway.nn.eval_mode import evaluating
 from midway.progress import progress
 

@@ -20,7 +20,7 @@ from midway.evals.results import (
     complete,
     protocol_version,
     weights_of,
-    weights_of_run,
+    weights_of_flow,
     write_results,
 )
 from midway.models.flow.predictor import FlowMethod, flow_predictor, with_level
@@ -112,7 +112,7 @@ def _weights(how: FlowMethod) -> Weights:
         return NO_WEIGHTS
     network = str(how.network)
     if how.method == "finetuned":
-        return weights_of_run(Path(network))
+        return weights_of_flow(network)
     if how.method == "dynamics":
         return weights_of(open_network(NetworkSource(network=network, accelerator="cpu")))
     return weights_of(open_encoder(EncoderSource(network=network, weights="student")))

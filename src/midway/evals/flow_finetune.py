@@ -19,10 +19,10 @@ from midway.errors import INTERRUPTED
 from midway.evals.readouts.flow import FlowFinetuning, Validation, build_network
 from midway.evals.readouts.flow_protocols import PROTOCOLS, FinetuneConfig
 from midway.evals.readouts.flow_scores import report, results_of, score_pairs
-from midway.evals.results import complete, weights_of_run, write_results
+from midway.evals.results import complete, weights_of_flow, write_results
 from midway.models.flow.network import load_flow_network
 from midway.models.flow.predictor import network_predictor
-from midway.nn.device import pick_device
+from midway.nn.device import pick_device, ranks
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -77,7 +77,7 @@ def evaluate(config: FinetuneConfig, *, resume: bool = False) -> dict[str, Any] 
         run | {"overlap": config.validation.final_overlap} | measured,
         protocol=config.protocol,
         version_hash=config.version(),
-        weights=weights_of_run(folder),
+        weights=weights_of_flow(folder),
         device=device,
         seconds={"test": round(time.monotonic() - start, 1)},
     )
@@ -116,9 +116,7 @@ def finetune(config: FinetuneConfig, *, resume: bool = False) -> "FitSummary":
             config=config.validation,
             folder=run.folder,
         )
-        loader = FlowLoader(
-            config.data, seed=run.seed, rank=fabric.global_rank, world_size=fabric.world_size
-        )
+        loader = FlowLoader(config.data, seed=run.seed, **ranks(fabric))
         loader.require_known()
         _pairs(config.validation.tests, config.data.root)  # missing ones are errors before training
         return Trained(objective=FlowFinetuning(build_network(config), validation), loader=loader)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import torch
 
-from midway.atomic import write_atomically
+from midway.atomic import write_text
 from midway.config import finite, json_text
-from midway.models.flow.network import BEST
+from midway.models.flow.network import flow_file
 from midway.models.weights.files import sha256_of
 from midway.models.weights.sources import EncoderSource, OpenedEncoder, open_encoder
 from midway.train.run import RunConfig, environment
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    pass
 
 
 def protocol_version(code: int, settings: Any) -> str:
@@ -77,14 +77,11 @@ def weights_of(opened: Opened) -> Weights:
     )
 
 
-def weights_of_run(run: Path) -> Weights:
-    """Return the provenance of a file, or of the best or newest file of a run folder."""
-    files = [run, run / BEST, *sorted(run.glob("checkpoints/*.ckpt"), reverse=True)]
-    for path in files:
-        if path.is_file():
-            found = sha256_of(path)
-            return Weights(weights_sha256=found, checkpoint=str(path), checkpoint_sha256=found)
-    return NO_WEIGHTS
+def weights_of_flow(path: Path | str) -> Weights:
+    """Return the provenance of a flow network, by its file or the folder of its finetuning."""
+    file = flow_file(path)
+    found = sha256_of(file)
+    return Weights(weights_sha256=found, checkpoint=str(file), checkpoint_sha256=found)
 
 
 def complete(
@@ -153,11 +150,6 @@ def open_expected(config: P) -> tuple[P, OpenedEncoder]:
     return replace(cast("Any", config), encoder=source), opened
 
 
-def ranks(fabric: "Fabric") -> dict[str, int]:
-    """Return rank and world size, as dataloaders take them."""
-    return {"rank": fabric.global_rank, "world_size": fabric.world_size}
-
-
 def seconds_trained(folder: Path) -> float:
     """Return the time in the training loop, including that before an interruption."""
     last = (folder / "metrics.jsonl").read_text().splitlines()[-1]
@@ -168,4 +160,4 @@ def write_results(folder: Path, results: dict[str, Any]) -> None:
     """Write ``results.json`` to a folder, atomically; the folder is created if it is missing."""
     text = json_text(results, indent=2) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "results.json", lambda file: file.write(text.encode()))
+    write_text(folder / "results.json", text)

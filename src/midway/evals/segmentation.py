@@ -30,11 +30,11 @@ from midway.evals.readouts.segmentation_run import keep_classes
 from midway.evals.results import (
     complete,
     open_expected,
-    ranks,
     seconds_trained,
     weights_of,
     write_results,
 )
+from midway.nn.device import ranks
 from midway.nn.eval_mode import evaluating
 from midway.progress import progress
 

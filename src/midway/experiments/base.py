@@ -16,6 +16,7 @@ from midway.data.segmentation.sample import LabelsConfig
 from midway.data.views.spec import ClipSpec
 from midway.errors import MidwayError
 from midway.methods.base import MethodConfig, build_method, flops_per_sample, method_config
+from midway.nn.device import ranks
 from midway.progress import ProgressBar
 from midway.registry import available, find
 from midway.train.optim import OptimConfig
@@ -167,10 +168,9 @@ def train(
 
             probe = KnnHealth(experiment.labels, method.encoders["student"], run)
             on_first_rank(fabric, probe.read)
-        ranks = {"rank": fabric.global_rank, "world_size": fabric.world_size}
         return Trained(
             objective=method,
-            loader=clip_loader(experiment, method.spec, found=found, **ranks),
+            loader=clip_loader(experiment, method.spec, found=found, **ranks(fabric)),
             flops_per_sample=flops_per_sample(experiment.method),
             probe=probe,
         )

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, errors, hf_hub_download
 
-from midway.atomic import write_atomically
+from midway.atomic import write_text
 from midway.config import json_text, to_json
 from midway.errors import MidwayError, one_line
 from midway.export.card import Card
@@ -107,7 +107,7 @@ class HubModel(ModelHubMixin, library_name="midway", tags=TAGS):
             sizes = {ENCODERS: describe(network, {"encoder": network})}
         save(network, save_directory / HUB_FILE)
         text = json_text(sizes, indent=2)
-        write_atomically(save_directory / CONFIG, lambda file: file.write(text.encode()))
+        write_text(save_directory / CONFIG, text)
 
     @classmethod
     def _from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]

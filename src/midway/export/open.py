@@ -1,14 +1,13 @@
 """Opening of the parts of a network to export."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from midway.errors import MidwayError
 from midway.export.heatmap import HeatmapPart
 from midway.export.matching import MatchingPart
 from midway.export.parts import EncoderPart, FlowPart, NetworkPart, Part
-from midway.models.flow.network import BEST, load_flow_network
+from midway.models.flow.network import flow_file, load_flow_network
 from midway.models.midway import MidwayNetwork
 from midway.models.weights.files import FLOW, open_safetensors
 from midway.models.weights.load import NO_HINTS, build_network
@@ -74,7 +73,7 @@ def open_part(name: str, options: PartOptions, hints: ReleaseHints = NO_HINTS) -
 
 def is_flow_network(name: str) -> bool:
     """Return whether a file or run is of a finetuned flow network."""
-    file = Path(name) / BEST if Path(name).is_dir() else Path(name)
+    file = flow_file(name)
     if file.suffix != ".safetensors" or not file.is_file():
         return False
     metadata, _ = open_safetensors(file)

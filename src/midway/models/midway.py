@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from midway.errors import MidwayError
 from midway.models.dino import HeadConfig, dino_head, update_all
 from midway.models.dynamics import Dynamics, DynamicsConfig, LevelOutput, TargetSide
-from midway.models.encoders.base import Encoder
+from midway.models.encoders.base import Encoder, patch_grid
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer
 from midway.nn.losses.dino import DEFAULT_TARGETS, TargetsConfig, TeacherTargets
 
@@ -203,8 +203,7 @@ class MidwayNetwork(nn.Module):
 
     def grid(self, images: Float[Tensor, "batch 3 height width"]) -> tuple[int, int]:
         """Return rows and columns of patches in images of this size."""
-        patch = self.config.encoder.patch_size
-        return images.shape[-2] // patch, images.shape[-1] // patch
+        return patch_grid(images, self.config.encoder.patch_size)
 
     def update_teacher(self, momentum: float, head_momentum: float | None = None) -> None:
         """Update the teacher by the EMA of the student; a momentum of 0 copies it.

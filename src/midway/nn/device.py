@@ -1,11 +1,14 @@
 """Device of evaluations and commands (Fabric selects that of training); threads; reductions."""
 
 import os
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Accelerator = Literal["auto", "cpu"]
 
@@ -36,6 +39,11 @@ def num_ranks() -> int:
     if not (distributed.is_available() and distributed.is_initialized()):
         return 1
     return distributed.get_world_size()
+
+
+def ranks(fabric: "Fabric") -> dict[str, int]:
+    """Return rank and world size, as dataloaders take them."""
+    return {"rank": fabric.global_rank, "world_size": fabric.world_size}
 
 
 def mean_over_ranks(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -12,6 +12,7 @@ from midway.errors import MidwayError
 from midway.models.encoders.base import ENCODERS, describe
 from midway.models.pair_encoders.base import PAIR_ENCODER
 from midway.models.weights.check import check_finite, faults
+from midway.models.weights.files import checkpoints_of, step_of
 from midway.models.weights.safe_pickle import read_checkpoint
 from midway.train.objective import Objective
 from midway.train.optim import AdamW
@@ -24,7 +25,7 @@ _PARTS = {"step": int, "skipped_steps": int, "model": dict, "optimizer": dict, "
 
 def latest_checkpoint(run_folder: Path) -> Path | None:
     """Return the newest complete checkpoint of a run, or None if there is none yet."""
-    return next(reversed(_checkpoints(run_folder)), None)
+    return next(reversed(checkpoints_of(run_folder)), None)
 
 
 def save_checkpoint(
@@ -62,7 +63,7 @@ def save_checkpoint(
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, lambda file: torch.save(content, file))
     # A process that was killed while writing leaves a .tmp file.
-    for old in [*_checkpoints(run_folder)[:-keep], *path.parent.glob("*.tmp")]:
+    for old in [*checkpoints_of(run_folder)[:-keep], *path.parent.glob("*.tmp")]:
         old.unlink()
     return path
 
@@ -103,18 +104,6 @@ def load_checkpoint(
     objective.load_state_dict(model)
     optimizer.skipped_steps.fill_(content["skipped_steps"])
     return content["step"]
-
-
-def step_of(path: Path) -> int:
-    """Return the number of completed steps in the name of a checkpoint."""
-    return int(path.stem.removeprefix("step_"))
-
-
-def _checkpoints(run_folder: Path) -> list[Path]:
-    found = (run_folder / "checkpoints").glob("step_*.ckpt")
-    # isdecimal alone accepts digits of other scripts.
-    numbered = [path for path in found if path.stem[5:].isascii() and path.stem[5:].isdecimal()]
-    return sorted(numbered, key=step_of)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The training loop of the package, for pretraining and readouts alike."""
 
-import random
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -12,8 +11,9 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from midway.errors import DivergedError, MidwayError, counted
+from midway.models.weights.files import step_of
 from midway.nn.compilation import compile_regions, recompute_regions
-from midway.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, step_of
+from midway.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from midway.train.health import Health, Probe
 from midway.train.launch import Interruption, StoppedWaitingError
 from midway.train.log import Log
@@ -28,7 +28,14 @@ from midway.train.optim import (
     rates_at,
     warmup_length,
 )
-from midway.train.run import AUTOCAST_TYPES, RunConfig, autocast, write_config, write_environment
+from midway.train.run import (
+    AUTOCAST_TYPES,
+    RunConfig,
+    autocast,
+    step_seed,
+    write_config,
+    write_environment,
+)
 
 MAX_SKIPPED_IN_A_ROW = 10
 """Consecutive steps with a non-finite loss or gradient after which a run is aborted."""
@@ -192,7 +199,9 @@ class _Training:
                         out: StepOutput = self.model(batch)
                     fabric.backward(scaler.scale(out.loss / run.accumulate))
                 outputs.append({"loss": out.loss.detach(), **out.logs})
-            scalars = _mean(outputs)
+            scalars = {
+                key: torch.stack([out[key] for out in outputs]).mean(0) for key in outputs[0]
+            }
             self.objective.after_backward(progress)
 
             # Update, unless the step is not finite; the device decides, so the host never waits.
@@ -335,15 +344,6 @@ class _Training:
         return load_checkpoint(
             newest, objective=self.objective, optimizer=self.optimizer, scaler=self.scaler
         )
-
-
-def step_seed(seed: int, rank: int, step: int) -> int:
-    """Return the seed of torch's global generator for one step on one rank."""
-    return random.Random(f"{seed} {rank} {step}").getrandbits(63)
-
-
-def _mean(outputs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {key: torch.stack([out[key] for out in outputs]).mean(0) for key in outputs[0]}
 
 
 def _reduce(fabric: Fabric, tensor: Tensor, how: Literal["mean", "max"]) -> Tensor:

@@ -1,6 +1,7 @@
 """Configuration of a run, and its folder with configuration and environment."""
 
 import platform
+import random
 import shlex
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from midway.atomic import write_atomically
+from midway.atomic import write_text
 from midway.config import check_at_most, json_text, read_config
 from midway.errors import MidwayError
 from midway.train.lock import LOCK_NAME
@@ -122,6 +123,11 @@ def autocast(device: torch.device, run: RunConfig) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
+def step_seed(seed: int, rank: int, step: int) -> int:
+    """Return the seed of torch's global generator for one step on one rank."""
+    return random.Random(f"{seed} {rank} {step}").getrandbits(63)
+
+
 def check_run_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> None:
     """Check that a folder is free for a new run, or contains one that `config` can resume.
 
@@ -199,8 +205,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    text = json_text(value, indent=2) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_text(path, json_text(value, indent=2) + "\n")
 
 
 def _git_commit() -> str | None:

@@ -50,6 +50,7 @@ def test_a_run_folder_gives_its_newest_checkpoint(tmp_path: Path) -> None:
     for step, network in ((9, old), (10, new)):
         model = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
         torch.save({"model": model, "step": step}, tmp_path / f"checkpoints/step_{step:08d}.ckpt")
+    (tmp_path / "checkpoints" / "teacher.ckpt").write_bytes(b"of another tool")
     assert same_weights(load(tmp_path), new)
     assert same_weights(load(tmp_path / "checkpoints" / "step_00000009.ckpt"), old)
 

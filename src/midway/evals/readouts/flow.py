@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from midway.atomic import write_atomically
+from midway.atomic import write_text
 from midway.config import json_text
 from midway.data.flow.loader import FlowBatch
 from midway.data.flow.pairs import FlowPair
@@ -209,7 +209,7 @@ def _write_line(path: Path, values: dict[str, Any]) -> None:
     kept = [line for line in lines if _step_of(line) < values["step"]]
     text = "\n".join([*kept, json_text(values)]) + "\n"
     # Rewritten as a whole, so that neither a kill nor a full disk loses the earlier lines.
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_text(path, text)
 
 
 def _step_of(line: str) -> float:

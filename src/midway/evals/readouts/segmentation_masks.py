@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from midway.atomic import write_atomically, write_picture
+from midway.atomic import write_picture, write_text
 from midway.data.segmentation.class_list import ClassList
 
 OUTLINE = (255, 255, 255)
@@ -46,7 +46,7 @@ def write_classes(path: Path, classes: ClassList) -> None:
     if not classes.by_colour:
         ids = zip(names, classes.stored().tolist(), strict=True)
         lines = ["[ids]", *(f"{name} = {number}" for name, number in ids), "", *lines]
-    write_atomically(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def overlay(

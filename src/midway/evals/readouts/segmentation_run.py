@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from midway.atomic import write_atomically
+from midway.atomic import write_text
 from midway.config import from_json, json_text, read_config, read_json, to_json
 from midway.data.segmentation.class_list import ClassList
 from midway.data.segmentation.crops import at_test_scale
@@ -36,8 +36,7 @@ def keep_classes(folder: Path, classes: ClassList) -> None:
     """
     path = folder / CLASSES
     if not path.exists():
-        text = json_text(to_json(classes), indent=2) + "\n"
-        write_atomically(path, lambda file: file.write(text.encode()))
+        write_text(path, json_text(to_json(classes), indent=2) + "\n")
     elif not classes.gives_same(from_json(ClassList, read_json(path), where=str(path))):
         raise MidwayError(
             f"{classes.source}: its classes are not those of {path}, with which the run began; "

@@ -12,7 +12,7 @@ from torch import Tensor
 from midway.config import from_json, to_json
 from midway.errors import MidwayError
 from midway.models.dynamics import Dynamics, DynamicsConfig, LevelOutput
-from midway.models.encoders.base import Encoder, EncoderSpec, Images, Map
+from midway.models.encoders.base import Encoder, EncoderSpec, Images, Map, patch_grid
 from midway.models.encoders.timm import TimmEncoder
 from midway.models.encoders.vit import EncoderConfig, VisionTransformer
 from midway.models.flow.base import (
@@ -188,8 +188,7 @@ class FlowNetwork(FlowModule):
         return frames.chunk(2, dim=1)[1]
 
     def _grid(self, images: Tensor) -> tuple[int, int]:
-        patch = self.config.encoder.patch_size
-        return images.shape[-2] // patch, images.shape[-1] // patch
+        return patch_grid(images, self.config.encoder.patch_size)
 
 
 def save_flow_network(network: FlowModule, path: Path) -> None:
@@ -213,13 +212,18 @@ def flow_config(file: Path, header: str) -> FlowNetworkConfig | PairFlowConfig:
         raise MidwayError(f"{file}: {' '.join(str(error).split())}") from None
 
 
+def flow_file(path: Path | str) -> Path:
+    """Return the file of a flow network: the best of a run folder, or the given one."""
+    return Path(path) / BEST if Path(path).is_dir() else Path(path)
+
+
 def load_flow_network(path: Path | str) -> FlowModule:
     """Load a network from a `.safetensors` file or the best of a run folder, in evaluation mode.
 
     Raises:
         MidwayError: There is no such file, or it does not contain a flow network.
     """
-    file = Path(path) / BEST if Path(path).is_dir() else Path(path)
+    file = flow_file(path)
     if not file.is_file():
         raise MidwayError(f"{file}: no such file; give the folder of a finetuning or its {BEST}")
     metadata, tensors = open_safetensors(file)

@@ -126,9 +126,22 @@ def _find_file(name: str | Path) -> Path:
     raise MidwayError(f"{name}: no such file or folder; check the path")
 
 
+def checkpoints_of(run_folder: Path) -> list[Path]:
+    """Return the checkpoints of a run, ``checkpoints/step_N.ckpt``, the newest last."""
+    found = (run_folder / "checkpoints").glob("step_*.ckpt")
+    # isdecimal alone accepts digits of other scripts.
+    numbered = [path for path in found if path.stem[5:].isascii() and path.stem[5:].isdecimal()]
+    return sorted(numbered, key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """Return the number of completed steps in the name of a checkpoint."""
+    return int(path.stem.removeprefix("step_"))
+
+
 def _newest_checkpoint(folder: Path) -> Path:
-    # Step numbers are zero-padded, so the last name is the newest.
-    checkpoints = sorted(folder.glob("checkpoints/*.ckpt"))
+    # Other people's checkpoints have no step in their names.
+    checkpoints = checkpoints_of(folder) or sorted(folder.glob("checkpoints/*.ckpt"))
     checkpoints = checkpoints or [folder / name for name in EXPORTS if (folder / name).is_file()]
     if not checkpoints and is_sharded(folder):
         raise MidwayError(

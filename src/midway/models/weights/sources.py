@@ -120,7 +120,7 @@ def load_encoder(
 
     """
     source = EncoderSource(network=name, weights=weights, untrained=untrained, release=hints)
-    return open_encoder(source).encoder
+    return _opened(source)[0]
 
 
 def open_encoder(source: EncoderSource) -> OpenedEncoder:
@@ -133,15 +133,7 @@ def open_encoder(source: EncoderSource) -> OpenedEncoder:
             or its weights have another hash than expected.
 
     """
-    _check_named(source.network)
-    file = read_source(source.network)
-    encoder = _made(source) if file is None else _of_file(file, source)
-    if source.features == "static_clip":
-        if not isinstance(encoder, VideoMaeEncoder):
-            raise MidwayError(
-                f"{source.network}: a {encoder.kind} does not see clips; take --features encoder"
-            )
-        encoder.config = replace(encoder.config, still="clip")
+    encoder, file = _opened(source)
     # A resumed readout must continue on the same encoder.
     found = weights_hash(encoder)
     if source.weights_sha256 and found != source.weights_sha256:
@@ -151,8 +143,22 @@ def open_encoder(source: EncoderSource) -> OpenedEncoder:
             "start a new run"
         )
     path, file_sha256 = _file_hash(None if source.untrained else file)
-    encoder.eval().requires_grad_()  # a teacher that was being trained has frozen parameters
     return OpenedEncoder(encoder=encoder, weights_sha256=found, file=path, file_sha256=file_sha256)
+
+
+def _opened(source: EncoderSource) -> tuple[Encoder, WeightsFile | None]:
+    """Return the encoder of a source, in evaluation mode, and its file."""
+    _check_named(source.network)
+    file = read_source(source.network)
+    encoder = _made(source) if file is None else _of_file(file, source)
+    if source.features == "static_clip":
+        if not isinstance(encoder, VideoMaeEncoder):
+            raise MidwayError(
+                f"{source.network}: a {encoder.kind} does not see clips; take --features encoder"
+            )
+        encoder.config = replace(encoder.config, still="clip")
+    # The parameters of a network's teacher are frozen.
+    return encoder.eval().requires_grad_(), file
 
 
 def open_network(source: NetworkSource) -> OpenedNetwork:

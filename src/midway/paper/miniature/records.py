@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from midway.atomic import write_atomically
+from midway.atomic import write_text
 from midway.config import from_json, json_text, read_json, to_json
 from midway.errors import MidwayError
 from midway.evals.metrics.bootstrap import Row
@@ -132,4 +132,4 @@ def write_record(record: Record, folder: Path) -> None:
     """Write a record under the name of its cell, atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json_text(asdict(record)) + "\n"
-    write_atomically(folder / f"{record.cell.name}.json", lambda file: file.write(text.encode()))
+    write_text(folder / f"{record.cell.name}.json", text)
