@@ -26,7 +26,6 @@ class ProgressBar:
         unit: Plural name of the items, such as "clips"; it stands before their number.
         total: Number of items; None if unknown.
         done: Number of finished items.
-        text: Description shown after the numbers.
         quiet_seconds: Duration of work that prints no line.
         transient: Remove the bar at the end of the work.
 
@@ -41,11 +40,10 @@ class ProgressBar:
         total: int | None = None,
         *,
         done: int = 0,
-        text: str = "",
         quiet_seconds: float = SECONDS_UNTIL_LINE,
         transient: bool = False,
     ) -> None:
-        self._unit, self._total, self._done, self._text = unit, total, done, text
+        self._unit, self._total, self._done, self._text = unit, total, done, ""
         self._first = done
         self._quiet_seconds, self._transient = quiet_seconds, transient
         self._task: Any = None

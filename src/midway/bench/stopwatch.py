@@ -16,12 +16,10 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def median_seconds(
-    work: Callable[[], object], device: torch.device, *, repeats: int, warmup: int = 1
-) -> float:
-    """Return the median of `repeats` timings after `warmup` untimed calls, in seconds."""
-    times = [seconds_of(work, device) for _ in range(warmup + repeats)]
-    return median(times[warmup:])
+def median_seconds(work: Callable[[], object], device: torch.device, *, repeats: int) -> float:
+    """Return the median of `repeats` timings after an untimed call, in seconds."""
+    times = [seconds_of(work, device) for _ in range(1 + repeats)]
+    return median(times[1:])
 
 
 def both_clocks(work: Callable[[], object], device: torch.device) -> tuple[float, float]:

@@ -55,9 +55,7 @@ def tube_mask(
     return random_mask(batch, patches_per_slice, ratio, device).repeat(1, num_slices)
 
 
-def block_mask(
-    ratios: Float[Tensor, " batch"], grid: tuple[int, int], device: torch.device | None = None
-) -> Mask:
+def block_mask(ratios: Float[Tensor, " batch"], grid: tuple[int, int]) -> Mask:
     """Return masks made of random rectangles, up to a fraction of the patches (BEiT, iBOT).
 
     Rectangles are added until the fraction is reached, or until `TRIES` in a row do not fit. One
@@ -66,7 +64,9 @@ def block_mask(
     Args:
         ratios: Fraction of the patches of each sample, from 0 to 1, on the CPU.
         grid: Rows and columns of patches.
-        device: Device of the mask; None takes the CPU.
+
+    Returns:
+        The masks, on the CPU.
 
     """
     # On the host, because the number of rounds depends on the values drawn; all samples together.
@@ -83,7 +83,7 @@ def block_mask(
         mask[open_] |= block & fits[:, None, None]
         missing[open_] -= added * fits
         failed[open_] = torch.where(fits, 0, failed[open_] + 1)
-    return mask.flatten(1).to(device or "cpu")
+    return mask.flatten(1)
 
 
 def draw_blocks(missing: Float[Tensor, " batch"], grid: tuple[int, int]) -> Int[Tensor, "batch 4"]:

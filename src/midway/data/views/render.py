@@ -101,24 +101,21 @@ def render_views(
 
 
 def example_clips(
-    spec: ClipSpec,
-    batch_size: int,
-    *,
-    generator: torch.Generator | None = None,
-    device: torch.device | None = None,
+    spec: ClipSpec, batch_size: int, *, generator: torch.Generator | None = None
 ) -> Clips:
     """Return normally distributed views and signals of the shapes in a specification.
+
+    They are on torch's default device.
 
     Args:
         spec: Specification of the method.
         batch_size: Number of samples.
         generator: Random generator; None takes torch's global one.
-        device: Device of the tensors; None takes torch's default. "meta" allocates no memory.
 
     """
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, device=device)
+        return torch.randn(shape, generator=generator)
 
     frames = spec.num_frames
     return Clips(
@@ -126,9 +123,7 @@ def example_clips(
             name: draw(frames, view.count, batch_size, 3, *view.size)
             for name, view in spec.views.items()
         },
-        seconds=torch.arange(frames, dtype=torch.float32, device=device)[:, None].expand(
-            frames, batch_size
-        ),
+        seconds=torch.arange(frames, dtype=torch.float32)[:, None].expand(frames, batch_size),
         signals={name: draw(frames, batch_size, *shape) for name, shape in spec.signals.items()},
     )
 

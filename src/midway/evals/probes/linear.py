@@ -23,8 +23,12 @@ from midway.nn.images import normalise
 MIN_DEVIATION = 1e-6
 """Lower bound of the standard deviation that features are divided by; constant features stay near
 0."""
-HISTORY = 20
-"""History size of L-BFGS."""
+HISTORY, ITERATIONS = 20, 50
+"""History size and largest number of iterations of L-BFGS."""
+WEIGHT_DECAY = 1e-3
+"""Weight decay of segmentation probes, on standardised features."""
+BATCH = 64
+"""Images of a forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,8 +57,6 @@ def linear_segmentation(
     num_classes: int,
     *,
     levels: Sequence[int] | None = None,
-    weight_decay: float = 1e-3,
-    batch_size: int = 64,
 ) -> tuple[SegmentationScore, Tensor]:
     """Fit a linear probe on training images and score it on test images.
 
@@ -65,8 +67,6 @@ def linear_segmentation(
         test: Images and labels; labels may have any size.
         num_classes: Number of classes, at most 255.
         levels: Encoder levels whose features are concatenated; the top level if None.
-        weight_decay: Weight decay of the probe, on standardised features.
-        batch_size: Images per forward pass.
 
     Returns:
         The score, and the predicted class ids as uint8 of shape (N, H, W) on the CPU.
@@ -78,18 +78,18 @@ def linear_segmentation(
     """
     levels = (-1,) if levels is None else levels
     (train_images, train_labels), (test_images, test_labels) = train, test
-    features = patch_features(encoder, train_images, levels, batch_size=batch_size)
+    features = patch_features(encoder, train_images, levels)
     shares = class_shares(train_labels, _grid(encoder, train_images, levels), num_classes)
-    probe = fit_logistic(features.flatten(0, 1), shares, weight_decay=weight_decay)
-    features = patch_features(encoder, test_images, levels, batch_size=batch_size)
+    probe = fit_logistic(features.flatten(0, 1), shares, weight_decay=WEIGHT_DECAY)
+    features = patch_features(encoder, test_images, levels)
     size = (test_labels.shape[1], test_labels.shape[2])
-    maps = features.unflatten(1, _grid(encoder, test_images, levels)).split(batch_size)
+    maps = features.unflatten(1, _grid(encoder, test_images, levels)).split(BATCH)
     predictions = torch.cat([upsampled_classes(probe(batch), size) for batch in maps])
     return segmentation_score(predictions, test_labels, num_classes), predictions
 
 
 def patch_features(
-    encoder: Encoder, images: Tensor, levels: Sequence[int], *, batch_size: int = 64
+    encoder: Encoder, images: Tensor, levels: Sequence[int], *, batch_size: int = BATCH
 ) -> Tensor:
     """Return patch features, without gradient and without the class token.
 
@@ -160,16 +160,13 @@ def class_shares(labels: Tensor, grid: tuple[int, int], num_classes: int) -> Ten
     return counts[:, :num_classes] / classes.shape[1]
 
 
-def fit_logistic(
-    features: Tensor, shares: Tensor, *, weight_decay: float, iterations: int = 50
-) -> LinearProbe:
+def fit_logistic(features: Tensor, shares: Tensor, *, weight_decay: float) -> LinearProbe:
     """Fit multinomial logistic regression on standardised features by L-BFGS, starting at zero.
 
     Args:
         features: Features of shape (samples, dim).
         shares: Soft labels of shape (samples, classes); their sum weights the sample.
         weight_decay: Coefficient of half the squared weights, added to the mean cross-entropy.
-        iterations: Maximum number of L-BFGS iterations.
 
     Returns:
         A probe for features that are not standardised.
@@ -187,7 +184,7 @@ def fit_logistic(
     weight = features.new_zeros(shares.shape[1], features.shape[1], requires_grad=True)
     bias = features.new_zeros(shares.shape[1], requires_grad=True)
     optimizer = torch.optim.LBFGS(
-        (weight, bias), max_iter=iterations, history_size=HISTORY, line_search_fn="strong_wolfe"
+        (weight, bias), max_iter=ITERATIONS, history_size=HISTORY, line_search_fn="strong_wolfe"
     )
 
     def loss() -> Tensor:

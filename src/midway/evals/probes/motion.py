@@ -70,24 +70,25 @@ class MotionScore:
     included."""
 
 
-def motion_probe(
-    network: MidwayNetwork, train: PairSet, test: PairSet, *, batch_size: int = 32
-) -> MotionScore:
+BATCH = 32
+"""Pairs of a forward pass."""
+
+
+def motion_probe(network: MidwayNetwork, train: PairSet, test: PairSet) -> MotionScore:
     """Fit both probes on training pairs and score them on test pairs.
 
     Args:
         network: Frozen network; its mode is restored.
         train: Pairs of several worlds or clips; the penalty is selected on the last fifth.
         test: Pairs of other worlds or clips.
-        batch_size: Pairs per forward pass.
 
     Raises:
         MidwayError: The network has no motion latents, or there are fewer than two training pairs.
 
     """
     patch = network.config.encoder.patch_size
-    train_tokens, train_latents = motion_features(network, train, batch_size=batch_size)
-    test_tokens, test_latents = motion_features(network, test, batch_size=batch_size)
+    train_tokens, train_latents = motion_features(network, train, batch_size=BATCH)
+    test_tokens, test_latents = motion_features(network, test, batch_size=BATCH)
     train_flow, true_flow = (patch_flow(pairs.flow.cpu(), patch) for pairs in (train, test))
     predicted_flow = fit_ridge(train_tokens, train_flow)(test_tokens)
     camera = fit_ridge(train_latents, train.camera_motion)(test_latents)

@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from midway.errors import MidwayError
-from midway.evals.probes.linear import as_input, class_shares, fit_logistic, upsampled_classes
+from midway.evals.probes.linear import (
+    WEIGHT_DECAY,
+    as_input,
+    class_shares,
+    fit_logistic,
+    upsampled_classes,
+)
 from midway.models.encoders.base import Encoder, Images, patch_grid
 from midway.models.encoders.vit import VisionTransformer
 from midway.nn.eval_mode import evaluating
@@ -24,7 +30,6 @@ def window_classes(
     *,
     side: int,
     class_token: bool = True,
-    weight_decay: float = 1e-3,
 ) -> Tensor:
     """Fit a linear probe to the windows of training images; return the classes of test images.
 
@@ -35,7 +40,6 @@ def window_classes(
         num_classes: Number of classes.
         side: Side of the windows in pixels.
         class_token: As for `window_features`.
-        weight_decay: Weight decay of the probe, on standardised features.
 
     Returns:
         Class ids as uint8, shape (N, H, W).
@@ -47,7 +51,7 @@ def window_classes(
     features = window_features(encoder, train[0], side, class_token=class_token)
     grid = (features.shape[1], features.shape[2])
     shares = class_shares(train[1], grid, num_classes)
-    probe = fit_logistic(features.flatten(0, 2), shares, weight_decay=weight_decay)
+    probe = fit_logistic(features.flatten(0, 2), shares, weight_decay=WEIGHT_DECAY)
     features = window_features(encoder, test[0], side, class_token=class_token)
     size = (test[1].shape[1], test[1].shape[2])
     return torch.cat([upsampled_classes(probe(each[None]), size) for each in features])
