@@ -21,6 +21,8 @@ CLAIMS = (
     ("near", "untrained"),
     ("flow", "dino"),
     ("flow", "untrained"),
+    ("masks", "dino"),
+    ("masks", "untrained"),
     ("linear", "croco"),
     ("linear", "untrained"),
     ("knn", "croco"),
