@@ -58,8 +58,14 @@ def test_a_run_continues_with_resume_and_not_without(
     loss = json.loads(lines[-1])["loss"]
     line = f"step 2 of 2, loss {loss:.4g}; data {tmp_path / 'videos'}, 0 clips skipped"
     assert line in capsys.readouterr().out
-    (run / "metrics.jsonl").unlink()
+    with (run / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 3, "lo')
     assert main(["info", str(run)]) == 0
+    assert line in capsys.readouterr().out
+    for content in ("", "{}\n", '{"step": 1, "progress": 0.0, "loss": "high"}\n'):
+        (run / "metrics.jsonl").write_text(content)
+        assert main(["info", str(run)]) == 0
+        assert "loss" not in capsys.readouterr().out
 
 
 def test_only_what_may_change_does_on_a_resume_and_is_recorded(

@@ -65,7 +65,7 @@ def test_an_option_keeps_its_value_and_the_others_follow_it() -> None:
     assert _samples(_given(data__batch_size=64)) == pytest.approx(21e6, rel=1e-5)
     assert _given(data__batch_size=64).data.draws_per_clip == 4
     shared = _given(run__accumulate=4)
-    assert (shared.data.batch_size, shared.run.steps) == (64, 82_031)
+    assert (shared.data.batch_size, shared.run.steps) == (56, 93_750)
     short = _given(run__steps=3_000)
     assert (short.run.steps, short.optim.warmup_steps) == (3_000, 100)
     assert _given(run__steps=2).optim.warmup_steps == 1
@@ -85,12 +85,23 @@ def test_a_batch_that_is_chosen_can_be_shared_by_eight_processes(hours, accumula
     data = _given(hours, run__accumulate=accumulate, **given).data
     assert data.batch_size % (8 * data.draws_per_clip) == 0
     assert draws in (None, data.draws_per_clip)
-    if hours == 60 and draws is None:
-        assert data.draws_per_clip > 1
+    if draws is None:
+        assert data.batch_size * accumulate <= 1.3 * 200
+        assert hours < 60 or accumulate == 4 or data.draws_per_clip > 1
 
 
-def test_a_batch_that_is_given_is_shared_by_the_devices_that_are() -> None:
+def test_clips_opened_at_keyframes_give_several_samples() -> None:
+    data = _given(1, data__starts="keyframes").data
+    assert (data.batch_size, data.draws_per_clip) == (160, 5)
+
+
+def test_a_batch_that_is_given_is_shared_by_the_processes_that_are(monkeypatch) -> None:
     assert _given(data__batch_size=100).data.draws_per_clip == 5
+    assert _given(data__batch_size=104).data.draws_per_clip == 4
+    for name in ("WORLD_SIZE", "SLURM_NTASKS"):
+        with monkeypatch.context() as started:
+            started.setenv(name, "8")
+            assert _given(data__batch_size=104).data.draws_per_clip == 1
     assert _given(data__batch_size=100, run__devices=10).data.draws_per_clip == 5
     assert _given(data__batch_size=104, run__devices=8).data.draws_per_clip == 1
 

@@ -166,18 +166,19 @@ def _purpose(file: WeightsFile) -> tuple[str, list[str]]:
 
 
 def _history(folder: Path) -> list[str]:
-    """Return a line on the data and the last record of a run; none if its log is missing."""
-    try:
-        config = read_json(folder / "config.json")
-        last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-        steps = f"step {last['step']:,} of {round(last['step'] / last['progress']):,}"
-        data, loss = config["data"]["root"], last["loss"]
-    except (MidwayError, OSError, ValueError, LookupError, TypeError, ZeroDivisionError):
-        return []
+    """Return a line on the data and the last record of a run; none if its log cannot be read."""
     skipped = folder / "skipped.jsonl"
-    number = len(skipped.read_text().splitlines()) if skipped.is_file() else 0
-    shown_loss = "not finite" if loss is None else f"{loss:.4g}"
-    return [f"{steps}, loss {shown_loss}; data {data}, {counted(number, 'clip')} skipped"]
+    try:
+        data = read_json(folder / "config.json")["data"]["root"]
+        # A killed run may leave half a line.
+        lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+        last = json.loads([line for line in lines if line.endswith("\n")][-1])
+        steps = f"step {last['step']:,} of {round(last['step'] / last['progress']):,}"
+        loss = "not finite" if last["loss"] is None else f"{last['loss']:.4g}"
+        number = len(skipped.read_text().splitlines()) if skipped.is_file() else 0
+    except (MidwayError, OSError, ValueError, LookupError, TypeError, ArithmeticError):
+        return []
+    return [f"{steps}, loss {loss}; data {data}, {counted(number, 'clip')} skipped"]
 
 
 def _by_part(tensors: Mapping[str, Any]) -> dict[str, int]:

@@ -115,7 +115,7 @@ def _advice(plan: RunPlan, experiment: Experiment) -> list[str]:
     if here.trial.device == "cpu" and needs.memory_bytes > (memory := _physical_memory()):
         lines.append(
             f"note: this machine has {memory / GB:.0f} GB of memory; give a smaller "
-            "--data.batch-size and as many times --run.accumulate"
+            "--data.batch-size, and raise --run.accumulate by the same factor"
         )
     if here.trial.ran_out_of_memory:
         lines.append(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 
@@ -16,9 +16,6 @@ from midway.models.flow.network import flow_file
 from midway.models.weights.files import sha256_of
 from midway.models.weights.sources import EncoderSource, OpenedEncoder, open_encoder
 from midway.train.run import RunConfig, environment
-
-if TYPE_CHECKING:
-    pass
 
 
 def protocol_version(code: int, settings: Any) -> str:

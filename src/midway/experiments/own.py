@@ -1,5 +1,6 @@
 """Pretraining on your own video; length, batch and draws follow its hours (`follow_data`)."""
 
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from math import ceil, sqrt
@@ -13,6 +14,7 @@ from midway.data.sampling.samples import ClipsConfig
 from midway.experiments import bdd100k, camvid
 from midway.experiments.base import Experiment
 from midway.methods.midway import MidwayConfig
+from midway.train.run import RunConfig
 
 FULL_HOURS = 2.0
 """Hours of video from which a run has its full length. The paper trains on 19 M pairs of one video
@@ -30,8 +32,8 @@ DRAWS = (5, 4, 2, 1)
 """Samples of an opened clip with random starts; the first that suits the batch is taken."""
 PROCESSES = 8
 """Processes that can share a batch chosen here."""
-LARGEST_EXCESS = 1.3
-"""Largest ratio of that batch to the one that was aimed at, for more draws."""
+LARGEST_EXCESS = 1.15
+"""Ratio of that batch to the one aimed at up to which more draws are worth it."""
 
 
 def midway_vits() -> Experiment:
@@ -93,6 +95,9 @@ def follow_data(
         base: Experiment for `FULL_HOURS` of video or more; by default the same one.
         fixed: Fields that keep their values, such as ``run.steps``.
 
+    Raises:
+        MidwayError: A length of 0 steps is given.
+
     """
     base = base or experiment
     data, run, optim = experiment.data, experiment.run, experiment.optim
@@ -100,7 +105,7 @@ def follow_data(
     batch, steps, workers = data.batch_size, run.steps, data.num_workers
     starts, choices = _starts(data, found.seconds, fixed)
     if "data.batch_size" in fixed:
-        shares = run.devices * run.num_nodes
+        shares = _processes(run)
         draws = next((n for n in choices if batch % (n * shares) == 0), choices[-1])
     else:
         # Steps and batch shrink alike, until the batch is at its smallest.
@@ -140,13 +145,19 @@ def _starts(
         starts = "random" if seconds > 3600 * EVERY_FRAME_HOURS else "every_frame"
     if "data.draws_per_clip" in fixed:
         return starts, (data.draws_per_clip,)
-    return starts, DRAWS if starts == "random" else (1,)
+    return starts, (1,) if starts == "every_frame" else DRAWS
 
 
 def _batch(size: float, choices: Sequence[int]) -> tuple[int, int]:
     """Return the batch of `size` or more that `PROCESSES` can share, and the draws per clip."""
     units = [PROCESSES * draws for draws in choices]
     batches = [unit * ceil(size / unit) for unit in units]
-    near = (n for n, batch in enumerate(batches) if batch <= LARGEST_EXCESS * size)
-    chosen = next(near, len(choices) - 1)
-    return batches[chosen], choices[chosen]
+    largest = max(LARGEST_EXCESS * size, min(batches))
+    # More draws first: each opening of a clip costs as much as several frames.
+    return next((b, n) for b, n in zip(batches, choices, strict=True) if b <= largest)
+
+
+def _processes(run: RunConfig) -> int:
+    """Return the number of processes of a run: that of torchrun or SLURM if they start it."""
+    started = (os.environ.get(name, "") for name in ("WORLD_SIZE", "SLURM_NTASKS"))
+    return max([run.devices * run.num_nodes, *(int(n) for n in started if n.isdecimal())])

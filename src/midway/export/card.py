@@ -14,10 +14,12 @@ from midway.models.weights.sources import weights_hash
 UNKNOWN = "not stated"
 _USE = """```python
 import midway
+import torch
 
 encoder = midway.load_encoder("{repo}")
 images = midway.transform(encoder)(pictures)  # list of PIL images, arrays or tensors
-(features,) = encoder.maps(images, [-1])  # (batch, channels, rows, columns)
+with torch.no_grad():
+    (features,) = encoder.maps(images, [-1])  # (batch, channels, rows, columns)
 ```"""
 
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.nn import functional as F
 
 from midway.errors import MidwayError, one_line
 from midway.models.encoders.base import Encoder, Images
@@ -19,8 +18,6 @@ from midway.models.midway import MidwayNetwork
 
 BATCH = 2
 """Size of dynamic dimensions while a part is traced; a size of 1 would become a constant."""
-PERIOD, SHIFT = 8, 3
-"""Grid of the patterns of `Part.examples`, and shift between its inputs, in pixels."""
 
 
 class Part(nn.Module, ABC):
@@ -42,7 +39,7 @@ class Part(nn.Module, ABC):
         return {}
 
     def examples(self, *, batch: int = BATCH, seed: int = 0) -> tuple[Tensor, ...]:
-        """Draw smooth patterns, each input shifted against the one before, so that flow is not 0.
+        """Draw inputs.
 
         Args:
             batch: Size of the dynamic dimension.
@@ -50,10 +47,8 @@ class Part(nn.Module, ABC):
 
         """
         generator = torch.Generator().manual_seed(seed)
-        coarse = [-(-side // PERIOD) for side in self.size]
-        noise = torch.randn(batch, 3, *coarse, generator=generator)
-        pattern = F.interpolate(noise, self.size, mode="bicubic")
-        return tuple(pattern.roll(SHIFT * n, dims=3) for n in range(len(self.inputs)))
+        shape = (len(self.inputs), batch, 3, *self.size)
+        return torch.randn(shape, generator=generator).unbind(0)
 
     def outputs(self) -> list[str]:
         """Return the names of the outputs."""

@@ -79,7 +79,10 @@ class Transform:
 class HasEncoder(Protocol):
     """A network with an encoder, such as Midway's."""
 
-    encoder: Encoder
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder."""
+        ...
 
 
 def transform(

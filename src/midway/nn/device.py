@@ -48,11 +48,11 @@ def ranks(fabric: "Fabric") -> dict[str, int]:
 
 def mean_over_ranks(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return the mean of `x` over all ranks, without gradient; `x` itself in a single process."""
-    if (ranks := num_ranks()) == 1:
+    if (number := num_ranks()) == 1:
         return x
     total = x.detach().clone()
     distributed.all_reduce(total)
-    return total / ranks
+    return total / number
 
 
 def logsumexp_over_ranks(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -79,7 +79,7 @@ def test_clips_that_cannot_be_used_are_listed_with_the_reason(tmp_path):
     assert reasons.keys() == {"short.mp4", "single.mp4", "sound.mp4", "text.mp4", "frames"}
     assert reasons["short.mp4"] == (
         f"{tmp_path}/short.mp4: lasts 0.30 s (4 frames), too short for 2 frames "
-        "0.5 to 1 s apart; change data.gap_seconds or remove it"
+        "0.5 to 1 s apart; change --data.gap-seconds or remove it"
     )
     assert "sound.mp4: has no video stream; " in reasons["sound.mp4"]
     assert found.total == 6

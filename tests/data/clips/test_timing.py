@@ -97,6 +97,8 @@ def test_an_exact_gap_between_two_frames_takes_either() -> None:
     assert start_frames(clip, (1.0, 1.0), num_frames=4).tolist() == [*range(60 - 3 * 12)]
     first, end = partners(clip.frame_seconds, 0.0, gap_seconds=(1.0, 1.0), fps=12.5)
     assert (first, end) == (12, 14)
+    # Half a frame is no gap.
+    assert not has_sample(clip_at(np.arange(60) / 25, fps=25), (0.02, 0.02))
     # A range of gaps has the frames inside it: up to 15 of 12.5 to 15.
     first, end = partners(clip.frame_seconds, 0.0, gap_seconds=(1.0, 1.2), fps=12.5)
     assert (first, end) == (13, 16)

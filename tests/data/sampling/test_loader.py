@@ -260,7 +260,7 @@ def test_half_a_line_of_a_killed_run_is_no_obstacle(tmp_path):
 def test_too_many_bad_files_stop_the_run_at_its_start(tmp_path):
     write_frames(tmp_path / "good", [f"{frame}.png" for frame in range(16)])
     (tmp_path / "text.mp4").write_text("no video")
-    message = r"1 of 2 clips \(50\.0%\) .* data\.max_bad_share = 0\.4 .* first: .*text\.mp4: "
+    message = r"1 of 2 clips \(50\.0%\) .* --data\.max-bad-share 0\.4 .* first: .*text\.mp4: "
     with pytest.raises(MidwayError, match=message):
         loader_of(tmp_path, max_bad_share=0.4)
 

@@ -118,7 +118,7 @@ def test_a_clip_too_short_for_the_frames_of_a_sample_is_skipped(tmp_path):
     assert (skipped.clip, skipped.reason) == (
         "short.mp4",
         f"{tmp_path}/short.mp4: lasts 3.40 s (35 frames), too short for 8 frames 0.5 to 1 s "
-        "apart; change data.gap_seconds or remove it",
+        "apart; change --data.gap-seconds or remove it",
     )
 
 

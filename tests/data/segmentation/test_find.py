@@ -96,7 +96,7 @@ def test_a_held_out_share_splits_one_folder(tmp_path):
     assert [item.name for item in find_labelled(data, "val")] == ["c", "f"]
     data = own(tmp_path, text.replace("3", "8"), ".toml")
     with pytest.raises(
-        MidwayError, match="hold_out = 8 leaves no image for evaluation; there are 7"
+        MidwayError, match="hold_out = 8 leaves no image for evaluation; give 2 to 7"
     ):
         find_labelled(data, "val")
 
@@ -108,7 +108,7 @@ def test_a_mismatch_names_mask_value_share_and_remedy(tmp_path):
     with pytest.raises(
         MidwayError,
         match=r"masks/train/a.png: label value 1, 33.3 % of its pixels, is not in .*classes.txt "
-        r"\(0, 7, 255\); add it there, to a class or to 'ignored'$",
+        r"\(0, 7, 255\); add it there, as a class, or as ignored: ignored,VALUE in a list, ",
     ):
         found.require_labels()
     write(tmp_path, "images/train/{}.jpg", "masks/train/{}.png", "ab", kind="colours")

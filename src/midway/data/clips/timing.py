@@ -21,11 +21,11 @@ def partners(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the range of frames after each start that follow it by an allowed gap.
 
-    A tolerance of just under half a frame period applies at both ends. So a gap of exactly 1 s
-    selects a frame at 1 Hz, and also in a sequence numbered at 29.97 Hz. The frame at the start
-    itself is never in the range, even if the tolerance exceeds the smallest gap; if the largest gap
-    is 0, it is the only one. Where two frames are equally far from an exact gap, such as 1 s at
-    12.5 Hz, both are in the range.
+    A tolerance of half a frame period applies at both ends: just less for a range, just more for an
+    exact gap. So a gap of exactly 1 s selects a frame at 1 Hz, and also in a sequence numbered at
+    29.97 Hz; where two frames are equally far, such as at 12.5 Hz, both are in the range. The frame
+    at the start itself is never in it, even if the tolerance exceeds the smallest gap; if the
+    largest gap is 0, it is the only one.
 
     Args:
         frame_seconds: Times (frames,), increasing.
@@ -36,7 +36,8 @@ def partners(
     Returns:
         First index, and index after the last, each of the shape of `start_seconds`.
     """
-    is_exact = (gap_seconds[1] - gap_seconds[0]) * fps < EXACT
+    # Shorter than a frame, a gap would take the frame after as well as the start.
+    is_exact = (gap_seconds[1] - gap_seconds[0]) * fps < EXACT and gap_seconds[0] * fps > 0.75
     slack = (0.501 if is_exact else 0.499) / fps
     first = np.searchsorted(frame_seconds, start_seconds + gap_seconds[0] - slack, side="left")
     if gap_seconds[1] == 0:

@@ -139,7 +139,7 @@ def _names(
     every = layout.hold_out
     if every > len(found) > 0:
         raise MidwayError(
-            f"{root}: hold_out = {every} leaves no image for evaluation; there are {len(found)}"
+            f"{root}: hold_out = {every} leaves no image for evaluation; give 2 to {len(found)}"
         )
     return [
         name
