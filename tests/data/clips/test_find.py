@@ -108,7 +108,7 @@ def test_clips_that_cannot_be_used_are_listed_with_the_reason(tmp_path):
         ),
         (
             lambda root: (root.mkdir(), write_video(root / "a.mp4", [5.0 * n for n in range(9)])),
-            r"root: no clip .*, the longest, a\.mp4, has frames 5 s apart; increase --data\.gap-sec",
+            r"root: no clip .*, the longest, a\.mp4, has frames 5 s apart; increase --data\.gap",
         ),
     ],
     ids=[

@@ -120,7 +120,11 @@ def test_the_folders_of_a_table(tmp_path):
             "is ",
         ),
         ("", ".txt", "no list of classes; give lines of one kind"),
-        ("road\ncar,1\n", ".txt", "'car,1' is of another kind than the first line; give lines of one"),
+        (
+            "road\ncar,1\n",
+            ".txt",
+            "'car,1' is of another kind than the first line; give lines of one",
+        ),
         ("road\n", ".txt", "1 named classes; give 2 to 255"),
         ("road\nroad\n", ".txt", "two classes have one name"),
         ("road,0\ncar,0\n", ".txt", "0 stands for 'car' and for another class"),
