@@ -188,7 +188,7 @@ def test_a_clip_that_changes_its_size_is_skipped(tmp_path):
     Image.new("RGB", (20, 10)).save(first)
     (sample,) = read(dataset_of(tmp_path, fps=2), 0, 0)
     assert sample.clip == "good/*.png"
-    assert "changes its frame size between 0.00 and 0.50 s; re-encode" in sample.skipped[0].reason
+    assert "changes its frame size between 0.00 and 0.50 s; resize it" in sample.skipped[0].reason
 
 
 def test_nothing_but_failing_clips_is_an_error(tmp_path):
