@@ -72,6 +72,12 @@ def test_two_images_give_a_flow_file_and_its_picture(images, tmp_path: Path, cap
     assert np.abs(np.median(last, axis=(0, 1)) - colour).max() < 40
 
 
+def test_a_png_of_flow_is_said_to_be_no_picture(images, tmp_path: Path, capsys):
+    for name, is_noted in (("out.png", True), ("out.flo", False)):
+        assert main(["flow", *images, "-o", str(tmp_path / name)]) == 0
+        assert ("KITTI's format" in capsys.readouterr().out) is is_noted
+
+
 @pytest.mark.parametrize("method", ["features", "dynamics"])
 def test_the_level_is_one_that_the_network_has(images, tmp_path: Path, capsys, method: str):
     words = ["flow", *images, "-o", str(tmp_path / "out.flo"), "--method", method]

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from midway.bench import trial
 from midway.cli import main
@@ -75,6 +76,20 @@ def test_a_preset_for_own_video_follows_the_data_and_the_options(
     assert after.startswith("next: midway eval NAME --network runs/own.midway_tiny")
     saved = json.loads(Path("runs/own.midway_tiny/config.json").read_text())
     assert (saved["run"]["steps"], saved["optim"]["warmup_steps"]) == (1, 1)
+
+
+def test_images_are_announced_with_the_rate_they_are_counted_at(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "frames").mkdir()
+    for number in range(20):
+        image = Image.new("RGB", (96, 64), (12 * number, 80, 200))
+        image.save(tmp_path / "frames" / f"{number:03d}.png")
+    words = ["train", "own.midway_tiny", "--data.root", str(tmp_path / "frames")]
+    words += ["--data.fps", "10", "--data.num-workers", "0", "--run.steps", "1"]
+    assert main(words) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("1 clip, 2 s (10 images a second, --data.fps): 1 step of 8 samples")
 
 
 @pytest.mark.parametrize(

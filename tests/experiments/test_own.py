@@ -96,6 +96,8 @@ def test_clips_opened_at_keyframes_give_several_samples() -> None:
 
 
 def test_a_batch_that_is_given_is_shared_by_the_processes_that_are(monkeypatch) -> None:
+    for name in ("WORLD_SIZE", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
     assert _given(data__batch_size=100).data.draws_per_clip == 5
     assert _given(data__batch_size=104).data.draws_per_clip == 4
     for name in ("WORLD_SIZE", "SLURM_NTASKS"):

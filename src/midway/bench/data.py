@@ -172,7 +172,7 @@ class DataBenchmark:
         if self.device.type == "cpu":
             times = time_views(pairs, batch_size=self.batch_size)
             return times.cut_ms + times.stack_ms, times.draw_ms + times.render_ms, times.plain_ms
-        return *time_device_views(pairs, self.device, batch_size=self.batch_size), None
+        return *time_device_views(pairs, self.device, self.batch_size), None
 
 
 def _keyframe_rates(clips: Sequence[Clip], sampling: Sampling) -> KeyframeRates | None:

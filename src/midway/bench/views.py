@@ -18,6 +18,8 @@ from midway.nn.images import IMAGENET_STD
 
 FramePair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """Source and target frame, each of shape (H, W, 3)."""
+REPEATS = 10
+"""Timed batches, after one for warm-up; results are medians."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +51,6 @@ class ViewTimes:
     def ratio(self) -> float:
         """Time of the plain implementation divided by ours, sampling included in both."""
         return (self.draw_ms + self.plain_ms) / self.total_ms
-
-
-REPEATS = 10
-"""Timed batches, after one for warm-up; results are medians."""
 
 
 def time_views(
@@ -87,10 +85,7 @@ def time_views(
 
 
 def time_device_views(
-    pairs: Sequence[FramePair],
-    device: torch.device,
-    *,
-    batch_size: int = 128,
+    pairs: Sequence[FramePair], device: torch.device, batch_size: int
 ) -> tuple[float, float]:
     """Measure transfer to a device and rendering there, in milliseconds per pair.
 

@@ -120,15 +120,12 @@ def _chosen(experiment: Experiment, found: ClipList) -> str:
         "keyframes": "starts at keyframes",
     }[data.starts]
     # Folders of images state no rate.
-    rate = f" ({data.fps:g} images a second, --data.fps)" if _has_images(found) else ""
+    has_images = any(isinstance(clip, FrameSequence) for clip in found.clips)
+    rate = f" ({data.fps:g} images a second, --data.fps)" if has_images else ""
     return (
         f"{counted(len(found.clips), 'clip')}, {duration(found.seconds)}{rate}: {length} of "
         f"{counted(data.batch_size * run.accumulate, 'sample')}, {starts}"
     )
-
-
-def _has_images(found: ClipList) -> bool:
-    return any(isinstance(clip, FrameSequence) for clip in found.clips)
 
 
 def _named(name: str) -> Callable[[], Experiment]:

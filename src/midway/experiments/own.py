@@ -153,7 +153,7 @@ def _batch(size: float, choices: Sequence[int]) -> tuple[int, int]:
     units = [PROCESSES * draws for draws in choices]
     batches = [unit * ceil(size / unit) for unit in units]
     largest = max(LARGEST_EXCESS * size, min(batches))
-    # More draws first: each opening of a clip costs as much as several frames.
+    # More draws first: fewer clips are opened.
     return next((b, n) for b, n in zip(batches, choices, strict=True) if b <= largest)
 
 

@@ -36,7 +36,7 @@ def partners(
     Returns:
         First index, and index after the last, each of the shape of `start_seconds`.
     """
-    # Shorter than a frame, a gap would take the frame after as well as the start.
+    # A gap of half a frame period is as near to the start itself as to the next frame.
     is_exact = (gap_seconds[1] - gap_seconds[0]) * fps < EXACT and gap_seconds[0] * fps > 0.75
     slack = (0.501 if is_exact else 0.499) / fps
     first = np.searchsorted(frame_seconds, start_seconds + gap_seconds[0] - slack, side="left")

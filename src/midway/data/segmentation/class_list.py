@@ -93,7 +93,7 @@ class ClassList:
         return (
             f"{location}: {what}, {100 * len(unknown) / size:.3g} % of its pixels, {verb} not in "
             f"{self.source} ({self._allowed()}); add {'them' if several else 'it'} there, as a "
-            f"class, or as ignored: ignored,VALUE in a list, ignored = [VALUE] in TOML"
+            "class, or as ignored: ignored,VALUE in a list, ignored = [VALUE] in TOML"
         )
 
     def _allowed(self) -> str:

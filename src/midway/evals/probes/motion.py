@@ -25,6 +25,8 @@ STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 5))
 """Candidate ridge penalties, for features of unit variance."""
 HELD_OUT = 0.2
 """Share of the training pairs that select the penalty: the last ones, from other worlds."""
+BATCH = 32
+"""Pairs of a forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,10 +70,6 @@ class MotionScore:
     true_flow: Tensor
     """Ground-truth patch flow, same shape: the mean over all pixels of a patch, occluded ones
     included."""
-
-
-BATCH = 32
-"""Pairs of a forward pass."""
 
 
 def motion_probe(network: MidwayNetwork, train: PairSet, test: PairSet) -> MotionScore:
